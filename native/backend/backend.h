@@ -1,0 +1,137 @@
+// The operations that a device offers: the only interface between the layer loop (engine/forward.cpp) and a device.
+//
+// Letters: T tokens of a chunk, H query heads, G KV heads, D head dim. Activations are row-major [T, cols]; their element
+// type is the device's own affair (float32 on the CPU, bfloat16 on CUDA), so the engine never looks inside: it allocates,
+// passes on, and reads logits back. Operations are queued in order; only read_* wait.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "model/config.h"
+
+namespace longview {
+
+constexpr int64_t kPageTokens = 128;  // tokens of a KV page
+
+struct DeviceInfo {
+  std::string kind;  // "cpu" or "cuda"
+  std::string name;  // "AMD EPYC 9555, 2 threads, AVX-512 BF16"
+  std::string isa;   // "scalar", "avx2", "avx512", "avx512bf16", "amx": the code path in use
+  int threads = 0;
+  int64_t memory_bytes = 0;       // of the device
+  int64_t free_memory_bytes = 0;  // at the time of asking
+};
+
+// Arithmetic of the matrix products. kFloat32 is exact to rounding and is the reference; kAuto takes the fastest path
+// that the device has (bf16 on AMX and AVX512-BF16, float32 elsewhere for prefill; int8 dot products for decode).
+enum class Precision { kAuto, kFloat32, kBFloat16, kInt8 };
+
+enum class KvFormat { kFloat32, kBFloat16 };
+
+// A dense matrix [rows, cols] on the device; the first rows of a larger one are a matrix too.
+struct Activation {
+  void* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+// A weight as the device holds it; on the CPU the mapped bytes themselves.
+class DeviceWeight {
+ public:
+  virtual ~DeviceWeight() = default;
+};
+using WeightHandle = std::unique_ptr<DeviceWeight>;
+
+// K and V of all layers for `pages` pages of kPageTokens tokens. The layout inside a page is the device's own.
+class KvStorage {
+ public:
+  virtual ~KvStorage() = default;
+  virtual int64_t pages() const = 0;
+  virtual int64_t page_bytes() const = 0;  // of all layers
+};
+
+struct KvShape {
+  int64_t layers = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  KvFormat format = KvFormat::kBFloat16;
+};
+
+// One context's pages in order: token p lives in slot page_slots[p / kPageTokens] at p % kPageTokens.
+struct KvPages {
+  KvStorage* storage = nullptr;
+  std::span<const int32_t> page_slots;
+};
+
+// cos/sin source of RoPE on the device.
+class DeviceRope {
+ public:
+  virtual ~DeviceRope() = default;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual DeviceInfo info() const = 0;
+
+  // --- memory -----------------------------------------------------------------------------------------------------
+  virtual WeightHandle upload(const TensorView& weight) = 0;
+  virtual std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) = 0;
+  // Uninitialised [rows, cols]; freed by the backend's destructor or by release().
+  virtual Activation allocate(int64_t rows, int64_t cols) = 0;
+  virtual void release(Activation& activation) = 0;
+  // Rows first .. first + count - 1 of x, without a copy.
+  virtual Activation rows(Activation x, int64_t first, int64_t count) const = 0;
+  // Reserves address space for `pages` pages; memory is taken as pages are first written. Throws kOutOfMemory with the
+  // numbers when it cannot be had.
+  virtual std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, int64_t pages) = 0;
+  // Copies the first `tokens` tokens of page `from` to page `to`, all layers (copy on write of a ragged tail).
+  virtual void copy_page(KvStorage& storage, int32_t from, int32_t to, int64_t tokens) = 0;
+  // Gives the memory of an unused page back to the system; its content is lost.
+  virtual void discard_page(KvStorage& storage, int32_t page) = 0;
+
+  // --- operations, in the order of a layer ------------------------------------------------------------------------
+  // out[t] = embedding[tokens[t]]. Token ids have been checked against the vocabulary. out [T, hidden].
+  virtual void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) = 0;
+  // out = x / sqrt(mean(x^2) + epsilon) * weight, by row. x, out [T, hidden]; may be the same.
+  virtual void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) = 0;
+  // out = x * weight^T (+ bias). x [T, in], weight [out, in], out [T, out]; bias may be null.
+  virtual void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) = 0;
+  // RMSNorm of each head by itself (Qwen3's QK-norm). x [T, heads * head_dim], weight [1, head_dim], in place.
+  virtual void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) = 0;
+  // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.
+  // q [T, H*D], k and v [T, G*D].
+  virtual void rope_and_append_kv(Activation q, Activation k, Activation v, const DeviceRope& rope, const KvShape& shape,
+                                  int64_t layer, const KvPages& pages, int64_t first_position) = 0;
+  // Causal attention of T queries at first_position .. +T-1 over all tokens up to each, read from the pages, by
+  // block-wise online softmax. Scale 1/sqrt(D). q, out [T, H*D].
+  virtual void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages,
+                         int64_t first_position, Activation out) = 0;
+  // gate = silu(gate) * up. Both [T, ffn].
+  virtual void silu_mul(Activation gate, Activation up) = 0;
+  // x += y. Same shape.
+  virtual void add(Activation x, Activation y) = 0;
+
+  // Waits for everything queued and copies row `row` to float32. out has x.cols elements.
+  virtual void read_row(Activation x, int64_t row, std::span<float> out) = 0;
+};
+
+struct CpuOptions {
+  int threads = 0;                           // 0: as many as the machine has
+  Precision precision = Precision::kAuto;
+  std::string isa;                           // "" picks the best; else one of DeviceInfo::isa, for tests
+};
+
+// cpu/cpu_backend.cpp. Throws kInvalidArgument where `isa` is unknown or this machine lacks it.
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+// Names of the code paths that this machine can run, best first; always ends with "scalar".
+std::vector<std::string> available_cpu_isas();
+
+}  // namespace longview

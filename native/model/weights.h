@@ -1,0 +1,47 @@
+// Every matrix of a model, as views into its mapped file: the map of the program.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/tensor.h"
+#include "model/config.h"
+
+namespace longview {
+
+// Shapes are [rows, cols] = [out, in]; vectors are [1, n]. An absent matrix is an empty view.
+struct LayerWeights {
+  TensorView attention_norm;  // [1, hidden]
+  TensorView q, k, v;         // [heads * head_dim, hidden], [kv_heads * head_dim, hidden] twice
+  TensorView q_bias, k_bias, v_bias;
+  TensorView q_norm, k_norm;    // [1, head_dim]
+  TensorView attention_output;  // [hidden, heads * head_dim]
+  TensorView ffn_norm;          // [1, hidden]
+  TensorView gate, up;          // [ffn, hidden]
+  TensorView down;              // [hidden, ffn]
+};
+
+struct Weights {
+  TensorView embedding;  // [vocabulary, hidden]
+  std::vector<LayerWeights> layers;
+  TensorView output_norm;  // [1, hidden]
+  TensorView output;       // [vocabulary, hidden]; the embedding where they are tied
+};
+
+class ModelFile;
+
+// Opens a GGUF file, a .safetensors file or a folder with config.json and (sharded) safetensors. Checks that every matrix
+// of the graph is there with the right shape and a supported type. Throws Error with a sentence for the user.
+struct Model {
+  ModelConfig config;
+  Weights weights;
+  std::string fingerprint;        // hex; changes when the file's header, size or sampled content does
+  int64_t parameters = 0;
+  int64_t weight_bytes = 0;
+  std::shared_ptr<const ModelFile> file;  // keeps the mapping alive
+};
+
+Model open_model(const std::string& path);
+
+}  // namespace longview

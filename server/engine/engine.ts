@@ -1,0 +1,152 @@
+/**
+ * The engine as the server sees it: token ids in, token ids out. Text is the tokenizer's affair.
+ * Implemented by nativeEngine.ts on the addon.
+ */
+
+/** Token ids of the loaded model's vocabulary. */
+export type TokenIds = Int32Array;
+
+export interface EngineOptions {
+  /** `auto` takes CUDA where there is a device and a library for it, else the CPU. */
+  device?: 'auto' | 'cuda' | 'cpu';
+  /** CPU threads; 0 or absent: as many as the machine has. */
+  threads?: number;
+  /** Arithmetic of matrix products. `f32` is the exact reference, `auto` the fastest path of the device. */
+  precision?: 'auto' | 'f32' | 'bf16' | 'int8';
+  kvFormat?: 'bf16' | 'f32';
+  /** Upper bound for KV pages in bytes; absent: what the window needs, within free memory. */
+  kvBudgetBytes?: number;
+  /** Code path of the CPU (`scalar`, `avx2`, `avx512`, `avx512bf16`, `amx`); absent: the best. For tests and benches. */
+  isa?: string;
+}
+
+export interface ModelInfo {
+  path: string;
+  /** GGUF's name of the architecture, also for safetensors: `llama`, `qwen2`, `qwen3`, `mistral`. */
+  architecture: string;
+  /** Name for people, from the metadata or the file name. */
+  name: string;
+  /** Changes when the weights do. */
+  fingerprint: string;
+  /** Tokens the model was made for. */
+  window: number;
+  vocabularySize: number;
+  layers: number;
+  parameters: number;
+  weightBytes: number;
+  kvBytesPerToken: number;
+}
+
+export interface DeviceInfo {
+  kind: 'cpu' | 'cuda';
+  /** One line for people: `AMD EPYC 9555, 2 threads, AVX-512 BF16`. */
+  name: string;
+  isa: string;
+  threads: number;
+  memoryBytes: number;
+  freeMemoryBytes: number;
+}
+
+/** Counters of the engine since it was opened; what the tests of reuse assert on. */
+export interface EngineCounters {
+  /** Tokens run through the layers by `extend`. */
+  prefilledTokens: number;
+  /** Tokens run through the layers by `generate`. */
+  decodedTokens: number;
+  /** KV pages in use, shared ones counted once. */
+  kvPagesUsed: number;
+  kvBytesUsed: number;
+}
+
+export interface PrefillProgress {
+  /** Tokens of this call done so far. */
+  done: number;
+  total: number;
+  tokensPerSecond: number;
+}
+
+/** Jobs wait for each other at chunk and token boundaries in this order. */
+export type Priority = 'answer' | 'hover' | 'prefill';
+
+export interface ExtendOptions {
+  signal?: AbortSignal;
+  priority?: Priority;
+  onProgress?: (progress: PrefillProgress) => void;
+}
+
+export interface ExtendResult {
+  tokens: number;
+  seconds: number;
+}
+
+export interface SamplingOptions {
+  /** 0 is greedy: the default. */
+  temperature?: number;
+  topK?: number;
+  topP?: number;
+  minP?: number;
+  seed?: number;
+}
+
+export interface GenerateOptions {
+  maxTokens: number;
+  /** Ids that end the answer; the stop token itself is part of the context but not of the result. */
+  stopTokens: readonly number[];
+  sampling?: SamplingOptions;
+  signal?: AbortSignal;
+  priority?: Priority;
+  /** Called for each token as it is chosen. */
+  onToken?: (token: number) => void;
+}
+
+export interface GenerateResult {
+  tokens: TokenIds;
+  /** `window`: the context is full. `cancelled` is an error instead. */
+  finish: 'stop' | 'length' | 'window';
+  /** From the call to the first token. */
+  firstTokenSeconds: number;
+  seconds: number;
+}
+
+/**
+ * The KV state of a token sequence. Forks share pages; a context is used by one job at a time.
+ * An aborted call throws LongviewError `cancelled` and keeps what it has done: `length` tells how much.
+ */
+export interface Context {
+  /** Tokens whose KV is held. */
+  readonly length: number;
+  /** Pre-fills tokens behind what is there, chunk by chunk. Throws `window_exceeded`, `out_of_memory`, `cancelled`. */
+  extend(tokens: TokenIds, options?: ExtendOptions): Promise<ExtendResult>;
+  /** Continues after the last extended token. */
+  generate(options: GenerateOptions): Promise<GenerateResult>;
+  /** Logits [vocabulary] after the last token of the last `extend`. */
+  logits(): Float32Array;
+  /** A context with the same tokens; pages are shared, a ragged tail is copied on write. */
+  fork(): Context;
+  /** Keeps the first `length` tokens. */
+  truncate(length: number): void;
+  dispose(): void;
+}
+
+export interface Engine {
+  readonly model: ModelInfo;
+  readonly device: DeviceInfo;
+  /** Tokens a context may hold: the model's window, or less where memory is short. */
+  readonly window: number;
+  createContext(): Context;
+  counters(): EngineCounters;
+  /** Cancels what runs, waits for it, frees everything. */
+  dispose(): Promise<void>;
+}
+
+/** Values of GGUF metadata, or of the JSON files beside a safetensors model. */
+export type MetadataValue = string | number | bigint | boolean | MetadataValue[] | Int32Array | Float32Array;
+
+/** What the tokenizer and the chat template are built from. */
+export interface ModelMetadata {
+  format: 'gguf' | 'safetensors';
+  /** GGUF: every key/value pair. safetensors: empty. */
+  values: Record<string, MetadataValue>;
+  /** safetensors: the folder that holds tokenizer.json and tokenizer_config.json. */
+  folder?: string;
+}

@@ -1,0 +1,306 @@
+/**
+ * Every message between the extension and the server, typed and documented. Transport: LSP (JSON-RPC over IPC).
+ * The panel's own messages (extension <-> webview) are at the end.
+ *
+ * Errors: a failed request answers with a JSON-RPC error whose `data` is ErrorData: a stable code, and in `message` a
+ * sentence that a user can act on. Cancelling a request ($/cancelRequest) ends it with code `cancelled`; what was
+ * pre-filled until then is kept.
+ */
+
+/** JSON-RPC `error.data`. Codes: server/errors.ts. */
+export interface ErrorData {
+  code: string;
+}
+
+// --- initialisation -------------------------------------------------------------------------------------------------
+
+/** `initializationOptions` of LSP's initialize: extension -> server. */
+export interface InitializationOptions {
+  settings: Settings;
+  /** Folder for downloaded models. */
+  modelsFolder: string;
+  /** Folder of the extension: holds media/model with the built-in model. */
+  extensionFolder: string;
+  /** False in an untrusted workspace: paths in workspace settings are ignored by the extension. */
+  trusted: boolean;
+}
+
+/** The `longview.*` settings that the server uses; sent again whole by workspace/didChangeConfiguration. */
+export interface Settings {
+  /** Absolute path of a model (.gguf, .safetensors or a folder); empty: the chosen or built-in one. */
+  modelPath: string;
+  device: 'auto' | 'cuda' | 'cpu';
+  threads: number;
+  /** Globs (gitignore syntax) that are taken in addition to / left out of the default selection. */
+  include: string[];
+  exclude: string[];
+  /** Files larger than this are left out, in KiB. */
+  maxFileKiB: number;
+  hover: boolean;
+  maxAnswerTokens: number;
+}
+
+// --- status: server -> extension, notification ------------------------------------------------------------------------
+
+export type Phase =
+  | 'starting' //  loading the model
+  | 'scanning' //  walking the workspace
+  | 'tokenizing' // packing and counting
+  | 'reading' //   pre-filling: `prefill` is set
+  | 'answering'
+  | 'ready'
+  | 'failed';
+
+export interface PrefillStatus {
+  /** Tokens of the prompt held, of `total`. */
+  done: number;
+  total: number;
+  tokensPerSecond: number;
+  etaSeconds: number;
+}
+
+/** Pushed whole, whenever something changes (at most ten times a second). */
+export interface Status {
+  health: 'ok' | 'warning' | 'error';
+  phase: Phase;
+  /** One line for people. */
+  message: string;
+  /** Absent until a model is loaded. */
+  model?: ModelStatus;
+  /** DeviceInfo.name. */
+  device?: string;
+  /** Absent until the workspace was packed. */
+  context?: { files: number; tokens: number; window: number; skipped: number };
+  prefill?: PrefillStatus;
+}
+
+export interface ModelStatus {
+  name: string;
+  path: string;
+  window: number;
+  /** The built-in model: the panel says once what it is good for. */
+  builtIn: boolean;
+}
+
+// --- questions --------------------------------------------------------------------------------------------------------
+
+/** `longview/ask`: extension -> server, request. Streams AskProgress by $/progress with `partialResultToken`. */
+export interface AskParams {
+  question: string;
+  /** Absent: a new conversation. Unknown ids (a restarted server): the turns given in `history` are pre-filled again. */
+  conversationId?: string;
+  /** Earlier turns, oldest first; used only when the server does not know the conversation. */
+  history?: { question: string; answer: string }[];
+  partialResultToken?: string | number;
+}
+
+export type AskProgress =
+  | { kind: 'phase'; phase: Phase; message: string; prefill?: PrefillStatus }
+  /** Files in the prompt, once it is packed. */
+  | { kind: 'context'; files: number; skipped: number; tokens: number; window: number }
+  /** Text to append to the answer. */
+  | { kind: 'text'; text: string };
+
+export interface Span {
+  /** 1-based, inclusive. */
+  startLine: number;
+  endLine: number;
+}
+
+/** A place that the answer rests on; checked against the packed files before it becomes a link. */
+export interface Citation {
+  /** As the answer wrote it, with brackets: `[src/app.py#Flask]`. */
+  text: string;
+  /** Offset of `text` in the answer, UTF-16 units. */
+  offset: number;
+  /** Path of the packed file, as in the prompt. */
+  path: string;
+  /** file: URI of the file. */
+  uri: string;
+  symbol?: string;
+  /** Absent: a link to the whole file. */
+  span?: Span;
+}
+
+export interface AskStats {
+  /** Files in the prompt / left out. "N of M files" is files of files + skipped. */
+  files: number;
+  skipped: number;
+  /** Tokens of the whole prompt, question included. */
+  promptTokens: number;
+  /** Of these, tokens whose KV state was already there. */
+  reusedTokens: number;
+  prefillSeconds: number;
+  /** From the request to the first token of the answer. */
+  firstTokenSeconds: number;
+  decodeTokensPerSecond: number;
+  answerTokens: number;
+  device: string;
+  model: string;
+}
+
+export interface AskResult {
+  conversationId: string;
+  answer: string;
+  citations: Citation[];
+  stats: AskStats;
+  /** `length`: the answer was cut at maxAnswerTokens; `window`: the context is full. */
+  finish: 'stop' | 'length' | 'window';
+}
+
+/** `longview/prefill`: extension -> server, request. Reads the repository ahead of the first question. */
+export interface PrefillResult {
+  tokens: number;
+  reusedTokens: number;
+  seconds: number;
+}
+
+// --- context: what is in the prompt -----------------------------------------------------------------------------------
+
+/** Why a file is not in the prompt; a stable code, and a sentence in ContextFile.detail where there is more to say. */
+export type SkipReason =
+  | 'ignored' //      by .gitignore, .ignore or a default exclusion of a whole folder (listed by folder)
+  | 'excluded' //     by longview.exclude
+  | 'dependency' //   node_modules, vendor, ...
+  | 'build-output'
+  | 'lock-file'
+  | 'minified'
+  | 'generated'
+  | 'binary'
+  | 'too-large'
+  | 'secret'
+  | 'not-a-file' //   FIFO, socket, device
+  | 'link-loop' //    symbolic link that leaves the workspace or comes back to a folder above
+  | 'unreadable'
+  | 'invalid-utf8'
+  | 'empty'
+  | 'over-budget'; // does not fit in the window
+
+export interface ContextFile {
+  /** As in the prompt: `/` separators, relative to its folder, prefixed by the folder's name in a multi-root workspace. */
+  path: string;
+  tokens: number;
+}
+
+export interface SkippedFile {
+  path: string;
+  reason: SkipReason;
+  detail?: string;
+}
+
+/** `longview/context`: extension -> server, request without parameters. */
+export interface ContextResult {
+  files: ContextFile[];
+  skipped: SkippedFile[];
+  /** Tokens used by files and frame / kept free for question and answer / of the window. */
+  usedTokens: number;
+  reservedTokens: number;
+  window: number;
+}
+
+// --- models -----------------------------------------------------------------------------------------------------------
+
+export interface CatalogEntry {
+  /** Stable, `owner/repository/file` on the Hugging Face hub. */
+  id: string;
+  name: string;
+  repository: string;
+  file: string;
+  bytes: number;
+  licence: string;
+  window: number;
+  /** One line: what it is good for. */
+  goodFor: string;
+  /** One line: what it needs: `12 GB of memory; a GPU for more than 50K tokens`. */
+  needs: string;
+}
+
+export interface InstalledModel {
+  name: string;
+  path: string;
+  bytes: number;
+  builtIn: boolean;
+  /** The one in use. */
+  current: boolean;
+}
+
+/** `longview/models/list`: extension -> server, request. */
+export interface ModelsResult {
+  installed: InstalledModel[];
+  catalog: (CatalogEntry & { installed: boolean })[];
+}
+
+/** `longview/models/download`: extension -> server, request. Streams DownloadProgress; cancel keeps the part file. */
+export interface DownloadParams {
+  id: string;
+  partialResultToken?: string | number;
+}
+export interface DownloadProgress {
+  done: number;
+  total: number;
+}
+export interface DownloadResult {
+  path: string;
+}
+
+/** `longview/models/use`: extension -> server, request. Loads the model; on failure the former one stays. */
+export interface UseModelParams {
+  path: string;
+}
+
+/** Method names, in one place. */
+export const methods = {
+  ask: 'longview/ask',
+  prefill: 'longview/prefill',
+  status: 'longview/status',
+  context: 'longview/context',
+  modelsList: 'longview/models/list',
+  modelsDownload: 'longview/models/download',
+  modelsUse: 'longview/models/use',
+} as const;
+
+// --- extension <-> webview (postMessage) --------------------------------------------------------------------------------
+
+export interface Turn {
+  id: string;
+  question: string;
+  answer: string;
+  state: 'waiting' | 'streaming' | 'done' | 'stopped' | 'failed';
+  citations: Citation[];
+  stats?: AskStats;
+  finish?: AskResult['finish'];
+  /** A sentence for the user when state is failed. */
+  error?: string;
+  /** What happens before the first word. */
+  progress?: string;
+  context?: { files: number; skipped: number };
+}
+
+export interface ChatState {
+  turns: Turn[];
+  status: Status;
+  /** Shown once with the built-in model, until dismissed. */
+  builtInNote: boolean;
+}
+
+/** Host -> webview. The host owns the state: a snapshot when the view is made, then deltas. */
+export type ToWebview =
+  | { type: 'snapshot'; seq: number; state: ChatState }
+  | { type: 'turn'; seq: number; turn: Turn } //                    new, or replaced by id
+  | { type: 'text'; seq: number; turnId: string; text: string } //  to append; batched at about 50 ms
+  | { type: 'status'; seq: number; status: Status }
+  | { type: 'focusInput'; seq: number };
+
+/** Webview -> host. Everything in it is checked again by the host. */
+export type FromWebview =
+  | { type: 'ready' }
+  | { type: 'ask'; question: string }
+  | { type: 'stop' }
+  | { type: 'clear' }
+  | { type: 'copy'; text: string }
+  | { type: 'insert'; text: string }
+  | { type: 'openCitation'; turnId: string; index: number }
+  | { type: 'dismissBuiltInNote' }
+  | { type: 'chooseModel' }
+  | { type: 'retry'; turnId: string }
+  | { type: 'showContext' };
