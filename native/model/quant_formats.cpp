@@ -1,0 +1,153 @@
+#include "model/quant_formats.h"
+
+#include "base/error.h"
+#include "base/half.h"
+
+namespace longview {
+namespace {
+
+using Block = const uint8_t*;
+
+float half_at(Block p) { return half_to_float(load<uint16_t>(p)); }
+
+void q4_0(Block b, float* out) {
+  const float d = half_at(b);
+  for (int j = 0; j < 16; ++j) {
+    out[j] = d * static_cast<float>((b[2 + j] & 15) - 8);
+    out[j + 16] = d * static_cast<float>((b[2 + j] >> 4) - 8);
+  }
+}
+
+void q4_1(Block b, float* out) {
+  const float d = half_at(b), m = half_at(b + 2);
+  for (int j = 0; j < 16; ++j) {
+    out[j] = d * static_cast<float>(b[4 + j] & 15) + m;
+    out[j + 16] = d * static_cast<float>(b[4 + j] >> 4) + m;
+  }
+}
+
+void q5_0(Block b, float* out) {
+  const float d = half_at(b);
+  const uint32_t high = load<uint32_t>(b + 2);
+  for (int j = 0; j < 16; ++j) {
+    const int low = (b[6 + j] & 15) | static_cast<int>(((high >> j) & 1) << 4);
+    const int upper = (b[6 + j] >> 4) | static_cast<int>(((high >> (j + 16)) & 1) << 4);
+    out[j] = d * static_cast<float>(low - 16);
+    out[j + 16] = d * static_cast<float>(upper - 16);
+  }
+}
+
+void q5_1(Block b, float* out) {
+  const float d = half_at(b), m = half_at(b + 2);
+  const uint32_t high = load<uint32_t>(b + 4);
+  for (int j = 0; j < 16; ++j) {
+    const int low = (b[8 + j] & 15) | static_cast<int>(((high >> j) & 1) << 4);
+    const int upper = (b[8 + j] >> 4) | static_cast<int>(((high >> (j + 16)) & 1) << 4);
+    out[j] = d * static_cast<float>(low) + m;
+    out[j + 16] = d * static_cast<float>(upper) + m;
+  }
+}
+
+void q8_0(Block b, float* out) {
+  const float d = half_at(b);
+  for (int j = 0; j < 32; ++j) out[j] = d * static_cast<float>(static_cast<int8_t>(b[2 + j]));
+}
+
+// Q4_K and Q5_K: eight sub-blocks of 32 with a 6-bit scale and minimum each; Q5_K's fifth bits stand apart.
+void q45_k(Block b, Block high, Block low, float* out) {
+  const float d = half_at(b), dmin = half_at(b + 2);
+  for (int s = 0; s < 8; ++s) {
+    uint8_t scale, minimum;
+    k_scale_min(s, b + 4, scale, minimum);
+    const float ds = d * static_cast<float>(scale), ms = dmin * static_cast<float>(minimum);
+    for (int l = 0; l < 32; ++l) {
+      const uint8_t byte = low[32 * (s / 2) + l];
+      int q = (s & 1) ? byte >> 4 : byte & 15;
+      if (high) q |= ((high[l] >> s) & 1) << 4;
+      out[32 * s + l] = ds * static_cast<float>(q) - ms;
+    }
+  }
+}
+
+void q6_k(Block b, float* out) {
+  const auto* scales = reinterpret_cast<const int8_t*>(b + 192);
+  const float d = half_at(b + 208);
+  for (int half = 0; half < 2; ++half) {
+    Block ql = b + 64 * half, qh = b + 128 + 32 * half;
+    for (int i = 0; i < 128; ++i) {
+      const int l = i & 31, quarter = i >> 5;
+      const int nibble = quarter < 2 ? ql[l + 32 * quarter] & 15 : ql[l + 32 * (quarter - 2)] >> 4;
+      const int q = nibble | (((qh[l] >> (2 * quarter)) & 3) << 4);
+      const int at = 128 * half + i;
+      out[at] = d * static_cast<float>(scales[at / 16]) * static_cast<float>(q - 32);
+    }
+  }
+}
+
+void dequantize_block(DType type, Block b, float* out) {
+  switch (type) {
+    case DType::kF32: *out = load<float>(b); return;
+    case DType::kF16: *out = half_at(b); return;
+    case DType::kBF16: *out = bf16_to_float(load<uint16_t>(b)); return;
+    case DType::kQ4_0: return q4_0(b, out);
+    case DType::kQ4_1: return q4_1(b, out);
+    case DType::kQ5_0: return q5_0(b, out);
+    case DType::kQ5_1: return q5_1(b, out);
+    case DType::kQ8_0: return q8_0(b, out);
+    case DType::kQ4_K: return q45_k(b, nullptr, b + 16, out);
+    case DType::kQ5_K: return q45_k(b, b + 16, b + 48, out);
+    case DType::kQ6_K: return q6_k(b, out);
+  }
+}
+
+}  // namespace
+
+const QuantFormat* find_format(uint32_t type) {
+  static constexpr QuantFormat kF32{"F32", 1, 4}, kF16{"F16", 1, 2}, kBF16{"BF16", 1, 2}, kQ4_0{"Q4_0", 32, 18},
+      kQ4_1{"Q4_1", 32, 20}, kQ5_0{"Q5_0", 32, 22}, kQ5_1{"Q5_1", 32, 24}, kQ8_0{"Q8_0", 32, 34},
+      kQ4_K{"Q4_K", 256, 144}, kQ5_K{"Q5_K", 256, 176}, kQ6_K{"Q6_K", 256, 210};
+  switch (static_cast<DType>(type)) {
+    case DType::kF32: return &kF32;
+    case DType::kF16: return &kF16;
+    case DType::kBF16: return &kBF16;
+    case DType::kQ4_0: return &kQ4_0;
+    case DType::kQ4_1: return &kQ4_1;
+    case DType::kQ5_0: return &kQ5_0;
+    case DType::kQ5_1: return &kQ5_1;
+    case DType::kQ8_0: return &kQ8_0;
+    case DType::kQ4_K: return &kQ4_K;
+    case DType::kQ5_K: return &kQ5_K;
+    case DType::kQ6_K: return &kQ6_K;
+  }
+  return nullptr;
+}
+
+const QuantFormat& format_of(DType type) {
+  const QuantFormat* found = find_format(static_cast<uint32_t>(type));
+  LONGVIEW_CHECK(found, kInternal, "weight type %u has no format", static_cast<unsigned>(type));
+  return *found;
+}
+
+const char* ggml_type_name(uint32_t type) {
+  static constexpr const char* kNames[] = {
+      "F32",     "F16",     "Q4_0",   "Q4_1",  "Q4_2",   "Q4_3",    "Q5_0",     "Q5_1",     "Q8_0",     "Q8_1",
+      "Q2_K",    "Q3_K",    "Q4_K",   "Q5_K",  "Q6_K",   "Q8_K",    "IQ2_XXS",  "IQ2_XS",   "IQ3_XXS",  "IQ1_S",
+      "IQ4_NL",  "IQ3_S",   "IQ2_S",  "IQ4_XS", "I8",    "I16",     "I32",      "I64",      "F64",      "IQ1_M",
+      "BF16",    "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0", "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8",
+      "MXFP4"};
+  return type < sizeof(kNames) / sizeof(kNames[0]) ? kNames[type] : "an unknown type";
+}
+
+int64_t row_bytes(DType type, int64_t cols) {
+  const QuantFormat& format = format_of(type);
+  return cols / format.block_elements * format.block_bytes;
+}
+
+void dequantize_row(DType type, const std::byte* source, float* destination, int64_t n) {
+  const QuantFormat& format = format_of(type);
+  Block block = reinterpret_cast<Block>(source);
+  for (int64_t i = 0; i < n; i += format.block_elements, block += format.block_bytes)
+    dequantize_block(type, block, destination + i);
+}
+
+}  // namespace longview
