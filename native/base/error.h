@@ -42,8 +42,8 @@ constexpr const char* name(ErrorCode code) {
 // `what()` is a sentence that a user can act on; file and line are for the log.
 class Error : public std::runtime_error {
  public:
-  Error(ErrorCode code, const std::string& what, const char* file, int line)
-      : std::runtime_error(what), code(code), file(file), line(line) {}
+  Error(ErrorCode error_code, const std::string& what, const char* source, int at)
+      : std::runtime_error(what), code(error_code), file(source), line(at) {}
 
   const ErrorCode code;
   const char* const file;

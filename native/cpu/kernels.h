@@ -1,0 +1,53 @@
+// The inner loops of the CPU backend, one table an instruction set. cpu_features.cpp chooses; everything above the table
+// (packing, tiling, threads) is shared.
+//
+// Layouts: a "pair matrix" [k/2][n] of uint32 holds bf16 B[k, n] with rows 2i (low half) and 2i + 1 (high half) together:
+// what vdpbf16ps and AMX's tdpbf16ps read. K pages and V pages are stored so, and weight panels are packed so.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/tensor.h"
+
+namespace longview::cpu {
+
+struct Kernels {
+  const char* isa;
+  const char* title;  // for people
+
+  // C[m, n] = A[m, k] B[k, n], or += . n is a multiple of 16. Leading dimensions in elements.
+  void (*gemm_f32)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, bool accumulate);
+  // The same with bf16 A and a pair matrix B; k even; float32 accumulation. Null where the machine has no bf16 products.
+  void (*gemm_bf16)(int64_t m, int64_t n, int64_t k, const uint16_t* a, int64_t lda, const uint32_t* b, int64_t ldb, float* c, int64_t ldc, bool accumulate);
+
+  // dequantize_row of quant_formats.h, bit for bit.
+  void (*dequantize)(DType type, const std::byte* source, float* destination, int64_t n);
+  // Dot products of one quantised row with 8-bit activations (see quantize_row); null where there is no such path.
+  float (*dot_int8)(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n);
+  // x in blocks of 32: int8 codes [n], a scale and the sum of the codes per block [n/32].
+  void (*quantize_row)(const float* x, int8_t* codes, float* scales, int32_t* sums, int64_t n);
+
+  float (*dot)(const float* a, const float* b, int64_t n);
+  void (*to_bf16)(const float* source, uint16_t* destination, int64_t n, float scale);
+  // Splits a pair matrix row-wise: out[2i][j], out[2i + 1][j] = in[i][j]. rows counts pairs.
+  void (*widen_pairs)(const uint32_t* pairs, int64_t rows, int64_t cols, int64_t ld, float* out, int64_t ldo);
+  // out[j][i] = in[i][j] for 16 rows i and `cols` columns.
+  void (*transpose16)(const uint32_t* in, int64_t ldi, int64_t cols, uint32_t* out, int64_t ldo);
+
+  // One online-softmax step of a row of scores that are already in log2 units: returns the new maximum, multiplies `sum` and
+  // output[d] by 2^(old - new), adds the row's weights to `sum`, and leaves the weights in place of the scores.
+  void (*softmax_step)(float* scores, int64_t n, float* maximum, float* sum, float* output, int64_t d);
+  // y = x * scale / sqrt(mean(x^2) + epsilon) elementwise with `weight`.
+  void (*rms_norm)(const float* x, const float* weight, float epsilon, float* y, int64_t n);
+  void (*silu_mul)(float* gate, const float* up, int64_t n);
+  void (*add)(float* x, const float* y, int64_t n);
+};
+
+extern const Kernels kScalarKernels;
+extern const Kernels kAvx2Kernels;
+extern const Kernels kAvx512Kernels;
+extern const Kernels kAvx512Bf16Kernels;
+extern const Kernels kAmxKernels;
+
+}  // namespace longview::cpu
