@@ -86,7 +86,7 @@ inline Vec times_power_of_2(Vec v, Vec n) { return n < -126.0f ? 0.0f : __builti
 #endif
 
 // 2^x for x <= 127 (the callers' arguments are differences to a maximum, or bounded); relative error below 2e-7. Far below
-// -126 it is 0. Polynomial: Taylor series of 2^f on [-0.5, 0.5].
+// -126 it is 0. Polynomial on [-0.5, 0.5]: Cephes' exp2f.
 inline Vec exp2(Vec x) {
   x = max(x, set1(-200.0f));
   const Vec n = round(x);

@@ -1,0 +1,183 @@
+// The operations of backend.h on the CPU. Activations are float32; the fast products are in linear.cpp and attention.cpp.
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <thread>
+#include <unordered_set>
+
+#include "backend/backend.h"
+#include "base/error.h"
+#include "cpu/attention.h"
+#include "cpu/cpu_features.h"
+#include "cpu/kv_pages.h"
+#include "cpu/linear.h"
+#include "cpu/rope.h"
+#include "model/quant_formats.h"
+
+namespace longview {
+namespace cpu {
+namespace {
+
+// Matrices stay where they are mapped; vectors (norms, biases) are kept as floats.
+class CpuWeight final : public DeviceWeight {
+ public:
+  explicit CpuWeight(const TensorView& source) : view(source) {
+    if (source.rows != 1) return;
+    values.resize(static_cast<size_t>(source.cols));
+    dequantize_row(source.type, source.data, values.data(), source.cols);
+  }
+  const TensorView view;
+  std::vector<float> values;
+};
+
+const CpuWeight& cpu(const DeviceWeight& weight) { return static_cast<const CpuWeight&>(weight); }
+float* floats(Activation x) { return static_cast<float*>(x.data); }
+
+int64_t meminfo(const char* key) {
+  std::ifstream info("/proc/meminfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.rfind(key, 0) == 0) return std::atoll(line.c_str() + std::strlen(key)) * 1024;
+  return 0;
+}
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const Kernels& kernels, Precision precision, int threads)
+      : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), attention_(kernels, precision, pool_) {}
+
+  ~CpuBackend() override {
+    for (void* buffer : buffers_) std::free(buffer);
+  }
+
+  DeviceInfo info() const override {
+    DeviceInfo info;
+    info.kind = "cpu";
+    info.isa = kernels_.isa;
+    info.threads = pool_.threads();
+    info.name = processor_name() + ", " + std::to_string(info.threads) + (info.threads == 1 ? " thread, " : " threads, ") + kernels_.title;
+    info.memory_bytes = meminfo("MemTotal:");
+    info.free_memory_bytes = meminfo("MemAvailable:");
+    return info;
+  }
+
+  WeightHandle upload(const TensorView& weight) override { return std::make_unique<CpuWeight>(weight); }
+  std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) override { return std::make_unique<CpuRope>(rope); }
+
+  Activation allocate(int64_t rows, int64_t cols) override {
+    const size_t bytes = (static_cast<size_t>(rows * cols) * sizeof(float) + 63) / 64 * 64;
+    void* data = std::aligned_alloc(64, bytes);
+    LONGVIEW_CHECK(data, kOutOfMemory, "Not enough memory: %.1f MB more are needed for %lld tokens at a time.", static_cast<double>(bytes) / 1e6, static_cast<long long>(rows));
+    buffers_.insert(data);
+    return {data, rows, cols};
+  }
+  void release(Activation& activation) override {
+    if (buffers_.erase(activation.data) > 0) std::free(activation.data);
+    activation = {};
+  }
+  Activation rows(Activation x, int64_t first, int64_t count) const override { return {floats(x) + first * x.cols, count, x.cols}; }
+
+  std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, int64_t pages) override { return std::make_unique<CpuKvStorage>(shape, pages); }
+  void copy_page(KvStorage& storage, int32_t from, int32_t to, int64_t) override { static_cast<CpuKvStorage&>(storage).copy(from, to); }
+  void discard_page(KvStorage& storage, int32_t page) override { static_cast<CpuKvStorage&>(storage).discard(page); }
+
+  void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {
+    const TensorView& view = cpu(embedding).view;
+    const int64_t bytes = row_bytes(view.type, view.cols);
+    each_row(out.rows, [&](int64_t t) { kernels_.dequantize(view.type, view.data + tokens[static_cast<size_t>(t)] * bytes, floats(out) + t * out.cols, out.cols); });
+  }
+
+  void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) override {
+    each_row(x.rows, [&](int64_t t) { kernels_.rms_norm(floats(x) + t * x.cols, cpu(weight).values.data(), epsilon, floats(out) + t * x.cols, x.cols); });
+  }
+
+  void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) override {
+    linear_.run(floats(x), x.rows, cpu(weight).view, bias ? cpu(*bias).values.data() : nullptr, floats(out));
+  }
+
+  void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
+    const int64_t d = x.cols / heads;
+    each_row(x.rows, [&](int64_t t) {
+      for (int64_t h = 0; h < heads; ++h) {
+        float* head = floats(x) + t * x.cols + h * d;
+        kernels_.rms_norm(head, cpu(weight).values.data(), epsilon, head, d);
+      }
+    });
+  }
+
+  void rope_and_append_kv(Activation q, Activation k, Activation v, const DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
+    // The angles of a chunk are made by its first layer and found again by the others.
+    auto& angles = const_cast<CpuRope&>(static_cast<const CpuRope&>(rope));
+    angles.prepare(first_position, q.rows);
+    const auto& storage = static_cast<const CpuKvStorage&>(*pages.storage);
+    const int64_t d = shape.head_dim;
+    each_row(q.rows, [&](int64_t t) {
+      const int64_t position = first_position + t;
+      const int32_t page = pages.page_slots[static_cast<size_t>(position / kPageTokens)];
+      for (int64_t h = 0; h < q.cols / d; ++h) angles.rotate(floats(q) + t * q.cols + h * d, t);
+      for (int64_t h = 0; h < shape.kv_heads; ++h) {
+        float* key = floats(k) + t * k.cols + h * d;
+        angles.rotate(key, t);
+        storage.write(page, layer, h, position % kPageTokens, key, floats(v) + t * v.cols + h * d);
+      }
+    });
+  }
+
+  void attention(Activation q, const KvShape&, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
+    attention_.run(floats(q), q.rows, heads, layer, static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, floats(out));
+  }
+
+  void silu_mul(Activation gate, Activation up) override {
+    each_row(gate.rows, [&](int64_t t) { kernels_.silu_mul(floats(gate) + t * gate.cols, floats(up) + t * gate.cols, gate.cols); });
+  }
+
+  void add(Activation x, Activation y) override {
+    each_row(x.rows, [&](int64_t t) { kernels_.add(floats(x) + t * x.cols, floats(y) + t * x.cols, x.cols); });
+  }
+
+  void read_row(Activation x, int64_t row, std::span<float> out) override {
+    std::memcpy(out.data(), floats(x) + row * x.cols, out.size() * sizeof(float));
+  }
+
+ private:
+  // Rows in groups of 16 (a cache line of tokens in a KV page stays with one thread).
+  template <typename Body>
+  void each_row(int64_t count, const Body& body) {
+    constexpr int64_t kGroup = 16;
+    pool_.parallel_for((count + kGroup - 1) / kGroup, [&](int64_t item, int) {
+      for (int64_t t = item * kGroup; t < std::min(count, (item + 1) * kGroup); ++t) body(t);
+    });
+  }
+
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  Linear linear_;
+  Attention attention_;
+  std::unordered_set<void*> buffers_;
+};
+
+}  // namespace
+}  // namespace cpu
+
+std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
+  const std::vector<const cpu::Kernels*> available = cpu::available_kernels();
+  const cpu::Kernels* chosen = options.isa.empty() ? available.front() : nullptr;
+  for (const cpu::Kernels* kernels : available)
+    if (options.isa == kernels->isa) chosen = kernels;
+  LONGVIEW_CHECK(chosen, kInvalidArgument, "This machine cannot run the code path \"%s\".", options.isa.c_str());
+  LONGVIEW_CHECK(options.precision != Precision::kBFloat16 || chosen->gemm_bf16, kInvalidArgument, "The code path \"%s\" has no bf16 products.", chosen->isa);
+  LONGVIEW_CHECK(options.precision != Precision::kInt8 || chosen->dot_int8, kInvalidArgument, "The code path \"%s\" has no 8-bit products.", chosen->isa);
+  LONGVIEW_CHECK(options.threads >= 0 && options.threads <= 1024, kInvalidArgument, "%d threads were asked for; 0 means as many as the machine has.", options.threads);
+  const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return std::make_unique<cpu::CpuBackend>(*chosen, options.precision, threads);
+}
+
+std::vector<std::string> available_cpu_isas() {
+  std::vector<std::string> names;
+  for (const cpu::Kernels* kernels : cpu::available_kernels()) names.emplace_back(kernels->isa);
+  return names;
+}
+
+}  // namespace longview

@@ -1,0 +1,9 @@
+#include "cpu/dot_int8.h"
+#include "cpu/kernels_simd.h"
+
+namespace longview::cpu {
+
+const Kernels kAvx512Kernels = {"avx512", "AVX-512 VNNI", gemm_f32,    nullptr,      dequantize_simd, dot_int8, quantize_row, dot,
+                                to_bf16,  widen_pairs,    transpose16, softmax_step, rms_norm,        silu_mul, add_rows};
+
+}  // namespace longview::cpu

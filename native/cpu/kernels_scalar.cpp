@@ -1,0 +1,9 @@
+#include "cpu/kernels_simd.h"
+#include "model/quant_formats.h"
+
+namespace longview::cpu {
+
+const Kernels kScalarKernels = {"scalar", "no vector instructions", gemm_f32,    nullptr,      dequantize_row, nullptr,  quantize_row, dot,
+                                to_bf16,  widen_pairs,              transpose16, softmax_step, rms_norm,       silu_mul, add_rows};
+
+}  // namespace longview::cpu

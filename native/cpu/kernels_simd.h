@@ -1,0 +1,208 @@
+// The float32 kernels in terms of simd.h: included once by each instruction set's file.
+#pragma once
+
+#include "cpu/kernels.h"
+#include "cpu/simd.h"
+
+namespace longview::cpu {
+namespace {
+
+// --- C = A B, register-tiled: kRows rows by kCols vectors stay in registers over the whole of k. ---------------------------
+
+template <int kRows, int kCols>
+inline void gemm_tile(int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) {
+  Vec acc[kRows][kCols];
+#pragma GCC unroll 32
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < kCols; ++j) acc[i][j] = accumulate ? load(c + i * ldc + j * kWidth) : zero();
+  for (int64_t p = 0; p < k; ++p) {
+    Vec row[kCols];
+#pragma GCC unroll 8
+    for (int j = 0; j < kCols; ++j) row[j] = load(b + p * ldb + j * kWidth);
+#pragma GCC unroll 32
+    for (int i = 0; i < kRows; ++i) {
+      const Vec x = set1(a[i * lda + p]);
+#pragma GCC unroll 8
+      for (int j = 0; j < kCols; ++j) acc[i][j] = fma(x, row[j], acc[i][j]);
+    }
+  }
+#pragma GCC unroll 32
+  for (int i = 0; i < kRows; ++i)
+#pragma GCC unroll 8
+    for (int j = 0; j < kCols; ++j) store(c + i * ldc + j * kWidth, acc[i][j]);
+}
+
+// Tiles that fill the register file: 32 vectors with AVX-512, 16 with AVX2.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 12, kTileCols = 2;
+#elif defined(__AVX2__)
+constexpr int kTileRows = 6, kTileCols = 2;
+#else
+constexpr int kTileRows = 4, kTileCols = 4;
+#endif
+
+template <int kCols>
+inline void gemm_columns(int64_t m, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) {
+  int64_t i = 0;
+  for (; i + kTileRows <= m; i += kTileRows) gemm_tile<kTileRows, kCols>(k, a + i * lda, lda, b, ldb, c + i * ldc, ldc, accumulate);
+  for (; i + 3 <= m; i += 3) gemm_tile<3, kCols>(k, a + i * lda, lda, b, ldb, c + i * ldc, ldc, accumulate);
+  for (; i < m; ++i) gemm_tile<1, kCols>(k, a + i * lda, lda, b, ldb, c + i * ldc, ldc, accumulate);
+}
+
+void gemm_f32(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) {
+  int64_t j = 0;
+  constexpr int64_t kStep = kTileCols * kWidth;
+  for (; j + kStep <= n; j += kStep) gemm_columns<kTileCols>(m, k, a, lda, b + j, ldb, c + j, ldc, accumulate);
+  for (; j < n; j += kWidth) gemm_columns<1>(m, k, a, lda, b + j, ldb, c + j, ldc, accumulate);
+}
+
+// --- vectors --------------------------------------------------------------------------------------------------------------
+
+float dot(const float* a, const float* b, int64_t n) {
+  Vec acc[4] = {zero(), zero(), zero(), zero()};
+  int64_t i = 0;
+  for (; i + 4 * kWidth <= n; i += 4 * kWidth)
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) acc[j] = fma(load(a + i + j * kWidth), load(b + i + j * kWidth), acc[j]);
+  for (; i + kWidth <= n; i += kWidth) acc[0] = fma(load(a + i), load(b + i), acc[0]);
+  float total = sum(add(add(acc[0], acc[1]), add(acc[2], acc[3])));
+  for (; i < n; ++i) total += a[i] * b[i];
+  return total;
+}
+
+inline uint16_t round_to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
+  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+
+[[maybe_unused]] void to_bf16(const float* source, uint16_t* destination, int64_t n, float scale) {
+  for (int64_t i = 0; i < n; ++i) destination[i] = round_to_bf16(source[i] * scale);
+}
+
+void widen_pairs(const uint32_t* pairs, int64_t rows, int64_t cols, int64_t ld, float* out, int64_t ldo) {
+  for (int64_t i = 0; i < rows; ++i) {
+    const uint32_t* in = pairs + i * ld;
+    auto* even = reinterpret_cast<uint32_t*>(out + 2 * i * ldo);
+    auto* odd = reinterpret_cast<uint32_t*>(out + (2 * i + 1) * ldo);
+    for (int64_t j = 0; j < cols; ++j) {
+      even[j] = in[j] << 16;
+      odd[j] = in[j] & 0xffff0000u;
+    }
+  }
+}
+
+void transpose16(const uint32_t* in, int64_t ldi, int64_t cols, uint32_t* out, int64_t ldo) {
+  int64_t j = 0;
+#if defined(__AVX512F__)
+  for (; j + 16 <= cols; j += 16) {
+    __m512i r[16], t[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_si512(in + i * ldi + j);
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+      t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
+      t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+      r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+      r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+      r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+      r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
+      t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
+      t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
+      t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      _mm512_storeu_si512(out + (j + i) * ldo, _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
+      _mm512_storeu_si512(out + (j + 4 + i) * ldo, _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88));
+      _mm512_storeu_si512(out + (j + 8 + i) * ldo, _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
+      _mm512_storeu_si512(out + (j + 12 + i) * ldo, _mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd));
+    }
+  }
+#endif
+  for (; j < cols; ++j)
+    for (int i = 0; i < 16; ++i) out[j * ldo + i] = in[i * ldi + j];
+}
+
+void softmax_step(float* scores, int64_t n, float* maximum, float* total, float* output, int64_t d) {
+  Vec peak = load(scores);
+  for (int64_t i = kWidth; i < n; i += kWidth) peak = max(peak, load(scores + i));
+  const float old = *maximum, seen = largest(peak);
+  const float now = seen > old ? seen : old;
+  if (now == -__builtin_inff()) {  // nothing is visible yet
+    std::memset(scores, 0, static_cast<size_t>(n) * sizeof(float));
+    return;
+  }
+  if (now > old) {
+    float factors[kWidth];
+    store(factors, exp2(set1(old - now)));
+    const float factor = old == -__builtin_inff() ? 0.0f : factors[0];
+    *total *= factor;
+    for (int64_t i = 0; i < d; i += kWidth) store(output + i, mul(load(output + i), set1(factor)));
+    *maximum = now;
+  }
+  Vec acc = zero();
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const Vec p = exp2(sub(load(scores + i), set1(now)));
+    acc = add(acc, p);
+    store(scores + i, p);
+  }
+  *total += sum(acc);
+}
+
+void rms_norm(const float* x, const float* weight, float epsilon, float* y, int64_t n) {
+  const float scale = 1.0f / __builtin_sqrtf(dot(x, x, n) / static_cast<float>(n) + epsilon);
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) store(y + i, mul(mul(load(x + i), set1(scale)), load(weight + i)));
+  for (; i < n; ++i) y[i] = x[i] * scale * weight[i];
+}
+
+// gate / (1 + e^-gate) * up. The exponent is bounded, so that e^-gate stays finite.
+inline Vec silu_mul_vec(Vec gate, Vec up) {
+  const Vec power = mul(max(gate, set1(-87.0f)), set1(-1.44269504f));
+  return mul(div(gate, add(set1(1.0f), exp2(power))), up);
+}
+
+void silu_mul(float* gate, const float* up, int64_t n) {
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) store(gate + i, silu_mul_vec(load(gate + i), load(up + i)));
+  if (i < n) {
+    float g[kWidth] = {}, u[kWidth] = {};
+    std::memcpy(g, gate + i, static_cast<size_t>(n - i) * sizeof(float));
+    std::memcpy(u, up + i, static_cast<size_t>(n - i) * sizeof(float));
+    store(g, silu_mul_vec(load(g), load(u)));
+    std::memcpy(gate + i, g, static_cast<size_t>(n - i) * sizeof(float));
+  }
+}
+
+void add_rows(float* x, const float* y, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) x[i] += y[i];
+}
+
+void quantize_row(const float* x, int8_t* out, float* scales, int32_t* sums, int64_t n) {
+  for (int64_t block = 0; block < n / 32; ++block, x += 32, out += 32) {
+    float peak = 0;
+    for (int i = 0; i < 32; ++i) peak = __builtin_fmaxf(peak, __builtin_fabsf(x[i]));
+    scales[block] = peak / 127.0f;
+    const float inverse = peak > 0 ? 127.0f / peak : 0.0f;
+    int32_t total = 0;
+    for (int i = 0; i < 32; ++i) {
+      const int q = static_cast<int>(__builtin_rintf(x[i] * inverse));
+      out[i] = static_cast<int8_t>(q);
+      total += q;
+    }
+    sums[block] = total;
+  }
+}
+
+}  // namespace
+}  // namespace longview::cpu

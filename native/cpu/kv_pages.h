@@ -1,0 +1,40 @@
+// Where the CPU keeps K and V. A page slot holds all layers; inside, each layer and KV head has a K block and a V block:
+//   float32:  K [head_dim][128 tokens],                V [128 tokens][width]
+//   bf16:     K [head_dim / 2][128 tokens][2 dims],    V [64 token pairs][width][2 tokens]
+// so that both products of attention read them as the right-hand matrix of kernels.h, without repacking. width is head_dim
+// rounded up to 16; what was never written is zero.
+#pragma once
+
+#include "backend/backend.h"
+
+namespace longview::cpu {
+
+constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+
+class CpuKvStorage final : public KvStorage {
+ public:
+  // Reserves address space; throws kOutOfMemory with the numbers.
+  CpuKvStorage(const KvShape& shape, int64_t pages);
+  ~CpuKvStorage() override;
+
+  int64_t pages() const override { return pages_; }
+  int64_t page_bytes() const override { return page_bytes_; }
+
+  const KvShape& shape() const { return shape_; }
+  int64_t value_width() const { return width_; }
+  std::byte* keys(int32_t page, int64_t layer, int64_t head) const {
+    return data_ + page * page_bytes_ + (layer * shape_.kv_heads + head) * (key_bytes_ + value_bytes_);
+  }
+  std::byte* values(int32_t page, int64_t layer, int64_t head) const { return keys(page, layer, head) + key_bytes_; }
+
+  void write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const;
+  void copy(int32_t from, int32_t to) const;
+  void discard(int32_t page) const;
+
+ private:
+  KvShape shape_;
+  int64_t pages_ = 0, width_ = 0, key_bytes_ = 0, value_bytes_ = 0, page_bytes_ = 0;
+  std::byte* data_ = nullptr;
+};
+
+}  // namespace longview::cpu
