@@ -1,0 +1,45 @@
+/**
+ * Real repositories to ask about: published Python packages that the built-in model never saw in training.
+ * `tsx test/eval/getSources.ts flask` prints the folder, which is downloaded by pip the first time.
+ */
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { cacheFolder } from './cacheFolder';
+
+/** Pinned, so that figures can be repeated. */
+const packages: Record<string, string> = { flask: '3.1.1', pytest: '8.4.1' };
+
+/** The folder of a known package, or `nameOrFolder` itself where it is a folder. */
+export function getSources(nameOrFolder: string): string {
+  if (existsSync(nameOrFolder)) return nameOrFolder;
+  const version = packages[nameOrFolder];
+  if (!version) {
+    const known = Object.keys(packages).join(', ');
+    throw new Error(`There is no folder '${nameOrFolder}'. Give a folder, or one of: ${known}.`);
+  }
+  const sources = cacheFolder('sources', version);
+  const folder = join(sources, nameOrFolder);
+  if (existsSync(folder)) return folder;
+
+  const download = mkdtempSync(join(sources, 'get-'));
+  try {
+    const python = (...args: string[]) =>
+      execFileSync('python3', args, { cwd: download, stdio: ['ignore', 'ignore', 'inherit'] });
+    const wheelOnly = ['--no-deps', '--only-binary', ':all:'];
+    python('-m', 'pip', 'download', '--quiet', ...wheelOnly, '--dest', '.', `${nameOrFolder}==${version}`);
+    const wheel = readdirSync(download).find((name) => name.endsWith('.whl'));
+    if (!wheel) throw new Error(`pip brought no wheel of ${nameOrFolder} ${version}.`);
+    python('-m', 'zipfile', '-e', wheel, nameOrFolder);
+    for (const name of readdirSync(join(download, nameOrFolder)))
+      if (name.endsWith('.dist-info')) rmSync(join(download, nameOrFolder, name), { recursive: true });
+    renameSync(join(download, nameOrFolder), folder);
+  } finally {
+    rmSync(download, { recursive: true, force: true });
+  }
+  return folder;
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href)
+  console.log(getSources(process.argv[2] ?? 'flask'));

@@ -1,0 +1,154 @@
+/**
+ * Right answers on real code: `npm run eval:lookups -- --repo flask --repo pytest --tokens 8192`.
+ * Asks the real server where symbols are defined, what constants are, and about names that do not exist.
+ */
+import { writeFileSync } from 'node:fs';
+import { parseArgs } from 'node:util';
+import type { AskStats } from '../../server/protocol';
+import { endCut, groupFiles, readRepository, startCut } from './cut';
+import { getSources } from './getSources';
+import { makeQuestions, seededRandom, type Question } from './questions';
+import { judge, type Verdict } from './score';
+
+const usage = `npm run eval:lookups -- [options]
+  --repo D       folder, or flask / pytest (downloaded from PyPI); may be repeated (default: flask and pytest)
+  --tokens N     size of a workspace in tokens (default 8192)
+  --questions N  questions in all, a third of each kind (default 60)
+  --cuts N       workspaces a repository at most (default 20)
+  --model M      model file or folder (default: the built-in model)
+  --threads N    default: all
+  --seed N       which files and symbols are picked (default 1)
+  --json F       writes every question, answer and verdict
+  --verbose      prints every wrong answer`;
+
+interface Asked {
+  repository: string;
+  cut: number;
+  question: Question;
+  answer: string;
+  verdict: Verdict;
+  stats: AskStats;
+  seconds: number;
+}
+
+const kinds = ['where', 'value', 'missing'] as const;
+const titles = {
+  where: 'where: right path',
+  value: 'value: right literal',
+  missing: "missing: says can't find",
+};
+
+function readArguments() {
+  const string = { type: 'string' } as const;
+  const { values } = parseArgs({
+    options: {
+      repo: { type: 'string', multiple: true },
+      tokens: { ...string, default: '8192' },
+      questions: { ...string, default: '60' },
+      cuts: { ...string, default: '20' },
+      model: string,
+      threads: { ...string, default: '0' },
+      seed: { ...string, default: '1' },
+      json: string,
+      verbose: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  const count = (name: 'tokens' | 'questions' | 'cuts' | 'threads' | 'seed') => {
+    const value = Number(values[name]);
+    if (!Number.isSafeInteger(value) || value < 0) throw new Error(`--${name} takes a number. ${usage}`);
+    return value;
+  };
+  return {
+    ...values,
+    repositories: (values.repo ?? ['flask', 'pytest']).map(getSources),
+    tokens: count('tokens'),
+    questions: count('questions'),
+    cuts: count('cuts'),
+    threads: count('threads'),
+    seed: count('seed'),
+  };
+}
+
+async function main() {
+  const options = readArguments();
+  if (options.help) return console.log(usage);
+  const settings = { modelPath: options.model ?? '', threads: options.threads };
+  const random = seededRandom(options.seed);
+  const asked: Asked[] = [];
+  const share = Math.ceil(options.questions / kinds.length / options.repositories.length);
+  for (const repository of options.repositories) {
+    const mine: Asked[] = [];
+    const files = readRepository(repository);
+    // About 3.2 characters of code are a token; startCut() then counts exactly.
+    const groups = groupFiles(files, options.tokens * 3.2, random).slice(0, options.cuts);
+    for (const [number, group] of groups.entries()) {
+      const open = (kind: Question['kind']) => share - mine.filter((a) => a.question.kind === kind).length;
+      if (kinds.every((kind) => open(kind) <= 0)) break;
+      const cut = await startCut(repository, group, options.tokens, settings);
+      // Questions of every kind in every workspace; constants are scarce, so all of them are asked.
+      const some = Math.ceil(share / 3);
+      const limits = {
+        where: Math.min(some, open('where')),
+        value: open('value'),
+        missing: Math.min(some, open('missing')),
+      };
+      const questions = makeQuestions(cut.files, limits, random);
+      process.stderr.write(`${cut.folder}: ${cut.files.length} files, ${cut.tokens} tokens\n`);
+      for (const question of questions) {
+        const { answer, citations, stats, seconds } = await cut.server.ask(question.text);
+        const verdict = judge(question, answer, citations, cut.files);
+        mine.push({ repository, cut: number, question, answer, verdict, stats, seconds });
+        if (options.verbose && (!verdict.right || verdict.wrongLinks.length > 0))
+          console.log(explain(mine.at(-1)!));
+      }
+      await endCut(cut);
+    }
+    asked.push(...mine);
+  }
+  if (asked.length === 0)
+    throw new Error('No question could be made: the workspaces hold no unambiguous symbols.');
+  report(asked, options.tokens);
+  if (options.json) writeFileSync(options.json, JSON.stringify(asked, null, 1));
+}
+
+function explain({ question, answer, verdict }: Asked): string {
+  const faults = [verdict.fault, ...verdict.wrongLinks].filter((fault) => fault !== undefined);
+  return `- ${question.text}\n    ${answer.trim().replaceAll('\n', '\n    ')}\n    ${faults.join('; ')}`;
+}
+
+function report(asked: Asked[], tokens: number): void {
+  const percent = (part: number, of: number) => (of === 0 ? '–' : `${((100 * part) / of).toFixed(1)} %`);
+  console.log(`\n| ${tokens} tokens | right | of | share |\n|---|---|---|---|`);
+  for (const kind of kinds) {
+    const those = asked.filter((a) => a.question.kind === kind);
+    const right = those.filter((a) => a.verdict.right).length;
+    console.log(`| ${titles[kind]} | ${right} | ${those.length} | ${percent(right, those.length)} |`);
+  }
+  const existing = asked.filter((a) => a.question.kind !== 'missing');
+  const refused = existing.filter((a) => a.verdict.refused).length;
+  console.log(
+    `| says can't find of what exists | ${refused} | ${existing.length} | ${percent(refused, existing.length)} |`,
+  );
+  const links = asked.reduce((sum, a) => sum + a.verdict.links, 0);
+  const good = links - asked.reduce((sum, a) => sum + a.verdict.wrongLinks.length, 0);
+  console.log(`| links that point at their symbol | ${good} | ${links} | ${percent(good, links)} |`);
+
+  const first = asked.filter((a, index) => index === 0 || asked[index - 1]!.cut !== a.cut);
+  const reused = asked
+    .filter((a) => !first.includes(a))
+    .map((a) => a.stats.promptTokens - a.stats.reusedTokens);
+  const sizes = first.map((a) => a.stats.promptTokens);
+  const median = (list: number[]) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)] ?? 0;
+  console.log(
+    `\n${asked.length} questions in ${first.length} workspaces of ${Math.min(...sizes)} to ${Math.max(...sizes)} tokens; ` +
+      `median first question ${median(first.map((a) => a.seconds)).toFixed(1)} s, ` +
+      `later ones ${median(asked.filter((a) => !first.includes(a)).map((a) => a.seconds)).toFixed(1)} s ` +
+      `(${median(reused)} tokens pre-filled each). ${asked[0]!.stats.model}, ${asked[0]!.stats.device}.`,
+  );
+}
+
+main().catch((error: unknown) => {
+  console.error(error instanceof Error ? error.message : error);
+  process.exitCode = 1;
+});

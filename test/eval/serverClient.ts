@@ -1,0 +1,133 @@
+/** The real server as the editor runs it: a child process, LSP over Node's IPC. For evaluations and benches. */
+import { fork, type ChildProcess } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { basename, join, resolve } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import {
+  createProtocolConnection,
+  IPCMessageReader,
+  IPCMessageWriter,
+  ProgressType,
+  type ProtocolConnection,
+} from 'vscode-languageserver/node';
+import {
+  methods,
+  type AskParams,
+  type AskProgress,
+  type AskResult,
+  type ContextResult,
+  type InitializationOptions,
+  type PrefillResult,
+  type Settings,
+  type Status,
+} from '../../server/protocol';
+import { cacheFolder } from './cacheFolder';
+
+export const projectRoot = resolve(import.meta.dirname, '../..');
+
+const askProgress = new ProgressType<AskProgress>();
+
+export interface Answer extends AskResult {
+  /** Seconds from sending the question to the first text, as the client saw it. */
+  firstTextSeconds: number;
+  /** Seconds from sending the question to the whole answer. */
+  seconds: number;
+}
+
+export class ServerClient {
+  private constructor(
+    private readonly child: ChildProcess,
+    private readonly connection: ProtocolConnection,
+  ) {}
+
+  /** Starts a server on one folder. Throws where dist/ is not built or the server refuses. */
+  static async start(
+    folder: string,
+    settings: Partial<Settings>,
+    onStatus: (status: Status) => void = () => {},
+  ): Promise<ServerClient> {
+    const entry = join(projectRoot, 'dist', 'server.js');
+    if (!existsSync(entry)) throw new Error('dist/server.js is missing. Run `npm run build` first.');
+    const child = fork(entry, ['--node-ipc'], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    const connection = createProtocolConnection(new IPCMessageReader(child), new IPCMessageWriter(child));
+    connection.onNotification(methods.status, onStatus);
+    connection.listen();
+    // A server that dies would leave its requests without an answer.
+    child.once('exit', () => connection.dispose());
+
+    const initializationOptions: InitializationOptions = {
+      settings: {
+        modelPath: '',
+        device: 'cpu',
+        threads: 0,
+        include: [],
+        exclude: [],
+        maxFileKiB: 1024,
+        hover: false,
+        maxAnswerTokens: 256,
+        ...settings,
+      },
+      modelsFolder: cacheFolder('models'),
+      extensionFolder: projectRoot,
+      trusted: true,
+    };
+    await connection.sendRequest('initialize', {
+      processId: process.pid,
+      rootUri: null,
+      capabilities: { window: { workDoneProgress: true } },
+      workspaceFolders: [{ uri: pathToFileURL(folder).href, name: basename(folder) }],
+      initializationOptions,
+    });
+    await connection.sendNotification('initialized', {});
+    return new ServerClient(child, connection);
+  }
+
+  context(): Promise<ContextResult> {
+    return this.connection.sendRequest(methods.context);
+  }
+
+  prefill(): Promise<PrefillResult> {
+    return this.connection.sendRequest(methods.prefill);
+  }
+
+  /** Asks in a new conversation, or in the given one. */
+  async ask(
+    question: string,
+    options: { conversationId?: string; onProgress?: (progress: AskProgress) => void } = {},
+  ): Promise<Answer> {
+    const token = `ask-${nextToken++}`;
+    const started = performance.now();
+    let firstText: number | undefined;
+    const listener = this.connection.onProgress(askProgress, token, (progress) => {
+      if (progress.kind === 'text') firstText ??= performance.now();
+      options.onProgress?.(progress);
+    });
+    try {
+      const { conversationId } = options;
+      const params: AskParams = { question, conversationId, partialResultToken: token };
+      const result = await this.connection.sendRequest<AskResult>(methods.ask, params);
+      const ended = performance.now();
+      return {
+        ...result,
+        firstTextSeconds: ((firstText ?? ended) - started) / 1000,
+        seconds: (ended - started) / 1000,
+      };
+    } finally {
+      listener.dispose();
+    }
+  }
+
+  /** Of the server, for /proc. */
+  get processId(): number | undefined {
+    return this.child.pid;
+  }
+
+  async stop(): Promise<void> {
+    const exited = new Promise<void>((done) => this.child.once('exit', () => done()));
+    await this.connection.sendRequest('shutdown');
+    await this.connection.sendNotification('exit');
+    await exited;
+  }
+}
+
+let nextToken = 1;
