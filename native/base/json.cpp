@@ -4,11 +4,14 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace longview {
 namespace {
 
 constexpr int kMaxDepth = 64;
+// A value costs more memory than text; the header of a model with 100,000 tensors has under a million.
+constexpr int64_t kMaxValues = 2'000'000;
 
 class Parser {
  public:
@@ -27,7 +30,9 @@ class Parser {
   }
 
   void skip_space() {
-    while (at_ < text_.size() && (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r')) ++at_;
+    while (at_ < text_.size() &&
+           (text_[at_] == ' ' || text_[at_] == '\t' || text_[at_] == '\n' || text_[at_] == '\r'))
+      ++at_;
   }
   char peek() {
     skip_space();
@@ -50,6 +55,7 @@ class Parser {
 
   Json parse_value(int depth) {
     if (depth > kMaxDepth) fail("nested too deeply");
+    if (++values_ > kMaxValues) fail("too many values");
     switch (peek()) {
       case '{': return parse_object(depth);
       case '[': return parse_array(depth);
@@ -85,14 +91,34 @@ class Parser {
     return Json(std::move(items));
   }
 
+  bool is_digit() const { return at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; }
+  void digits() {
+    if (!is_digit()) fail("a digit is missing");
+    while (is_digit()) ++at_;
+  }
+  bool next_is(char c) const { return at_ < text_.size() && text_[at_] == c; }
+
+  // Walks the grammar itself: the library's conversion also takes "01", "1." and "inf".
   Json parse_number() {
+    const size_t start = at_;
+    if (next_is('-'))
+      ++at_;
+    else if (!is_digit())
+      fail("unexpected character");
+    if (next_is('0'))
+      ++at_;
+    else
+      digits();
+    if (next_is('.')) ++at_, digits();
+    if (next_is('e') || next_is('E')) {
+      ++at_;
+      if (next_is('+') || next_is('-')) ++at_;
+      digits();
+    }
     double value = 0;
-    const char* first = text_.data() + at_;
-    const char* last = text_.data() + text_.size();
-    if (first == last || !(*first == '-' || (*first >= '0' && *first <= '9'))) fail("unexpected character");
-    const auto [end, error] = std::from_chars(first, last, value);
-    if (error != std::errc() || !std::isfinite(value)) fail("not a number");
-    at_ += static_cast<size_t>(end - first);
+    const auto [end, error] = std::from_chars(text_.data() + start, text_.data() + at_, value);
+    if (error != std::errc() || end != text_.data() + at_ || !std::isfinite(value))
+      fail("a number is out of range");
     return Json(value);
   }
 
@@ -156,22 +182,34 @@ class Parser {
     std::string out;
     while (true) {
       if (at_ >= text_.size()) fail("a string has no end");
-      const char c = text_[at_++];
-      if (c == '"') return out;
+      const char c = text_[at_];
+      if (c == '"') break;
       if (static_cast<unsigned char>(c) < 0x20) fail("control character in a string");
-      if (c == '\\') escape(out);
-      else out += c;
+      if (c == '\\') {
+        ++at_;
+        escape(out);
+        continue;
+      }
+      const size_t length = utf8_length(text_.substr(at_, 4));
+      if (length == 0) fail("a string is not UTF-8");
+      out += text_.substr(at_, length);
+      at_ += length;
     }
+    ++at_;
+    return out;
   }
 
   std::string_view text_;
   const std::string& what_;
   size_t at_ = 0;
+  int64_t values_ = 0;
 };
 
 }  // namespace
 
-Json Json::parse(std::string_view text, const std::string& what) { return Parser(text, what).document(); }
+Json Json::parse(std::string_view text, const std::string& what) {
+  return Parser(text, what).document();
+}
 
 const Json* Json::find(std::string_view key) const {
   const Object* members = object();
@@ -180,11 +218,15 @@ const Json* Json::find(std::string_view key) const {
   return found == members->end() ? nullptr : &found->second;
 }
 
-int64_t Json::integer_or(std::string_view key, int64_t fallback) const {
-  const Json* member = find(key);
-  const double* value = member ? member->number() : nullptr;
+int64_t Json::integer_or(int64_t fallback) const {
+  const double* value = number();
   if (!value || std::fabs(*value) > 0x1p53 || *value != std::floor(*value)) return fallback;
   return static_cast<int64_t>(*value);
+}
+
+int64_t Json::integer_or(std::string_view key, int64_t fallback) const {
+  const Json* member = find(key);
+  return member ? member->integer_or(fallback) : fallback;
 }
 
 double Json::number_or(std::string_view key, double fallback) const {

@@ -1,7 +1,9 @@
-// A small strict JSON reader for model headers: the engine builds with nothing but a compiler. Input is hostile: depth and
-// size are bounded, every error names its offset.
+// A small strict JSON reader for model headers (RFC 8259): the engine builds with nothing but a compiler.
+// Input is hostile: depth and the number of values are bounded, strings must be UTF-8, names unique, and
+// every error names its offset.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string>
@@ -24,9 +26,7 @@ class Json {
   static Json parse(std::string_view text, const std::string& what);
 
   bool is_null() const { return std::holds_alternative<std::nullptr_t>(value_); }
-  bool is_bool() const { return std::holds_alternative<bool>(value_); }
-  bool is_number() const { return std::holds_alternative<double>(value_); }
-  bool is_string() const { return std::holds_alternative<std::string>(value_); }
+  // Null where the value is of another kind.
   const Array* array() const { return std::get_if<Array>(&value_); }
   const Object* object() const { return std::get_if<Object>(&value_); }
   const std::string* string() const { return std::get_if<std::string>(&value_); }
@@ -35,7 +35,9 @@ class Json {
 
   // Member of an object, or null where this is no object or has no such member.
   const Json* find(std::string_view key) const;
-  // Integers are exact up to 2^53; anything else (fractions, larger, no number) is `fallback`.
+  // This value as an integer, exact up to 2^53; anything else (fractions, larger, no number) is `fallback`.
+  int64_t integer_or(int64_t fallback) const;
+  // The same of an object's member; a member of another kind counts as absent.
   int64_t integer_or(std::string_view key, int64_t fallback) const;
   double number_or(std::string_view key, double fallback) const;
   bool bool_or(std::string_view key, bool fallback) const;

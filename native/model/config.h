@@ -7,8 +7,8 @@
 
 namespace longview {
 
-// Which dimensions of a head RoPE rotates together: (i, i + dims/2) or (2i, 2i + 1). GGUF files of `llama` hold Q and K
-// rows permuted for the adjacent pairing; everything else is half-split.
+// Which dimensions of a head RoPE rotates together: (i, i + dims/2) or (2i, 2i + 1). GGUF files of `llama`
+// hold Q and K rows permuted for the adjacent pairing; everything else is half-split.
 enum class RopePairing { kHalfSplit, kAdjacent };
 
 struct RopeConfig {
@@ -29,6 +29,7 @@ struct ModelConfig {
   int64_t head_dim = 0;
   int64_t vocabulary = 0;
   int64_t window = 0;  // tokens the model was made for
+  std::string note;    // a sentence for people where the window is less than the file says; mostly empty
   float norm_epsilon = 1e-5f;
   RopeConfig rope;
   bool qkv_bias = false;

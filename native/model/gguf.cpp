@@ -1,22 +1,49 @@
-// GGUF v2 and v3: header, metadata, tensor table. Every count, length and offset is checked against the file before it is
-// used, and nothing is allocated that the bytes left in the file could not fill. Source: ggml's docs/gguf.md.
+// GGUF v2 and v3: header, metadata, tensor table. Every count, length and offset is checked against the file
+// before it is used, and nothing is allocated that the bytes left in the file could not fill. Source: ggml's
+// docs/gguf.md.
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/error.h"
 #include "base/half.h"
+#include "base/text.h"
 #include "model/model_file.h"
 #include "model/quant_formats.h"
 
 namespace longview {
 namespace {
 
-enum ValueType : uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray, kU64, kI64, kF64 };
+enum ValueType : uint32_t {
+  kU8,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kF32,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kF64
+};
+
+// Beyond every real model (a vocabulary of 262,144 with its merges takes about 20 MB), and small enough that
+// what a made-up header unpacks to fits in memory.
+constexpr uint64_t kMaxHeaderBytes = 128 << 20, kMaxValues = 1 << 16, kMaxTensors = 1 << 20,
+                   kMaxItems = 1 << 24;
+constexpr uint64_t kMaxKeyLength = 65535, kMaxTensorNameLength = 1024;
+constexpr int kMaxArrayDepth = 4;
 
 class Reader {
  public:
-  explicit Reader(const MappedFile& file) : file_(file) {}
+  explicit Reader(const MappedFile& file)
+      : file_(file), end_(std::min(static_cast<uint64_t>(file.size()), kMaxHeaderBytes)) {}
 
-  uint64_t left() const { return static_cast<uint64_t>(file_.size()) - at_; }
   uint64_t position() const { return at_; }
 
   template <typename T>
@@ -27,44 +54,56 @@ class Reader {
     return value;
   }
 
-  std::string read_string() {
+  std::string read_string(uint64_t longest = kMaxHeaderBytes) {
     const auto length = read<uint64_t>();
+    if (length > longest) corrupt("a name in its header is impossibly long");
     need(length);
-    std::string text(reinterpret_cast<const char*>(file_.data() + at_), length);
+    std::string text(file_.text().substr(at_, length));
     at_ += length;
     return text;
   }
 
-  // Checks that `count` items of at least `item_bytes` can still follow.
-  void need_items(uint64_t count, uint64_t item_bytes, const char* what) {
-    LONGVIEW_CHECK(count <= left() / item_bytes, kFileCorrupt, "The model file %s is damaged: it announces %llu %s, more than its bytes can hold.",
-                   file_.path().c_str(), static_cast<unsigned long long>(count), what);
+  // Checks that `count` items of at least `item_bytes` each can still follow.
+  void need_items(uint64_t count, uint64_t item_bytes, uint64_t most, const char* what) const {
+    if (count > most || count > (end_ - at_) / item_bytes)
+      corrupt(format("it announces %llu %s, more than it can hold", static_cast<unsigned long long>(count),
+                     what));
   }
 
-  [[noreturn]] void corrupt(const std::string& why) const {
-    LONGVIEW_THROW(kFileCorrupt, "The model file %s is damaged: %s.", file_.path().c_str(), why.c_str());
-  }
+  [[noreturn]] void corrupt(const std::string& why) const { throw_corrupt(file_.path(), why); }
 
  private:
   void need(uint64_t bytes) const {
-    LONGVIEW_CHECK(bytes <= left(), kFileTruncated, "The model file %s ends inside its header. Download it again.", file_.path().c_str());
+    if (bytes <= end_ - at_) return;
+    if (bytes <= static_cast<uint64_t>(file_.size()) - at_) corrupt("its header is impossibly large");
+    throw_truncated(file_.path(), "it ends inside its header");
   }
 
   const MappedFile& file_;
+  const uint64_t end_;
   uint64_t at_ = 0;
 };
 
 uint64_t smallest_item(uint32_t type, const Reader& reader) {
   switch (type) {
-    case kU8: case kI8: case kBool: return 1;
-    case kU16: case kI16: return 2;
-    case kU32: case kI32: case kF32: return 4;
-    case kU64: case kI64: case kF64: case kString: return 8;
-    default: reader.corrupt(format("metadata of the unknown type %u", type));
+    case kU8:
+    case kI8:
+    case kBool: return 1;
+    case kU16:
+    case kI16: return 2;
+    case kU32:
+    case kI32:
+    case kF32: return 4;
+    case kU64:
+    case kI64:
+    case kF64:
+    case kString: return 8;
+    case kArray: return 12;
+    default: reader.corrupt(format("its metadata has a value of the unknown type %u", type));
   }
 }
 
-int64_t read_integer(Reader& reader, uint32_t type) {
+int64_t read_signed(Reader& reader, uint32_t type) {
   switch (type) {
     case kU8: return reader.read<uint8_t>();
     case kI8: return reader.read<int8_t>();
@@ -72,124 +111,228 @@ int64_t read_integer(Reader& reader, uint32_t type) {
     case kI16: return reader.read<int16_t>();
     case kU32: return reader.read<uint32_t>();
     case kI32: return reader.read<int32_t>();
-    case kU64: return static_cast<int64_t>(reader.read<uint64_t>());
-    case kBool: return reader.read<uint8_t>() != 0;
     default: return reader.read<int64_t>();
   }
 }
 
-MetadataValue read_array(Reader& reader) {
+template <typename T, typename Read>
+MetadataValue read_items(uint64_t count, Read read) {
+  std::vector<T> items;
+  items.reserve(count);
+  for (uint64_t i = 0; i < count; ++i) items.push_back(read());
+  return items;
+}
+
+MetadataValue read_array(Reader& reader, int depth) {
+  if (depth > kMaxArrayDepth) reader.corrupt("its metadata is nested too deeply");
   const auto type = reader.read<uint32_t>();
   const auto count = reader.read<uint64_t>();
-  reader.need_items(count, smallest_item(type, reader), "metadata items");
-  if (type == kString) {
-    std::vector<std::string> items;
-    items.reserve(count);
-    for (uint64_t i = 0; i < count; ++i) items.push_back(reader.read_string());
-    return MetadataArray(std::move(items));
+  reader.need_items(count, smallest_item(type, reader), kMaxItems, "items in a list");
+  switch (type) {
+    case kString: return read_items<std::string>(count, [&] { return reader.read_string(); });
+    case kF32: return read_items<double>(count, [&] { return static_cast<double>(reader.read<float>()); });
+    case kF64: return read_items<double>(count, [&] { return reader.read<double>(); });
+    case kBool: return read_items<bool>(count, [&] { return reader.read<uint8_t>() != 0; });
+    case kU64: return read_items<uint64_t>(count, [&] { return reader.read<uint64_t>(); });
+    case kArray: return read_items<MetadataValue>(count, [&] { return read_array(reader, depth + 1); });
+    default: return read_items<int64_t>(count, [&] { return read_signed(reader, type); });
   }
-  if (type == kF32 || type == kF64) {
-    std::vector<double> items(count);
-    for (double& item : items) item = type == kF32 ? static_cast<double>(reader.read<float>()) : reader.read<double>();
-    return MetadataArray(std::move(items));
-  }
-  std::vector<int64_t> items(count);
-  for (int64_t& item : items) item = read_integer(reader, type);
-  return MetadataArray(std::move(items));
 }
 
 MetadataValue read_value(Reader& reader, uint32_t type) {
   switch (type) {
-    case kArray: return read_array(reader);
+    case kArray: return read_array(reader, 1);
     case kString: return reader.read_string();
     case kF32: return static_cast<double>(reader.read<float>());
     case kF64: return reader.read<double>();
     case kBool: return reader.read<uint8_t>() != 0;
     case kU64: return reader.read<uint64_t>();
-    default: smallest_item(type, reader); return read_integer(reader, type);
+    default: smallest_item(type, reader); return read_signed(reader, type);
   }
+}
+
+Metadata read_metadata(Reader& reader, uint64_t count) {
+  Metadata metadata;
+  for (uint64_t i = 0; i < count; ++i) {
+    std::string key = reader.read_string(kMaxKeyLength);
+    const auto type = reader.read<uint32_t>();
+    const auto [at, added] = metadata.emplace(std::move(key), read_value(reader, type));
+    if (!added) reader.corrupt("the metadata key " + printable(at->first) + " stands twice");
+  }
+  return metadata;
 }
 
 struct TensorInfo {
   std::string name;
   std::vector<int64_t> shape;  // outermost first
-  DType type;
-  uint64_t offset;
-  int64_t bytes;
+  uint32_t type = 0;
+  uint64_t offset = 0;
 };
 
-TensorInfo read_tensor_info(Reader& reader, const std::string& path) {
+TensorInfo read_tensor_info(Reader& reader) {
   TensorInfo info;
-  info.name = reader.read_string();
+  info.name = reader.read_string(kMaxTensorNameLength);
   const auto dimensions = reader.read<uint32_t>();
-  if (dimensions < 1 || dimensions > 4) reader.corrupt(format("tensor %s has %u dimensions", info.name.c_str(), dimensions));
-  int64_t elements = 1;
-  for (uint32_t i = 0; i < dimensions; ++i) {
-    const auto extent = reader.read<uint64_t>();
-    if (extent == 0 || extent > (1ull << 40) || elements > (1ll << 46) / static_cast<int64_t>(extent))
-      reader.corrupt(format("tensor %s has an impossible shape", info.name.c_str()));
-    elements *= static_cast<int64_t>(extent);
-    info.shape.insert(info.shape.begin(), static_cast<int64_t>(extent));
-  }
-  const auto type = reader.read<uint32_t>();
+  if (dimensions < 1 || dimensions > 4)
+    reader.corrupt(format("tensor %s has %u dimensions", printable(info.name).c_str(), dimensions));
+  for (uint32_t i = 0; i < dimensions; ++i)
+    info.shape.insert(info.shape.begin(), static_cast<int64_t>(reader.read<uint64_t>()));
+  if (element_count(info.shape) <= 0)
+    reader.corrupt("tensor " + printable(info.name) + " has an impossible shape");
+  info.type = reader.read<uint32_t>();
   info.offset = reader.read<uint64_t>();
-  const QuantFormat* known = find_format(type);
-  LONGVIEW_CHECK(known, kUnsupportedQuantization,
-                 "The model file %s stores %s as %s, which Longview cannot read. It reads F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, "
-                 "Q5_1, Q4_K, Q5_K and Q6_K: choose a file in one of these.",
-                 path.c_str(), info.name.c_str(), ggml_type_name(type));
-  info.type = static_cast<DType>(type);
-  const int64_t cols = info.shape.back();
-  if (cols % known->block_elements != 0) reader.corrupt(format("the rows of tensor %s are not whole %s blocks", info.name.c_str(), known->name));
-  info.bytes = elements / known->block_elements * known->block_bytes;
   return info;
+}
+
+// What one file holds, before its tensors are placed in its data.
+struct Header {
+  Metadata metadata;
+  std::vector<TensorInfo> tensors;
+  uint64_t data_start = 0;
+
+  int64_t integer_or(const char* key, int64_t fallback) const {
+    const auto found = metadata.find(key);
+    const int64_t* value = found == metadata.end() ? nullptr : std::get_if<int64_t>(&found->second);
+    return value ? *value : fallback;
+  }
+};
+
+void check_magic(const MappedFile& file) {
+  const std::string_view text = file.text();
+  LONGVIEW_CHECK(!text.starts_with("version https://git-lfs"), kUnknownFormat,
+                 "%s is only the Git LFS pointer of a model. Run `git lfs pull` or download the file itself.",
+                 file.path().c_str());
+  LONGVIEW_CHECK(text.starts_with("GGUF"), kUnknownFormat,
+                 "%s is not a model that Longview knows: it is neither a GGUF file nor safetensors.",
+                 file.path().c_str());
+}
+
+Header read_header(const MappedFile& file) {
+  check_magic(file);
+  Reader reader(file);
+  reader.read<uint32_t>();
+  const auto version = reader.read<uint32_t>();
+  LONGVIEW_CHECK(version != 0x02000000 && version != 0x03000000, kUnknownFormat,
+                 "The model file %s is GGUF for big-endian machines; choose the little-endian one.",
+                 file.path().c_str());
+  LONGVIEW_CHECK(version == 2 || version == 3, kUnknownFormat,
+                 "The model file %s is GGUF version %u; Longview reads versions 2 and 3.",
+                 file.path().c_str(), version);
+  const auto tensor_count = reader.read<uint64_t>();
+  const auto value_count = reader.read<uint64_t>();
+
+  Header header;
+  reader.need_items(value_count, 13, kMaxValues, "metadata values");
+  header.metadata = read_metadata(reader, value_count);
+  reader.need_items(tensor_count, 32, kMaxTensors, "tensors");
+  header.tensors.reserve(tensor_count);
+  for (uint64_t i = 0; i < tensor_count; ++i) header.tensors.push_back(read_tensor_info(reader));
+
+  const int64_t alignment = header.integer_or("general.alignment", 32);
+  if (alignment < 1 || alignment > 65536 || !std::has_single_bit(static_cast<uint64_t>(alignment)))
+    reader.corrupt("its alignment is not a power of two");
+  const uint64_t mask = static_cast<uint64_t>(alignment) - 1;
+  header.data_start = (reader.position() + mask) & ~mask;
+  for (const TensorInfo& info : header.tensors)
+    if ((info.offset & mask) != 0) reader.corrupt("tensor " + printable(info.name) + " is not aligned");
+  return header;
+}
+
+// Checks the tensor's bytes against the file; a type that the engine does not read gives an empty view.
+StoredTensor place(const TensorInfo& info, const MappedFile& file, uint64_t data_start,
+                   std::vector<Extent>& extents) {
+  const auto size = static_cast<uint64_t>(file.size());
+  const QuantFormat* known = find_format(info.type);
+  const int64_t cols = info.shape.back();
+  uint64_t bytes = 0;
+  if (known) {
+    if (cols % known->block_elements != 0)
+      throw_corrupt(file.path(), format("the rows of tensor %s are not whole %s blocks",
+                                        printable(info.name).c_str(), known->name));
+    bytes = static_cast<uint64_t>(element_count(info.shape) / known->block_elements * known->block_bytes);
+  }
+  if (data_start > size || info.offset > size - data_start || bytes > size - data_start - info.offset)
+    throw_truncated(file.path(), "tensor " + printable(info.name) + " lies beyond its end");
+
+  StoredTensor tensor{{}, info.shape, known ? known->name : ggml_type_name(info.type)};
+  if (known) {
+    tensor.view = {static_cast<DType>(info.type), element_count(info.shape) / cols, cols,
+                   file.data() + data_start + info.offset, static_cast<int64_t>(bytes)};
+    extents.push_back({static_cast<int64_t>(info.offset), static_cast<int64_t>(info.offset + bytes)});
+  }
+  return tensor;
+}
+
+// "big-00002-of-00003.gguf" is part 2 of 3 of "big": the paths of all parts, in order. Empty for any other
+// name.
+std::vector<std::string> split_paths(const std::string& path, int64_t count) {
+  const std::string end = format("-of-%05lld.gguf", static_cast<long long>(count));
+  if (!path.ends_with(end) || path.size() < end.size() + 6) return {};
+  const std::string stem = path.substr(0, path.size() - end.size() - 5);
+  if (!stem.ends_with('-')) return {};
+  std::vector<std::string> paths;
+  for (int64_t i = 1; i <= count; ++i)
+    paths.push_back(stem + format("%05lld", static_cast<long long>(i)) + end);
+  return paths;
+}
+
+std::vector<std::string> parts_of(const std::string& path, int64_t count) {
+  std::vector<std::string> paths = split_paths(path, count);
+  LONGVIEW_CHECK(!paths.empty(), kFileCorrupt,
+                 "The model file %s is one of %lld parts of a model, but its name does not end in "
+                 "-00001-of-%05lld.gguf as theirs must. Give the parts their names back.",
+                 path.c_str(), static_cast<long long>(count), static_cast<long long>(count));
+  for (const std::string& part : paths) {
+    struct stat status{};
+    LONGVIEW_CHECK(stat(part.c_str(), &status) == 0, kFileNotFound,
+                   "The model %s has %lld parts and one is missing: %s. Download it into the same folder.",
+                   path.c_str(), static_cast<long long>(count), part.c_str());
+  }
+  return paths;
+}
+
+struct OpenedPart {
+  std::unique_ptr<MappedFile> file;
+  Header header;
+};
+
+OpenedPart open_part(const std::string& path) {
+  auto file = std::make_unique<MappedFile>(path);
+  Header header = read_header(*file);
+  return {std::move(file), std::move(header)};
 }
 
 }  // namespace
 
 void read_gguf(const std::string& path, ModelFile& into) {
-  into.files_.push_back(std::make_unique<MappedFile>(path));
-  const MappedFile& file = *into.files_.back();
-  Reader reader(file);
-  LONGVIEW_CHECK(file.size() >= 4 && std::memcmp(file.data(), "GGUF", 4) == 0, kUnknownFormat,
-                 "%s is not a model that Longview knows: it is neither a GGUF file nor safetensors.", path.c_str());
-  reader.read<uint32_t>();
-  const auto version = reader.read<uint32_t>();
-  LONGVIEW_CHECK(version == 2 || version == 3, kUnknownFormat, "The model file %s is GGUF version %u; Longview reads versions 2 and 3.",
-                 path.c_str(), version);
-  const auto tensor_count = reader.read<uint64_t>();
-  const auto value_count = reader.read<uint64_t>();
-
-  reader.need_items(value_count, 13, "metadata values");
-  for (uint64_t i = 0; i < value_count; ++i) {
-    std::string key = reader.read_string();
-    const auto type = reader.read<uint32_t>();
-    const auto [at, added] = into.metadata_.emplace(std::move(key), read_value(reader, type));
-    if (!added) reader.corrupt(format("the metadata key %s stands twice", at->first.c_str()));
+  OpenedPart first = open_part(path);
+  const int64_t count = first.header.integer_or("split.count", 1);
+  std::vector<std::string> paths{path};
+  if (count > 1) {
+    paths = parts_of(path, count);
+    if (paths.front() != path) first = open_part(paths.front());
   }
-  LONGVIEW_CHECK(into.integer_or("split.count", 1) <= 1, kUnknownFormat,
-                 "%s is one part of a split model. Join the parts with `gguf-split --merge` and choose the joined file.", path.c_str());
-
-  reader.need_items(tensor_count, 25, "tensors");
-  std::vector<TensorInfo> infos;
-  infos.reserve(tensor_count);
-  for (uint64_t i = 0; i < tensor_count; ++i) infos.push_back(read_tensor_info(reader, path));
-
-  const int64_t alignment = into.integer_or("general.alignment", 32);
-  if (alignment < 1 || alignment > 65536 || (alignment & (alignment - 1)) != 0) reader.corrupt("its alignment is not a power of two");
-  const uint64_t mask = static_cast<uint64_t>(alignment) - 1;
-  const uint64_t data_start = (reader.position() + mask) & ~mask;
-  const auto size = static_cast<uint64_t>(file.size());
-  for (TensorInfo& info : infos) {
-    if ((info.offset & mask) != 0) reader.corrupt(format("tensor %s is not aligned", info.name.c_str()));
-    LONGVIEW_CHECK(data_start <= size && info.offset <= size - data_start && static_cast<uint64_t>(info.bytes) <= size - data_start - info.offset,
-                   kFileTruncated, "The model file %s is cut off: tensor %s lies beyond its end. Download it again.", path.c_str(), info.name.c_str());
-    const int64_t cols = info.shape.back();
-    int64_t rows = 1;
-    for (size_t i = 0; i + 1 < info.shape.size(); ++i) rows *= info.shape[i];
-    const TensorView view{info.type, rows, cols, file.data() + data_start + info.offset, info.bytes};
-    into.add(std::move(info.name), {view, std::move(info.shape)});
+  // Only the first part has the model's metadata.
+  into.metadata_ = first.header.metadata;
+  for (size_t i = 0; i < paths.size(); ++i) {
+    OpenedPart part = i == 0 ? std::move(first) : open_part(paths[i]);
+    const MappedFile& file = *part.file;
+    if (count > 1 && (part.header.integer_or("split.no", -1) != static_cast<int64_t>(i) ||
+                      part.header.integer_or("split.count", -1) != count))
+      throw_corrupt(file.path(), "its name and its header disagree on which part of the model it is");
+    std::vector<Extent> extents;
+    for (TensorInfo& info : part.header.tensors) {
+      StoredTensor tensor = place(info, file, part.header.data_start, extents);
+      into.add(std::move(info.name), std::move(tensor));
+    }
+    check_disjoint(extents, file.path());
+    const auto header_bytes = std::min<uint64_t>(part.header.data_start, static_cast<uint64_t>(file.size()));
+    into.parts_.push_back({std::move(part.file), static_cast<int64_t>(header_bytes)});
   }
+  const int64_t announced =
+      into.integer_or("split.tensors.count", static_cast<int64_t>(into.tensors_.size()));
+  if (count > 1 && announced != static_cast<int64_t>(into.tensors_.size()))
+    throw_corrupt(path, "its parts do not add up to the tensors that it announces");
 }
 
 }  // namespace longview

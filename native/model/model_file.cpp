@@ -2,26 +2,23 @@
 
 #include <sys/stat.h>
 
-#include <cstring>
+#include <algorithm>
+#include <limits>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace longview {
-namespace {
-
-bool ends_with(std::string_view text, std::string_view end) {
-  return text.size() >= end.size() && text.substr(text.size() - end.size()) == end;
-}
-
-}  // namespace
 
 std::shared_ptr<const ModelFile> ModelFile::open(const std::string& path) {
   LONGVIEW_CHECK(!path.empty(), kInvalidArgument, "No model file was given.");
+  LONGVIEW_CHECK(path.find('\0') == std::string::npos, kInvalidArgument,
+                 "The model's path holds a zero byte.");
   auto file = std::make_shared<ModelFile>();
   file->path_ = path;
-  struct stat status {};
+  struct stat status{};
   const bool folder = stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-  if (folder || ends_with(path, ".safetensors")) {
+  if (folder || path.ends_with(".safetensors")) {
     file->format_ = Format::kSafetensors;
     read_safetensors(path, *file);
   } else {
@@ -37,14 +34,15 @@ const StoredTensor* ModelFile::find(std::string_view name) const {
 
 void ModelFile::add(std::string name, StoredTensor tensor) {
   const auto [at, added] = tensors_.emplace(std::move(name), std::move(tensor));
-  LONGVIEW_CHECK(added, kFileCorrupt, "The model file %s holds the tensor %s twice.", path_.c_str(), at->first.c_str());
+  if (!added) throw_corrupt(path_, "the tensor " + printable(at->first) + " stands twice");
 }
 
 int64_t ModelFile::integer_or(std::string_view key, int64_t fallback) const {
   const auto found = metadata_.find(key);
   if (found == metadata_.end()) return fallback;
   if (const auto* value = std::get_if<int64_t>(&found->second)) return *value;
-  if (const auto* value = std::get_if<uint64_t>(&found->second)) return *value > INT64_MAX ? INT64_MAX : static_cast<int64_t>(*value);
+  if (const auto* value = std::get_if<uint64_t>(&found->second))
+    return static_cast<int64_t>(std::min<uint64_t>(*value, std::numeric_limits<int64_t>::max()));
   return fallback;
 }
 
@@ -62,6 +60,33 @@ std::string ModelFile::string_or(std::string_view key, const std::string& fallba
   if (found == metadata_.end()) return fallback;
   const auto* value = std::get_if<std::string>(&found->second);
   return value ? *value : fallback;
+}
+
+void check_disjoint(std::vector<Extent>& extents, const std::string& path) {
+  std::sort(extents.begin(), extents.end(),
+            [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+  for (size_t i = 1; i < extents.size(); ++i)
+    if (extents[i].begin < extents[i - 1].end) throw_corrupt(path, "two of its tensors share bytes");
+}
+
+int64_t element_count(const std::vector<int64_t>& shape) {
+  constexpr int64_t kMost = int64_t{1} << 48;
+  int64_t count = 1;
+  for (const int64_t extent : shape) {
+    if (extent < 0) return -1;
+    if (extent > 0 && count > kMost / extent) return -1;
+    count *= extent;
+  }
+  return count;
+}
+
+void throw_corrupt(const std::string& path, const std::string& why) {
+  LONGVIEW_THROW(kFileCorrupt, "The model %s is damaged: %s. Download it again.", path.c_str(), why.c_str());
+}
+
+void throw_truncated(const std::string& path, const std::string& where) {
+  LONGVIEW_THROW(kFileTruncated, "The model file %s is cut off: %s. Download it again.", path.c_str(),
+                 where.c_str());
 }
 
 }  // namespace longview

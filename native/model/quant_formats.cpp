@@ -8,7 +8,9 @@ namespace {
 
 using Block = const uint8_t*;
 
-float half_at(Block p) { return half_to_float(load<uint16_t>(p)); }
+float half_at(Block p) {
+  return half_to_float(load<uint16_t>(p));
+}
 
 void q4_0(Block b, float* out) {
   const float d = half_at(b);
@@ -102,23 +104,26 @@ void dequantize_block(DType type, Block b, float* out) {
 
 }  // namespace
 
+namespace {
+
+struct Row {
+  DType type;
+  QuantFormat format;
+};
+constexpr Row kFormats[] = {
+    {DType::kF32, {"F32", 1, 4}},       {DType::kF16, {"F16", 1, 2}},
+    {DType::kBF16, {"BF16", 1, 2}},     {DType::kQ8_0, {"Q8_0", 32, 34}},
+    {DType::kQ4_0, {"Q4_0", 32, 18}},   {DType::kQ4_1, {"Q4_1", 32, 20}},
+    {DType::kQ5_0, {"Q5_0", 32, 22}},   {DType::kQ5_1, {"Q5_1", 32, 24}},
+    {DType::kQ4_K, {"Q4_K", 256, 144}}, {DType::kQ5_K, {"Q5_K", 256, 176}},
+    {DType::kQ6_K, {"Q6_K", 256, 210}},
+};
+
+}  // namespace
+
 const QuantFormat* find_format(uint32_t type) {
-  static constexpr QuantFormat kF32{"F32", 1, 4}, kF16{"F16", 1, 2}, kBF16{"BF16", 1, 2}, kQ4_0{"Q4_0", 32, 18},
-      kQ4_1{"Q4_1", 32, 20}, kQ5_0{"Q5_0", 32, 22}, kQ5_1{"Q5_1", 32, 24}, kQ8_0{"Q8_0", 32, 34},
-      kQ4_K{"Q4_K", 256, 144}, kQ5_K{"Q5_K", 256, 176}, kQ6_K{"Q6_K", 256, 210};
-  switch (static_cast<DType>(type)) {
-    case DType::kF32: return &kF32;
-    case DType::kF16: return &kF16;
-    case DType::kBF16: return &kBF16;
-    case DType::kQ4_0: return &kQ4_0;
-    case DType::kQ4_1: return &kQ4_1;
-    case DType::kQ5_0: return &kQ5_0;
-    case DType::kQ5_1: return &kQ5_1;
-    case DType::kQ8_0: return &kQ8_0;
-    case DType::kQ4_K: return &kQ4_K;
-    case DType::kQ5_K: return &kQ5_K;
-    case DType::kQ6_K: return &kQ6_K;
-  }
+  for (const Row& row : kFormats)
+    if (static_cast<uint32_t>(row.type) == type) return &row.format;
   return nullptr;
 }
 
@@ -128,14 +133,26 @@ const QuantFormat& format_of(DType type) {
   return *found;
 }
 
-const char* ggml_type_name(uint32_t type) {
+std::string ggml_type_name(uint32_t type) {
   static constexpr const char* kNames[] = {
-      "F32",     "F16",     "Q4_0",   "Q4_1",  "Q4_2",   "Q4_3",    "Q5_0",     "Q5_1",     "Q8_0",     "Q8_1",
-      "Q2_K",    "Q3_K",    "Q4_K",   "Q5_K",  "Q6_K",   "Q8_K",    "IQ2_XXS",  "IQ2_XS",   "IQ3_XXS",  "IQ1_S",
-      "IQ4_NL",  "IQ3_S",   "IQ2_S",  "IQ4_XS", "I8",    "I16",     "I32",      "I64",      "F64",      "IQ1_M",
-      "BF16",    "Q4_0_4_4", "Q4_0_4_8", "Q4_0_8_8", "TQ1_0", "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8",
-      "MXFP4"};
-  return type < sizeof(kNames) / sizeof(kNames[0]) ? kNames[type] : "an unknown type";
+      "F32",   "F16",        "Q4_0",       "Q4_1",       "Q4_2",     "Q4_3",     "Q5_0",
+      "Q5_1",  "Q8_0",       "Q8_1",       "Q2_K",       "Q3_K",     "Q4_K",     "Q5_K",
+      "Q6_K",  "Q8_K",       "IQ2_XXS",    "IQ2_XS",     "IQ3_XXS",  "IQ1_S",    "IQ4_NL",
+      "IQ3_S", "IQ2_S",      "IQ4_XS",     "I8",         "I16",      "I32",      "I64",
+      "F64",   "IQ1_M",      "BF16",       "Q4_0_4_4",   "Q4_0_4_8", "Q4_0_8_8", "TQ1_0",
+      "TQ2_0", "IQ4_NL_4_4", "IQ4_NL_4_8", "IQ4_NL_8_8", "MXFP4",    "NVFP4"};
+  if (type < sizeof(kNames) / sizeof(kNames[0])) return kNames[type];
+  return format("the unknown type %u", type);
+}
+
+std::string readable_types() {
+  std::string list;
+  constexpr size_t kCount = sizeof(kFormats) / sizeof(kFormats[0]);
+  for (size_t i = 0; i < kCount; ++i) {
+    list += i == 0 ? "" : i + 1 == kCount ? " and " : ", ";
+    list += kFormats[i].format.name;
+  }
+  return list;
 }
 
 int64_t row_bytes(DType type, int64_t cols) {

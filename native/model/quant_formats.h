@@ -1,9 +1,10 @@
-// Block geometry of the stored weight types and their scalar dequantisation: the reference of every fast path.
-// Source of the layouts: GGUF's block formats (ggml's gguf-py/quants.py states them in full).
+// Block geometry of the stored weight types and their scalar dequantisation: the reference of every fast
+// path. Source of the layouts: GGUF's block formats (ggml's gguf-py/quants.py states them in full).
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "base/tensor.h"
 
@@ -20,7 +21,10 @@ const QuantFormat* find_format(uint32_t type);
 const QuantFormat& format_of(DType type);
 
 // GGUF's name of any type number, supported or not ("IQ4_XS"), for error sentences.
-const char* ggml_type_name(uint32_t type);
+std::string ggml_type_name(uint32_t type);
+
+// "F32, F16, BF16, Q8_0, … and Q6_K".
+std::string readable_types();
 
 // Bytes of a row of `cols` elements. cols must be whole blocks.
 int64_t row_bytes(DType type, int64_t cols);

@@ -1,11 +1,26 @@
+// From a model file's own words to ModelConfig: one reader a format, and the checks that both share.
 #pragma once
+
+#include <string>
 
 #include "model/config.h"
 #include "model/model_file.h"
 
 namespace longview {
 
-// Reads and range-checks the configuration of a model. Throws kUnsupportedArchitecture (named) or kFileCorrupt.
+// Reads and range-checks the configuration of a model. Throws kUnsupportedArchitecture (named) or
+// kFileCorrupt.
 ModelConfig read_config(const ModelFile& file);
+
+ModelConfig read_gguf_config(const ModelFile& file);  // config_gguf.cpp
+ModelConfig read_json_config(const ModelFile& file);  // config_json.cpp
+
+// Throws kUnsupportedArchitecture unless the graph runs `name`.
+void check_architecture(const std::string& name, const std::string& path);
+// Everything but RoPE: sizes in range, heads that fit. Called before memory is taken by them.
+void check_sizes(const ModelConfig& config, const std::string& path);
+// Clamps the window to `span` tokens, within which a model whose layers see no further is the same as one
+// that sees all, and leaves a note for people. No effect where the window is no larger.
+void limit_window(ModelConfig& config, int64_t span, const std::string& why);
 
 }  // namespace longview

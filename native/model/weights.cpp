@@ -1,6 +1,11 @@
 #include "model/weights.h"
 
+#include <new>
+#include <set>
+
 #include "base/error.h"
+#include "base/text.h"
+#include "model/fingerprint.h"
 #include "model/model_file.h"
 #include "model/quant_formats.h"
 #include "model/read_config.h"
@@ -8,121 +13,162 @@
 namespace longview {
 namespace {
 
-// Finds each matrix of the graph under its name in either format and checks its shape.
+// Names of the graph's matrices in a format. Those of a layer stand between `layer` + its number and
+// ".weight" or ".bias".
+struct Names {
+  const char *embedding, *output_norm, *output, *layer;
+  const char *attention_norm, *q, *k, *v, *q_norm, *k_norm, *attention_output;
+  const char *ffn_norm, *gate, *up, *down;
+};
+
+constexpr Names kGgufNames{
+    .embedding = "token_embd.weight",
+    .output_norm = "output_norm.weight",
+    .output = "output.weight",
+    .layer = "blk.",
+    .attention_norm = "attn_norm",
+    .q = "attn_q",
+    .k = "attn_k",
+    .v = "attn_v",
+    .q_norm = "attn_q_norm",
+    .k_norm = "attn_k_norm",
+    .attention_output = "attn_output",
+    .ffn_norm = "ffn_norm",
+    .gate = "ffn_gate",
+    .up = "ffn_up",
+    .down = "ffn_down",
+};
+
+constexpr Names kHubNames{
+    .embedding = "model.embed_tokens.weight",
+    .output_norm = "model.norm.weight",
+    .output = "lm_head.weight",
+    .layer = "model.layers.",
+    .attention_norm = "input_layernorm",
+    .q = "self_attn.q_proj",
+    .k = "self_attn.k_proj",
+    .v = "self_attn.v_proj",
+    .q_norm = "self_attn.q_norm",
+    .k_norm = "self_attn.k_norm",
+    .attention_output = "self_attn.o_proj",
+    .ffn_norm = "post_attention_layernorm",
+    .gate = "mlp.gate_proj",
+    .up = "mlp.up_proj",
+    .down = "mlp.down_proj",
+};
+
+// Finds the matrices of the graph by name, checks them, and remembers which of the file's tensors were asked
+// for.
 class Finder {
  public:
   explicit Finder(const ModelFile& file) : file_(file) {}
 
-  TensorView matrix(const std::string& name, int64_t rows, int64_t cols) const {
-    const StoredTensor* found = file_.find(name);
-    LONGVIEW_CHECK(found, kFileCorrupt, "The model %s is incomplete: %s is missing.", file_.path().c_str(), name.c_str());
-    const TensorView& view = found->view;
-    LONGVIEW_CHECK(view.rows == rows && view.cols == cols, kFileCorrupt, "The model %s is damaged: %s is %lld x %lld, not %lld x %lld.",
-                   file_.path().c_str(), name.c_str(), static_cast<long long>(view.rows), static_cast<long long>(view.cols),
-                   static_cast<long long>(rows), static_cast<long long>(cols));
+  TensorView matrix(const std::string& name, int64_t rows, int64_t cols) { return find(name, {rows, cols}); }
+
+  // Norms and biases: plain numbers.
+  TensorView vector(const std::string& name, int64_t length) {
+    const TensorView view = find(name, {length});
+    if (format_of(view.type).block_elements != 1) throw_corrupt(file_.path(), name + " is quantised");
     return view;
   }
 
-  // Norms and biases are read as plain numbers.
-  TensorView vector(const std::string& name, int64_t length) const {
-    const TensorView view = matrix(name, 1, length);
-    LONGVIEW_CHECK(format_of(view.type).block_elements == 1, kFileCorrupt, "The model %s is damaged: %s is quantised.", file_.path().c_str(), name.c_str());
-    return view;
+  // A layer may hold no more than the graph uses: a bias or an expert that is left out would spoil every
+  // answer.
+  void refuse_unused(const char* layer_prefix) const {
+    for (const auto& [name, tensor] : file_.tensors()) {
+      const bool part_of_layer = name.starts_with(layer_prefix) && !name.ends_with("rotary_emb.inv_freq");
+      LONGVIEW_CHECK(!part_of_layer || used_.contains(name), kUnsupportedArchitecture,
+                     "The model %s has a tensor %s, which this architecture does not have in Longview.",
+                     file_.path().c_str(), printable(name).c_str());
+    }
   }
+
+  int64_t parameters() const { return parameters_; }
+  int64_t bytes() const { return bytes_; }
 
  private:
-  const ModelFile& file_;
-};
-
-struct Names {
-  const char *layer, *attention_norm, *q, *k, *v, *q_norm, *k_norm, *output, *ffn_norm, *gate, *up, *down;
-};
-constexpr Names kGgufNames{"blk.",          "attn_norm", "attn_q",   "attn_k",   "attn_v", "attn_q_norm",
-                           "attn_k_norm", "attn_output", "ffn_norm", "ffn_gate", "ffn_up", "ffn_down"};
-constexpr Names kHubNames{"model.layers.",     "input_layernorm",  "self_attn.q_proj",         "self_attn.k_proj", "self_attn.v_proj", "self_attn.q_norm",
-                          "self_attn.k_norm", "self_attn.o_proj", "post_attention_layernorm", "mlp.gate_proj",    "mlp.up_proj",      "mlp.down_proj"};
-
-Weights find_weights(const ModelFile& file, const ModelConfig& c) {
-  const bool gguf = file.format() == ModelFile::Format::kGguf;
-  const Names& names = gguf ? kGgufNames : kHubNames;
-  const Finder find(file);
-  Weights w;
-  w.embedding = find.matrix(gguf ? "token_embd.weight" : "model.embed_tokens.weight", c.vocabulary, c.hidden);
-  w.output_norm = find.vector(gguf ? "output_norm.weight" : "model.norm.weight", c.hidden);
-  w.output = c.tied_embeddings ? w.embedding : find.matrix(gguf ? "output.weight" : "lm_head.weight", c.vocabulary, c.hidden);
-  for (int64_t i = 0; i < c.layers; ++i) {
-    const std::string prefix = names.layer + std::to_string(i) + ".";
-    const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
-    const auto bias = [&](const char* name) { return prefix + name + ".bias"; };
-    LayerWeights layer;
-    layer.attention_norm = find.vector(weight(names.attention_norm), c.hidden);
-    layer.q = find.matrix(weight(names.q), c.q_dim(), c.hidden);
-    layer.k = find.matrix(weight(names.k), c.kv_dim(), c.hidden);
-    layer.v = find.matrix(weight(names.v), c.kv_dim(), c.hidden);
-    if (c.qkv_bias) {
-      layer.q_bias = find.vector(bias(names.q), c.q_dim());
-      layer.k_bias = find.vector(bias(names.k), c.kv_dim());
-      layer.v_bias = find.vector(bias(names.v), c.kv_dim());
+  TensorView find(const std::string& name, const std::vector<int64_t>& shape) {
+    const StoredTensor* found = file_.find(name);
+    LONGVIEW_CHECK(found, kFileCorrupt, "The model %s is incomplete: the tensor %s is missing.",
+                   file_.path().c_str(), name.c_str());
+    if (found->shape != shape)
+      throw_corrupt(file_.path(),
+                    name + " has the shape " + text(found->shape) + " instead of " + text(shape));
+    LONGVIEW_CHECK(!found->view.empty(), kUnsupportedQuantization,
+                   "The model %s stores %s as %s, which Longview cannot read. It reads %s: choose a file in "
+                   "one of these.",
+                   file_.path().c_str(), name.c_str(), printable(found->stored_type).c_str(),
+                   readable_types().c_str());
+    if (used_.insert(name).second) {
+      parameters_ += found->view.rows * found->view.cols;
+      bytes_ += found->view.bytes;
     }
-    if (c.qk_norm) {
-      layer.q_norm = find.vector(weight(names.q_norm), c.head_dim);
-      layer.k_norm = find.vector(weight(names.k_norm), c.head_dim);
-    }
-    layer.attention_output = find.matrix(weight(names.output), c.hidden, c.q_dim());
-    layer.ffn_norm = find.vector(weight(names.ffn_norm), c.hidden);
-    layer.gate = find.matrix(weight(names.gate), c.ffn, c.hidden);
-    layer.up = find.matrix(weight(names.up), c.ffn, c.hidden);
-    layer.down = find.matrix(weight(names.down), c.hidden, c.ffn);
-    w.layers.push_back(layer);
+    return found->view;
   }
-  return w;
+
+  static std::string text(const std::vector<int64_t>& shape) {
+    std::string out;
+    for (const int64_t extent : shape) out += (out.empty() ? "" : " x ") + std::to_string(extent);
+    return out.empty() ? "of a single number" : out;
+  }
+
+  const ModelFile& file_;
+  std::set<std::string, std::less<>> used_;
+  int64_t parameters_ = 0, bytes_ = 0;
+};
+
+LayerWeights find_layer(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c) {
+  const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
+  const auto bias = [&](const char* name) { return prefix + name + ".bias"; };
+  LayerWeights layer;
+  layer.attention_norm = find.vector(weight(names.attention_norm), c.hidden);
+  layer.q = find.matrix(weight(names.q), c.q_dim(), c.hidden);
+  layer.k = find.matrix(weight(names.k), c.kv_dim(), c.hidden);
+  layer.v = find.matrix(weight(names.v), c.kv_dim(), c.hidden);
+  if (c.qkv_bias) {
+    layer.q_bias = find.vector(bias(names.q), c.q_dim());
+    layer.k_bias = find.vector(bias(names.k), c.kv_dim());
+    layer.v_bias = find.vector(bias(names.v), c.kv_dim());
+  }
+  if (c.qk_norm) {
+    layer.q_norm = find.vector(weight(names.q_norm), c.head_dim);
+    layer.k_norm = find.vector(weight(names.k_norm), c.head_dim);
+  }
+  layer.attention_output = find.matrix(weight(names.attention_output), c.hidden, c.q_dim());
+  layer.ffn_norm = find.vector(weight(names.ffn_norm), c.hidden);
+  layer.gate = find.matrix(weight(names.gate), c.ffn, c.hidden);
+  layer.up = find.matrix(weight(names.up), c.ffn, c.hidden);
+  layer.down = find.matrix(weight(names.down), c.hidden, c.ffn);
+  return layer;
 }
 
-// FNV-1a over the sizes, the headers and samples of the data: reading all of a large file would take longer than loading it.
-class Fingerprint {
- public:
-  void add(const std::byte* data, int64_t size) {
-    for (int64_t i = 0; i < size; ++i) {
-      const auto byte = static_cast<uint64_t>(data[i]);
-      a_ = (a_ ^ byte) * 0x100000001b3ull;
-      b_ = (b_ ^ (byte + 0x9eull)) * 0x9e3779b97f4a7c15ull;
-      b_ ^= b_ >> 29;
-    }
-  }
-  std::string hex() const { return format("%016llx%016llx", static_cast<unsigned long long>(a_), static_cast<unsigned long long>(b_)); }
-
- private:
-  uint64_t a_ = 0xcbf29ce484222325ull, b_ = 0x2545f4914f6cdd1dull;
-};
-
-std::string fingerprint(const ModelFile& file) {
-  constexpr int64_t kHead = 1 << 20, kSample = 4096, kSamples = 256;
-  Fingerprint print;
-  for (const auto& mapped : file.files()) {
-    const int64_t size = mapped->size();
-    print.add(reinterpret_cast<const std::byte*>(&size), sizeof(size));
-    print.add(mapped->data(), std::min(size, kHead));
-    for (int64_t i = 0; i < kSamples && size > kHead; ++i) {
-      const int64_t at = kHead + (size - kHead) / kSamples * i;
-      print.add(mapped->data() + at, std::min(kSample, size - at));
-    }
-  }
-  return print.hex();
+Weights find_weights(Finder& find, const Names& names, const ModelConfig& c) {
+  Weights w;
+  w.embedding = find.matrix(names.embedding, c.vocabulary, c.hidden);
+  w.output_norm = find.vector(names.output_norm, c.hidden);
+  w.output = c.tied_embeddings ? w.embedding : find.matrix(names.output, c.vocabulary, c.hidden);
+  for (int64_t i = 0; i < c.layers; ++i)
+    w.layers.push_back(find_layer(find, names, names.layer + std::to_string(i) + ".", c));
+  find.refuse_unused(names.layer);
+  return w;
 }
 
 }  // namespace
 
-Model open_model(const std::string& path) {
+Model open_model(const std::string& path) try {
   Model model;
   model.file = ModelFile::open(path);
   model.config = read_config(*model.file);
-  model.weights = find_weights(*model.file, model.config);
+  const bool gguf = model.file->format() == ModelFile::Format::kGguf;
+  Finder find(*model.file);
+  model.weights = find_weights(find, gguf ? kGgufNames : kHubNames, model.config);
+  model.parameters = find.parameters();
+  model.weight_bytes = find.bytes();
   model.fingerprint = fingerprint(*model.file);
-  for (const auto& [name, tensor] : model.file->tensors()) {
-    model.parameters += tensor.view.rows * tensor.view.cols;
-    model.weight_bytes += tensor.view.bytes;
-  }
   return model;
+} catch (const std::bad_alloc&) {
+  LONGVIEW_THROW(kOutOfMemory, "There is not enough memory to read the header of the model %s.",
+                 path.c_str());
 }
 
 }  // namespace longview

@@ -31,13 +31,14 @@ struct Weights {
 
 class ModelFile;
 
-// Opens a GGUF file, a .safetensors file or a folder with config.json and (sharded) safetensors. Checks that every matrix
-// of the graph is there with the right shape and a supported type. Throws Error with a sentence for the user.
+// Opens a GGUF file, a .safetensors file or a folder with config.json and (sharded) safetensors. Checks that
+// every matrix of the graph is there with the right shape and a supported type. Throws Error with a sentence
+// for the user.
 struct Model {
   ModelConfig config;
   Weights weights;
-  std::string fingerprint;        // hex; changes when the file's header, size or sampled content does
-  int64_t parameters = 0;
+  std::string fingerprint;  // hex; changes when the file's header, size or sampled content does
+  int64_t parameters = 0;   // of the graph; tied matrices count once
   int64_t weight_bytes = 0;
   std::shared_ptr<const ModelFile> file;  // keeps the mapping alive
 };

@@ -87,7 +87,7 @@ inline int run(int argc, char** argv) {
     } catch (const ::longview::Error& error_) {                                               \
       thrown_ = true;                                                                         \
       if (error_.code != ::longview::ErrorCode::expected)                                     \
-        check::fail(__FILE__, __LINE__, std::string(#expression " threw ") + name(error_.code) + ": " + error_.what()); \
+        check::fail(__FILE__, __LINE__, std::string(#expression " threw ") + ::longview::name(error_.code) + ": " + error_.what()); \
     }                                                                                         \
     if (!thrown_) check::fail(__FILE__, __LINE__, #expression " did not throw " #expected);   \
   } while (false)

@@ -1,0 +1,115 @@
+// The configuration in GGUF metadata. Keys: ggml's docs/gguf.md and llama.cpp's key table.
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+#include "base/half.h"
+#include "base/text.h"
+#include "model/read_config.h"
+#include "model/rope.h"
+
+namespace longview {
+namespace {
+
+// An integer that some files give as a list with one entry a layer. The graph has one value for all layers.
+int64_t same_in_all_layers(const ModelFile& file, const std::string& key, int64_t fallback) {
+  const auto found = file.metadata().find(key);
+  const auto* list =
+      found == file.metadata().end() ? nullptr : std::get_if<std::vector<int64_t>>(&found->second);
+  if (!list || list->empty()) return file.integer_or(key, fallback);
+  LONGVIEW_CHECK(
+      std::all_of(list->begin(), list->end(), [&](int64_t value) { return value == list->front(); }),
+      kUnsupportedArchitecture, "The layers of the model %s differ in %s, which Longview does not run.",
+      file.path().c_str(), printable(key).c_str());
+  return list->front();
+}
+
+RopeScaling read_scaling(const ModelFile& file, const std::string& arch) {
+  const std::string scaling = arch + ".rope.scaling.";
+  RopeScaling rope;
+  rope.type = file.string_or(scaling + "type", "none");
+  rope.theta = file.number_or(arch + ".rope.freq_base", 10000.0);
+  rope.settings.factor = file.number_or(scaling + "factor", 0.0);
+  rope.settings.original_window = file.number_or(scaling + "original_context_length", 0.0);
+  rope.settings.beta_fast = file.number_or(scaling + "yarn_beta_fast", 32.0);
+  rope.settings.beta_slow = file.number_or(scaling + "yarn_beta_slow", 1.0);
+  rope.attention_multiplier =
+      file.number_or(scaling + "attn_factor", 1.0) * file.number_or(scaling + "yarn_attn_factor", 1.0);
+  // The older spelling of linear scaling.
+  if (const double factor = file.number_or(arch + ".rope.scale_linear", 1.0);
+      rope.type == "none" && factor != 1.0) {
+    rope.type = "linear";
+    rope.settings.factor = factor;
+  }
+  return rope;
+}
+
+// Llama 3.1's scaling arrives as divisors of the frequencies.
+void divide_by_stored_factors(const ModelFile& file, RopeConfig& rope) {
+  const StoredTensor* factors = file.find("rope_freqs.weight");
+  if (!factors) return;
+  const TensorView& view = factors->view;
+  if (view.empty() || view.type != DType::kF32 || view.rows != 1 || view.cols != rope.dims / 2)
+    throw_corrupt(file.path(), "rope_freqs.weight does not fit its heads");
+  for (size_t i = 0; i < rope.inverse_frequencies.size(); ++i)
+    rope.inverse_frequencies[i] /= static_cast<double>(load<float>(view.data + 4 * i));
+}
+
+// Rows of the embedding: the vocabulary as the weights have it, padding included.
+int64_t vocabulary_of(const ModelFile& file) {
+  const StoredTensor* embedding = file.find("token_embd.weight");
+  if (!embedding || embedding->shape.size() != 2)
+    throw_corrupt(file.path(), "token_embd.weight is missing or no matrix");
+  const int64_t rows = embedding->shape[0];
+  const auto found = file.metadata().find("tokenizer.ggml.tokens");
+  const auto* tokens =
+      found == file.metadata().end() ? nullptr : std::get_if<std::vector<std::string>>(&found->second);
+  if (tokens && static_cast<int64_t>(tokens->size()) > rows)
+    throw_corrupt(file.path(), "its tokenizer has more tokens than its embedding has rows");
+  return rows;
+}
+
+}  // namespace
+
+ModelConfig read_gguf_config(const ModelFile& file) {
+  const std::string& path = file.path();
+  ModelConfig c;
+  c.architecture = file.string_or("general.architecture", "");
+  if (c.architecture.empty()) throw_corrupt(path, "it does not name its architecture");
+  check_architecture(c.architecture, path);
+  const std::string& arch = c.architecture;
+  LONGVIEW_CHECK(file.integer_or(arch + ".expert_count", 0) == 0, kUnsupportedArchitecture,
+                 "The model %s is a mixture of experts, which Longview does not run.", path.c_str());
+
+  c.name = file.string_or("general.name", "");
+  c.layers = file.integer_or(arch + ".block_count", 0);
+  c.hidden = file.integer_or(arch + ".embedding_length", 0);
+  c.ffn = same_in_all_layers(file, arch + ".feed_forward_length", 0);
+  c.heads = same_in_all_layers(file, arch + ".attention.head_count", 0);
+  c.kv_heads = same_in_all_layers(file, arch + ".attention.head_count_kv", c.heads);
+  c.head_dim = file.integer_or(arch + ".attention.key_length", c.heads > 0 ? c.hidden / c.heads : 0);
+  c.window = file.integer_or(arch + ".context_length", 0);
+  c.norm_epsilon = static_cast<float>(file.number_or(arch + ".attention.layer_norm_rms_epsilon", 1e-5));
+  c.vocabulary = vocabulary_of(file);
+  c.qkv_bias = arch == "qwen2" || file.find("blk.0.attn_q.bias") != nullptr;
+  c.qk_norm = arch == "qwen3";
+  c.tied_embeddings = file.find("output.weight") == nullptr;
+  c.rope.pairing = arch == "llama" || arch == "mistral" ? RopePairing::kAdjacent : RopePairing::kHalfSplit;
+  c.rope.dims = file.integer_or(arch + ".rope.dimension_count", c.head_dim);
+  check_sizes(c, path);
+  LONGVIEW_CHECK(
+      file.integer_or(arch + ".attention.value_length", c.head_dim) == c.head_dim, kUnsupportedArchitecture,
+      "The model %s has keys and values of different widths, which Longview does not run.", path.c_str());
+
+  const RopeScaling scaling = read_scaling(file, arch);
+  build_rope(scaling, path, c.rope);
+  divide_by_stored_factors(file, c.rope);
+  if (scaling.type == "yarn")
+    c.window =
+        std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));
+  if (const int64_t span = file.integer_or(arch + ".attention.sliding_window", 0); span > 0)
+    limit_window(c, span, format("Its layers see %lld tokens at a time", static_cast<long long>(span)));
+  return c;
+}
+
+}  // namespace longview
