@@ -2,7 +2,8 @@
 import { bindings, definitions, type Definition, type SourceFile } from './symbols';
 
 export interface Question {
-  kind: 'where' | 'value' | 'missing';
+  /** `missing`: a name of other code, that nothing here resembles. `near`: made of the halves of two names from here. */
+  kind: 'where' | 'value' | 'missing' | 'near';
   text: string;
   name: string;
   /** Absent for names that do not exist. */
@@ -22,27 +23,36 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
-/** At most `limits[kind]` questions of each kind about these files. */
+/** At most `limits[kind]` questions of each kind about these files; `others` is code that is not in the workspace. */
 export function makeQuestions(
   files: SourceFile[],
+  others: SourceFile[],
   limits: Record<Question['kind'], number>,
   random: () => number,
 ): Question[] {
   const unambiguous = shuffled(unambiguousDefinitions(files), random);
   const values = unambiguous.filter((definition) => definition.literal).slice(0, limits.value);
   const places = unambiguous.filter((definition) => !values.includes(definition)).slice(0, limits.where);
-  const questions: Question[] = [];
-  for (const definition of places)
-    questions.push({ kind: 'where', text: whereIs(definition.name), name: definition.name, definition });
-  for (const definition of values)
-    questions.push({ kind: 'value', text: valueOf(definition.name), name: definition.name, definition });
-  for (const [index, name] of missingNames(files, limits.missing, random).entries())
-    questions.push({ kind: 'missing', text: index % 3 === 2 ? valueOf(name) : whereIs(name), name });
-  return questions;
+  const absent = absentFrom(files);
+  const foreign = [...new Set(unambiguousDefinitions(others).map((definition) => definition.name))].filter(
+    absent,
+  );
+  const missing = shuffled(foreign, random).slice(0, limits.missing);
+  const near = nearMisses(files, limits.near, absent, random);
+  return [
+    ...places.map((definition) => about('where', definition.name, definition)),
+    ...values.map((definition) => about('value', definition.name, definition)),
+    ...missing.map((name) => about('missing', name)),
+    ...near.map((name) => about('near', name)),
+  ];
 }
 
-const whereIs = (name: string) => `Where is \`${name}\` defined?`;
-const valueOf = (name: string) => `What is the value of \`${name}\`?`;
+/** Capitals look like a constant: its value is asked; of names that do not exist too. */
+function about(kind: Question['kind'], name: string, definition?: Definition): Question {
+  const asksValue = kind === 'value' || (!definition && /^[A-Z_]+$/.test(name));
+  const text = asksValue ? `What is the value of \`${name}\`?` : `Where is \`${name}\` defined?`;
+  return { kind, text, name, definition };
+}
 
 /** Definitions whose name is bound nowhere else in the files and says enough to be asked for alone. */
 export function unambiguousDefinitions(files: SourceFile[]): Definition[] {
@@ -54,30 +64,30 @@ export function unambiguousDefinitions(files: SourceFile[]): Definition[] {
     .filter(({ name }) => counts.get(name) === 1 && name.length >= 5 && !/^__.*__$/.test(name));
 }
 
-/** Names in the style of the repository that stand nowhere in it, in no capitalisation. */
-function missingNames(files: SourceFile[], count: number, random: () => number): string[] {
+/** Whether a name stands nowhere in the files, in no capitalisation. */
+function absentFrom(files: SourceFile[]): (name: string) => boolean {
   const text = files.map((file) => file.text.toLowerCase()).join('\n');
+  return (name) => !text.includes(name.toLowerCase());
+}
+
+/** Names in the style of the files: the first word of one name with the last word of another. */
+function nearMisses(
+  files: SourceFile[],
+  count: number,
+  absent: (name: string) => boolean,
+  random: () => number,
+): string[] {
   const names = [...new Set(files.flatMap(definitions).map((definition) => definition.name))];
-  const snake = names.filter((name) => /^[a-z]+(_[a-z]+)+$/.test(name));
-  const upper = names.filter((name) => /^[A-Z]+(_[A-Z]+)+$/.test(name));
-  const camel = names.filter((name) => /^[A-Z][a-z]+([A-Z][a-z]+)+$/.test(name));
-  const pick = <T>(list: T[]) => list[Math.floor(random() * list.length)]!;
   const styles = [
-    { from: snake, split: (name: string) => name.split('_'), join: (parts: string[]) => parts.join('_') },
-    { from: upper, split: (name: string) => name.split('_'), join: (parts: string[]) => parts.join('_') },
-    {
-      from: camel,
-      split: (name: string) => name.match(/[A-Z][a-z]+/g)!,
-      join: (parts: string[]) => parts.join(''),
-    },
-  ].filter((style) => style.from.length >= 2);
-  const found = new Set<string>();
-  for (let tries = 0; found.size < count && tries < count * 50 && styles.length > 0; tries++) {
-    const style = pick(styles);
-    const name = style.join([style.split(pick(style.from))[0]!, style.split(pick(style.from)).at(-1)!]);
-    if (!text.includes(name.toLowerCase())) found.add(name);
-  }
-  return [...found];
+    { word: /[a-z]+/g, whole: /^[a-z]+(_[a-z]+)+$/, glue: '_' },
+    { word: /[A-Z]+/g, whole: /^[A-Z]+(_[A-Z]+)+$/, glue: '_' },
+    { word: /[A-Z][a-z]+/g, whole: /^[A-Z][a-z]+([A-Z][a-z]+)+$/, glue: '' },
+  ];
+  const made = styles.flatMap(({ word, whole, glue }) => {
+    const words = names.filter((name) => whole.test(name)).map((name) => name.match(word)!);
+    return words.flatMap((first) => words.map((last) => first[0] + glue + last.at(-1)!));
+  });
+  return shuffled([...new Set(made)].filter(absent), random).slice(0, count);
 }
 
 function shuffled<T>(list: T[], random: () => number): T[] {
