@@ -56,7 +56,7 @@ class Reader {
 
   std::string read_string(uint64_t longest = kMaxHeaderBytes) {
     const auto length = read<uint64_t>();
-    if (length > longest) corrupt("a name in its header is impossibly long");
+    if (length > longest) corrupt("a text in its header is impossibly long");
     need(length);
     std::string text(file_.text().substr(at_, length));
     at_ += length;
@@ -190,10 +190,12 @@ struct Header {
   std::vector<TensorInfo> tensors;
   uint64_t data_start = 0;
 
+  // -1, which no key here may be, for a value of another kind.
   int64_t integer_or(const char* key, int64_t fallback) const {
     const auto found = metadata.find(key);
-    const int64_t* value = found == metadata.end() ? nullptr : std::get_if<int64_t>(&found->second);
-    return value ? *value : fallback;
+    if (found == metadata.end()) return fallback;
+    const int64_t* value = std::get_if<int64_t>(&found->second);
+    return value ? *value : -1;
   }
 };
 

@@ -43,23 +43,22 @@ int64_t ModelFile::integer_or(std::string_view key, int64_t fallback) const {
   if (const auto* value = std::get_if<int64_t>(&found->second)) return *value;
   if (const auto* value = std::get_if<uint64_t>(&found->second))
     return static_cast<int64_t>(std::min<uint64_t>(*value, std::numeric_limits<int64_t>::max()));
-  return fallback;
+  throw_corrupt(path_, printable(key) + " is no whole number");
 }
 
 double ModelFile::number_or(std::string_view key, double fallback) const {
   const auto found = metadata_.find(key);
   if (found == metadata_.end()) return fallback;
   if (const auto* value = std::get_if<double>(&found->second)) return *value;
-  if (const auto* value = std::get_if<int64_t>(&found->second)) return static_cast<double>(*value);
-  if (const auto* value = std::get_if<uint64_t>(&found->second)) return static_cast<double>(*value);
-  return fallback;
+  return static_cast<double>(integer_or(key, 0));
 }
 
 std::string ModelFile::string_or(std::string_view key, const std::string& fallback) const {
   const auto found = metadata_.find(key);
   if (found == metadata_.end()) return fallback;
   const auto* value = std::get_if<std::string>(&found->second);
-  return value ? *value : fallback;
+  if (!value) throw_corrupt(path_, printable(key) + " is no text");
+  return *value;
 }
 
 void check_disjoint(std::vector<Extent>& extents, const std::string& path) {

@@ -62,7 +62,8 @@ class ModelFile {
   // named.
   const std::vector<ModelPart>& parts() const { return parts_; }
 
-  // GGUF metadata; a value of another type counts as absent.
+  // GGUF metadata, `fallback` where the key is absent. Throws kFileCorrupt where its value is of another
+  // kind.
   int64_t integer_or(std::string_view key, int64_t fallback) const;
   double number_or(std::string_view key, double fallback) const;
   std::string string_or(std::string_view key, const std::string& fallback) const;

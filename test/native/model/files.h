@@ -16,13 +16,29 @@
 
 namespace files {
 
-inline std::string root() { return LONGVIEW_ROOT; }
-inline std::string fixture(const std::string& name) { return root() + "/test/fixtures/native/" + name; }
+inline std::string root() {
+  return LONGVIEW_ROOT;
+}
+inline std::string fixture(const std::string& name) {
+  return root() + "/test/fixtures/native/" + name;
+}
 
-// Larger golden files lie beside the project where there are any; a clone alone tests what is in the fixtures.
+// Larger golden files lie beside the project where there are any; a clone alone tests what is in the
+// fixtures.
 inline std::string shared(const std::string& name) {
   const std::string path = root() + "/../shared/" + name;
   if (!std::filesystem::exists(path)) SKIP("there is no ../shared/" + name);
+  return path;
+}
+
+// Real weights too large for the project, where they have been fetched.
+inline std::string test_model(const std::string& name) {
+  const auto variable = [](const char* key) { return std::string(std::getenv(key) ? std::getenv(key) : ""); };
+  const std::string cache =
+      variable("XDG_CACHE_HOME").empty() ? variable("HOME") + "/.cache" : variable("XDG_CACHE_HOME");
+  const std::string given = variable("LONGVIEW_TEST_MODELS");
+  const std::string path = (given.empty() ? cache + "/longview-test-models" : given) + "/" + name;
+  if (!std::filesystem::exists(path)) SKIP("there is no " + path);
   return path;
 }
 
@@ -53,7 +69,9 @@ class Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
-  std::string path(const std::string& name = "") const { return name.empty() ? folder_ : folder_ + "/" + name; }
+  std::string path(const std::string& name = "") const {
+    return name.empty() ? folder_ : folder_ + "/" + name;
+  }
   std::string put(const std::string& name, const std::string& bytes) const {
     write(path(name), bytes);
     return path(name);
@@ -88,7 +106,8 @@ inline std::map<std::string, Reference> references(const std::string& path) {
     for (const longview::Json& extent : *entry.find("shape")->array())
       reference.shape.push_back(extent.integer_or(0));
     const longview::Json::Array& offsets = *entry.find("data_offsets")->array();
-    const auto begin = static_cast<size_t>(offsets[0].integer_or(0)), end = static_cast<size_t>(offsets[1].integer_or(0));
+    const auto begin = static_cast<size_t>(offsets[0].integer_or(0)),
+               end = static_cast<size_t>(offsets[1].integer_or(0));
     reference.bytes = all.substr(8 + length + begin, end - begin);
     out.emplace(name, std::move(reference));
   }

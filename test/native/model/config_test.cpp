@@ -1,0 +1,235 @@
+#include "model/config.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "check.h"
+#include "model/builders.h"
+#include "model/files.h"
+#include "model/rope.h"
+#include "model/weights.h"
+
+using namespace longview;
+using builders::Gguf;
+using builders::HubConfig;
+using builders::Safetensors;
+using builders::tiny_config;
+using builders::tiny_gguf;
+using builders::tiny_safetensors;
+
+namespace {
+
+const files::Scratch scratch;
+
+Model open(const Gguf& gguf) {
+  return open_model(scratch.put("model.gguf", gguf.build()));
+}
+
+Model open(const HubConfig& config, const Safetensors& tensors = tiny_safetensors()) {
+  scratch.put("config.json", builders::text(config));
+  return open_model(scratch.put("model.safetensors", tensors.build()));
+}
+
+HubConfig with(HubConfig config, const HubConfig& changes) {
+  for (const auto& [key, value] : changes) config[key] = value;
+  return config;
+}
+HubConfig with(const HubConfig& changes) {
+  return with(tiny_config(), changes);
+}
+
+template <typename Input>
+std::string message(const Input& input) {
+  try {
+    open(input);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+double slowest(const Model& model) {
+  return model.config.rope.inverse_frequencies.back();
+}
+
+}  // namespace
+
+TEST("both formats give the same configuration") {
+  const ModelConfig g = open(tiny_gguf()).config, h = open(tiny_config()).config;
+  for (const ModelConfig* c : {&g, &h}) {
+    CHECK(c->architecture == "llama");
+    CHECK(c->layers == 1 && c->hidden == 32 && c->ffn == 32 && c->heads == 2 && c->kv_heads == 1 &&
+          c->head_dim == 16);
+    CHECK(c->q_dim() == 32 && c->kv_dim() == 16 && c->vocabulary == 8 && c->window == 256);
+    CHECK(c->norm_epsilon == 1e-5f);
+    CHECK(c->tied_embeddings && !c->qkv_bias && !c->qk_norm);
+    CHECK(c->rope.dims == 16);
+  }
+  CHECK(g.rope.inverse_frequencies == h.rope.inverse_frequencies);
+  CHECK(g.rope.pairing == RopePairing::kAdjacent && h.rope.pairing == RopePairing::kHalfSplit);
+  CHECK(g.name == "Tiny");
+}
+
+TEST("architectures that the graph lacks are named with those it has") {
+  for (const char* arch : {"glm", "phi3", "qwen3moe", "qwen35", "gemma3"}) {
+    CHECK_THROWS(open(tiny_gguf(arch)), kUnsupportedArchitecture);
+    CHECK(message(tiny_gguf(arch)).find("\"" + std::string(arch) + "\"") != std::string::npos);
+    CHECK(message(tiny_gguf(arch)).find("llama, mistral, qwen2 and qwen3") != std::string::npos);
+    CHECK_THROWS(open(tiny_config(arch)), kUnsupportedArchitecture);
+  }
+  CHECK_THROWS(open(tiny_gguf().remove("general.architecture")), kFileCorrupt);
+  CHECK_THROWS(open(with({{"model_type", "null"}})), kFileCorrupt);
+  CHECK_THROWS(open(tiny_gguf().set_u32("llama.expert_count", 8)), kUnsupportedArchitecture);
+  CHECK_THROWS(open(with({{"hidden_act", "\"gelu\""}})), kUnsupportedArchitecture);
+  CHECK_THROWS(open(with({{"quantization_config", R"({"quant_method":"gptq"})"}})), kUnsupportedQuantization);
+  CHECK(message(with({{"quantization_config", R"({"quant_method":"gptq"})"}})).find("gptq") !=
+        std::string::npos);
+}
+
+TEST("sizes out of range are refused") {
+  for (const char* key :
+       {"block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count",
+        "attention.head_count_kv", "attention.key_length", "rope.dimension_count"}) {
+    const std::string name = std::string("llama.") + key;
+    for (const uint32_t value : {0u, 0xffffffffu})
+      CHECK_THROWS(open(tiny_gguf().set_u32(name, value)), kFileCorrupt);
+    CHECK_THROWS(open(tiny_gguf().set(name, 10, builders::bytes_of<uint64_t>(UINT64_MAX))), kFileCorrupt);
+    CHECK_THROWS(open(tiny_gguf().set(name, 5, builders::bytes_of<int32_t>(-2))), kFileCorrupt);
+  }
+  for (const char* key : {"num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
+                          "num_key_value_heads", "max_position_embeddings", "vocab_size", "head_dim"})
+    for (const char* value : {"0", "-2", "1e15", "9007199254740992"})
+      CHECK_THROWS(open(with({{key, value}})), kFileCorrupt);
+  CHECK_THROWS(open(with({{"num_key_value_heads", "3"}, {"num_attention_heads", "4"}})), kFileCorrupt);
+  CHECK_THROWS(open(with({{"head_dim", "512"}})), kUnsupportedArchitecture);
+  CHECK_THROWS(open(with({{"head_dim", "15"}})), kUnsupportedArchitecture);
+  for (const char* epsilon : {"0", "-1", "1", "1e300"})
+    CHECK_THROWS(open(with({{"rms_norm_eps", epsilon}})), kFileCorrupt);
+  CHECK_THROWS(open(tiny_gguf().set_f32("llama.attention.layer_norm_rms_epsilon", NAN)), kFileCorrupt);
+  CHECK_THROWS(open(tiny_gguf().set_u32("llama.rope.dimension_count", 15)), kFileCorrupt);
+  CHECK_THROWS(open(tiny_gguf().set_u32("llama.attention.value_length", 8)), kUnsupportedArchitecture);
+  CHECK_THROWS(open(with({{"partial_rotary_factor", "0"}})), kFileCorrupt);
+}
+
+TEST("a value of the wrong kind is named, not guessed past") {
+  for (const char* key : {"num_hidden_layers", "num_key_value_heads", "head_dim", "rms_norm_eps",
+                          "rope_theta", "model_type", "tie_word_embeddings", "rope_scaling", "layer_types",
+                          "quantization_config", "partial_rotary_factor"}) {
+    const std::string wrong = std::string(key) == "layer_types" ? "{}" : "[1]";
+    CHECK_THROWS(open(with({{key, wrong}})), kFileCorrupt);
+    CHECK(message(with({{key, wrong}})).find(key) != std::string::npos);
+  }
+  CHECK_THROWS(open(with({{"num_hidden_layers", "1.5"}})), kFileCorrupt);
+  CHECK(message(with({{"rope_theta", "\"big\""}})).find("rope_theta is no number") != std::string::npos);
+  CHECK_THROWS(open(tiny_gguf().set_string("llama.rope.freq_base", "big")), kFileCorrupt);
+  CHECK_THROWS(open(tiny_gguf().set_string("llama.attention.head_count_kv", "1")), kFileCorrupt);
+  CHECK_THROWS(open(tiny_gguf().set_string("general.alignment", "32")), kFileCorrupt);
+  // Null is absent.
+  CHECK(open(with({{"head_dim", "null"}, {"rope_theta", "null"}})).config.head_dim == 16);
+}
+
+TEST("values given once a layer are taken when all layers agree") {
+  CHECK(open(tiny_gguf().set_i32s("llama.attention.head_count_kv", {1, 1})).config.kv_heads == 1);
+  CHECK_THROWS(open(tiny_gguf().set_i32s("llama.attention.head_count_kv", {1, 2})), kUnsupportedArchitecture);
+  CHECK_THROWS(open(tiny_gguf().set_i32s("llama.attention.head_count_kv", {0, 0})), kFileCorrupt);
+}
+
+TEST("a tokenizer larger than the embedding is refused") {
+  CHECK_THROWS(open(tiny_gguf().set_strings("tokenizer.ggml.tokens", std::vector<std::string>(9))),
+               kFileCorrupt);
+  CHECK(
+      open(tiny_gguf().set_strings("tokenizer.ggml.tokens", std::vector<std::string>(7))).config.vocabulary ==
+      8);
+}
+
+TEST("RoPE in both spellings of config.json") {
+  const double plain = plain_frequencies(10000, 16).back();
+  CHECK(slowest(open(tiny_config())) == plain);
+  HubConfig none = tiny_config();
+  none.erase("rope_theta");
+  CHECK(slowest(open(none)) == plain);  // the default
+  CHECK(slowest(open(with({{"rope_scaling", "null"}, {"rope_theta", "5e5"}}))) ==
+        plain_frequencies(5e5, 16).back());
+  CHECK(slowest(open(with(none, {{"rope_parameters", R"({"rope_type":"default","rope_theta":500000})"}}))) ==
+        plain_frequencies(5e5, 16).back());
+  for (const char* scaling : {R"({"type":"linear","factor":4})", R"({"rope_type":"linear","factor":4})"}) {
+    CHECK(slowest(open(with({{"rope_scaling", scaling}}))) == plain / 4);
+    CHECK(slowest(open(with({{"rope_parameters", scaling}}))) == plain / 4);
+  }
+  const HubConfig llama3 = {
+      {"rope_scaling", R"({"rope_type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,
+                             "original_max_position_embeddings":64})"}};
+  CHECK(slowest(open(with(llama3))) == plain / 8);
+  CHECK_THROWS(open(with({{"rope_scaling", R"({"type":"linear"})"}})), kFileCorrupt);
+  CHECK_THROWS(open(with({{"rope_scaling", R"({"type":"longrope","factor":4})"}})), kUnsupportedArchitecture);
+  CHECK(message(with({{"rope_scaling", R"({"type":"dynamic","factor":4})"}})).find("dynamic") !=
+        std::string::npos);
+}
+
+TEST("YaRN stretches the window, and its factor may follow from it") {
+  const char* stretched = R"({"rope_type":"yarn","factor":4,"original_max_position_embeddings":128})";
+  const Model yarn = open(with({{"rope_scaling", stretched}}));
+  CHECK(yarn.config.window == 512);
+  CHECK_NEAR(yarn.config.rope.attention_scale, 0.1 * std::log(4.0) + 1, 1e-15);
+  CHECK(slowest(yarn) == plain_frequencies(10000, 16).back() / 4);
+  const char* implied = R"({"rope_type":"yarn","original_max_position_embeddings":64})";
+  CHECK_NEAR(open(with({{"rope_scaling", implied}})).config.rope.attention_scale, 0.1 * std::log(4.0) + 1,
+             1e-15);
+  CHECK(open(with({{"rope_scaling", implied}})).config.window == 256);
+}
+
+TEST("RoPE in GGUF keys") {
+  const double plain = plain_frequencies(10000, 16).back();
+  CHECK(slowest(open(tiny_gguf().set_f32("llama.rope.freq_base", 5e5f))) ==
+        plain_frequencies(5e5, 16).back());
+  Gguf scaled =
+      tiny_gguf().set_string("llama.rope.scaling.type", "linear").set_f32("llama.rope.scaling.factor", 4);
+  CHECK(slowest(open(scaled)) == plain / 4);
+  CHECK(slowest(open(tiny_gguf().set_f32("llama.rope.scale_linear", 2))) == plain / 2);
+  scaled.set_string("llama.rope.scaling.type", "yarn")
+      .set_u32("llama.rope.scaling.original_context_length", 128);
+  CHECK(open(scaled).config.window == 512);
+  CHECK_NEAR(open(scaled).config.rope.attention_scale, 0.1 * std::log(4.0) + 1, 1e-15);
+  scaled.set_f32("llama.rope.scaling.attn_factor", 0.5f);
+  CHECK_NEAR(open(scaled).config.rope.attention_scale, 0.5 * (0.1 * std::log(4.0) + 1), 1e-15);
+  CHECK_THROWS(open(scaled.set_string("llama.rope.scaling.type", "longrope")), kUnsupportedArchitecture);
+}
+
+TEST("GGUF's frequency factors divide") {
+  Gguf gguf = tiny_gguf().add("rope_freqs.weight", {8});
+  std::vector<float> factors{1, 1, 1, 2, 4, 8, 8, 8};
+  std::string& bytes = gguf.tensor("rope_freqs.weight").bytes;
+  const auto put = [&] { std::memcpy(bytes.data(), factors.data(), bytes.size()); };
+  put();
+  const std::vector<double> plain = plain_frequencies(10000, 16),
+                            actual = open(gguf).config.rope.inverse_frequencies;
+  for (size_t i = 0; i < 8; ++i) CHECK(actual[i] == plain[i] / static_cast<double>(factors[i]));
+  for (const float bad : {0.0f, -1.0f, NAN, 1e-30f}) {
+    factors[2] = bad;
+    put();
+    CHECK_THROWS(open(gguf), kFileCorrupt);
+  }
+  CHECK_THROWS(open(tiny_gguf().add("rope_freqs.weight", {7})), kFileCorrupt);
+  CHECK_THROWS(open(tiny_gguf().add("rope_freqs.weight", {8}, 1, 16)), kFileCorrupt);
+}
+
+TEST("layers that see only a part limit the window and say so") {
+  const Model sliding = open(with(tiny_config("mistral"), {{"sliding_window", "64"}}));
+  CHECK(sliding.config.window == 64);
+  CHECK(sliding.config.note.find("64 tokens instead of 256") != std::string::npos);
+  CHECK(open(with(tiny_config("mistral"), {{"sliding_window", "null"}})).config.window == 256);
+  CHECK(open(with(tiny_config("mistral"), {{"sliding_window", "256"}})).config.note.empty());
+  // Where it is not in use the number alone means nothing.
+  CHECK(open(with({{"sliding_window", "64"}, {"use_sliding_window", "false"}})).config.window == 256);
+  CHECK(open(with({{"sliding_window", "64"}, {"use_sliding_window", "true"}})).config.window == 64);
+  const HubConfig types = with({{"sliding_window", "64"}, {"use_sliding_window", "true"}});
+  CHECK(open(with(types, {{"layer_types", R"(["full_attention"])"}})).config.window == 256);
+  CHECK(open(with(types, {{"layer_types", R"(["sliding_attention"])"}})).config.window == 64);
+  CHECK_THROWS(open(with(types, {{"layer_types", R"(["linear_attention"])"}})), kUnsupportedArchitecture);
+  CHECK(open(tiny_gguf().set_u32("llama.attention.sliding_window", 64)).config.window == 64);
+  const HubConfig chunks = {{"dual_chunk_attention_config", R"({"chunk_size":128,"local_size":32})"}};
+  CHECK(open(with(chunks)).config.window == 96);
+  CHECK(!open(with(chunks)).config.note.empty());
+}
+
+TEST_MAIN()
