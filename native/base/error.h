@@ -63,7 +63,7 @@ std::string format(const char* pattern, Args... args) {
 
 #define LONGVIEW_THROW(code, ...) \
   throw ::longview::Error(::longview::ErrorCode::code, ::longview::format(__VA_ARGS__), __FILE__, __LINE__)
-#define LONGVIEW_CHECK(condition, code, ...) \
-  do {                                       \
+#define LONGVIEW_CHECK(condition, code, ...)             \
+  do {                                                   \
     if (!(condition)) LONGVIEW_THROW(code, __VA_ARGS__); \
   } while (false)

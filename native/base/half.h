@@ -1,5 +1,5 @@
-// float16 and bfloat16, bit for bit as the file formats mean them. `static`: files built for other instruction sets include
-// this, and the linker must not pick their copy for everyone.
+// float16 and bfloat16, bit for bit as the file formats mean them. `static`: files built for other
+// instruction sets include this, and the linker must not pick their copy for everyone.
 #pragma once
 
 #include <bit>
@@ -28,7 +28,9 @@ static inline float half_to_float(uint16_t half) {
   return std::bit_cast<float>(sign | ((exponent + 112) << 23) | (mantissa << 13));
 }
 
-static inline float bf16_to_float(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+static inline float bf16_to_float(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 // Rounds to nearest even; NaN stays NaN.
 static inline uint16_t float_to_bf16(float value) {

@@ -21,8 +21,9 @@ enum class DType : uint32_t {
   kBF16 = 30,
 };
 
-// A row-major matrix [rows, cols] in a mapped model file; a vector has rows == 1. Quantised rows are whole blocks, so
-// cols is a multiple of the block length. `bytes` has been checked against the file by whoever made the view.
+// A row-major matrix [rows, cols] in a mapped model file; a vector has rows == 1. Quantised rows are whole
+// blocks, so cols is a multiple of the block length. `bytes` has been checked against the file by whoever
+// made the view. `data` may lie unaligned: safetensors need not pad their headers.
 struct TensorView {
   DType type = DType::kF32;
   int64_t rows = 0;

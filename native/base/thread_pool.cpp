@@ -9,7 +9,8 @@
 namespace longview {
 namespace {
 
-// A layer has about a dozen loops, microseconds apart: a short spin saves their wake-ups, and a pool that idles sleeps.
+// A layer has about a dozen loops, microseconds apart: a short spin saves their wake-ups, and a pool that
+// idles sleeps.
 constexpr int kSpins = 4000;
 
 void relax() {
@@ -53,8 +54,10 @@ void ThreadPool::parallel_for(int64_t items, const std::function<void(int64_t, i
   wake_.notify_all();
   take_items(0);
   for (int spins = 0; busy_.load(std::memory_order_acquire) != 0;) {
-    if (++spins < kSpins) relax();
-    else std::this_thread::yield();
+    if (++spins < kSpins)
+      relax();
+    else
+      std::this_thread::yield();
   }
 }
 
@@ -64,7 +67,8 @@ void ThreadPool::take_items(int thread) {
 
 void ThreadPool::work(int thread) {
   for (uint64_t seen = 0;;) {
-    for (int spins = 0; generation_.load(std::memory_order_acquire) == seen && spins < kSpins; ++spins) relax();
+    for (int spins = 0; generation_.load(std::memory_order_acquire) == seen && spins < kSpins; ++spins)
+      relax();
     {
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });

@@ -21,8 +21,8 @@ class ThreadPool {
 
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Runs body(item, thread) for item 0 .. items - 1, each once, in about that order; returns when all are done. `thread` is
-  // 0 .. threads() - 1. One loop at a time. The body must not throw.
+  // Runs body(item, thread) for item 0 .. items - 1, each once, in about that order; returns when all are
+  // done. `thread` is 0 .. threads() - 1. One loop at a time. The body must not throw.
   void parallel_for(int64_t items, const std::function<void(int64_t item, int thread)>& body);
 
  private:

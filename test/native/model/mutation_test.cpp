@@ -16,13 +16,22 @@ struct Tally {
   int opened = 0, refused = 0;
 };
 
+bool inside(const TensorView& view, const ModelFile& file) {
+  for (const ModelPart& part : file.parts())
+    if (view.data >= part.file->data() + part.header_bytes &&
+        view.data + view.bytes <= part.file->data() + part.file->size())
+      return true;
+  return false;
+}
+
 // Reads the first and the last byte of every tensor, and dequantises the first and the last row of those that
-// are used.
+// are used. A mapping ends with its page, not with its file, so the bounds are also compared.
 void touch(const Model& model) {
   uint64_t sum = 0;
   for (const auto& [name, tensor] : model.file->tensors()) {
     const TensorView& view = tensor.view;
     if (view.empty()) continue;
+    CHECK(inside(view, *model.file));
     sum += std::to_integer<uint64_t>(view.data[0]) + std::to_integer<uint64_t>(view.data[view.bytes - 1]);
   }
   const auto rows = [&](const TensorView& view) {
