@@ -146,9 +146,9 @@ struct Safetensors {
   }
 
   static std::string list(const std::vector<int64_t>& values) {
-    std::string out;
-    for (const int64_t value : values) out += (out.empty() ? "" : ",") + std::to_string(value);
-    return "[" + out + "]";
+    std::string out = "[";
+    for (const int64_t value : values) out.append(out.size() > 1 ? "," : "").append(std::to_string(value));
+    return out += "]";
   }
   static std::string with_header(const std::string& header, const std::string& data) {
     return bytes_of<uint64_t>(header.size()) + header + data;

@@ -73,7 +73,7 @@ TEST("both formats give the same configuration") {
 TEST("architectures that the graph lacks are named with those it has") {
   for (const char* arch : {"glm", "phi3", "qwen3moe", "qwen35", "gemma3"}) {
     CHECK_THROWS(open(tiny_gguf(arch)), kUnsupportedArchitecture);
-    CHECK(message(tiny_gguf(arch)).find("\"" + std::string(arch) + "\"") != std::string::npos);
+    CHECK(message(tiny_gguf(arch)).find('"' + std::string(arch) + '"') != std::string::npos);
     CHECK(message(tiny_gguf(arch)).find("llama, mistral, qwen2 and qwen3") != std::string::npos);
     CHECK_THROWS(open(tiny_config(arch)), kUnsupportedArchitecture);
   }

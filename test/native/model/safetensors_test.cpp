@@ -65,8 +65,8 @@ TEST("sharded models follow their index") {
   std::string map;
   for (size_t i = 0; i < whole.tensors.size(); ++i) {
     shards[i % 2].tensors.push_back(whole.tensors[i]);
-    map += (i ? "," : "") +
-           ("\"" + whole.tensors[i].name + "\":\"part-" + std::to_string(i % 2) + ".safetensors\"");
+    map += i ? "," : "";
+    map += '"' + whole.tensors[i].name + "\":\"part-" + std::to_string(i % 2) + ".safetensors\"";
   }
   const std::string path = folder("sharded", "unused");
   std::filesystem::remove(path + "/model.safetensors");
