@@ -82,8 +82,8 @@ async function main() {
   for (const repository of options.repositories) {
     const mine: Asked[] = [];
     const files = readRepository(repository);
-    // About 3.2 characters of code are a token; startCut() then counts exactly.
-    const groups = groupFiles(files, options.tokens * 3.2, random).slice(0, options.cuts);
+    // About 3.9 characters of code are a token; startCut() then counts exactly and leaves out what is too much.
+    const groups = groupFiles(files, options.tokens * 3.9, random).slice(0, options.cuts);
     for (const [number, group] of groups.entries()) {
       const open = (kind: Question['kind']) => share - mine.filter((a) => a.question.kind === kind).length;
       if (kinds.every((kind) => open(kind) <= 0)) break;
