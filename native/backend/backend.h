@@ -107,7 +107,7 @@ class Backend {
   virtual void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) = 0;
   // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.
   // q [T, H*D], k and v [T, G*D].
-  virtual void rope_and_append_kv(Activation q, Activation k, Activation v, const DeviceRope& rope, const KvShape& shape,
+  virtual void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape,
                                   int64_t layer, const KvPages& pages, int64_t first_position) = 0;
   // Causal attention of T queries at first_position .. +T-1 over all tokens up to each, read from the pages, by
   // block-wise online softmax. Scale 1/sqrt(D). q, out [T, H*D].

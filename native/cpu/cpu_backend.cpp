@@ -107,9 +107,9 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void rope_and_append_kv(Activation q, Activation k, Activation v, const DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
+  void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
     // The angles of a chunk are made by its first layer and found again by the others.
-    auto& angles = const_cast<CpuRope&>(static_cast<const CpuRope&>(rope));
+    auto& angles = static_cast<CpuRope&>(rope);
     angles.prepare(first_position, q.rows);
     const auto& storage = static_cast<const CpuKvStorage&>(*pages.storage);
     const int64_t d = shape.head_dim;

@@ -1,0 +1,91 @@
+// A loaded model on a device, and the contexts that hold its KV state. Not thread-safe: one thread owns an engine and
+// everything made by it.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/cancel.h"
+#include "cache/page_list.h"
+#include "engine/forward.h"
+#include "engine/sampler.h"
+#include "model/weights.h"
+
+namespace longview {
+
+struct EngineOptions {
+  CpuOptions cpu;
+  KvFormat kv_format = KvFormat::kBFloat16;
+  int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
+  int64_t chunk_tokens = 0;     // 0: chosen by position
+};
+
+struct EngineCounters {
+  int64_t prefilled_tokens = 0;
+  int64_t decoded_tokens = 0;
+};
+
+class Engine;
+
+// The KV state of one token sequence.
+class Context {
+ public:
+  explicit Context(Engine& engine);
+
+  int64_t length() const { return pages_.length(); }
+  // Logits [vocabulary] after the last token; empty for a new or truncated context.
+  std::span<const float> logits() const { return logits_; }
+  std::unique_ptr<Context> fork() const;
+  // Keeps the first `length` tokens; the logits are gone. Throws kInvalidArgument beyond the end.
+  void truncate(int64_t length);
+
+ private:
+  friend class Engine;
+  Engine& engine_;
+  PageList pages_;
+  std::vector<float> logits_;
+};
+
+class Engine {
+ public:
+  // Opens the model and makes room. Throws kOutOfMemory with the numbers when it cannot work at all.
+  Engine(const std::string& path, const EngineOptions& options);
+
+  const Model& model() const { return model_; }
+  DeviceInfo device() const { return backend_->info(); }
+  // Tokens that a context may hold.
+  int64_t window() const { return window_; }
+  const EngineCounters& counters() const { return counters_; }
+  const PagePool& pool() const { return *pool_; }
+
+  std::unique_ptr<Context> create_context() { return std::make_unique<Context>(*this); }
+
+  // Throws kInvalidArgument (a token outside the vocabulary) or kWindowExceeded before any work.
+  void check_tokens(const Context& context, std::span<const int32_t> tokens) const;
+  // Pre-fills the first chunk of `tokens` and returns how many that were; logits follow when it was the last chunk.
+  int64_t prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel);
+  // All chunks.
+  void prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel);
+  // One token behind the context; updates its logits.
+  void decode(Context& context, int32_t token, const CancelToken& cancel);
+  // Logits after every token of a prompt, for comparisons: [tokens, vocabulary].
+  std::vector<float> all_logits(Context& context, std::span<const int32_t> tokens);
+
+ private:
+  friend class Context;
+  void run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel);
+  int64_t chunk_at(int64_t position) const;
+
+  Model model_;
+  std::unique_ptr<Backend> backend_;
+  EngineOptions options_;
+  int64_t window_ = 0;
+  std::unique_ptr<PagePool> pool_;
+  std::unique_ptr<Forward> forward_;
+  EngineCounters counters_;
+};
+
+}  // namespace longview

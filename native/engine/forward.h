@@ -1,0 +1,46 @@
+// The layer loop: one chunk of tokens through the model.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/cancel.h"
+#include "model/weights.h"
+
+namespace longview {
+
+class Forward {
+ public:
+  // Buffers for chunks of up to `max_tokens`. backend and model must outlive this.
+  Forward(Backend& backend, const Model& model, KvFormat kv_format, int64_t max_tokens);
+  ~Forward();
+  Forward(const Forward&) = delete;
+  Forward& operator=(const Forward&) = delete;
+
+  // Runs tokens at first_position.. through all layers; their K and V are written into `pages`, which must have room.
+  // Throws kCancelled between layers; then nothing of the chunk counts.
+  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, const CancelToken& cancel);
+
+  // Logits [vocabulary] after token `row` of the last run.
+  void logits(int64_t row, std::span<float> out);
+
+  const KvShape& kv_shape() const { return shape_; }
+  // Bytes of the buffers of a Forward with these sizes.
+  static int64_t workspace_bytes(const ModelConfig& config, int64_t max_tokens);
+
+ private:
+  struct Layer;
+
+  Backend& backend_;
+  const ModelConfig& config_;
+  KvShape shape_;
+  WeightHandle embedding_, output_norm_, output_;
+  std::vector<Layer> layers_;
+  std::unique_ptr<DeviceRope> rope_;
+  // [max_tokens, ...]: the residual stream, its norm, the projections, the two halves of the FFN; one row of logits.
+  Activation hidden_, normed_, q_, k_, v_, attended_, gate_, up_, last_, logits_;
+};
+
+}  // namespace longview
