@@ -33,7 +33,7 @@ void Context::truncate(int64_t length) {
   logits_.clear();
 }
 
-Engine::Engine(const std::string& path, const EngineOptions& options) : model_(open_model(path)), backend_(make_cpu_backend(options.cpu)), options_(options) {
+Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(model)), backend_(make_cpu_backend(options.cpu)), options_(options) {
   LONGVIEW_CHECK(options.chunk_tokens >= 0 && options.chunk_tokens <= 1 << 16, kInvalidArgument, "Chunks of %lld tokens were asked for; 0 lets the engine choose.", static_cast<long long>(options.chunk_tokens));
   LONGVIEW_CHECK(options.kv_budget_bytes >= 0, kInvalidArgument, "The KV budget must not be negative.");
   const ModelConfig& config = model_.config;

@@ -52,7 +52,8 @@ class Context {
 class Engine {
  public:
   // Opens the model and makes room. Throws kOutOfMemory with the numbers when it cannot work at all.
-  Engine(const std::string& path, const EngineOptions& options);
+  Engine(const std::string& path, const EngineOptions& options) : Engine(open_model(path), options) {}
+  Engine(Model model, const EngineOptions& options);
 
   const Model& model() const { return model_; }
   DeviceInfo device() const { return backend_->info(); }

@@ -1,0 +1,313 @@
+#include "binding/engine_object.h"
+
+#include <chrono>
+#include <optional>
+
+#include "base/error.h"
+#include "binding/metadata.h"
+
+namespace longview::binding {
+namespace {
+
+double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+
+// Settles a promise and calls a callback from the engine's thread. One object lives as long as its job.
+class Outcome {
+ public:
+  using Make = std::function<Napi::Value(Napi::Env)>;
+
+  Outcome(Napi::Env env, const Napi::Value& callback)
+      : deferred_(Napi::Promise::Deferred::New(env)), has_callback_(callback.IsFunction()) {
+    const Napi::Function function = has_callback_ ? callback.As<Napi::Function>() : Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
+    calls_ = Napi::ThreadSafeFunction::New(env, function, "longview", 0, 1);
+  }
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+  void call(double a, double b) {
+    if (!has_callback_) return;
+    calls_.NonBlockingCall([a, b](Napi::Env env, Napi::Function function) { function.Call({Napi::Number::New(env, a), Napi::Number::New(env, b)}); });
+  }
+  void resolve(Make make) {
+    calls_.NonBlockingCall([deferred = deferred_, make = std::move(make)](Napi::Env env, Napi::Function) { deferred.Resolve(make(env)); });
+    calls_.Release();
+  }
+  void reject(const Error& error) {
+    calls_.NonBlockingCall([deferred = deferred_, error](Napi::Env env, Napi::Function) { deferred.Reject(to_js(env, error).Value()); });
+    calls_.Release();
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  Napi::ThreadSafeFunction calls_;
+  bool has_callback_;
+};
+
+// A step that may throw becomes one that settles its promise: the queue's thread must not see exceptions.
+std::function<bool()> guarded(std::shared_ptr<Outcome> outcome, std::function<bool()> step) {
+  return [outcome = std::move(outcome), step = std::move(step)] {
+    try {
+      return step();
+    } catch (const Error& error) {
+      outcome->reject(error);
+    } catch (const std::bad_alloc&) {
+      outcome->reject(Error(ErrorCode::kOutOfMemory, "The machine is out of memory. Close other programs or use a smaller context.", __FILE__, __LINE__));
+    } catch (const std::exception& error) {
+      outcome->reject(Error(ErrorCode::kInternal, error.what(), __FILE__, __LINE__));
+    }
+    return false;
+  };
+}
+
+int64_t integer(const Napi::CallbackInfo& info, size_t index) {
+  if (info.Length() <= index || !info[index].IsNumber()) throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a number");
+  return info[index].As<Napi::Number>().Int64Value();
+}
+
+Napi::Object object(const Napi::CallbackInfo& info, size_t index) {
+  if (info.Length() <= index || !info[index].IsObject()) throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be an object");
+  return info[index].As<Napi::Object>();
+}
+
+Napi::Value argument(const Napi::CallbackInfo& info, size_t index) { return info.Length() > index ? info[index] : info.Env().Undefined(); }
+
+double number_or(const Napi::Object& from, const char* key, double fallback) {
+  const Napi::Value value = from.Get(key);
+  return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : fallback;
+}
+
+std::string string_or(const Napi::Object& from, const char* key, const std::string& fallback) {
+  const Napi::Value value = from.Get(key);
+  return value.IsString() ? value.As<Napi::String>().Utf8Value() : fallback;
+}
+
+EngineOptions read_options(const Napi::Object& from) {
+  EngineOptions options;
+  options.cpu.threads = static_cast<int>(number_or(from, "threads", 0));
+  options.cpu.isa = string_or(from, "isa", "");
+  const std::string precision = string_or(from, "precision", "auto");
+  options.cpu.precision = precision == "f32" ? Precision::kFloat32 : precision == "bf16" ? Precision::kBFloat16 : precision == "int8" ? Precision::kInt8 : Precision::kAuto;
+  options.kv_format = string_or(from, "kvFormat", "bf16") == "f32" ? KvFormat::kFloat32 : KvFormat::kBFloat16;
+  options.kv_budget_bytes = static_cast<int64_t>(number_or(from, "kvBudgetBytes", 0));
+  return options;
+}
+
+Napi::Value describe(Napi::Env env, const Engine& engine) {
+  const Model& m = engine.model();
+  const DeviceInfo d = engine.device();
+  Napi::Object model = Napi::Object::New(env), device = Napi::Object::New(env), out = Napi::Object::New(env);
+  model.Set("architecture", m.config.architecture);
+  model.Set("name", m.config.name);
+  model.Set("fingerprint", m.fingerprint);
+  model.Set("window", static_cast<double>(m.config.window));
+  model.Set("vocabularySize", static_cast<double>(m.config.vocabulary));
+  model.Set("layers", static_cast<double>(m.config.layers));
+  model.Set("parameters", static_cast<double>(m.parameters));
+  model.Set("weightBytes", static_cast<double>(m.weight_bytes));
+  model.Set("kvBytesPerToken", static_cast<double>(engine.pool().page_bytes()) / static_cast<double>(kPageTokens));
+  device.Set("kind", d.kind);
+  device.Set("name", d.name);
+  device.Set("isa", d.isa);
+  device.Set("threads", d.threads);
+  device.Set("memoryBytes", static_cast<double>(d.memory_bytes));
+  device.Set("freeMemoryBytes", static_cast<double>(d.free_memory_bytes));
+  out.Set("model", model);
+  out.Set("device", device);
+  out.Set("window", static_cast<double>(engine.window()));
+  return out;
+}
+
+Context& find(EngineState& state, int64_t id) {
+  const auto found = state.contexts.find(id);
+  LONGVIEW_CHECK(found != state.contexts.end(), kInvalidArgument, "This context was disposed of.");
+  return *found->second;
+}
+
+constexpr int kHousekeeping = 100;  // forks and truncations are instant: they never wait for a pre-fill
+
+}  // namespace
+
+Napi::Function EngineObject::define(Napi::Env env) {
+  return DefineClass(env, "Engine",
+                     {InstanceMethod<&EngineObject::open>("open"), InstanceMethod<&EngineObject::create>("create"), InstanceMethod<&EngineObject::fork>("fork"),
+                      InstanceMethod<&EngineObject::truncate>("truncate"), InstanceMethod<&EngineObject::drop>("drop"), InstanceMethod<&EngineObject::extend>("extend"),
+                      InstanceMethod<&EngineObject::generate>("generate"), InstanceMethod<&EngineObject::logits>("logits"), InstanceMethod<&EngineObject::counters>("counters"),
+                      InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close")});
+}
+
+EngineObject::EngineObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
+
+// Runs `body` on the engine's thread; what it returns makes the promise's value on this one.
+static Napi::Value once(Napi::Env env, JobQueue& queue, std::function<Outcome::Make()> body) {
+  const auto outcome = std::make_shared<Outcome>(env, env.Undefined());
+  queue.add({kHousekeeping, guarded(outcome, [outcome, body = std::move(body)] {
+               outcome->resolve(body());
+               return false;
+             })});
+  return outcome->promise();
+}
+
+static Napi::Value undefined(Napi::Env env) { return env.Undefined(); }
+
+Napi::Value EngineObject::open(const Napi::CallbackInfo& info) {
+  if (info.Length() < 1 || !info[0].IsString()) throw Napi::TypeError::New(info.Env(), "open needs a path");
+  return once(info.Env(), *queue_, [state = state_, path = info[0].As<Napi::String>().Utf8Value(), options = read_options(object(info, 1))] {
+    state->engine = std::make_unique<Engine>(path, options);
+    return [state](Napi::Env env) { return describe(env, *state->engine); };
+  });
+}
+
+Napi::Value EngineObject::create(const Napi::CallbackInfo& info) {
+  return once(info.Env(), *queue_, [state = state_, id = integer(info, 0)] {
+    LONGVIEW_CHECK(state->engine, kInvalidArgument, "The engine is not open.");
+    state->contexts[id] = state->engine->create_context();
+    return undefined;
+  });
+}
+
+Napi::Value EngineObject::fork(const Napi::CallbackInfo& info) {
+  return once(info.Env(), *queue_, [state = state_, from = integer(info, 0), to = integer(info, 1)] {
+    state->contexts[to] = find(*state, from).fork();
+    return undefined;
+  });
+}
+
+Napi::Value EngineObject::truncate(const Napi::CallbackInfo& info) {
+  return once(info.Env(), *queue_, [state = state_, id = integer(info, 0), length = integer(info, 1)] {
+    find(*state, id).truncate(length);
+    return undefined;
+  });
+}
+
+Napi::Value EngineObject::drop(const Napi::CallbackInfo& info) {
+  return once(info.Env(), *queue_, [state = state_, id = integer(info, 0)] {
+    state->contexts.erase(id);
+    return undefined;
+  });
+}
+
+Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int64_t id = integer(info, 0);
+  if (!argument(info, 1).IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) throw Napi::TypeError::New(env, "tokens must be an Int32Array");
+  const auto given = info[1].As<Napi::Int32Array>();
+  const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
+  struct Progress {
+    std::vector<int32_t> tokens;
+    size_t done = 0;
+    bool checked = false;
+  };
+  const auto progress = std::make_shared<Progress>(Progress{{given.Data(), given.Data() + given.ElementLength()}});
+  const CancelToken token = token_for(integer(info, 3));
+  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, outcome, progress, token] {
+                 Context& context = find(*state, id);
+                 const std::span<const int32_t> left = std::span<const int32_t>(progress->tokens).subspan(progress->done);
+                 if (!progress->checked) state->engine->check_tokens(context, left);
+                 progress->checked = true;
+                 if (!left.empty()) progress->done += static_cast<size_t>(state->engine->prefill_chunk(context, left, token));
+                 const auto length = static_cast<double>(context.length());
+                 outcome->call(static_cast<double>(progress->done), length);
+                 if (progress->done < progress->tokens.size()) return true;
+                 outcome->resolve([length](Napi::Env e) { return Napi::Number::New(e, length); });
+                 return false;
+               })});
+  return outcome->promise();
+}
+
+Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int64_t id = integer(info, 0);
+  const Napi::Object options = object(info, 1);
+  Sampling sampling;
+  sampling.temperature = static_cast<float>(number_or(options, "temperature", 0));
+  sampling.top_k = static_cast<int32_t>(number_or(options, "topK", 0));
+  sampling.top_p = static_cast<float>(number_or(options, "topP", 1));
+  sampling.min_p = static_cast<float>(number_or(options, "minP", 0));
+  sampling.seed = static_cast<uint64_t>(number_or(options, "seed", 0));
+  std::vector<int32_t> stops;
+  if (const Napi::Value list = options.Get("stopTokens"); list.IsArray())
+    for (uint32_t i = 0; i < list.As<Napi::Array>().Length(); ++i) stops.push_back(list.As<Napi::Array>().Get(i).ToNumber().Int32Value());
+  const auto limit = static_cast<int64_t>(number_or(options, "maxTokens", 256));
+  const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
+  struct Progress {
+    std::optional<Sampler> sampler;
+    int64_t count = 0;
+    double first = 0;
+    std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
+  };
+  const auto progress = std::make_shared<Progress>();
+  const CancelToken token = token_for(integer(info, 3));
+  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, sampling, stops, limit, outcome, progress, token] {
+                 token.throw_if_cancelled();
+                 Context& context = find(*state, id);
+                 if (!progress->sampler) progress->sampler.emplace(sampling);
+                 LONGVIEW_CHECK(!context.logits().empty(), kInvalidArgument, "Nothing was read before this answer: extend the context first.");
+                 const auto finish = [&](const char* why) {
+                   outcome->resolve([why, length = context.length(), first = progress->first, all = seconds_since(progress->start)](Napi::Env e) {
+                     Napi::Object result = Napi::Object::New(e);
+                     result.Set("finish", why);
+                     result.Set("length", static_cast<double>(length));
+                     result.Set("firstTokenSeconds", first);
+                     result.Set("seconds", all);
+                     return result;
+                   });
+                   return false;
+                 };
+                 if (progress->count >= limit) return finish("length");
+                 if (context.length() >= state->engine->window()) return finish("window");
+                 const int32_t next = progress->sampler->choose(context.logits());
+                 if (progress->count++ == 0) progress->first = seconds_since(progress->start);
+                 const bool stop = std::find(stops.begin(), stops.end(), next) != stops.end();
+                 if (!stop) outcome->call(next, static_cast<double>(context.length()));
+                 state->engine->decode(context, next, token);
+                 return stop ? finish("stop") : true;
+               })});
+  return outcome->promise();
+}
+
+Napi::Value EngineObject::logits(const Napi::CallbackInfo& info) {
+  return once(info.Env(), *queue_, [state = state_, id = integer(info, 0)] {
+    const auto logits = find(*state, id).logits();
+    return [copy = std::vector<float>(logits.begin(), logits.end())](Napi::Env env) -> Napi::Value {
+      Napi::Float32Array out = Napi::Float32Array::New(env, copy.size());
+      std::copy(copy.begin(), copy.end(), out.Data());
+      return out;
+    };
+  });
+}
+
+Napi::Value EngineObject::counters(const Napi::CallbackInfo& info) {
+  return once(info.Env(), *queue_, [state = state_] {
+    LONGVIEW_CHECK(state->engine, kInvalidArgument, "The engine is not open.");
+    return [c = state->engine->counters(), used = state->engine->pool().used(), bytes = state->engine->pool().page_bytes()](Napi::Env env) {
+      Napi::Object out = Napi::Object::New(env);
+      out.Set("prefilledTokens", static_cast<double>(c.prefilled_tokens));
+      out.Set("decodedTokens", static_cast<double>(c.decoded_tokens));
+      out.Set("kvPagesUsed", static_cast<double>(used));
+      out.Set("kvBytesUsed", static_cast<double>(used * bytes));
+      return out;
+    };
+  });
+}
+
+CancelToken EngineObject::token_for(int64_t job) { return cancels_[job]; }
+
+// Also called when a job is over, to forget it.
+void EngineObject::cancel(const Napi::CallbackInfo& info) {
+  const auto found = cancels_.find(integer(info, 0));
+  if (found == cancels_.end()) return;
+  found->second.cancel();
+  cancels_.erase(found);
+}
+
+Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
+  for (auto& [job, token] : cancels_) token.cancel();
+  cancels_.clear();
+  return once(info.Env(), *queue_, [state = state_] {
+    state->contexts.clear();
+    state->engine.reset();
+    return undefined;
+  });
+}
+
+}  // namespace longview::binding

@@ -1,0 +1,47 @@
+// The JavaScript object of an engine. Contexts are numbers in its table; nativeEngine.ts gives them a face.
+#pragma once
+
+#include <napi.h>
+
+#include <map>
+#include <memory>
+
+#include "base/cancel.h"
+#include "binding/job_queue.h"
+#include "engine/engine.h"
+
+namespace longview::binding {
+
+// What the engine's thread owns: only jobs touch it.
+struct EngineState {
+  std::unique_ptr<Engine> engine;
+  std::map<int64_t, std::unique_ptr<Context>> contexts;
+};
+
+class EngineObject : public Napi::ObjectWrap<EngineObject> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  explicit EngineObject(const Napi::CallbackInfo& info);
+
+ private:
+  // Each returns a promise. The last argument of the long ones is an object {cancelled: false}-like token id for cancel().
+  Napi::Value open(const Napi::CallbackInfo& info);      // (path, options) -> info
+  Napi::Value create(const Napi::CallbackInfo& info);    // (context)
+  Napi::Value fork(const Napi::CallbackInfo& info);      // (from, to)
+  Napi::Value truncate(const Napi::CallbackInfo& info);  // (context, length)
+  Napi::Value drop(const Napi::CallbackInfo& info);      // (context)
+  Napi::Value extend(const Napi::CallbackInfo& info);    // (context, tokens, priority, job, onProgress) -> length
+  Napi::Value generate(const Napi::CallbackInfo& info);  // (context, options, priority, job, onToken) -> {finish, length}
+  Napi::Value logits(const Napi::CallbackInfo& info);    // (context) -> Float32Array
+  Napi::Value counters(const Napi::CallbackInfo& info);  // -> object
+  void cancel(const Napi::CallbackInfo& info);           // (job)
+  Napi::Value close(const Napi::CallbackInfo& info);     // cancels, waits, frees
+
+  CancelToken token_for(int64_t job);
+
+  std::shared_ptr<EngineState> state_ = std::make_shared<EngineState>();
+  std::map<int64_t, CancelToken> cancels_;
+  std::unique_ptr<JobQueue> queue_ = std::make_unique<JobQueue>();  // last: its thread ends first
+};
+
+}  // namespace longview::binding

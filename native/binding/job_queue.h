@@ -1,0 +1,63 @@
+// The engine's own thread and the jobs that wait for it. A job is a sequence of steps (a chunk, a token); between steps the
+// most urgent job goes first, so that an answer never waits for a whole pre-fill.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <thread>
+
+namespace longview::binding {
+
+struct Job {
+  int priority = 0;            // larger goes first; equals in order of arrival
+  std::function<bool()> step;  // true while there is more to do; must not throw
+};
+
+class JobQueue {
+ public:
+  JobQueue() : thread_([this] { work(); }) {}
+  // Runs what is queued to its end (cancel first), then joins.
+  ~JobQueue() {
+    {
+      const std::lock_guard lock(mutex_);
+      closing_ = true;
+    }
+    wake_.notify_all();
+    thread_.join();
+  }
+
+  void add(Job job) {
+    {
+      const std::lock_guard lock(mutex_);
+      jobs_.push_back(std::move(job));
+    }
+    wake_.notify_all();
+  }
+
+ private:
+  void work() {
+    std::unique_lock lock(mutex_);
+    while (true) {
+      wake_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
+      if (jobs_.empty()) return;
+      auto next = jobs_.begin();
+      for (auto at = jobs_.begin(); at != jobs_.end(); ++at)
+        if (at->priority > next->priority) next = at;
+      lock.unlock();
+      const bool more = next->step();  // list nodes stay where they are while others are added
+      lock.lock();
+      if (!more) jobs_.erase(next);
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::list<Job> jobs_;
+  bool closing_ = false;
+  std::thread thread_;
+};
+
+}  // namespace longview::binding
