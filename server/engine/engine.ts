@@ -120,12 +120,12 @@ export interface Context {
   /** Continues after the last extended token. */
   generate(options: GenerateOptions): Promise<GenerateResult>;
   /** Logits [vocabulary] after the last token of the last `extend`. */
-  logits(): Float32Array;
+  logits(): Promise<Float32Array>;
   /** A context with the same tokens; pages are shared, a ragged tail is copied on write. */
-  fork(): Context;
+  fork(): Promise<Context>;
   /** Keeps the first `length` tokens. */
-  truncate(length: number): void;
-  dispose(): void;
+  truncate(length: number): Promise<void>;
+  dispose(): Promise<void>;
 }
 
 export interface Engine {
@@ -133,8 +133,8 @@ export interface Engine {
   readonly device: DeviceInfo;
   /** Tokens a context may hold: the model's window, or less where memory is short. */
   readonly window: number;
-  createContext(): Context;
-  counters(): EngineCounters;
+  createContext(): Promise<Context>;
+  counters(): Promise<EngineCounters>;
   /** Cancels what runs, waits for it, frees everything. */
   dispose(): Promise<void>;
 }

@@ -1,0 +1,202 @@
+/** engine.ts on the native addon. The only file that loads it. */
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { type ErrorCode, LongviewError } from '../errors';
+import type {
+  Context,
+  DeviceInfo,
+  Engine,
+  EngineCounters,
+  EngineOptions,
+  ExtendOptions,
+  ExtendResult,
+  GenerateOptions,
+  GenerateResult,
+  ModelInfo,
+  ModelMetadata,
+  Priority,
+  TokenIds,
+} from './engine';
+
+interface AddonEngine {
+  open(path: string, options: EngineOptions): Promise<{ model: ModelInfo; device: DeviceInfo; window: number }>;
+  create(context: number): Promise<void>;
+  fork(from: number, to: number): Promise<void>;
+  truncate(context: number, length: number): Promise<void>;
+  drop(context: number): Promise<void>;
+  extend(
+    context: number,
+    tokens: TokenIds,
+    priority: number,
+    job: number,
+    onProgress: (done: number, length: number) => void,
+  ): Promise<number>;
+  generate(
+    context: number,
+    options: object,
+    priority: number,
+    job: number,
+    onToken: (token: number, length: number) => void,
+  ): Promise<Omit<GenerateResult, 'tokens'> & { length: number }>;
+  logits(context: number): Promise<Float32Array>;
+  counters(): Promise<EngineCounters>;
+  cancel(job: number): void;
+  close(): Promise<void>;
+}
+
+interface Addon {
+  Engine: new () => AddonEngine;
+  readModelMetadata(path: string): ModelMetadata;
+}
+
+const priorities: Record<Priority, number> = { answer: 3, hover: 2, prefill: 1 };
+
+let addon: Addon | undefined;
+
+/** The addon lies beside the bundle; LONGVIEW_ADDON names another place. */
+function loadAddon(): Addon {
+  const file = process.env.LONGVIEW_ADDON ?? path.join(__dirname, 'longview.node');
+  try {
+    addon ??= createRequire(__filename)(file) as Addon;
+    return addon;
+  } catch (cause) {
+    throw new LongviewError(
+      'no_addon',
+      `Longview's engine could not be loaded from ${file}. Build it with \`npm run build\`.`,
+      { cause },
+    );
+  }
+}
+
+/** Errors of the addon carry one of the engine's codes. */
+function toLongviewError(error: unknown): LongviewError {
+  if (error instanceof LongviewError) return error;
+  const code = (error as { code?: ErrorCode }).code ?? 'internal';
+  return new LongviewError(code, error instanceof Error ? error.message : String(error), { cause: error });
+}
+
+/** Throws LongviewError with the engine's code for files that are no model. */
+export function readModelMetadata(file: string): ModelMetadata {
+  try {
+    return loadAddon().readModelMetadata(file);
+  } catch (error) {
+    throw toLongviewError(error);
+  }
+}
+
+class NativeContext implements Context {
+  length = 0;
+
+  constructor(
+    private readonly engine: NativeEngine,
+    private readonly id: number,
+  ) {}
+
+  async extend(tokens: TokenIds, options: ExtendOptions = {}): Promise<ExtendResult> {
+    const start = performance.now();
+    let before = 0;
+    await this.engine.run(options.signal, (native, job) =>
+      native.extend(this.id, tokens, priorities[options.priority ?? 'prefill'], job, (done, length) => {
+        this.length = length;
+        const seconds = (performance.now() - start) / 1000;
+        before = done;
+        options.onProgress?.({ done, total: tokens.length, tokensPerSecond: done / Math.max(seconds, 1e-3) });
+      }),
+    );
+    return { tokens: before, seconds: (performance.now() - start) / 1000 };
+  }
+
+  async generate(options: GenerateOptions): Promise<GenerateResult> {
+    const tokens: number[] = [];
+    const settings = { ...options.sampling, maxTokens: options.maxTokens, stopTokens: [...options.stopTokens] };
+    const result = await this.engine.run(options.signal, (native, job) =>
+      native.generate(this.id, settings, priorities[options.priority ?? 'answer'], job, (token, length) => {
+        tokens.push(token);
+        this.length = length + 1;
+        options.onToken?.(token);
+      }),
+    );
+    this.length = result.length;
+    return { ...result, tokens: Int32Array.from(tokens) };
+  }
+
+  logits(): Promise<Float32Array> {
+    return this.engine.run(undefined, (native) => native.logits(this.id));
+  }
+
+  async fork(): Promise<Context> {
+    return this.engine.adopt(this.length, (native, id) => native.fork(this.id, id));
+  }
+
+  async truncate(length: number): Promise<void> {
+    await this.engine.run(undefined, (native) => native.truncate(this.id, length));
+    this.length = length;
+  }
+
+  async dispose(): Promise<void> {
+    await this.engine.run(undefined, (native) => native.drop(this.id));
+  }
+}
+
+class NativeEngine implements Engine {
+  private nextContext = 1;
+  private nextJob = 1;
+
+  constructor(
+    private readonly native: AddonEngine,
+    readonly model: ModelInfo,
+    readonly device: DeviceInfo,
+    readonly window: number,
+  ) {}
+
+  /** Runs one call as a job that `signal` cancels; errors come out as LongviewError. */
+  async run<T>(
+    signal: AbortSignal | undefined,
+    call: (native: AddonEngine, job: number) => Promise<T>,
+  ): Promise<T> {
+    if (signal?.aborted) throw new LongviewError('cancelled', 'Stopped.');
+    const job = this.nextJob++;
+    const cancel = () => this.native.cancel(job);
+    signal?.addEventListener('abort', cancel, { once: true });
+    try {
+      return await call(this.native, job);
+    } catch (error) {
+      throw toLongviewError(error);
+    } finally {
+      signal?.removeEventListener('abort', cancel);
+      cancel();
+    }
+  }
+
+  async adopt(length: number, make: (native: AddonEngine, id: number) => Promise<void>): Promise<Context> {
+    const id = this.nextContext++;
+    await this.run(undefined, (native) => make(native, id));
+    const context = new NativeContext(this, id);
+    context.length = length;
+    return context;
+  }
+
+  createContext(): Promise<Context> {
+    return this.adopt(0, (native, id) => native.create(id));
+  }
+
+  counters(): Promise<EngineCounters> {
+    return this.run(undefined, (native) => native.counters());
+  }
+
+  dispose(): Promise<void> {
+    return this.native.close();
+  }
+}
+
+/** Opens a model. Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory. */
+export async function openNativeEngine(file: string, options: EngineOptions = {}): Promise<Engine> {
+  const native = new (loadAddon().Engine)();
+  try {
+    const { model, device, window } = await native.open(file, options);
+    const name = model.name || path.basename(file).replace(/\.(gguf|safetensors)$/, '');
+    return new NativeEngine(native, { ...model, name, path: file }, device, window);
+  } catch (error) {
+    throw toLongviewError(error);
+  }
+}

@@ -1,0 +1,109 @@
+/** A byte-level BPE vocabulary, read from a model's GGUF metadata. Hostile input: everything is checked. */
+import type { ModelMetadata } from '../engine/engine';
+import { LongviewError } from '../errors';
+
+export interface Vocabulary {
+  /** Bytes of each token by id; special tokens keep their text as UTF-8. */
+  tokens: Uint8Array[];
+  /** Text to id of control and user-defined tokens: never produced by plain text. */
+  special: Record<string, number>;
+  /** Regular expression that splits text before merging. */
+  pattern: string;
+  /** Pairs in the order they were learned, as token texts: "a b". */
+  merges: string[];
+  /** Text is brought to Unicode NFC first (Qwen). */
+  normalize: boolean;
+  stopTokens: number[];
+  bosToken?: number;
+  chatTemplate?: string;
+}
+
+const contractions = `(?i:'s|'t|'re|'ve|'m|'ll|'d)`;
+const gpt2 = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`;
+const llama3 = `${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
+const qwen2 = llama3.replace('\\p{N}{1,3}', '\\p{N}');
+// Digits stand alone, and a space before one is not taken along: gpt2's pattern after an isolating pass over digits.
+const smollm = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+|\\s+(?=\\p{N})|\\s+(?!\\S)|\\s+`;
+
+/** By `tokenizer.ggml.pre`. */
+const patterns: Record<string, string> = {
+  default: gpt2,
+  'gpt-2': gpt2,
+  'llama-bpe': llama3,
+  llama3,
+  'llama-v3': llama3,
+  qwen2,
+  smollm,
+  starcoder: smollm,
+};
+
+/** GPT-2's alphabet: a printable character for each byte. */
+function byteOfCharacter(): Map<string, number> {
+  const bytes = new Map<string, number>();
+  let next = 256;
+  for (let byte = 0; byte < 256; byte++) {
+    const printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
+    bytes.set(String.fromCodePoint(printable ? byte : next++), byte);
+  }
+  return bytes;
+}
+
+const alphabet = byteOfCharacter();
+
+/** The bytes that a token's text in GPT-2's alphabet stands for; undefined when a character is not of it. */
+export function bytesOf(text: string): Uint8Array | undefined {
+  const bytes: number[] = [];
+  for (const character of text) {
+    const byte = alphabet.get(character);
+    if (byte === undefined) return undefined;
+    bytes.push(byte);
+  }
+  return Uint8Array.from(bytes);
+}
+
+function strings(metadata: ModelMetadata, key: string): string[] {
+  const value = metadata.values[key];
+  if (!Array.isArray(value) || !value.every((item) => typeof item === 'string'))
+    throw new LongviewError('file_corrupt', `The model file is damaged: ${key} is no list of texts.`);
+  return value;
+}
+
+/** Throws LongviewError `unsupported_tokenizer` (named) or `file_corrupt`. */
+export function vocabularyFromGguf(metadata: ModelMetadata): Vocabulary {
+  const model = metadata.values['tokenizer.ggml.model'];
+  const pre = metadata.values['tokenizer.ggml.pre'] ?? 'default';
+  const pattern = typeof pre === 'string' && Object.hasOwn(patterns, pre) ? patterns[pre] : undefined;
+  if (model !== 'gpt2' || !pattern)
+    throw new LongviewError(
+      'unsupported_tokenizer',
+      `The model's tokenizer (${String(model)}, ${String(pre)}) is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2 and SmolLM.`,
+    );
+  const texts = strings(metadata, 'tokenizer.ggml.tokens');
+  const merges = strings(metadata, 'tokenizer.ggml.merges');
+  const types = metadata.values['tokenizer.ggml.token_type'];
+  const special: Record<string, number> = {};
+  const tokens = texts.map((text, id) => {
+    const type = Array.isArray(types) ? types[id] : 1;
+    const bytes = type === 3 || type === 4 ? undefined : bytesOf(text);
+    if (bytes) return bytes;
+    special[text] = id;
+    return new TextEncoder().encode(text);
+  });
+  const id = (key: string): number | undefined => {
+    const value = metadata.values[`tokenizer.ggml.${key}`];
+    return typeof value === 'number' && value >= 0 && value < tokens.length ? value : undefined;
+  };
+  const ends = ['<|im_end|>', '<|eot_id|>', '<|endoftext|>', '<|end_of_text|>'].map((text) => special[text]);
+  const stops = [id('eos_token_id'), id('eot_token_id'), ...ends];
+  const template = metadata.values['tokenizer.chat_template'];
+  return {
+    tokens,
+    special,
+    pattern,
+    merges,
+    normalize: pre === 'qwen2',
+    stopTokens: [...new Set(stops.filter((stop) => stop !== undefined))],
+    bosToken: metadata.values['tokenizer.ggml.add_bos_token'] === true ? id('bos_token_id') : undefined,
+    chatTemplate: typeof template === 'string' ? template : undefined,
+  };
+}

@@ -1,0 +1,186 @@
+/** Walks a workspace folder: which files go into the prompt, and why the others do not. Contents are not kept. */
+import { constants, promises as fs, type Dirent } from 'node:fs';
+import path from 'node:path';
+import ignore, { type Ignore } from 'ignore';
+import { LongviewError, throwIfAborted } from '../errors';
+import type { SkippedFile, SkipReason } from '../protocol';
+
+export interface ScannedFile {
+  /** Relative to the folder, `/` separators. */
+  path: string;
+  absolutePath: string;
+  bytes: number;
+  mtimeMs: number;
+}
+
+export interface ScanOptions {
+  /** Globs in gitignore syntax. `include` brings back what a default or an ignore file leaves out. */
+  include?: string[];
+  exclude?: string[];
+  /** Larger files are left out. Default: 1 MiB. */
+  maxFileBytes?: number;
+  signal?: AbortSignal;
+}
+
+export interface ScanResult {
+  files: ScannedFile[];
+  skipped: SkippedFile[];
+}
+
+/** Folders that nobody wrote by hand, left out whole. */
+const folderReasons: Record<string, SkipReason> = {
+  '.git': 'ignored',
+  '.hg': 'ignored',
+  '.svn': 'ignored',
+  node_modules: 'dependency',
+  bower_components: 'dependency',
+  vendor: 'dependency',
+  '.venv': 'dependency',
+  venv: 'dependency',
+  'site-packages': 'dependency',
+  __pycache__: 'build-output',
+  '.mypy_cache': 'build-output',
+  '.pytest_cache': 'build-output',
+  dist: 'build-output',
+  build: 'build-output',
+  out: 'build-output',
+  target: 'build-output',
+  '.next': 'build-output',
+  '.gradle': 'build-output',
+  coverage: 'build-output',
+};
+
+const fileRules: [RegExp, SkipReason][] = [
+  [/^(package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|Pipfile\.lock|Cargo\.lock|Gemfile\.lock|composer\.lock|go\.sum|flake\.lock)$/, 'lock-file'],
+  [/\.min\.(js|css|mjs)$|[.-]bundle\.js$|\.map$/, 'minified'],
+  [/^\.env(\..*)?$|\.(pem|key|p12|pfx|jks|keystore)$|^id_(rsa|dsa|ecdsa|ed25519)$|^\.(netrc|npmrc|pypirc|htpasswd)$|^credentials(\.json)?$/, 'secret'],
+];
+const harmlessSecret = /^\.env\.(example|sample|template)$/;
+const privateKey = /-----BEGIN [A-Z ]*PRIVATE KEY-----/;
+
+interface Rules {
+  /** The folder, relative to the root, that the rules are for; '' for the root. */
+  base: string;
+  rules: Ignore;
+}
+
+function ignored(stack: readonly Rules[], relative: string, folder: boolean): boolean {
+  let result = false;
+  for (const { base, rules } of stack) {
+    const inner = base === '' ? relative : relative.slice(base.length + 1);
+    const verdict = rules.test(folder ? `${inner}/` : inner);
+    if (verdict.ignored) result = true;
+    else if (verdict.unignored) result = false;
+  }
+  return result;
+}
+
+class Scanner {
+  readonly files: ScannedFile[] = [];
+  readonly skipped: SkippedFile[] = [];
+  private readonly include: Ignore;
+  private readonly exclude: Ignore;
+
+  constructor(
+    private readonly root: string,
+    private readonly options: ScanOptions,
+  ) {
+    this.include = ignore().add(options.include ?? []);
+    this.exclude = ignore().add(options.exclude ?? []);
+  }
+
+  async walk(relative: string, above: readonly Rules[]): Promise<void> {
+    throwIfAborted(this.options.signal);
+    const folder = path.join(this.root, relative);
+    let entries: Dirent[];
+    try {
+      entries = await fs.readdir(folder, { withFileTypes: true });
+    } catch (error) {
+      if (relative === '') throw new LongviewError('no_workspace', `The folder ${this.root} cannot be read: ${(error as Error).message}`);
+      this.skip(`${relative}/`, 'unreadable');
+      return;
+    }
+    const stack = [...above];
+    for (const name of ['.gitignore', '.ignore']) {
+      if (!entries.some((entry) => entry.name === name && entry.isFile())) continue;
+      const text = await fs.readFile(path.join(folder, name), 'utf8').catch(() => '');
+      stack.push({ base: relative, rules: ignore().add(text) });
+    }
+    entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+    for (const entry of entries) {
+      const inner = relative === '' ? entry.name : `${relative}/${entry.name}`;
+      if (entry.isDirectory()) await this.folder(inner, entry.name, stack);
+      else await this.file(inner, entry, stack);
+    }
+  }
+
+  private skip(file: string, reason: SkipReason, detail?: string): void {
+    this.skipped.push({ path: file, reason, detail });
+  }
+
+  private async folder(relative: string, name: string, stack: readonly Rules[]): Promise<void> {
+    const wanted = this.include.ignores(`${relative}/`);
+    if (this.exclude.ignores(`${relative}/`)) return this.skip(`${relative}/`, 'excluded');
+    const reason = Object.hasOwn(folderReasons, name) ? folderReasons[name] : undefined;
+    if (reason && !wanted) return this.skip(`${relative}/`, reason);
+    if (!wanted && ignored(stack, relative, true)) return this.skip(`${relative}/`, 'ignored');
+    await this.walk(relative, stack);
+  }
+
+  private async file(relative: string, entry: Dirent, stack: readonly Rules[]): Promise<void> {
+    // A link may leave the workspace or come back to a folder above; what it names is read under its own name.
+    if (entry.isSymbolicLink()) return this.skip(relative, 'link-loop', 'symbolic links are not followed');
+    if (!entry.isFile()) return this.skip(relative, 'not-a-file');
+    if (/["<>\p{Cc}]/u.test(relative)) return this.skip(relative, 'excluded', 'its name would break the frame of the prompt');
+    if (this.exclude.ignores(relative)) return this.skip(relative, 'excluded');
+    const rule = fileRules.find(([pattern]) => pattern.test(entry.name));
+    if (rule?.[1] === 'secret' && !harmlessSecret.test(entry.name)) return this.skip(relative, 'secret');
+    if (!this.include.ignores(relative)) {
+      if (rule && rule[1] !== 'secret') return this.skip(relative, rule[1]);
+      if (ignored(stack, relative, false)) return this.skip(relative, 'ignored');
+    }
+    const absolutePath = path.join(this.root, relative);
+    try {
+      const { size, mtimeMs } = await fs.lstat(absolutePath);
+      const limit = this.options.maxFileBytes ?? 1 << 20;
+      if (size === 0) return this.skip(relative, 'empty');
+      if (size > limit) return this.skip(relative, 'too-large', `${Math.ceil(size / 1024)} KiB`);
+      this.files.push({ path: relative, absolutePath, bytes: size, mtimeMs });
+    } catch {
+      this.skip(relative, 'unreadable');
+    }
+  }
+}
+
+/** Throws LongviewError `no_workspace` when the folder itself cannot be read, `cancelled` when the signal is aborted. */
+export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
+  const scanner = new Scanner(root, options);
+  await scanner.walk('', []);
+  return { files: scanner.files, skipped: scanner.skipped };
+}
+
+/** The text of a scanned file, or why it has none. Opened without following a link that took its place. */
+export async function readText(file: ScannedFile): Promise<{ text: string } | { reason: SkipReason }> {
+  let bytes: Buffer;
+  try {
+    const handle = await fs.open(file.absolutePath, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    try {
+      bytes = await handle.readFile();
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    return { reason: 'unreadable' };
+  }
+  if (bytes.subarray(0, 8192).includes(0)) return { reason: 'binary' };
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+  } catch {
+    return { reason: 'invalid-utf8' };
+  }
+  if (privateKey.test(text)) return { reason: 'secret' };
+  const lines = text.split('\n').length;
+  if (/\.(js|css|mjs|cjs)$/.test(file.path) && text.length > 20_000 && text.length / lines > 400) return { reason: 'minified' };
+  return text.trim() === '' ? { reason: 'empty' } : { text };
+}
