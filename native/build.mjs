@@ -22,7 +22,9 @@ for (const [command, what] of [
   [process.env.CXX ?? 'c++', 'a C++20 compiler (g++ 12 or newer)'],
 ]) {
   if (!found(command)) {
-    console.error(`Building Longview's engine needs ${what}: \`${command}\` was not found. On Debian: apt-get install cmake g++.`);
+    console.error(
+      `Building Longview's engine needs ${what}: \`${command}\` was not found. On Debian: apt-get install cmake g++.`,
+    );
     process.exit(1);
   }
 }
@@ -33,7 +35,13 @@ configure.push(`-DNODE_ADDON_API=${join(root, 'node_modules/node-addon-api')}`);
 configure.push(`-DNODE_API_HEADERS=${join(root, 'node_modules/node-api-headers/include')}`);
 const test = process.argv.includes('--test');
 run('cmake', [...configure, '--log-level=WARNING']);
-run('cmake', ['--build', folder, '--parallel', String(cpus().length), ...(test ? [] : ['--target', 'longview_addon'])]);
+run('cmake', [
+  '--build',
+  folder,
+  '--parallel',
+  String(cpus().length),
+  ...(test ? [] : ['--target', 'longview_addon']),
+]);
 mkdirSync(join(root, 'dist'), { recursive: true });
 copyFileSync(join(folder, 'longview.node'), join(root, 'dist', 'longview.node'));
 if (test) run('ctest', ['--test-dir', folder, '--output-on-failure']);

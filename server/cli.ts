@@ -8,7 +8,8 @@ import { LongviewError } from './errors';
 import { createTokenizer } from './tokenizer/tokenizer';
 import { vocabularyFromGguf } from './tokenizer/vocabulary';
 
-const usage = 'Usage: longview ask [--model FILE] [--repo FOLDER] [--threads N] [--max-tokens N] [--json] "question" ["another question" ...]';
+const usage =
+  'Usage: longview ask [--model FILE] [--repo FOLDER] [--threads N] [--max-tokens N] [--json] "question" ["another question" ...]';
 
 function builtInModel(): string {
   return path.join(__dirname, '..', 'media', 'model', 'longview-135m-64k.Q5_0.gguf');
@@ -16,7 +17,8 @@ function builtInModel(): string {
 
 function whole(text: string | undefined, option: string): number | undefined {
   if (text === undefined) return undefined;
-  if (!/^\d{1,6}$/.test(text)) throw new LongviewError('invalid_argument', `--${option} needs a whole number.`);
+  if (!/^\d{1,6}$/.test(text))
+    throw new LongviewError('invalid_argument', `--${option} needs a whole number.`);
   return Number(text);
 }
 
@@ -38,8 +40,11 @@ async function ask(args: string[], signal: AbortSignal): Promise<number> {
   }
   // npm runs scripts in the package's folder; people mean the one they stand in.
   const here = process.env.INIT_CWD ?? process.cwd();
-  const model = values.model ? path.resolve(here, values.model) : (process.env.LONGVIEW_MODEL ?? builtInModel());
-  if (!existsSync(model)) throw new LongviewError('no_model', `There is no model at ${model}. Choose a .gguf file with --model.`);
+  const model = values.model
+    ? path.resolve(here, values.model)
+    : (process.env.LONGVIEW_MODEL ?? builtInModel());
+  if (!existsSync(model))
+    throw new LongviewError('no_model', `There is no model at ${model}. Choose a .gguf file with --model.`);
   const engine = await openNativeEngine(model, { threads: whole(values.threads, 'threads') });
   try {
     const tokenizer = createTokenizer(vocabularyFromGguf(readModelMetadata(model)));
@@ -49,7 +54,9 @@ async function ask(args: string[], signal: AbortSignal): Promise<number> {
     });
     const { files, skipped } = session.repository;
     const left = skipped.filter((file) => file.reason === 'over-budget');
-    console.error(`${files.length} of ${files.length + left.length} files · ${engine.model.name} · ${engine.device.name}`);
+    console.error(
+      `${files.length} of ${files.length + left.length} files · ${engine.model.name} · ${engine.device.name}`,
+    );
     for (const file of left) console.error(`  left out, beyond the window: ${file.path} (${file.detail})`);
     let shown = 0;
     for (const question of positionals) {
@@ -60,7 +67,9 @@ async function ask(args: string[], signal: AbortSignal): Promise<number> {
           if (performance.now() - shown < 1000 && done < total) return;
           shown = performance.now();
           const eta = Math.ceil((total - done) / Math.max(tokensPerSecond, 1));
-          console.error(`reading ${done} of ${total} tokens, ${Math.round(tokensPerSecond)} tokens/s, ${eta} s left`);
+          console.error(
+            `reading ${done} of ${total} tokens, ${Math.round(tokensPerSecond)} tokens/s, ${eta} s left`,
+          );
         },
       });
       if (values.json) {
@@ -69,7 +78,8 @@ async function ask(args: string[], signal: AbortSignal): Promise<number> {
         continue;
       }
       process.stdout.write('\n');
-      for (const { path: file, span } of result.citations) console.log(`  ${file}${span ? `:${span.startLine}` : ''}`);
+      for (const { path: file, span } of result.citations)
+        console.log(`  ${file}${span ? `:${span.startLine}` : ''}`);
     }
     return 0;
   } finally {

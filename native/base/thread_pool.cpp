@@ -23,7 +23,7 @@ void relax() {
 }
 
 // Returns when `value` is no longer `old`: spins first, then sleeps in the kernel.
-void wait_for_change(const std::atomic<int>& value, int old) {
+void wait_for_change(const std::atomic<uint32_t>& value, uint32_t old) {
   const auto end = std::chrono::steady_clock::now() + kSpin;
   do {
     for (int i = 0; i < 32; ++i) {
@@ -63,11 +63,11 @@ void ThreadPool::parallel_for(int64_t items, const std::function<void(int64_t, i
   body_ = &body;
   items_ = items;
   next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+  busy_.store(static_cast<uint32_t>(workers_.size()), std::memory_order_relaxed);
   generation_.fetch_add(1, std::memory_order_release);
   generation_.notify_all();
   take_items(0);
-  for (int busy; (busy = busy_.load(std::memory_order_acquire)) != 0;) wait_for_change(busy_, busy);
+  for (uint32_t busy; (busy = busy_.load(std::memory_order_acquire)) != 0;) wait_for_change(busy_, busy);
 }
 
 void ThreadPool::take_items(int thread) {
@@ -75,7 +75,7 @@ void ThreadPool::take_items(int thread) {
 }
 
 void ThreadPool::work(int thread) {
-  for (int seen = 0;; ++seen) {
+  for (uint32_t seen = 0;; ++seen) {
     wait_for_change(generation_, seen);
     if (stop_) return;
     take_items(thread);

@@ -33,9 +33,9 @@ class ThreadPool {
   int64_t items_ = 0;
   bool stop_ = false;
   // Each on a cache line of its own: all threads write the second and third while they read the first.
-  alignas(64) std::atomic<int> generation_{0};  // counts loops; workers wait for the next
+  alignas(64) std::atomic<uint32_t> generation_{0};  // counts loops; workers wait for the next
   alignas(64) std::atomic<int64_t> next_{0};
-  alignas(64) std::atomic<int> busy_{0};  // workers that have not finished the loop
+  alignas(64) std::atomic<uint32_t> busy_{0};  // workers that have not finished the loop
 };
 
 }  // namespace longview

@@ -15,7 +15,9 @@ function escape(text: string): string {
 export function findSymbol(text: string, symbol: string): Span | undefined {
   const lines = text.split('\n');
   const name = escape(symbol.split(/[.#]|::/).at(-1) ?? symbol);
-  const keyword = new RegExp(`\\b(?:def|class|function\\*?|interface|type|struct|enum|trait|fn|func|namespace|module)\\s+(?:\\([^)]*\\)\\s*)?${name}\\b`);
+  const keyword = new RegExp(
+    `\\b(?:def|class|function\\*?|interface|type|struct|enum|trait|fn|func|namespace|module)\\s+(?:\\([^)]*\\)\\s*)?${name}\\b`,
+  );
   const assigned = new RegExp(`${definition.source}["']?${name}["']?\\s*(?::[^=]*)?[=(:]`);
   const mention = new RegExp(`(?<![\\w$])${name}(?![\\w$])`);
   for (const wanted of [keyword, assigned, mention]) {
@@ -33,14 +35,20 @@ export function findCitations(answer: string, files: readonly PackedFile[]): Cit
     const [text, path = '', symbol, from, to] = match;
     const file = byPath.get(path);
     if (!file) continue;
-    const citation: Citation = { text, offset: match.index, path, uri: pathToFileURL(file.absolutePath).href };
+    const citation: Citation = {
+      text,
+      offset: match.index,
+      path,
+      uri: pathToFileURL(file.absolutePath).href,
+    };
     if (symbol) {
       const span = findSymbol(file.text, symbol);
       if (!span) continue;
       citations.push({ ...citation, symbol, span });
     } else if (from) {
       const span = { startLine: Number(from), endLine: Number(to ?? from) };
-      const inside = span.startLine >= 1 && span.startLine <= span.endLine && span.endLine <= file.text.split('\n').length;
+      const inside =
+        span.startLine >= 1 && span.startLine <= span.endLine && span.endLine <= file.text.split('\n').length;
       citations.push(inside ? { ...citation, span } : citation);
     } else {
       citations.push(citation);

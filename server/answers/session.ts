@@ -28,18 +28,35 @@ export class Session {
   ) {}
 
   /** Scans and packs; the files are read by the model with the first question. */
-  static async create(engine: Engine, tokenizer: Tokenizer, folder: string, options: SessionOptions = {}): Promise<Session> {
+  static async create(
+    engine: Engine,
+    tokenizer: Tokenizer,
+    folder: string,
+    options: SessionOptions = {},
+  ): Promise<Session> {
     const format = createChatFormat(tokenizer);
     const scan = await scanFolder(folder, options);
     const budget = engine.window - reserve - (options.maxAnswerTokens ?? 512);
     const name = path.basename(path.resolve(folder));
     const repository = await packRepository(scan, { name, tokenizer, budget, signal: options.signal });
-    return new Session(engine, tokenizer, format, repository, format.system(repository.tokens), await engine.createContext(), options);
+    return new Session(
+      engine,
+      tokenizer,
+      format,
+      repository,
+      format.system(repository.tokens),
+      await engine.createContext(),
+      options,
+    );
   }
 
   /** Reads what is not read yet. Cancelled, it keeps what it has. */
-  async prefill(onProgress?: (progress: PrefillProgress) => void, signal?: AbortSignal): Promise<{ seconds: number; reused: number }> {
+  async prefill(
+    onProgress?: (progress: PrefillProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<{ seconds: number; reused: number }> {
     const reused = this.base.length;
+    if (reused === this.prompt.length) return { seconds: 0, reused };
     const { seconds } = await this.base.extend(this.prompt.subarray(reused), { signal, onProgress });
     return { seconds, reused };
   }
@@ -47,13 +64,20 @@ export class Session {
   /** Throws LongviewError `question_too_long`, `cancelled` and the engine's. */
   async ask(
     question: string,
-    on: { text?: (text: string) => void; progress?: (progress: PrefillProgress) => void; signal?: AbortSignal } = {},
+    on: {
+      text?: (text: string) => void;
+      progress?: (progress: PrefillProgress) => void;
+      signal?: AbortSignal;
+    } = {},
   ): Promise<Omit<AskResult, 'conversationId'>> {
     const start = performance.now();
     const turn = this.format.question(question);
     const room = this.engine.window - this.prompt.length;
     if (turn.length >= room)
-      throw new LongviewError('question_too_long', `The question has ${turn.length} tokens; beside the repository there is room for ${room - 1}. Ask something shorter or leave out files.`);
+      throw new LongviewError(
+        'question_too_long',
+        `The question has ${turn.length} tokens; beside the repository there is room for ${room - 1}. Ask something shorter or leave out files.`,
+      );
     const { seconds, reused } = await this.prefill(on.progress, on.signal);
     const context = await this.base.fork();
     try {

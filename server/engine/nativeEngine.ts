@@ -19,7 +19,10 @@ import type {
 } from './engine';
 
 interface AddonEngine {
-  open(path: string, options: EngineOptions): Promise<{ model: ModelInfo; device: DeviceInfo; window: number }>;
+  open(
+    path: string,
+    options: EngineOptions,
+  ): Promise<{ model: ModelInfo; device: DeviceInfo; window: number }>;
   create(context: number): Promise<void>;
   fork(from: number, to: number): Promise<void>;
   truncate(context: number, length: number): Promise<void>;
@@ -108,7 +111,11 @@ class NativeContext implements Context {
 
   async generate(options: GenerateOptions): Promise<GenerateResult> {
     const tokens: number[] = [];
-    const settings = { ...options.sampling, maxTokens: options.maxTokens, stopTokens: [...options.stopTokens] };
+    const settings = {
+      ...options.sampling,
+      maxTokens: options.maxTokens,
+      stopTokens: [...options.stopTokens],
+    };
     const result = await this.engine.run(options.signal, (native, job) =>
       native.generate(this.id, settings, priorities[options.priority ?? 'answer'], job, (token, length) => {
         tokens.push(token);

@@ -26,7 +26,12 @@ const instructions =
 
 /** What helps least with questions about code goes first when not all fits: smaller numbers stay. */
 function worth(file: string): number {
-  if (/(^|\/)(tests?|__tests__|spec|specs|fixtures|testdata|examples?|samples?|locales?|i18n|docs?)\//.test(file)) return 2;
+  if (
+    /(^|\/)(tests?|__tests__|spec|specs|fixtures|testdata|examples?|samples?|locales?|i18n|docs?)\//.test(
+      file,
+    )
+  )
+    return 2;
   return /\.(json|ya?ml|csv|tsv|svg|xml|txt|md|rst|lock|po)$/.test(file) ? 1 : 0;
 }
 
@@ -42,7 +47,9 @@ function tree(paths: readonly string[]): string {
     const folder = slash < 0 ? '.' : file.slice(0, slash);
     folders.set(folder, [...(folders.get(folder) ?? []), file.slice(slash + 1)]);
   }
-  const lines = [...folders].sort(([a], [b]) => (a < b ? -1 : 1)).map(([folder, names]) => `${folder}/: ${names.join(' ')}\n`);
+  const lines = [...folders]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([folder, names]) => `${folder}/: ${names.join(' ')}\n`);
   return `<tree>\n${lines.join('')}</tree>\n`;
 }
 
@@ -71,23 +78,42 @@ export async function packRepository(
       continue;
     }
     const ids = tokenizer.encode(`<file path="${file.path}">\n${content.text.trimEnd()}\n</file>\n`);
-    read.push({ path: file.path, absolutePath: file.absolutePath, text: content.text, tokens: ids.length, ids });
+    read.push({
+      path: file.path,
+      absolutePath: file.absolutePath,
+      text: content.text,
+      tokens: ids.length,
+      ids,
+    });
   }
-  if (read.length === 0) throw new LongviewError('empty_workspace', `There is no text to read in ${options.name}: every file was left out.`);
+  if (read.length === 0)
+    throw new LongviewError(
+      'empty_workspace',
+      `There is no text to read in ${options.name}: every file was left out.`,
+    );
 
   const tail = tokenizer.encode('</repository>');
   const kept = new Set(read);
   const files = () => read.filter((file) => kept.has(file));
-  const headTokens = () => tokenizer.encode(head(options.name, files().map((file) => file.path)));
+  const headTokens = () =>
+    tokenizer.encode(
+      head(
+        options.name,
+        files().map((file) => file.path),
+      ),
+    );
   let used = read.reduce((sum, file) => sum + file.tokens, headTokens().length + tail.length);
-  const leaving = [...read].sort((a, b) => worth(b.path) - worth(a.path) || b.tokens - a.tokens || (a.path < b.path ? 1 : -1));
+  const leaving = [...read].sort(
+    (a, b) => worth(b.path) - worth(a.path) || b.tokens - a.tokens || (a.path < b.path ? 1 : -1),
+  );
   for (const file of leaving) {
     if (used <= budget) break;
     kept.delete(file);
     used -= file.tokens;
     skipped.push({ path: file.path, reason: 'over-budget', detail: `${file.tokens} tokens` });
   }
-  if (kept.size === 0) throw new LongviewError('window_exceeded', `No file of ${options.name} fits into the model's window.`);
+  if (kept.size === 0)
+    throw new LongviewError('window_exceeded', `No file of ${options.name} fits into the model's window.`);
   const tokens = concat(headTokens(), ...files().map((file) => file.ids), tail);
   return { files: files().map(({ ids: _ids, ...file }) => file), skipped, tokens };
 }

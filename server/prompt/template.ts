@@ -49,15 +49,27 @@ export function createChatFormat(tokenizer: Tokenizer): ChatFormat {
   let rest = text;
   for (const sentinel of [system, first, answer, second]) {
     const at = rest.indexOf(sentinel);
-    if (at < 0) throw new LongviewError('unsupported_tokenizer', "The model's chat template has no place for a system turn and a conversation.");
+    if (at < 0)
+      throw new LongviewError(
+        'unsupported_tokenizer',
+        "The model's chat template has no place for a system turn and a conversation.",
+      );
     pieces.push(rest.slice(0, at));
     rest = rest.slice(at + sentinel.length);
   }
-  const [beforeSystem, beforeQuestion, beforeAnswer, between] = pieces.map((piece) => tokenizer.encodeWithSpecials(piece));
-  if (!beforeSystem || !beforeQuestion || !beforeAnswer || !between) throw new LongviewError('internal', 'The chat template fell apart.');
+  const [beforeSystem, beforeQuestion, beforeAnswer, between] = pieces.map((piece) =>
+    tokenizer.encodeWithSpecials(piece),
+  );
+  if (!beforeSystem || !beforeQuestion || !beforeAnswer || !between)
+    throw new LongviewError('internal', 'The chat template fell apart.');
   // What ends the system turn belongs to it: its end token and the white space up to the next special token.
   let split = beforeQuestion.indexOf(between[0] ?? -1) + 1;
-  while (split > 0 && split < beforeQuestion.length && tokenizer.specialText(beforeQuestion[split] ?? -1) === undefined) split++;
+  while (
+    split > 0 &&
+    split < beforeQuestion.length &&
+    tokenizer.specialText(beforeQuestion[split] ?? -1) === undefined
+  )
+    split++;
   const opening = beforeQuestion.subarray(split);
   return {
     system: (content) => concat(beforeSystem, content, beforeQuestion.subarray(0, split)),

@@ -19,7 +19,8 @@ function rankTable(vocabulary: Vocabulary): { bytes: Uint8Array[]; ids: Int32Arr
   const ids: number[] = [];
   const add = (token: Uint8Array, what: string) => {
     const id = idOf.get(key(token));
-    if (id === undefined) throw new LongviewError('file_corrupt', `The model file is damaged: its vocabulary lacks ${what}.`);
+    if (id === undefined)
+      throw new LongviewError('file_corrupt', `The model file is damaged: its vocabulary lacks ${what}.`);
     idOf.delete(key(token));
     bytes.push(token);
     ids.push(id);
@@ -30,7 +31,11 @@ function rankTable(vocabulary: Vocabulary): { bytes: Uint8Array[]; ids: Int32Arr
   for (const merge of vocabulary.merges) {
     const space = merge.indexOf(' ', 1);
     const whole = bytesOf(merge.slice(0, space) + merge.slice(space + 1));
-    if (space < 1 || !whole) throw new LongviewError('file_corrupt', 'The model file is damaged: a merge of its tokenizer is no pair.');
+    if (space < 1 || !whole)
+      throw new LongviewError(
+        'file_corrupt',
+        'The model file is damaged: a merge of its tokenizer is no pair.',
+      );
     // Two ways to the same token: the first learned counts.
     if (idOf.has(key(whole))) add(whole, `the merge ${JSON.stringify(merge)}`);
   }
@@ -55,7 +60,11 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
   const table = `! 0 ${bytes.map((token) => Buffer.from(token).toString('base64')).join(' ')}`;
   const specials = Object.entries(vocabulary.special);
   const base = bytes.length;
-  const engine = new Tiktoken(table, Object.fromEntries(specials.map(([text], i) => [text, base + i])), vocabulary.pattern);
+  const engine = new Tiktoken(
+    table,
+    Object.fromEntries(specials.map(([text], i) => [text, base + i])),
+    vocabulary.pattern,
+  );
   const normalize = (text: string) => (vocabulary.normalize ? text.normalize('NFC') : text);
   const toIds = (ranks: Uint32Array) =>
     Int32Array.from(ranks, (rank) => (rank < base ? ids[rank] : specials[rank - base]?.[1]) ?? 0);

@@ -51,9 +51,15 @@ const folderReasons: Record<string, SkipReason> = {
 };
 
 const fileRules: [RegExp, SkipReason][] = [
-  [/^(package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|Pipfile\.lock|Cargo\.lock|Gemfile\.lock|composer\.lock|go\.sum|flake\.lock)$/, 'lock-file'],
+  [
+    /^(package-lock\.json|npm-shrinkwrap\.json|yarn\.lock|pnpm-lock\.yaml|poetry\.lock|uv\.lock|Pipfile\.lock|Cargo\.lock|Gemfile\.lock|composer\.lock|go\.sum|flake\.lock)$/,
+    'lock-file',
+  ],
   [/\.min\.(js|css|mjs)$|[.-]bundle\.js$|\.map$/, 'minified'],
-  [/^\.env(\..*)?$|\.(pem|key|p12|pfx|jks|keystore)$|^id_(rsa|dsa|ecdsa|ed25519)$|^\.(netrc|npmrc|pypirc|htpasswd)$|^credentials(\.json)?$/, 'secret'],
+  [
+    /^\.env(\..*)?$|\.(pem|key|p12|pfx|jks|keystore)$|^id_(rsa|dsa|ecdsa|ed25519)$|^\.(netrc|npmrc|pypirc|htpasswd)$|^credentials(\.json)?$/,
+    'secret',
+  ],
 ];
 const harmlessSecret = /^\.env\.(example|sample|template)$/;
 const privateKey = /-----BEGIN [A-Z ]*PRIVATE KEY-----/;
@@ -96,7 +102,11 @@ class Scanner {
     try {
       entries = await fs.readdir(folder, { withFileTypes: true });
     } catch (error) {
-      if (relative === '') throw new LongviewError('no_workspace', `The folder ${this.root} cannot be read: ${(error as Error).message}`);
+      if (relative === '')
+        throw new LongviewError(
+          'no_workspace',
+          `The folder ${this.root} cannot be read: ${(error as Error).message}`,
+        );
       this.skip(`${relative}/`, 'unreadable');
       return;
     }
@@ -131,7 +141,8 @@ class Scanner {
     // A link may leave the workspace or come back to a folder above; what it names is read under its own name.
     if (entry.isSymbolicLink()) return this.skip(relative, 'link-loop', 'symbolic links are not followed');
     if (!entry.isFile()) return this.skip(relative, 'not-a-file');
-    if (/["<>\p{Cc}]/u.test(relative)) return this.skip(relative, 'excluded', 'its name would break the frame of the prompt');
+    if (/["<>\p{Cc}]/u.test(relative))
+      return this.skip(relative, 'excluded', 'its name would break the frame of the prompt');
     if (this.exclude.ignores(relative)) return this.skip(relative, 'excluded');
     const rule = fileRules.find(([pattern]) => pattern.test(entry.name));
     if (rule?.[1] === 'secret' && !harmlessSecret.test(entry.name)) return this.skip(relative, 'secret');
@@ -163,7 +174,10 @@ export async function scanFolder(root: string, options: ScanOptions = {}): Promi
 export async function readText(file: ScannedFile): Promise<{ text: string } | { reason: SkipReason }> {
   let bytes: Buffer;
   try {
-    const handle = await fs.open(file.absolutePath, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+    const handle = await fs.open(
+      file.absolutePath,
+      constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
+    );
     try {
       bytes = await handle.readFile();
     } finally {
@@ -181,6 +195,7 @@ export async function readText(file: ScannedFile): Promise<{ text: string } | { 
   }
   if (privateKey.test(text)) return { reason: 'secret' };
   const lines = text.split('\n').length;
-  if (/\.(js|css|mjs|cjs)$/.test(file.path) && text.length > 20_000 && text.length / lines > 400) return { reason: 'minified' };
+  if (/\.(js|css|mjs|cjs)$/.test(file.path) && text.length > 20_000 && text.length / lines > 400)
+    return { reason: 'minified' };
   return text.trim() === '' ? { reason: 'empty' } : { text };
 }

@@ -8,24 +8,25 @@ import type { Job, JobResult } from './job';
 
 export type Runner = 'llamaCppRunner' | 'longviewRunner';
 
-/** Bundles a runner; the result is what runJob() takes. In dist/, where the server finds the addon too. */
+/** Bundles a runner; the result is what runJob() takes. */
 export async function bundleRunner(runner: Runner): Promise<string> {
-  const folder = join(projectRoot, 'dist', 'bench');
+  const folder = join(projectRoot, 'build', 'bench');
   mkdirSync(folder, { recursive: true });
-  const outfile = join(folder, `${runner}.mjs`);
+  const outfile = join(folder, `${runner}.cjs`);
   await build({
     entryPoints: [join(import.meta.dirname, `${runner}.ts`)],
     outfile,
     bundle: true,
     platform: 'node',
-    format: 'esm',
+    format: 'cjs',
     logLevel: 'error',
   });
   return outfile;
 }
 
 export function runJob(bundle: string, job: Job): Promise<JobResult> {
-  const child = fork(bundle, { stdio: ['ignore', 2, 2, 'ipc'], execArgv: [] });
+  const env = { ...process.env, LONGVIEW_ADDON: join(projectRoot, 'dist', 'longview.node') };
+  const child = fork(bundle, { stdio: ['ignore', 2, 2, 'ipc'], execArgv: [], env });
   return new Promise((resolve, reject) => {
     let result: JobResult | undefined;
     child.once('message', (message: JobResult) => (result = message));

@@ -1,0 +1,87 @@
+/** Bad input gets a sentence that a user can act on. */
+import { spawnSync } from 'node:child_process';
+import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { builtInModel, root, writeFolder } from '../reference';
+
+const folder = mkdtempSync(path.join(tmpdir(), 'longview-cli-'));
+
+function ask(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [path.join(root, 'dist/cli.js'), 'ask', ...args], {
+    cwd: folder,
+    env: { ...process.env, INIT_CWD: folder },
+    encoding: 'utf8',
+  });
+}
+
+function file(name: string, bytes: Buffer | string): string {
+  writeFileSync(path.join(folder, name), bytes);
+  return path.join(folder, name);
+}
+
+describe('longview ask', () => {
+  const model = readFileSync(builtInModel);
+
+  it.each([
+    ['a missing model', () => path.join(folder, 'none.gguf'), /no model at/],
+    ['an empty model file', () => file('empty.gguf', ''), /empty/],
+    ['a foreign file', () => file('foreign.gguf', 'GIF89a and more of it'), /model|GGUF/i],
+    [
+      'a model cut inside its header',
+      () => file('cut.gguf', model.subarray(0, 5000)),
+      /cut off|ends inside|damaged/,
+    ],
+    [
+      'a model cut inside its weights',
+      () => file('half.gguf', model.subarray(0, 40_000_000)),
+      /cut off|Download/,
+    ],
+  ])('says what is wrong with %s', (_what, make, sentence) => {
+    const { status, stderr, stdout } = ask('--model', make(), 'Where is x defined?');
+    expect(stderr).toMatch(sentence);
+    expect(stderr).not.toMatch(/\n\s+at /);
+    expect(stdout).toBe('');
+    expect(status).toBe(1);
+  });
+
+  it('says so when there is nothing to read', () => {
+    const empty = path.join(folder, 'nothing');
+    mkdirSync(empty, { recursive: true });
+    const { status, stderr } = ask('--repo', empty, 'Where is x defined?');
+    expect(stderr).toMatch(/no text to read/);
+    expect(status).toBe(1);
+  });
+
+  it('says so when the folder does not exist', () => {
+    expect(ask('--repo', path.join(folder, 'nowhere'), 'x?')).toMatchObject({ status: 1 });
+  });
+
+  it('shows its usage without a question', () => {
+    const { status, stderr } = ask();
+    expect(stderr).toMatch(/^Usage/);
+    expect(status).toBe(2);
+  });
+
+  it('answers with JSON: answer, citations, stats', () => {
+    const repo = path.join(folder, 'repo');
+    writeFolder(repo, [
+      [
+        'app/config.py',
+        'import os\n\n\nRETRY_LIMIT = 17\n\n\ndef load_config(path):\n    """Read the settings file."""\n    return open(path).read()\n',
+      ],
+    ]);
+    const { status, stdout, stderr } = ask('--repo', repo, '--json', 'Where is `load_config` defined?');
+    expect(stderr).toMatch(/1 of 1 files/);
+    expect(status).toBe(0);
+    const { answer, citations, stats } = JSON.parse(stdout) as {
+      answer: string;
+      citations: { path: string; span?: { startLine: number } }[];
+      stats: Record<string, unknown>;
+    };
+    expect(answer).toContain('app/config.py');
+    expect(citations[0]).toMatchObject({ path: 'app/config.py', span: { startLine: 7 } });
+    expect(stats).toMatchObject({ files: 1, skipped: 0, reusedTokens: 0 });
+  });
+});

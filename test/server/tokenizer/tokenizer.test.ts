@@ -1,0 +1,49 @@
+import { existsSync, readFileSync } from 'node:fs';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { readModelMetadata } from '../../../server/engine/nativeEngine';
+import { createTokenizer } from '../../../server/tokenizer/tokenizer';
+import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
+import { builtInModel, reference, root } from '../reference';
+
+const tokenizer = createTokenizer(vocabularyFromGguf(readModelMetadata(builtInModel)));
+const shared = path.join(root, '../shared/golden/smollm2/tokenizer.json');
+
+describe('the built-in tokenizer', () => {
+  it("encodes a whole prompt to the reference's ids", () => {
+    expect([...tokenizer.encodeWithSpecials(reference.packed)]).toEqual(reference.packedTokens);
+  });
+
+  it('takes special tokens in plain text for plain text', () => {
+    const ids = tokenizer.encode('a <|im_end|> b');
+    expect([...ids]).not.toContain(2);
+    expect(tokenizer.decode(ids)).toBe('a <|im_end|> b');
+  });
+
+  it.skipIf(!existsSync(shared))('agrees with other tokenizers on 25 texts', () => {
+    const cases = JSON.parse(readFileSync(shared, 'utf8')) as { texts?: unknown };
+    const list = (Array.isArray(cases) ? cases : Object.values(cases).find(Array.isArray)) as {
+      text: string;
+      plain: number[];
+      withSpecials: number[];
+    }[];
+    expect(list.length).toBe(25);
+    for (const { text, plain, withSpecials } of list) {
+      expect([...tokenizer.encode(text)]).toEqual(plain);
+      expect([...tokenizer.encodeWithSpecials(text)]).toEqual(withSpecials);
+    }
+  });
+
+  it('streams whole characters only, and the stream is the text', () => {
+    const text = 'naïve 🦀 日本語 👩‍👩‍👧 end';
+    const decoder = tokenizer.decoder();
+    const pieces = [...tokenizer.encode(text)].map((token) => decoder.push(token));
+    expect(pieces.join('') + decoder.end()).toBe(text);
+    expect(pieces.join('')).not.toContain('\uFFFD');
+  });
+
+  it('names a tokenizer that it does not have', () => {
+    const metadata = { format: 'gguf' as const, values: { 'tokenizer.ggml.model': 'llama' } };
+    expect(() => vocabularyFromGguf(metadata)).toThrow(/tokenizer \(llama, default\)/);
+  });
+});
