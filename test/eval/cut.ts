@@ -2,17 +2,12 @@
 import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
-import type { ContextResult, Settings } from '../../server/protocol';
-import { ServerClient } from './serverClient';
 import { definitions, type SourceFile } from './symbols';
 
 /** A folder whose packed prompt has at most the wanted number of tokens. */
 export interface Cut {
   folder: string;
   files: SourceFile[];
-  /** Tokens of the packed files and their frame, counted by the server. */
-  tokens: number;
-  server: ServerClient;
 }
 
 const sourceFile = /\.(py|pyi|[cm]?[jt]sx?|md|rst|txt|toml|cfg|ini|json|ya?ml)$/;
@@ -55,47 +50,29 @@ export function groupFiles(files: SourceFile[], bytes: number, random: () => num
   return groups.sort((a, b) => constants(b) - constants(a));
 }
 
-/** Copies the files to a temporary folder of the repository's name and starts a server that takes all of them. */
-export async function startCut(
+/** Copies what fits of the files to a temporary folder of the repository's name. */
+export function makeCut(
   root: string,
   group: SourceFile[],
   tokens: number,
-  settings: Partial<Settings>,
-): Promise<Cut> {
-  let files = group;
-  for (;;) {
-    const folder = join(mkdtempSync(join(tmpdir(), 'longview-eval-')), basename(root));
-    for (const { path } of files) {
-      mkdirSync(dirname(join(folder, path)), { recursive: true });
-      cpSync(join(root, path), join(folder, path));
-    }
-    const server = await ServerClient.start(folder, settings);
-    const context = await server.context();
-    if (context.usedTokens <= tokens || files.length === 1) {
-      const packed = new Set(context.files.map((file) => file.path));
-      return {
-        folder,
-        files: files.filter((file) => packed.has(file.path)),
-        tokens: context.usedTokens,
-        server,
-      };
-    }
-    await server.stop();
-    rmSync(dirname(folder), { recursive: true });
-    files = dropTo(files, tokens, context);
+  count: (text: string) => number,
+): Cut {
+  // The header has about 50 tokens and the tree a few for each file.
+  let used = 100;
+  const files = group.filter((file) => {
+    const more = count(`<file path="${file.path}">\n${file.text}\n</file>\n`) + count(file.path);
+    if (used + more > tokens) return false;
+    used += more;
+    return true;
+  });
+  const folder = join(mkdtempSync(join(tmpdir(), 'longview-eval-')), basename(root));
+  for (const { path } of files) {
+    mkdirSync(dirname(join(folder, path)), { recursive: true });
+    cpSync(join(root, path), join(folder, path), { preserveTimestamps: true });
   }
+  return { folder, files };
 }
 
-export async function endCut(cut: Cut): Promise<void> {
-  await cut.server.stop();
+export function removeCut(cut: Cut): void {
   rmSync(dirname(cut.folder), { recursive: true });
-}
-
-/** Leaves out the last files until the rest fits by the server's own counts; always at least one. */
-function dropTo(files: SourceFile[], tokens: number, context: ContextResult): SourceFile[] {
-  const counts = new Map(context.files.map((file) => [file.path, file.tokens]));
-  let excess = context.usedTokens - tokens;
-  const kept = [...files];
-  while (excess > 0 && kept.length > 1) excess -= counts.get(kept.pop()!.path) ?? 0;
-  return kept;
 }

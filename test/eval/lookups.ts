@@ -3,12 +3,16 @@
  * Asks the real server where symbols are defined, what constants are, and about names that do not exist.
  */
 import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { AskStats } from '../../server/protocol';
-import { endCut, groupFiles, readRepository, startCut } from './cut';
+import { askAll, bestDoor } from './askAll';
+import { groupFiles, makeCut, readRepository, removeCut } from './cut';
 import { getSources } from './getSources';
 import { makeQuestions, seededRandom, type Question } from './questions';
 import { judge, type Verdict } from './score';
+import { projectRoot } from './serverClient';
+import { tokenCounter } from './tokenCounter';
 
 const usage = `npm run eval:lookups -- [options]
   --repo D       folder, or flask / pytest (downloaded from PyPI); may be repeated (default: flask and pytest)
@@ -28,7 +32,6 @@ interface Asked {
   answer: string;
   verdict: Verdict;
   stats: AskStats;
-  seconds: number;
 }
 
 /** The kinds that share the questions; near misses are asked besides and reported apart. */
@@ -75,20 +78,21 @@ function readArguments() {
 async function main() {
   const options = readArguments();
   if (options.help) return console.log(usage);
-  const settings = { modelPath: options.model ?? '', threads: options.threads };
+  const { model, threads } = options;
+  const door = bestDoor();
+  const count = await tokenCounter(model ?? join(projectRoot, 'media/model/longview-135m-64k.Q5_0.gguf'));
   const random = seededRandom(options.seed);
   const asked: Asked[] = [];
   const share = Math.ceil(options.questions / kinds.length / options.repositories.length);
   for (const repository of options.repositories) {
     const mine: Asked[] = [];
     const files = readRepository(repository);
-    // About 3.9 characters of code are a token; startCut() then counts exactly and leaves out what is too much.
+    // About 3.9 characters of code are a token; makeCut() then counts exactly.
     const groups = groupFiles(files, options.tokens * 3.9, random).slice(0, options.cuts);
     for (const [number, group] of groups.entries()) {
       const open = (kind: Question['kind']) => share - mine.filter((a) => a.question.kind === kind).length;
       if (kinds.every((kind) => open(kind) <= 0)) break;
-      // The packer's frame and the server's own counts may drop a file of the group: cut.files is what it took.
-      const cut = await startCut(repository, group, options.tokens, settings);
+      const cut = makeCut(repository, group, options.tokens, count);
       // Questions of every kind in every workspace; constants are scarce, so all of them are asked.
       const some = Math.ceil(share / 3);
       const limits = {
@@ -99,15 +103,25 @@ async function main() {
       };
       const others = files.filter((file) => !cut.files.some((taken) => taken.path === file.path));
       const questions = makeQuestions(cut.files, others, limits, random);
-      process.stderr.write(`${cut.folder}: ${cut.files.length} files, ${cut.tokens} tokens\n`);
-      for (const question of questions) {
-        const { answer, citations, stats, seconds } = await cut.server.ask(question.text);
+      if (questions.length === 0) {
+        removeCut(cut);
+        continue;
+      }
+      const texts = questions.map((question) => question.text);
+      const answers = await askAll(door, cut.folder, texts, { model, threads });
+      for (const [index, question] of questions.entries()) {
+        const { answer, citations, stats } = answers[index]!;
         const verdict = judge(question, answer, citations, cut.files);
-        mine.push({ repository, cut: number, question, answer, verdict, stats, seconds });
+        mine.push({ repository, cut: number, question, answer, verdict, stats });
         if (options.verbose && (!verdict.right || verdict.wrongLinks.length > 0))
           console.log(explain(mine.at(-1)!));
       }
-      await endCut(cut);
+      const { stats } = answers[0]!;
+      const size = `${stats.files} of ${stats.files + stats.skipped} files, ${stats.promptTokens} tokens`;
+      process.stderr.write(
+        `${repository}, workspace ${number + 1}: ${size}, ${questions.length} questions\n`,
+      );
+      removeCut(cut);
     }
     asked.push(...mine);
   }
@@ -139,17 +153,18 @@ function report(asked: Asked[], tokens: number): void {
   const good = links - asked.reduce((sum, a) => sum + a.verdict.wrongLinks.length, 0);
   console.log(`| links that point at their symbol | ${good} | ${links} | ${percent(good, links)} |`);
 
-  const first = asked.filter((a, index) => index === 0 || asked[index - 1]!.cut !== a.cut);
-  const reused = asked
-    .filter((a) => !first.includes(a))
-    .map((a) => a.stats.promptTokens - a.stats.reusedTokens);
+  const first = asked.filter((a) => a.stats.reusedTokens === 0);
+  const later = asked.filter((a) => a.stats.reusedTokens > 0);
+  const median = (list: Asked[], of: (stats: AskStats) => number) =>
+    [...list.map((a) => of(a.stats))].sort((a, b) => a - b)[Math.floor(list.length / 2)] ?? NaN;
   const sizes = first.map((a) => a.stats.promptTokens);
-  const median = (list: number[]) => [...list].sort((a, b) => a - b)[Math.floor(list.length / 2)] ?? 0;
+  const wait = (list: Asked[]) => median(list, (stats) => stats.firstTokenSeconds).toFixed(2);
+  const own = median(later, (stats) => stats.promptTokens - stats.reusedTokens);
   console.log(
-    `\n${asked.length} questions in ${first.length} workspaces of ${Math.min(...sizes)} to ${Math.max(...sizes)} tokens; ` +
-      `median first question ${median(first.map((a) => a.seconds)).toFixed(1)} s, ` +
-      `later ones ${median(asked.filter((a) => !first.includes(a)).map((a) => a.seconds)).toFixed(1)} s ` +
-      `(${median(reused)} tokens pre-filled each). ${asked[0]!.stats.model}, ${asked[0]!.stats.device}.`,
+    `\n${asked.length} questions through the ${bestDoor()} in ${first.length} workspaces of ` +
+      `${Math.min(...sizes)} to ${Math.max(...sizes)} tokens. Median time to the first token: ` +
+      `${wait(first)} s for the first question, ${wait(later)} s for later ones, which pre-fill ${own} tokens. ` +
+      `${asked[0]!.stats.model}, ${asked[0]!.stats.device}.`,
   );
 }
 
