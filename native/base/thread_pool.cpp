@@ -1,7 +1,6 @@
 #include "base/thread_pool.h"
 
 #include <algorithm>
-#include <chrono>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -10,9 +9,9 @@
 namespace longview {
 namespace {
 
-// A token's layer has about ten loops, microseconds apart: a short spin saves their wake-ups, and a pool that
+// A layer has about a dozen loops, microseconds apart: a short spin saves their wake-ups, and a pool that
 // idles sleeps.
-constexpr std::chrono::microseconds kSpin{50};
+constexpr int kSpins = 4000;
 
 void relax() {
 #if defined(__x86_64__)
@@ -22,35 +21,19 @@ void relax() {
 #endif
 }
 
-// Returns when `value` is no longer `old`: spins first, then sleeps in the kernel.
-void wait_for_change(const std::atomic<uint32_t>& value, uint32_t old) {
-  const auto end = std::chrono::steady_clock::now() + kSpin;
-  do {
-    for (int i = 0; i < 32; ++i) {
-      if (value.load(std::memory_order_acquire) != old) return;
-      relax();
-    }
-  } while (std::chrono::steady_clock::now() < end);
-  value.wait(old, std::memory_order_acquire);
-}
-
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  try {
-    for (int i = 1; i < std::max(threads, 1); ++i) workers_.emplace_back([this, i] { work(i); });
-  } catch (...) {  // those that started must end before the members do
-    stop();
-    throw;
-  }
+  for (int i = 1; i < std::max(threads, 1); ++i) workers_.emplace_back([this, i] { work(i); });
 }
 
-ThreadPool::~ThreadPool() { stop(); }
-
-void ThreadPool::stop() {
-  stop_ = true;
-  generation_.fetch_add(1, std::memory_order_release);
-  generation_.notify_all();
+ThreadPool::~ThreadPool() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+    ++generation_;
+  }
+  wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
 }
 
@@ -60,14 +43,22 @@ void ThreadPool::parallel_for(int64_t items, const std::function<void(int64_t, i
     for (int64_t i = 0; i < items; ++i) body(i, 0);
     return;
   }
-  body_ = &body;
-  items_ = items;
-  next_.store(0, std::memory_order_relaxed);
-  busy_.store(static_cast<uint32_t>(workers_.size()), std::memory_order_relaxed);
-  generation_.fetch_add(1, std::memory_order_release);
-  generation_.notify_all();
+  {
+    const std::lock_guard lock(mutex_);
+    body_ = &body;
+    items_ = items;
+    next_.store(0, std::memory_order_relaxed);
+    busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
+    generation_.fetch_add(1, std::memory_order_release);
+  }
+  wake_.notify_all();
   take_items(0);
-  for (uint32_t busy; (busy = busy_.load(std::memory_order_acquire)) != 0;) wait_for_change(busy_, busy);
+  for (int spins = 0; busy_.load(std::memory_order_acquire) != 0;) {
+    if (++spins < kSpins)
+      relax();
+    else
+      std::this_thread::yield();
+  }
 }
 
 void ThreadPool::take_items(int thread) {
@@ -75,11 +66,17 @@ void ThreadPool::take_items(int thread) {
 }
 
 void ThreadPool::work(int thread) {
-  for (uint32_t seen = 0;; ++seen) {
-    wait_for_change(generation_, seen);
+  for (uint64_t seen = 0;;) {
+    for (int spins = 0; generation_.load(std::memory_order_acquire) == seen && spins < kSpins; ++spins)
+      relax();
+    {
+      std::unique_lock lock(mutex_);
+      wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
+      seen = generation_.load(std::memory_order_relaxed);
+    }
     if (stop_) return;
     take_items(thread);
-    if (busy_.fetch_sub(1, std::memory_order_acq_rel) == 1) busy_.notify_one();
+    busy_.fetch_sub(1, std::memory_order_acq_rel);
   }
 }
 

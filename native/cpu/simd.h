@@ -31,47 +31,6 @@ inline float sum(Vec v) { return _mm512_reduce_add_ps(v); }
 inline float largest(Vec v) { return _mm512_reduce_max_ps(v); }
 inline Vec round(Vec v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 inline Vec times_power_of_2(Vec v, Vec n) { return _mm512_scalef_ps(v, n); }
-inline Vec swap_neighbours(Vec v) { return _mm512_permute_ps(v, 0xb1); }
-inline Vec even_bf16(const uint32_t* p) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_loadu_si512(p), 16));
-}
-inline Vec odd_bf16(const uint32_t* p) {
-  return _mm512_castsi512_ps(
-      _mm512_and_si512(_mm512_loadu_si512(p), _mm512_set1_epi32(static_cast<int>(0xffff0000))));
-}
-
-// Transposes 16 rows of 16.
-inline void transpose(Vec* rows) {
-  __m512i r[16], t[16];
-#pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) r[i] = _mm512_castps_si512(rows[i]);
-#pragma GCC unroll 8
-  for (int i = 0; i < 16; i += 2) {
-    t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-    t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
-    r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-    r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-    r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-    r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    rows[i] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(t[i], t[i + 8], 0x88));
-    rows[i + 4] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0x88));
-    rows[i + 8] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd));
-    rows[i + 12] = _mm512_castsi512_ps(_mm512_shuffle_i32x4(t[i + 4], t[i + 12], 0xdd));
-  }
-}
 
 #elif defined(__AVX2__)
 
@@ -104,37 +63,6 @@ inline Vec times_power_of_2(Vec v, Vec n) {
   const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
   return _mm256_andnot_ps(tiny, mul(v, _mm256_castsi256_ps(exponent)));
 }
-inline Vec swap_neighbours(Vec v) { return _mm256_permute_ps(v, 0xb1); }
-inline Vec even_bf16(const uint32_t* p) {
-  return _mm256_castsi256_ps(
-      _mm256_slli_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)), 16));
-}
-inline Vec odd_bf16(const uint32_t* p) {
-  return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)),
-                                              _mm256_set1_epi32(static_cast<int>(0xffff0000))));
-}
-
-// Transposes 8 rows of 8.
-inline void transpose(Vec* r) {
-  Vec t[8], u[8];
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    u[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    u[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-    u[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    u[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    r[i] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x20);
-    r[i + 4] = _mm256_permute2f128_ps(u[i], u[i + 4], 0x31);
-  }
-}
 
 #else
 
@@ -152,23 +80,8 @@ inline Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
 inline Vec max(Vec a, Vec b) { return a > b ? a : b; }
 inline float sum(Vec v) { return v; }
 inline float largest(Vec v) { return v; }
-inline Vec round(Vec v) { return __builtin_rintf(v); }
-inline void transpose(Vec*) {}
-inline Vec times_power_of_2(Vec v, Vec n) {
-  return n < -126.0f ? 0.0f : __builtin_ldexpf(v, static_cast<int>(n));
-}
-inline Vec even_bf16(const uint32_t* p) {
-  const uint32_t bits = *p << 16;
-  Vec v;
-  std::memcpy(&v, &bits, 4);
-  return v;
-}
-inline Vec odd_bf16(const uint32_t* p) {
-  const uint32_t bits = *p & 0xffff0000u;
-  Vec v;
-  std::memcpy(&v, &bits, 4);
-  return v;
-}
+inline Vec round(Vec v) { return __builtin_nearbyintf(v); }
+inline Vec times_power_of_2(Vec v, Vec n) { return n < -126.0f ? 0.0f : __builtin_ldexpf(v, static_cast<int>(n)); }
 
 #endif
 
