@@ -1,11 +1,8 @@
 /** Questions about one folder, each in a conversation of its own, by one process of the product that reads it once. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { AskResult } from '../../server/protocol';
 import { askTerminal } from './askTerminal';
-import { projectRoot, ServerClient } from './serverClient';
-
-export type EvalAnswer = Pick<AskResult, 'answer' | 'citations' | 'stats'>;
+import { projectRoot, ServerClient, type EvalAnswer } from './serverClient';
 
 export type Door = 'server' | 'terminal';
 

@@ -2,7 +2,7 @@
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { EvalAnswer } from './askAll';
+import type { EvalAnswer } from './serverClient';
 import { projectRoot } from './serverClient';
 
 export async function askTerminal(
