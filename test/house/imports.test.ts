@@ -1,5 +1,5 @@
 /** Arrows only point down. The rules are .dependency-cruiser.cjs; here they are run, and shown to bite. */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -18,7 +18,8 @@ async function violations(baseDir: string): Promise<string[]> {
     doNotFollow: { path: 'node_modules' },
     tsPreCompilationDeps: true,
   };
-  const { output } = await cruise(['extension', 'server'], options);
+  const folders = ['extension', 'server'].filter((folder) => existsSync(join(baseDir, folder)));
+  const { output } = await cruise(folders, options);
   const { summary } = output as ICruiseResult;
   return summary.violations.map(({ rule, from, to }) => `${rule.name}: ${from} -> ${to}`);
 }
