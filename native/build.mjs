@@ -1,8 +1,9 @@
-// Builds the engine and its addon: `node native/build.mjs` leaves dist/longview.node; `--test` also runs the engine's tests.
+// Builds the engine and its addon: `node native/build.mjs` leaves dist/longview.node; `--cuda` adds dist/longview_cuda.so;
+// `--test` also runs the engine's tests, `--test-gpu` those that need a GPU.
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { cpus } from 'node:os';
-import { dirname, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -15,6 +16,31 @@ function found(command) {
 function run(command, args) {
   const result = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
   if (result.status !== 0) process.exit(result.status ?? 1);
+}
+
+// NVIDIA's compiler from its Python wheels: no toolkit, no driver.
+const wheels = [
+  'nvidia-cuda-nvcc==13.0.88',
+  'nvidia-nvvm==13.0.88',
+  'nvidia-cuda-crt==13.0.88',
+  'nvidia-cuda-runtime==13.0.96',
+  'nvidia-cuda-cccl==13.0.85',
+];
+
+/** nvcc on PATH or under CUDA_HOME, else from pip into .cache/. */
+function findNvcc() {
+  const folders = (process.env.PATH ?? '').split(delimiter);
+  if (process.env.CUDA_HOME) folders.unshift(join(process.env.CUDA_HOME, 'bin'));
+  const installed = folders.map((at) => join(at, 'nvcc')).find((path) => existsSync(path));
+  if (installed) return installed;
+  const cache = join(root, '.cache', 'cuda-13.0');
+  const fetched = join(cache, 'nvidia', 'cu13', 'bin', 'nvcc');
+  if (!existsSync(fetched)) {
+    console.log(`No nvcc on PATH or under CUDA_HOME: fetching NVIDIA's compiler by pip into ${cache}`);
+    const only = ['--quiet', '--no-deps', '--only-binary=:all:', '--disable-pip-version-check'];
+    run('python3', ['-m', 'pip', 'install', ...only, '--target', cache, ...wheels]);
+  }
+  return fetched;
 }
 
 for (const [command, what] of [
@@ -33,15 +59,21 @@ const configure = ['-S', 'native', '-B', folder, '-DCMAKE_BUILD_TYPE=Release'];
 if (!existsSync(join(folder, 'CMakeCache.txt')) && found('ninja')) configure.push('-G', 'Ninja');
 configure.push(`-DNODE_ADDON_API=${join(root, 'node_modules/node-addon-api')}`);
 configure.push(`-DNODE_API_HEADERS=${join(root, 'node_modules/node-api-headers/include')}`);
-const test = process.argv.includes('--test');
+const testGpu = process.argv.includes('--test-gpu');
+const test = process.argv.includes('--test') || testGpu;
+const cuda = process.argv.includes('--cuda') || testGpu;
+configure.push(`-DLONGVIEW_CUDA=${cuda ? 'ON' : 'OFF'}`);
+if (cuda) configure.push(`-DLONGVIEW_NVCC=${findNvcc()}`);
 run('cmake', [...configure, '--log-level=WARNING']);
 run('cmake', [
   '--build',
   folder,
   '--parallel',
   String(cpus().length),
-  ...(test ? [] : ['--target', 'longview_addon']),
+  ...(test ? [] : ['--target', 'longview_addon', ...(cuda ? ['longview_cuda'] : [])]),
 ]);
 mkdirSync(join(root, 'dist'), { recursive: true });
 copyFileSync(join(folder, 'longview.node'), join(root, 'dist', 'longview.node'));
-if (test) run('ctest', ['--test-dir', folder, '--output-on-failure']);
+if (cuda) copyFileSync(join(folder, 'longview_cuda.so'), join(root, 'dist', 'longview_cuda.so'));
+const some = testGpu ? ['-L', 'gpu'] : [];
+if (test) run('ctest', ['--test-dir', folder, '--output-on-failure', ...some]);

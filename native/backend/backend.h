@@ -20,8 +20,9 @@ constexpr int64_t kPageTokens = 128;  // tokens of a KV page
 
 struct DeviceInfo {
   std::string kind;  // "cpu" or "cuda"
+  std::string note;  // why this device and not a GPU, a sentence; mostly empty
   std::string name;  // "AMD EPYC 9555, 2 threads, AVX-512 BF16"
-  std::string isa;   // "scalar", "avx2", "avx512", "avx512bf16", "amx": the code path in use
+  std::string isa;   // "scalar", "avx2", "avx512", "avx512bf16", "amx": the code path in use; "sm90" of a GPU
   int threads = 0;
   int64_t memory_bytes = 0;       // of the device
   int64_t free_memory_bytes = 0;  // at the time of asking
@@ -38,6 +39,7 @@ struct Activation {
   void* data = nullptr;
   int64_t rows = 0;
   int64_t cols = 0;
+  bool wide = false;  // float32 on a device whose activations are narrower
 };
 
 // A weight as the device holds it; on the CPU the mapped bytes themselves.
@@ -79,12 +81,16 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual DeviceInfo info() const = 0;
+  // Tokens of a chunk that keep the device busy; 0: the engine's own choice.
+  virtual int64_t preferred_chunk_tokens() const { return 0; }
 
   // --- memory -----------------------------------------------------------------------------------------------------
   virtual WeightHandle upload(const TensorView& weight) = 0;
   virtual std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) = 0;
   // Uninitialised [rows, cols]; freed by the backend's destructor or by release().
   virtual Activation allocate(int64_t rows, int64_t cols) = 0;
+  // The same in float32 on every device: the residual stream and the logits.
+  virtual Activation allocate_float(int64_t rows, int64_t cols) { return allocate(rows, cols); }
   virtual void release(Activation& activation) = 0;
   // Rows first .. first + count - 1 of x, without a copy.
   virtual Activation rows(Activation x, int64_t first, int64_t count) const = 0;
@@ -130,6 +136,18 @@ struct CpuOptions {
 
 // cpu/cpu_backend.cpp. Throws kInvalidArgument where `isa` is unknown or this machine lacks it.
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
+
+// cuda/cuda_backend.cpp. Throws kInvalidArgument with the reason where there is no GPU to use.
+std::unique_ptr<Backend> make_cuda_backend();
+
+// Why this model cannot run on a GPU here, a sentence; empty where it can.
+std::string why_not_cuda(const ModelConfig& config);
+
+enum class DeviceChoice { kAuto, kCpu, kCuda };
+
+// choose_backend.cpp. kAuto takes a GPU where there is one that runs the model, else the CPU, and says why in
+// DeviceInfo::note; kCuda throws kInvalidArgument instead.
+std::unique_ptr<Backend> choose_backend(DeviceChoice choice, const ModelConfig& config, const CpuOptions& cpu, std::string& note);
 
 // Names of the code paths that this machine can run, best first; always ends with "scalar".
 std::vector<std::string> available_cpu_isas();

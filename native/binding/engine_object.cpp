@@ -87,7 +87,10 @@ EngineOptions read_options(const Napi::Object& from) {
   options.cpu.isa = string_or(from, "isa", "");
   const std::string precision = string_or(from, "precision", "auto");
   options.cpu.precision = precision == "f32" ? Precision::kFloat32 : precision == "bf16" ? Precision::kBFloat16 : precision == "int8" ? Precision::kInt8 : Precision::kAuto;
+  const std::string device = string_or(from, "device", "auto");
+  options.device = device == "cpu" ? DeviceChoice::kCpu : device == "cuda" ? DeviceChoice::kCuda : DeviceChoice::kAuto;
   options.kv_format = string_or(from, "kvFormat", "bf16") == "f32" ? KvFormat::kFloat32 : KvFormat::kBFloat16;
+  if (options.kv_format == KvFormat::kFloat32 && device == "auto") options.device = DeviceChoice::kCpu;  // exact: the reference
   options.kv_budget_bytes = static_cast<int64_t>(number_or(from, "kvBudgetBytes", 0));
   return options;
 }
@@ -107,6 +110,7 @@ Napi::Value describe(Napi::Env env, const Engine& engine) {
   model.Set("kvBytesPerToken", static_cast<double>(engine.pool().page_bytes()) / static_cast<double>(kPageTokens));
   device.Set("kind", d.kind);
   device.Set("name", d.name);
+  device.Set("note", d.note);
   device.Set("isa", d.isa);
   device.Set("threads", d.threads);
   device.Set("memoryBytes", static_cast<double>(d.memory_bytes));
@@ -258,9 +262,10 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
                  const int32_t next = progress->sampler->choose(context.logits());
                  if (progress->count++ == 0) progress->first = seconds_since(progress->start);
                  const bool stop = std::find(stops.begin(), stops.end(), next) != stops.end();
-                 if (!stop) outcome->call(next, static_cast<double>(context.length()));
+                 if (stop) return finish("stop");
+                 outcome->call(next, static_cast<double>(context.length()));
                  state->engine->decode(context, next, token);
-                 return stop ? finish("stop") : true;
+                 return true;
                })});
   return outcome->promise();
 }

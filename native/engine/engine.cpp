@@ -33,13 +33,14 @@ void Context::truncate(int64_t length) {
   logits_.clear();
 }
 
-Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(model)), backend_(make_cpu_backend(options.cpu)), options_(options) {
+Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(model)), backend_(choose_backend(options.device, model_.config, options.cpu, device_note_)), options_(options) {
   LONGVIEW_CHECK(options.chunk_tokens >= 0 && options.chunk_tokens <= 1 << 16, kInvalidArgument, "Chunks of %lld tokens were asked for; 0 lets the engine choose.", static_cast<long long>(options.chunk_tokens));
   LONGVIEW_CHECK(options.kv_budget_bytes >= 0, kInvalidArgument, "The KV budget must not be negative.");
+  if (options_.chunk_tokens == 0) options_.chunk_tokens = backend_->preferred_chunk_tokens();
   const ModelConfig& config = model_.config;
   const int64_t element = options.kv_format == KvFormat::kFloat32 ? 4 : 2;
   const int64_t page_bytes = 2 * config.layers * config.kv_dim() * element * kPageTokens;
-  const int64_t chunk = std::max(options.chunk_tokens, kLargeChunk);
+  const int64_t chunk = std::max(options_.chunk_tokens, kLargeChunk);
   const int64_t workspace = Forward::workspace_bytes(config, chunk);
   const int64_t free = backend_->info().free_memory_bytes;
 
@@ -58,6 +59,12 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   window_ = std::min(config.window, pages * kPageTokens);
   pool_ = std::make_unique<PagePool>(*backend_, KvShape{config.layers, config.kv_heads, config.head_dim, options.kv_format}, pages);
   forward_ = std::make_unique<Forward>(*backend_, model_, options.kv_format, chunk);
+}
+
+DeviceInfo Engine::device() const {
+  DeviceInfo info = backend_->info();
+  info.note = device_note_;
+  return info;
 }
 
 void Engine::check_tokens(const Context& context, std::span<const int32_t> tokens) const {

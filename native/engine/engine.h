@@ -17,6 +17,7 @@
 namespace longview {
 
 struct EngineOptions {
+  DeviceChoice device = DeviceChoice::kCpu;
   CpuOptions cpu;
   KvFormat kv_format = KvFormat::kBFloat16;
   int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
@@ -56,7 +57,7 @@ class Engine {
   Engine(Model model, const EngineOptions& options);
 
   const Model& model() const { return model_; }
-  DeviceInfo device() const { return backend_->info(); }
+  DeviceInfo device() const;
   // Tokens that a context may hold.
   int64_t window() const { return window_; }
   const EngineCounters& counters() const { return counters_; }
@@ -81,6 +82,7 @@ class Engine {
   int64_t chunk_at(int64_t position) const;
 
   Model model_;
+  std::string device_note_;
   std::unique_ptr<Backend> backend_;
   EngineOptions options_;
   int64_t window_ = 0;

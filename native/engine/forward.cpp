@@ -17,7 +17,7 @@ Forward::Forward(Backend& backend, const Model& model, KvFormat kv_format, int64
     layers_.push_back({upload(l.attention_norm), upload(l.q), upload(l.k), upload(l.v), upload(l.q_bias), upload(l.k_bias), upload(l.v_bias),
                        upload(l.q_norm), upload(l.k_norm), upload(l.attention_output), upload(l.ffn_norm), upload(l.gate), upload(l.up), upload(l.down)});
   rope_ = backend.upload_rope(config_.rope);
-  hidden_ = backend.allocate(max_tokens, config_.hidden);
+  hidden_ = backend.allocate_float(max_tokens, config_.hidden);
   normed_ = backend.allocate(max_tokens, config_.hidden);
   q_ = backend.allocate(max_tokens, config_.q_dim());
   k_ = backend.allocate(max_tokens, config_.kv_dim());
@@ -26,7 +26,7 @@ Forward::Forward(Backend& backend, const Model& model, KvFormat kv_format, int64
   gate_ = backend.allocate(max_tokens, config_.ffn);
   up_ = backend.allocate(max_tokens, config_.ffn);
   last_ = backend.allocate(1, config_.hidden);
-  logits_ = backend.allocate(1, config_.vocabulary);
+  logits_ = backend.allocate_float(1, config_.vocabulary);
 }
 
 Forward::~Forward() {

@@ -1,0 +1,21 @@
+// Causal attention over KV pages by online softmax.
+#pragma once
+
+#include "kernels/api/cache.h"
+
+namespace longview::kernels {
+
+// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128.
+struct AttentionArgs {
+  const void* q;  // bf16 [T, H, D]
+  void* out;      // bf16 [T, H, D]
+  PagedKv kv;
+  int64_t tokens, heads, first_position;
+  int32_t multiprocessors;  // of the device; decides into how many parts few queries are split
+  float* workspace;         // attention_workspace_floats(args) floats; may be null where that is 0
+  int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
+};
+int64_t attention_workspace_floats(const AttentionArgs& args);
+Status launch_attention(const AttentionArgs& args, Stream stream);
+
+}  // namespace longview::kernels

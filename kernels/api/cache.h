@@ -1,0 +1,47 @@
+// Rotary positions and the KV pages.
+//
+// A page holds 128 tokens of all layers: for each layer and KV head a K block and behind it a V block of 128 x D bf16 each.
+// A block lies as tensor cores read it from shared memory, so that it is copied there as a whole: tiles of 64 dimensions,
+// rows of 128 bytes, the 16-byte chunks of a row turned by the token (page_offset). Pages are reached through pointers, one
+// for each 128 tokens of a context, so that a pool may grow. A new page is filled with zeros: what was never written must be
+// finite.
+#pragma once
+
+#include "kernels/api/status.h"
+
+namespace longview::kernels {
+
+// Where a token's dimension lies in a block, in elements.
+constexpr int64_t page_offset(int64_t token, int64_t dimension) {
+  return (dimension / 64 * kPageTokens + token) * 64 + ((dimension / 8 % 8) ^ (token % 8)) * 8 + dimension % 8;
+}
+
+struct PagedKv {
+  void* const* pages;  // [pages of the context], on the device
+  int64_t kv_heads, head_dim, layer;
+};
+
+// cos and sin of positions first .. first + T - 1, computed in double.
+struct RopeTableArgs {
+  const double* inverse_frequencies;  // [half], on the device
+  float* cosine;                      // [T, half]
+  float* sine;                        // [T, half]
+  int64_t tokens, half, first_position;
+  double scale;
+};
+Status launch_rope_table(const RopeTableArgs& args, Stream stream);
+
+// Rotates q and k by the table; q in place, k and v into the pages.
+struct RopeAppendArgs {
+  void* q;              // bf16 [T, H, D]
+  const void* k;        // bf16 [T, G, D]
+  const void* v;        // bf16 [T, G, D]
+  const float* cosine;  // [T, half]
+  const float* sine;
+  PagedKv kv;
+  int64_t tokens, heads, half, first_position;
+  int32_t adjacent;  // pairs (2i, 2i + 1) instead of (i, i + half)
+};
+Status launch_rope_append(const RopeAppendArgs& args, Stream stream);
+
+}  // namespace longview::kernels

@@ -1,0 +1,33 @@
+// Products with weights: out [M, N] = x [M, K] * weight [N, K]^T (+ bias [N]).
+#pragma once
+
+#include "kernels/api/status.h"
+
+namespace longview::kernels {
+
+struct GemmArgs {
+  const void* x;       // bf16 [M, K], aligned to 16 bytes
+  const void* weight;  // [N, K] of `type`, aligned to 16 bytes
+  WeightType type;
+  const float* bias;  // [N] or null
+  void* out;          // [M, N] of `element`
+  Element element;
+  int64_t m, n, k;           // k is a multiple of 8, and of the weight's block
+  int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
+};
+// Tensor cores; bf16 weights only.
+Status launch_gemm(const GemmArgs& args, Stream stream);
+// Few rows of x (1 .. kMatvecRows): every weight is read once, quantised ones as they are stored.
+constexpr int64_t kMatvecRows = 8;
+Status launch_matvec(const GemmArgs& args, Stream stream);
+
+// Quantised rows to bf16.
+struct DequantizeArgs {
+  const void* weight;
+  WeightType type;
+  void* out;  // bf16, aligned to 16 bytes
+  int64_t count;  // elements: whole blocks
+};
+Status launch_dequantize(const DequantizeArgs& args, Stream stream);
+
+}  // namespace longview::kernels

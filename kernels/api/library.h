@@ -1,0 +1,56 @@
+// The one symbol of longview_cuda.so: a table of everything that it offers.
+#pragma once
+
+#include "kernels/api/attention.h"
+#include "kernels/api/cache.h"
+#include "kernels/api/elementwise.h"
+#include "kernels/api/gemm.h"
+#include "kernels/api/runtime.h"
+
+namespace longview::kernels {
+
+// Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
+constexpr int32_t kLibraryVersion = 1;
+
+struct Library {
+  int32_t version;
+
+  decltype(&kernels::device_count) device_count;
+  decltype(&kernels::device_properties) device_properties;
+  decltype(&kernels::open_device) open_device;
+  decltype(&kernels::close_stream) close_stream;
+  decltype(&kernels::status_text) status_text;
+  decltype(&kernels::allocate) allocate;
+  decltype(&kernels::release) release;
+  decltype(&kernels::allocate_host) allocate_host;
+  decltype(&kernels::release_host) release_host;
+  decltype(&kernels::copy_to_device) copy_to_device;
+  decltype(&kernels::copy_to_host) copy_to_host;
+  decltype(&kernels::copy_on_device) copy_on_device;
+  decltype(&kernels::fill) fill;
+  decltype(&kernels::synchronize) synchronize;
+  decltype(&kernels::begin_recording) begin_recording;
+  decltype(&kernels::run_recorded) run_recorded;
+  decltype(&kernels::release_graph) release_graph;
+  decltype(&kernels::create_event) create_event;
+  decltype(&kernels::destroy_event) destroy_event;
+  decltype(&kernels::record_event) record_event;
+  decltype(&kernels::elapsed_ms) elapsed_ms;
+
+  decltype(&kernels::launch_embed) embed;
+  decltype(&kernels::launch_rms_norm) rms_norm;
+  decltype(&kernels::launch_silu_mul) silu_mul;
+  decltype(&kernels::launch_add) add;
+  decltype(&kernels::launch_rope_table) rope_table;
+  decltype(&kernels::launch_rope_append) rope_append;
+  decltype(&kernels::attention_workspace_floats) attention_workspace_floats;
+  decltype(&kernels::launch_attention) attention;
+  decltype(&kernels::launch_gemm) gemm;
+  decltype(&kernels::launch_matvec) matvec;
+  decltype(&kernels::launch_dequantize) dequantize;
+};
+
+constexpr const char* kLibrarySymbol = "longview_kernels";
+extern "C" const Library* longview_kernels();
+
+}  // namespace longview::kernels

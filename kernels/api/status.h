@@ -1,0 +1,36 @@
+// What every launcher returns, and the types that all of them share. Nothing here needs CUDA's headers.
+#pragma once
+
+#include <cstdint>
+
+namespace longview::kernels {
+
+// 0, a cudaError_t, or one of the negative codes below. Launchers check shapes and alignment and throw nothing.
+using Status = int;
+constexpr Status kOk = 0;
+constexpr Status kInvalidShape = -1;      // a size or stride outside what the kernel takes
+constexpr Status kInvalidAlignment = -2;  // a pointer not aligned to 16 bytes
+constexpr Status kUnsupportedType = -3;   // a weight type without a kernel
+
+using Stream = void*;  // cudaStream_t
+using Event = void*;   // cudaEvent_t
+
+// Element types of activations.
+enum class Element : int32_t { kBFloat16, kFloat32 };
+
+// Storage of weight matrices. Quantised values are GGUF's type numbers and block layouts.
+enum class WeightType : int32_t {
+  kQ4_0 = 2,
+  kQ4_1 = 3,
+  kQ5_0 = 6,
+  kQ5_1 = 7,
+  kQ8_0 = 8,
+  kQ4_K = 12,
+  kQ5_K = 13,
+  kQ6_K = 14,
+  kBFloat16 = 30,
+};
+
+constexpr int64_t kPageTokens = 128;
+
+}  // namespace longview::kernels

@@ -1,0 +1,59 @@
+#include <cmath>
+
+#include "kernels/attention/attention.cuh"
+#include "kernels/common/launch.cuh"
+
+namespace longview::kernels {
+namespace {
+
+constexpr int64_t kLeastPartTokens = 256;  // a part shorter than this costs more to merge than it saves
+
+// Blocks of the sm_80 kernel that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
+int64_t resident_blocks(const AttentionPlan& p) {
+  int device = 0, shared = 0;
+  cudaGetDevice(&device);
+  if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) != cudaSuccess) return 1;
+  return std::max<int64_t>(1, shared / (attention_sm80_shared_bytes(p.tile_rows, p.args.kv.head_dim) + 1024));
+}
+
+AttentionPlan plan_for(const AttentionArgs& args) {
+  AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr};
+  p.rows = args.tokens * p.group;
+  p.tile_rows = p.rows > 64 ? 128 : p.rows > 16 ? 64 : 16;
+  p.tiles = ceil_div(p.rows, p.tile_rows);
+  p.scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim)));
+  const int64_t blocks = p.tiles * args.kv.kv_heads, wanted = resident_blocks(p) * args.multiprocessors;
+  if (blocks < args.multiprocessors)
+    p.parts = std::clamp<int64_t>((args.first_position + args.tokens) / kLeastPartTokens, 1, std::clamp<int64_t>(wanted / blocks, 1, kMostParts));
+  const int64_t results = p.parts * args.kv.kv_heads * p.rows;
+  if (args.workspace && p.parts > 1) {
+    p.output = args.workspace;
+    p.maximum = p.output + results * args.kv.head_dim;
+    p.sum = p.maximum + results;
+  }
+  return p;
+}
+
+}  // namespace
+
+int64_t attention_workspace_floats(const AttentionArgs& args) {
+  const AttentionPlan p = plan_for(args);
+  return p.parts > 1 ? p.parts * args.kv.kv_heads * p.rows * (args.kv.head_dim + 2) : 0;
+}
+
+Status launch_attention(const AttentionArgs& args, Stream stream) {
+  const int64_t kv_heads = args.kv.kv_heads;
+  if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0) return kInvalidShape;
+  if (kv_heads <= 0 || args.heads <= 0 || args.heads % kv_heads != 0 || args.heads > 4096) return kInvalidShape;
+  if (args.kv.head_dim != 64 && args.kv.head_dim != 128) return kInvalidShape;
+  if (!aligned(args.q) || !aligned(args.out)) return kInvalidAlignment;
+  const AttentionPlan p = plan_for(args);
+  if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || (p.parts > 1 && !args.workspace)) return kInvalidShape;
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  if (major == 9 && args.architecture != 80 && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
+  return launch_attention_sm80(p, stream);
+}
+
+}  // namespace longview::kernels

@@ -1,0 +1,26 @@
+// How a call is cut into blocks, and the kernels of the architectures behind launch_attention, which has checked the arguments.
+#pragma once
+
+#include "kernels/api/attention.h"
+
+namespace longview::kernels {
+
+constexpr int64_t kMostParts = 1024;
+
+struct AttentionPlan {
+  AttentionArgs args;
+  int64_t group, rows;            // query heads of a KV head; T * group
+  int64_t tile_rows, tiles;       // of rows; together they are one KV head's
+  int64_t parts;                  // of the keys
+  float scale;                    // log2(e) / sqrt(D)
+  float *output, *maximum, *sum;  // [parts, G, rows, D], [parts, G, rows] twice, where parts > 1
+};
+
+// Of a block of the sm_80 kernel: the tile's queries, two stages of 64 keys and values.
+constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_dim) { return (tile_rows + 4 * 64) * head_dim * 2; }
+
+Status launch_attention_sm80(const AttentionPlan& plan, Stream stream);
+// Tiles of 128 rows, not split.
+Status launch_attention_sm90(const AttentionPlan& plan, Stream stream);
+
+}  // namespace longview::kernels

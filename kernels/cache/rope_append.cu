@@ -1,0 +1,76 @@
+// Rotary positions, fused with writing K and V into their pages.
+#include "kernels/api/cache.h"
+#include "kernels/common/bf16.cuh"
+#include "kernels/common/launch.cuh"
+
+namespace longview::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+
+// In double: a position of a million times a frequency leaves float32 few digits of a turn.
+__global__ void __launch_bounds__(kThreads) rope_table_kernel(const RopeTableArgs p) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= p.tokens * p.half) return;
+  double sine, cosine;
+  sincos(static_cast<double>(p.first_position + i / p.half) * p.inverse_frequencies[i % p.half], &sine, &cosine);
+  p.cosine[i] = static_cast<float>(cosine * p.scale);
+  p.sine[i] = static_cast<float>(sine * p.scale);
+}
+
+// A token a block. Threads go over the token's pairs of q, then of k; v is copied.
+__global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendArgs p) {
+  const int64_t t = blockIdx.x, position = p.first_position + t;
+  const int d = static_cast<int>(p.kv.head_dim), half = static_cast<int>(p.half), pairs = d / 2;
+  const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads);
+  const float* cosine = p.cosine + t * half;
+  const float* sine = p.sine + t * half;
+  const int token = static_cast<int>(position % kPageTokens);
+  auto* page = static_cast<__nv_bfloat16*>(p.kv.pages[position / kPageTokens]) + p.kv.layer * kv_heads * 2 * kPageTokens * d;
+  auto* q = static_cast<__nv_bfloat16*>(p.q) + t * heads * d;
+  const auto* k = static_cast<const __nv_bfloat16*>(p.k) + t * kv_heads * d;
+  const auto* v = static_cast<const __nv_bfloat16*>(p.v) + t * kv_heads * d;
+
+  for (int item = threadIdx.x; item < (heads + kv_heads) * pairs; item += kThreads) {
+    const int head = item / pairs, i = item % pairs;
+    const bool is_query = head < heads;
+    const __nv_bfloat16* from = is_query ? q + head * d : k + (head - heads) * d;
+    __nv_bfloat16* to = is_query ? q + head * d : page + static_cast<int64_t>(head - heads) * 2 * kPageTokens * d;
+    const auto place = [&](int dimension) { return is_query ? dimension : page_offset(token, dimension); };
+    if (i < half) {
+      const int a = p.adjacent ? 2 * i : i, b = p.adjacent ? 2 * i + 1 : i + half;
+      const float x = __bfloat162float(from[a]), y = __bfloat162float(from[b]);
+      to[place(a)] = __float2bfloat16(x * cosine[i] - y * sine[i]);
+      to[place(b)] = __float2bfloat16(x * sine[i] + y * cosine[i]);
+    } else if (!is_query) {  // dimensions behind the rotated ones
+      to[place(2 * i)] = from[2 * i];
+      to[place(2 * i + 1)] = from[2 * i + 1];
+    }
+  }
+  for (int item = threadIdx.x; item < kv_heads * pairs; item += kThreads) {
+    const int head = item / pairs, i = item % pairs;
+    __nv_bfloat16* to = page + (static_cast<int64_t>(head) * 2 + 1) * kPageTokens * d;
+    *reinterpret_cast<uint32_t*>(to + page_offset(token, 2 * i)) = reinterpret_cast<const uint32_t*>(v + head * d)[i];
+  }
+}
+
+}  // namespace
+
+Status launch_rope_table(const RopeTableArgs& args, Stream stream) {
+  if (args.tokens <= 0 || args.half <= 0 || args.first_position < 0) return kInvalidShape;
+  const int64_t blocks = ceil_div(args.tokens * args.half, kThreads);
+  if (blocks > kLargestGrid) return kInvalidShape;
+  rope_table_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, cuda(stream)>>>(args);
+  return launched();
+}
+
+Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
+  const int64_t d = args.kv.head_dim;
+  if (args.tokens <= 0 || args.tokens > kLargestGrid || args.first_position < 0) return kInvalidShape;
+  if (d <= 0 || d > 1024 || d % 64 != 0 || args.half <= 0 || 2 * args.half > d) return kInvalidShape;
+  if (args.heads <= 0 || args.kv.kv_heads <= 0 || args.heads > 4096 || args.kv.kv_heads > args.heads) return kInvalidShape;
+  rope_append_kernel<<<static_cast<unsigned>(args.tokens), kThreads, 0, cuda(stream)>>>(args);
+  return launched();
+}
+
+}  // namespace longview::kernels

@@ -1,0 +1,44 @@
+#include "kernels/api/library.h"
+
+namespace longview::kernels {
+
+extern "C" __attribute__((visibility("default"))) const Library* longview_kernels() {
+  static const Library library = {
+      kLibraryVersion,
+      device_count,
+      device_properties,
+      open_device,
+      close_stream,
+      status_text,
+      allocate,
+      release,
+      allocate_host,
+      release_host,
+      copy_to_device,
+      copy_to_host,
+      copy_on_device,
+      fill,
+      synchronize,
+      begin_recording,
+      run_recorded,
+      release_graph,
+      create_event,
+      destroy_event,
+      record_event,
+      elapsed_ms,
+      launch_embed,
+      launch_rms_norm,
+      launch_silu_mul,
+      launch_add,
+      launch_rope_table,
+      launch_rope_append,
+      attention_workspace_floats,
+      launch_attention,
+      launch_gemm,
+      launch_matvec,
+      launch_dequantize,
+  };
+  return &library;
+}
+
+}  // namespace longview::kernels

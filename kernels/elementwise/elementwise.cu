@@ -1,0 +1,127 @@
+#include "kernels/api/elementwise.h"
+#include "kernels/common/dequantize.cuh"
+#include "kernels/common/launch.cuh"
+
+namespace longview::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+
+template <WeightType kType>
+__global__ void embed_kernel(EmbedArgs p, int64_t bytes) {
+  const uint8_t* row = static_cast<const uint8_t*>(p.embedding) + p.tokens[blockIdx.x] * bytes;
+  float* out = p.out + static_cast<int64_t>(blockIdx.x) * p.cols;
+  for (int64_t group = threadIdx.x; group < p.cols / kGroup; group += blockDim.x) {
+    float values[kGroup];
+    load_group<kType>(row, group, values);
+#pragma unroll
+    for (int i = 0; i < kGroup; i += 4)
+      *reinterpret_cast<float4*>(out + group * kGroup + i) = {values[i], values[i + 1], values[i + 2], values[i + 3]};
+  }
+}
+
+__device__ inline float read(const float* x, int64_t i) { return x[i]; }
+__device__ inline float read(const __nv_bfloat16* x, int64_t i) { return __bfloat162float(x[i]); }
+
+// A row a block of kThreads, or a warp where rows are short (heads).
+template <typename T, int kRowThreads>
+__global__ void __launch_bounds__(kThreads) rms_norm_kernel(const T* x, const float* weight, __nv_bfloat16* out, int64_t rows, int64_t cols, float epsilon) {
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kRowThreads) + threadIdx.x / kRowThreads;
+  if (row >= rows) return;
+  const int lane = threadIdx.x % kRowThreads;
+  x += row * cols;
+  out += row * cols;
+  float sum = 0;
+  for (int64_t i = lane; i < cols; i += kRowThreads) {
+    const float value = read(x, i);
+    sum = fmaf(value, value, sum);
+  }
+  sum = warp_sum(sum);
+  if constexpr (kRowThreads > 32) {
+    __shared__ float parts[kRowThreads / 32];
+    if (lane % 32 == 0) parts[lane / 32] = sum;
+    __syncthreads();
+    sum = 0;
+#pragma unroll
+    for (int i = 0; i < kRowThreads / 32; ++i) sum += parts[i];
+  }
+  const float scale = rsqrtf(sum / static_cast<float>(cols) + epsilon);
+  for (int64_t i = lane; i < cols; i += kRowThreads) out[i] = __float2bfloat16(read(x, i) * scale * weight[i]);
+}
+
+template <typename T>
+void rms_norm(const RmsNormArgs& a, cudaStream_t stream) {
+  const auto* x = static_cast<const T*>(a.x);
+  auto* out = static_cast<__nv_bfloat16*>(a.out);
+  if (a.cols <= 256) {
+    const auto blocks = static_cast<unsigned>(ceil_div(a.rows, kThreads / 32));
+    rms_norm_kernel<T, 32><<<blocks, kThreads, 0, stream>>>(x, a.weight, out, a.rows, a.cols, a.epsilon);
+  } else {
+    rms_norm_kernel<T, kThreads><<<static_cast<unsigned>(a.rows), kThreads, 0, stream>>>(x, a.weight, out, a.rows, a.cols, a.epsilon);
+  }
+}
+
+__global__ void __launch_bounds__(kThreads) silu_mul_kernel(uint4* gate, const uint4* up, int64_t vectors) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= vectors) return;
+  float g[8], u[8];
+  unpack_bf16x8(gate[i], g);
+  unpack_bf16x8(up[i], u);
+#pragma unroll
+  for (int j = 0; j < 8; ++j) g[j] = g[j] / (1.0f + __expf(-g[j])) * u[j];
+  gate[i] = {pack_bf16(g[0], g[1]), pack_bf16(g[2], g[3]), pack_bf16(g[4], g[5]), pack_bf16(g[6], g[7])};
+}
+
+__global__ void __launch_bounds__(kThreads) add_kernel(float4* x, const uint4* y, int64_t vectors) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (i >= vectors) return;
+  float b[8];
+  unpack_bf16x8(y[i], b);
+#pragma unroll
+  for (int j = 0; j < 2; ++j) {
+    float4 a = x[2 * i + j];
+    a.x += b[4 * j];
+    a.y += b[4 * j + 1];
+    a.z += b[4 * j + 2];
+    a.w += b[4 * j + 3];
+    x[2 * i + j] = a;
+  }
+}
+
+}  // namespace
+
+Status launch_embed(const EmbedArgs& args, Stream stream) {
+  const BlockShape block = block_shape(args.type);
+  if (block.elements == 0) return kUnsupportedType;
+  if (args.tokens_count <= 0 || args.tokens_count > kLargestGrid || args.cols <= 0 || args.cols % std::max(block.elements, kGroup) != 0) return kInvalidShape;
+  if (!aligned(args.embedding) || !aligned(args.out)) return kInvalidAlignment;
+  for_type(args.type, [&]<WeightType kType>() {
+    embed_kernel<kType><<<static_cast<unsigned>(args.tokens_count), 64, 0, cuda(stream)>>>(args, row_bytes(kType, args.cols));
+  });
+  return launched();
+}
+
+Status launch_rms_norm(const RmsNormArgs& args, Stream stream) {
+  if (args.rows <= 0 || args.rows > kLargestGrid || args.cols <= 0) return kInvalidShape;
+  if (args.element == Element::kFloat32) rms_norm<float>(args, cuda(stream));
+  else rms_norm<__nv_bfloat16>(args, cuda(stream));
+  return launched();
+}
+
+Status launch_silu_mul(const SiluMulArgs& args, Stream stream) {
+  const int64_t vectors = args.count / 8, blocks = ceil_div(vectors, kThreads);
+  if (args.count <= 0 || args.count % 8 != 0 || blocks > kLargestGrid) return kInvalidShape;
+  if (!aligned(args.gate) || !aligned(args.up)) return kInvalidAlignment;
+  silu_mul_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, cuda(stream)>>>(static_cast<uint4*>(args.gate), static_cast<const uint4*>(args.up), vectors);
+  return launched();
+}
+
+Status launch_add(const AddArgs& args, Stream stream) {
+  const int64_t vectors = args.count / 8, blocks = ceil_div(vectors, kThreads);
+  if (args.count <= 0 || args.count % 8 != 0 || blocks > kLargestGrid) return kInvalidShape;
+  if (!aligned(args.x) || !aligned(args.y)) return kInvalidAlignment;
+  add_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, cuda(stream)>>>(reinterpret_cast<float4*>(args.x), static_cast<const uint4*>(args.y), vectors);
+  return launched();
+}
+
+}  // namespace longview::kernels

@@ -1,0 +1,25 @@
+#include "kernels/gemm/gemm.cuh"
+
+#include "kernels/common/launch.cuh"
+
+namespace longview::kernels {
+namespace {
+
+// Below this, tiles of 128 x 256 leave too much of themselves empty.
+constexpr int64_t kLeastRowsSm90 = 64;
+
+}  // namespace
+
+Status launch_gemm(const GemmArgs& args, Stream stream) {
+  if (args.m <= 0 || args.n <= 0 || args.k <= 0 || args.k % 8 != 0) return kInvalidShape;
+  if (args.type != WeightType::kBFloat16) return kUnsupportedType;
+  if (!aligned(args.x) || !aligned(args.weight) || !aligned(args.out)) return kInvalidAlignment;
+  int device = 0, major = 0, multiprocessors = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (major == 9 && args.architecture != 80 && args.m >= kLeastRowsSm90) return launch_gemm_sm90(args, multiprocessors, stream);
+  return launch_gemm_sm80(args, stream);
+}
+
+}  // namespace longview::kernels

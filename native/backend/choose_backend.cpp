@@ -1,0 +1,16 @@
+#include "backend/backend.h"
+#include "base/error.h"
+
+namespace longview {
+
+std::unique_ptr<Backend> choose_backend(DeviceChoice choice, const ModelConfig& config, const CpuOptions& cpu, std::string& note) {
+  note.clear();
+  if (choice == DeviceChoice::kCpu) return make_cpu_backend(cpu);
+  const std::string why = why_not_cuda(config);
+  if (why.empty()) return make_cuda_backend();
+  LONGVIEW_CHECK(choice == DeviceChoice::kAuto, kInvalidArgument, "%s", why.c_str());
+  note = why;
+  return make_cpu_backend(cpu);
+}
+
+}  // namespace longview

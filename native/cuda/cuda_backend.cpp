@@ -1,0 +1,243 @@
+// The operations of backend.h on an NVIDIA GPU: shapes become the kernels' arguments, work is queued on one stream.
+//
+// Activations are bf16, but for the residual stream and the logits, which are float32 (allocate_float). Products add up in
+// float32. The work on a single token is hundreds of small kernels: it is recorded from embed() to the next call that needs
+// its results or touches memory, and launched as one graph.
+#include <algorithm>
+#include <cstring>
+#include <unordered_map>
+
+#include "backend/backend.h"
+#include "base/half.h"
+#include "cuda/device.h"
+#include "cuda/kv_pages.h"
+#include "cuda/library.h"
+#include "cuda/weights.h"
+
+namespace longview {
+namespace cuda {
+namespace {
+
+constexpr int64_t kChunkTokens = 4096;
+
+struct CudaRope final : DeviceRope {
+  RopeConfig config;
+  Buffer frequencies, cosine, sine;
+  int64_t first = -1, tokens = 0;  // what the table holds
+};
+
+const CudaWeight& cuda(const DeviceWeight& weight) { return static_cast<const CudaWeight&>(weight); }
+kernels::Element element(Activation x) { return x.wide ? kernels::Element::kFloat32 : kernels::Element::kBFloat16; }
+int64_t element_bytes(Activation x) { return x.wide ? 4 : 2; }
+
+class CudaBackend final : public Backend {
+ public:
+  explicit CudaBackend(const kernels::Library& library) : device_(library, 0), library_(library), uploader_(device_) {}
+
+  ~CudaBackend() override {
+    settle();
+    if (graph_) library_.release_graph(graph_);
+  }
+
+  DeviceInfo info() const override {
+    const kernels::DeviceProperties& p = device_.properties();
+    DeviceInfo info;
+    info.kind = "cuda";
+    info.isa = format("sm%d%d", p.major, p.minor);
+    info.name = format("%s, compute capability %d.%d", p.name, p.major, p.minor);
+    info.memory_bytes = p.memory_bytes;
+    info.free_memory_bytes = device_.free_memory();
+    return info;
+  }
+
+  int64_t preferred_chunk_tokens() const override { return kChunkTokens; }
+
+  WeightHandle upload(const TensorView& weight) override { return uploader_.upload(weight); }
+
+  std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& config) override {
+    auto rope = std::make_unique<CudaRope>();
+    rope->config = config;
+    const auto bytes = static_cast<int64_t>(config.inverse_frequencies.size() * sizeof(double));
+    rope->frequencies = Buffer(device_, bytes, "the rotary frequencies");
+    check(library_.copy_to_device(rope->frequencies.as(), config.inverse_frequencies.data(), static_cast<size_t>(bytes), device_.stream()), "loading weights");
+    return rope;
+  }
+
+  Activation allocate(int64_t rows, int64_t cols) override { return make(rows, cols, false); }
+  Activation allocate_float(int64_t rows, int64_t cols) override { return make(rows, cols, true); }
+  void release(Activation& activation) override {
+    settle();
+    buffers_.erase(activation.data);
+    activation = {};
+  }
+  Activation rows(Activation x, int64_t first, int64_t count) const override {
+    return {static_cast<char*>(x.data) + first * x.cols * element_bytes(x), count, x.cols, x.wide};
+  }
+
+  std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, int64_t pages) override {
+    LONGVIEW_CHECK(shape.format == KvFormat::kBFloat16, kInvalidArgument, "On the GPU the KV state is kept in bf16.");
+    LONGVIEW_CHECK(shape.head_dim == 64 || shape.head_dim == 128, kUnsupportedArchitecture, "This model's heads have %lld dimensions; the GPU code takes 64 and 128. Set longview.device to \"cpu\".", static_cast<long long>(shape.head_dim));
+    return std::make_unique<CudaKvStorage>(device_, shape, pages);
+  }
+  void copy_page(KvStorage& storage, int32_t from, int32_t to, int64_t) override {
+    settle();
+    auto& pages = static_cast<CudaKvStorage&>(storage);
+    void* target = pages.page(to);
+    check(library_.copy_on_device(target, pages.page(from), static_cast<size_t>(pages.page_bytes()), device_.stream()), "copying a page of the KV state");
+  }
+  void discard_page(KvStorage& storage, int32_t page) override {
+    settle();
+    static_cast<CudaKvStorage&>(storage).discard(page);
+  }
+
+  void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {
+    LONGVIEW_CHECK(out.wide, kInternal, "the residual stream must be float32");
+    if (recording_) settle();
+    tokens_.grow(device_, static_cast<int64_t>(tokens.size_bytes()), "the tokens");
+    // A recorded copy reads its source later: ids and page pointers wait in members.
+    token_ids_.assign(tokens.begin(), tokens.end());
+    if (tokens.size() == 1) {
+      check(library_.begin_recording(device_.stream()), "recording work");
+      recording_ = true;
+    }
+    check(library_.copy_to_device(tokens_.as(), token_ids_.data(), tokens.size_bytes(), device_.stream()), "sending tokens");
+    const CudaWeight& w = cuda(embedding);
+    check(library_.embed({w.buffer->as(), w.type, tokens_.as<int32_t>(), static_cast<float*>(out.data), out.rows, out.cols}, device_.stream()), "looking up embeddings");
+  }
+
+  void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) override {
+    check(library_.rms_norm({x.data, element(x), cuda(weight).buffer->as<float>(), out.data, x.rows, x.cols, epsilon}, device_.stream()), "normalising");
+  }
+
+  void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) override {
+    const CudaWeight& w = cuda(weight);
+    kernels::GemmArgs args{x.data, w.buffer->as(), w.type, bias ? cuda(*bias).buffer->as<float>() : nullptr, out.data, element(out), x.rows, w.rows, w.cols};
+    if (x.rows <= kernels::kMatvecRows) {
+      check(library_.matvec(args, device_.stream()), "multiplying a vector");
+      return;
+    }
+    if (w.type != kernels::WeightType::kBFloat16) {
+      dequantized_.grow(device_, w.rows * w.cols * 2, "a matrix in bf16");
+      check(library_.dequantize({args.weight, w.type, dequantized_.as(), w.rows * w.cols}, device_.stream()), "dequantising weights");
+      args.weight = dequantized_.as();
+      args.type = kernels::WeightType::kBFloat16;
+    }
+    check(library_.gemm(args, device_.stream()), "multiplying matrices");
+  }
+
+  void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
+    check(library_.rms_norm({x.data, element(x), cuda(weight).buffer->as<float>(), x.data, x.rows * heads, x.cols / heads, epsilon}, device_.stream()), "normalising heads");
+  }
+
+  void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
+    auto& table = static_cast<CudaRope&>(rope);
+    const auto half = static_cast<int64_t>(table.config.inverse_frequencies.size());
+    // The table of a chunk is made by its first layer and found again by the others.
+    if (table.first != first_position || table.tokens != q.rows) {
+      table.cosine.grow(device_, q.rows * half * 4, "the rotary table");
+      table.sine.grow(device_, q.rows * half * 4, "the rotary table");
+      check(library_.rope_table({table.frequencies.as<double>(), table.cosine.as<float>(), table.sine.as<float>(), q.rows, half, first_position, table.config.attention_scale}, device_.stream()), "computing positions");
+      table.first = first_position;
+      table.tokens = q.rows;
+    }
+    check(library_.rope_append({q.data, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), paged(shape, layer, pages, first_position + q.rows), q.rows, q.cols / shape.head_dim, half, first_position,
+                                table.config.pairing == RopePairing::kAdjacent},
+                               device_.stream()),
+          "writing the KV state");
+  }
+
+  void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
+    kernels::AttentionArgs args{q.data, out.data, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr};
+    partial_.grow(device_, library_.attention_workspace_floats(args) * 4, "partial results of attention");
+    args.workspace = partial_.as<float>();
+    check(library_.attention(args, device_.stream()), "attending");
+  }
+
+  void silu_mul(Activation gate, Activation up) override { check(library_.silu_mul({gate.data, up.data, gate.rows * gate.cols}, device_.stream()), "activating"); }
+
+  void add(Activation x, Activation y) override {
+    LONGVIEW_CHECK(x.wide && !y.wide, kInternal, "the residual stream must be float32, what is added bf16");
+    check(library_.add({static_cast<float*>(x.data), y.data, x.rows * x.cols}, device_.stream()), "adding");
+  }
+
+  void read_row(Activation x, int64_t row, std::span<float> out) override {
+    run_recorded();
+    const Activation one = rows(x, row, 1);
+    std::vector<uint16_t> narrow(one.wide ? 0 : out.size());
+    void* to = one.wide ? static_cast<void*>(out.data()) : narrow.data();
+    check(library_.copy_to_host(to, one.data, out.size() * static_cast<size_t>(element_bytes(one)), device_.stream()), "reading results");
+    check(library_.synchronize(device_.stream()), "computing");
+    std::transform(narrow.begin(), narrow.end(), out.begin(), bf16_to_float);
+  }
+
+ private:
+  void check(kernels::Status status, const char* what) const { device_.check(status, what); }
+
+  void run_recorded() {
+    if (!recording_) return;
+    recording_ = false;
+    check(library_.run_recorded(device_.stream(), &graph_), "computing a token");
+  }
+
+  // Nothing is recorded or under way behind this. Called where nothing may be thrown: an error comes back with the next work.
+  void settle() noexcept {
+    if (recording_) library_.run_recorded(device_.stream(), &graph_);
+    recording_ = false;
+    library_.synchronize(device_.stream());
+  }
+
+  Activation make(int64_t rows, int64_t cols, bool wide) {
+    Buffer buffer(device_, rows * cols * (wide ? 4 : 2), "the workspace");
+    void* data = buffer.as();
+    buffers_.emplace(data, std::move(buffer));
+    return {data, rows, cols, wide};
+  }
+
+  // Pointers to the pages of the first `tokens` tokens, on the device; sent when they changed.
+  kernels::PagedKv paged(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens) {
+    auto& storage = static_cast<CudaKvStorage&>(*pages.storage);
+    const std::span<const int32_t> slots = pages.page_slots.first(static_cast<size_t>((tokens + kPageTokens - 1) / kPageTokens));
+    if (storage_ != &storage || generation_ != storage.generation() || !std::equal(slots.begin(), slots.end(), slots_.begin(), slots_.end())) {
+      pointers_.clear();
+      for (const int32_t slot : slots) pointers_.push_back(storage.page(slot));
+      table_.grow(device_, static_cast<int64_t>(pointers_.size() * sizeof(void*)), "the page table");
+      check(library_.copy_to_device(table_.as(), pointers_.data(), pointers_.size() * sizeof(void*), device_.stream()), "sending the page table");
+      slots_.assign(slots.begin(), slots.end());
+      storage_ = &storage;
+      generation_ = storage.generation();
+    }
+    return {table_.as<void*>(), shape.kv_heads, shape.head_dim, layer};
+  }
+
+  Device device_;
+  const kernels::Library& library_;
+  Uploader uploader_;
+  std::unordered_map<void*, Buffer> buffers_;
+  Buffer tokens_, table_, partial_, dequantized_;
+  bool recording_ = false;
+  kernels::Graph graph_ = nullptr;
+  std::vector<int32_t> token_ids_;
+  std::vector<void*> pointers_;
+  // What table_ holds.
+  const CudaKvStorage* storage_ = nullptr;
+  int64_t generation_ = -1;
+  std::vector<int32_t> slots_;
+};
+
+}  // namespace
+}  // namespace cuda
+
+std::unique_ptr<Backend> make_cuda_backend() {
+  const cuda::Loaded& loaded = cuda::load_library();
+  LONGVIEW_CHECK(loaded.library, kInvalidArgument, "%s", loaded.why.c_str());
+  return std::make_unique<cuda::CudaBackend>(*loaded.library);
+}
+
+std::string why_not_cuda(const ModelConfig& config) {
+  const cuda::Loaded& loaded = cuda::load_library();
+  if (!loaded.library) return loaded.why;
+  if (config.head_dim != 64 && config.head_dim != 128) return format("This model's heads have %lld dimensions; the GPU code takes 64 and 128.", static_cast<long long>(config.head_dim));
+  return "";
+}
+
+}  // namespace longview

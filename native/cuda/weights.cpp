@@ -1,0 +1,74 @@
+#include "cuda/weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/half.h"
+#include "model/quant_formats.h"
+
+namespace longview::cuda {
+namespace {
+
+constexpr int64_t kStagingBytes = int64_t{8} << 20;  // of one of the two
+constexpr int64_t kColumnStep = 32;                  // columns that the kernels take at a time
+
+bool plain(DType type) { return format_of(type).block_elements == 1; }
+
+}  // namespace
+
+Uploader::Uploader(const Device& device) : device_(device) {
+  device_.check(device_.library().allocate_host(&staging_, static_cast<size_t>(2 * kStagingBytes)), "making room to load weights");
+}
+
+Uploader::~Uploader() { device_.library().release_host(staging_); }
+
+std::unique_ptr<CudaWeight> Uploader::upload(const TensorView& view) {
+  auto weight = std::make_unique<CudaWeight>();
+  weight->rows = view.rows;
+  weight->cols = view.cols;
+  if (view.rows == 1) {
+    std::vector<float> values(static_cast<size_t>(view.cols));
+    dequantize_row(view.type, view.data, values.data(), view.cols);
+    weight->buffer = std::make_shared<Buffer>(device_, view.cols * 4, "the weights");
+    device_.check(device_.library().copy_to_device(weight->buffer->as(), values.data(), values.size() * sizeof(float), device_.stream()), "loading weights");
+    device_.check(device_.library().synchronize(device_.stream()), "loading weights");
+    return weight;
+  }
+  LONGVIEW_CHECK(view.cols % kColumnStep == 0, kUnsupportedArchitecture, "A matrix of this model has %lld columns; the GPU code takes multiples of %lld. Set longview.device to \"cpu\".",
+                 static_cast<long long>(view.cols), static_cast<long long>(kColumnStep));
+  weight->type = plain(view.type) ? kernels::WeightType::kBFloat16 : static_cast<kernels::WeightType>(view.type);
+  std::weak_ptr<Buffer>& known = known_[view.data];
+  weight->buffer = known.lock();
+  if (!weight->buffer) known = weight->buffer = matrix(view, weight->type);
+  return weight;
+}
+
+std::shared_ptr<Buffer> Uploader::matrix(const TensorView& view, kernels::WeightType type) {
+  const bool convert = plain(view.type) && view.type != DType::kBF16;
+  const int64_t total = type == kernels::WeightType::kBFloat16 ? view.rows * view.cols * 2 : view.bytes;
+  auto buffer = std::make_shared<Buffer>(device_, total, "the weights");
+  const kernels::Library& library = device_.library();
+  std::vector<float> values;
+  for (int64_t done = 0, part = 0; done < total; ++part) {
+    const int64_t bytes = std::min(kStagingBytes, total - done);
+    auto* half = static_cast<std::byte*>(staging_) + part % 2 * kStagingBytes;
+    if (convert) {
+      const int64_t first = done / 2, count = bytes / 2;
+      values.resize(static_cast<size_t>(count));
+      dequantize_row(view.type, view.data + row_bytes(view.type, first), values.data(), count);
+      auto* out = reinterpret_cast<uint16_t*>(half);
+      for (int64_t i = 0; i < count; ++i) out[i] = float_to_bf16(values[static_cast<size_t>(i)]);
+    } else {
+      std::memcpy(half, view.data + done, static_cast<size_t>(bytes));
+    }
+    // The copy before this one must be over before its half is filled again.
+    device_.check(library.synchronize(device_.stream()), "loading weights");
+    device_.check(library.copy_to_device(buffer->as<char>() + done, half, static_cast<size_t>(bytes), device_.stream()), "loading weights");
+    done += bytes;
+  }
+  device_.check(library.synchronize(device_.stream()), "loading weights");
+  return buffer;
+}
+
+}  // namespace longview::cuda

@@ -1,0 +1,108 @@
+// Attention over scattered pages against double: ragged counts, prefixes, groups, splits over parts of the keys.
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/gpu.h"
+
+using namespace longview;
+
+namespace {
+
+struct Case {
+  int64_t tokens, first, heads, kv_heads, d;
+};
+
+void check_attention(const Case& c, float spread, int32_t architecture) {
+  std::mt19937_64 random(static_cast<uint64_t>(c.tokens * 7919 + c.first * 31 + c.heads * 7 + c.d));
+  const int64_t length = c.first + c.tokens, pages = (length + kernels::kPageTokens - 1) / kernels::kPageTokens, layers = 2, layer = 1;
+  const int64_t block = kernels::kPageTokens * c.d, page = layers * c.kv_heads * 2 * block;
+  const auto q = gpu::random_bf16(static_cast<size_t>(c.tokens * c.heads * c.d), random, spread);
+  const auto k = gpu::random_bf16(static_cast<size_t>(length * c.kv_heads * c.d), random);
+  const auto v = gpu::random_bf16(static_cast<size_t>(length * c.kv_heads * c.d), random);
+
+  // Pages in random order; everything that is not this layer's K and V of a written token is huge.
+  std::vector<int64_t> slots(static_cast<size_t>(pages));
+  std::iota(slots.begin(), slots.end(), 0);
+  std::shuffle(slots.begin(), slots.end(), random);
+  std::vector<uint16_t> storage(static_cast<size_t>(pages * page), float_to_bf16(1e30f));
+  for (int64_t t = 0; t < length; ++t)
+    for (int64_t g = 0; g < c.kv_heads; ++g) {
+      const int64_t to = slots[static_cast<size_t>(t / kernels::kPageTokens)] * page + (layer * c.kv_heads + g) * 2 * block;
+      for (int64_t i = 0; i < c.d; ++i) {
+        const auto from = static_cast<size_t>((t * c.kv_heads + g) * c.d + i);
+        const auto at = static_cast<size_t>(to + kernels::page_offset(t % kernels::kPageTokens, i));
+        storage[at] = k[from];
+        storage[at + static_cast<size_t>(block)] = v[from];
+      }
+    }
+  const gpu::Memory<uint16_t> dq(q), dkv(storage), out(q.size());
+  std::vector<void*> pointers;
+  for (const int64_t slot : slots) pointers.push_back(dkv.get() + slot * page);
+  const gpu::Memory<void*> table(pointers);
+  kernels::AttentionArgs args{dq.get(), out.get(), {table.get(), c.kv_heads, c.d, layer}, c.tokens, c.heads, c.first, gpu::properties().multiprocessors, nullptr, architecture};
+  const gpu::Memory<float> workspace(static_cast<size_t>(gpu::library().attention_workspace_floats(args) + 1));
+  args.workspace = workspace.get();
+  GPU(attention(args, gpu::stream()));
+  const std::vector<uint16_t> got = out.read();
+
+  // Large cases are checked on some of their rows.
+  const int64_t step = std::max<int64_t>(1, c.tokens * c.heads * length / 4000000);
+  std::vector<double> wanted, scores;
+  std::vector<uint16_t> rows;
+  for (int64_t row = 0; row < c.tokens * c.heads; row += step) {
+    const int64_t t = row / c.heads, h = row % c.heads, g = h / (c.heads / c.kv_heads), seen = c.first + t + 1;
+    scores.assign(static_cast<size_t>(seen), 0);
+    double highest = -INFINITY, sum = 0;
+    for (int64_t s = 0; s < seen; ++s) {
+      double dot = 0;
+      for (int64_t i = 0; i < c.d; ++i) dot += gpu::at(q, static_cast<size_t>(row * c.d + i)) * gpu::at(k, static_cast<size_t>((s * c.kv_heads + g) * c.d + i));
+      highest = std::max(highest, scores[static_cast<size_t>(s)] = dot / std::sqrt(static_cast<double>(c.d)));
+    }
+    for (double& score : scores) sum += score = std::exp(score - highest);
+    const size_t begin = wanted.size();
+    wanted.resize(begin + static_cast<size_t>(c.d), 0);
+    for (int64_t s = 0; s < seen; ++s)
+      for (int64_t i = 0; i < c.d; ++i) wanted[begin + static_cast<size_t>(i)] += scores[static_cast<size_t>(s)] / sum * gpu::at(v, static_cast<size_t>((s * c.kv_heads + g) * c.d + i));
+    rows.insert(rows.end(), got.begin() + row * c.d, got.begin() + (row + 1) * c.d);
+  }
+  for (const uint16_t x : got) CHECK(std::isfinite(bf16_to_float(x)));
+  const double error = gpu::relative_error(rows, wanted);
+  std::printf("  %s T %5d first %6d heads %d/%d d %3d: %.1e\n", architecture ? "sm80" : "best", int(c.tokens), int(c.first), int(c.heads), int(c.kv_heads), int(c.d), error);
+  CHECK(error <= 5e-3);  // weights and results are bf16
+}
+
+void check_attention(const Case& c, float spread) {
+  for (const int32_t architecture : {0, 80}) check_attention(c, spread, architecture);
+}
+
+}  // namespace
+
+TEST("prefill: ragged chunks behind ragged prefixes") {
+  for (const int64_t d : {64, 128})
+    for (const Case& c : {Case{1, 0, 1, 1, d}, Case{17, 0, 4, 2, d}, Case{128, 0, 9, 3, d}, Case{300, 1, 4, 1, d}, Case{129, 127, 8, 2, d}, Case{64, 1000, 3, 3, d},
+                          Case{1000, 333, 9, 3, d}, Case{77, 4096, 12, 2, d}, Case{3000, 0, 12, 4, d}, Case{1500, 2901, 28, 4, d}, Case{2200, 63, 8, 8, d}})
+      check_attention(c, 1.0f);
+}
+
+TEST("decode and short turns over long contexts") {
+  for (const int64_t d : {64, 128})
+    for (const Case& c : {Case{1, 127, 9, 3, d}, Case{1, 128, 8, 8, d}, Case{1, 5000, 32, 8, d}, Case{1, 20011, 9, 3, d}, Case{3, 20000, 28, 4, d}, Case{20, 9999, 9, 3, d}})
+      check_attention(c, 1.0f);
+}
+
+TEST("scores of hundreds keep their softmax") {
+  check_attention({200, 300, 4, 2, 128}, 40.0f);
+  check_attention({2400, 300, 8, 4, 128}, 40.0f);
+  check_attention({1, 3000, 8, 2, 64}, 40.0f);
+}
+
+TEST("refusals") {
+  const gpu::Memory<uint16_t> some(4096);
+  kernels::AttentionArgs args{some.get(), some.get(), {nullptr, 2, 96, 0}, 1, 4, 0, 132, nullptr};
+  CHECK(gpu::library().attention(args, gpu::stream()) == kernels::kInvalidShape);
+  args.kv.head_dim = 64;
+  args.heads = 5;
+  CHECK(gpu::library().attention(args, gpu::stream()) == kernels::kInvalidShape);
+}
+
+TEST_MAIN()

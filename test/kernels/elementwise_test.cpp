@@ -1,0 +1,137 @@
+// Embedding, norms, activation, residual and rotary positions against double.
+#include <algorithm>
+
+#include "kernels/gpu.h"
+#include "model/quant_formats.h"
+
+using namespace longview;
+using kernels::Element;
+using kernels::WeightType;
+
+TEST("rms_norm of float32 and bf16 rows, in place too") {
+  std::mt19937_64 random(1);
+  for (const int64_t cols : {1, 31, 64, 128, 257, 576, 4096}) {
+    const int64_t rows = 19;
+    const auto wide = gpu::random_float(static_cast<size_t>(rows * cols), random, 30);
+    const auto narrow = gpu::random_bf16(static_cast<size_t>(rows * cols), random, 0.01f);
+    const auto weight = gpu::random_float(static_cast<size_t>(cols), random);
+    const gpu::Memory<float> dwide(wide), dweight(weight);
+    const gpu::Memory<uint16_t> dnarrow(narrow), out(wide.size());
+    GPU(rms_norm({dwide.get(), Element::kFloat32, dweight.get(), out.get(), rows, cols, 1e-6f}, gpu::stream()));
+    GPU(rms_norm({dnarrow.get(), Element::kBFloat16, dweight.get(), dnarrow.get(), rows, cols, 1e-3f}, gpu::stream()));
+    const auto wanted = [&](const auto& x, double epsilon) {
+      std::vector<double> all;
+      for (int64_t r = 0; r < rows; ++r) {
+        double sum = 0;
+        for (int64_t i = 0; i < cols; ++i) sum += std::pow(gpu::at(x, static_cast<size_t>(r * cols + i)), 2);
+        for (int64_t i = 0; i < cols; ++i)
+          all.push_back(gpu::at(x, static_cast<size_t>(r * cols + i)) / std::sqrt(sum / static_cast<double>(cols) + epsilon) * weight[static_cast<size_t>(i)]);
+      }
+      return all;
+    };
+    CHECK(gpu::relative_error(out.read(), wanted(wide, 1e-6)) <= gpu::kBf16Error);
+    CHECK(gpu::relative_error(dnarrow.read(), wanted(narrow, 1e-3)) <= gpu::kBf16Error);
+  }
+}
+
+TEST("silu_mul and add, with large values") {
+  std::mt19937_64 random(2);
+  const size_t count = 8 * 1237;
+  auto gate = gpu::random_bf16(count, random, 20);
+  gate[0] = float_to_bf16(-1e30f);
+  gate[1] = float_to_bf16(200.0f);
+  const auto up = gpu::random_bf16(count, random);
+  const auto x = gpu::random_float(count, random);
+  const gpu::Memory<uint16_t> dgate(gate), dup(up);
+  const gpu::Memory<float> dx(x);
+  GPU(silu_mul({dgate.get(), dup.get(), static_cast<int64_t>(count)}, gpu::stream()));
+  GPU(add({dx.get(), dup.get(), static_cast<int64_t>(count)}, gpu::stream()));
+  std::vector<double> activated, sum;
+  for (size_t i = 0; i < count; ++i) {
+    activated.push_back(gpu::at(gate, i) / (1 + std::exp(-gpu::at(gate, i))) * gpu::at(up, i));
+    sum.push_back(x[i] + gpu::at(up, i));
+  }
+  CHECK(gpu::relative_error(dgate.read(), activated) <= gpu::kBf16Error);
+  CHECK(gpu::relative_error(dx.read(), sum) <= 1e-7);
+}
+
+TEST("embeddings of bf16 and quantised tables") {
+  std::mt19937_64 random(3);
+  const int64_t vocabulary = 50, cols = 512;
+  const std::vector<int32_t> tokens = {49, 0, 7, 7, 13};
+  const gpu::Memory<int32_t> dtokens(tokens);
+  for (const WeightType type : {WeightType::kBFloat16, WeightType::kQ8_0, WeightType::kQ5_0, WeightType::kQ6_K}) {
+    const int64_t bytes = row_bytes(static_cast<DType>(type), cols);
+    std::vector<uint8_t> table(static_cast<size_t>(vocabulary * bytes));
+    for (uint8_t& byte : table) byte = static_cast<uint8_t>(random() & 0x3f);  // no exponent of all ones
+    const gpu::Memory<uint8_t> dtable(table);
+    const gpu::Memory<float> out(tokens.size() * static_cast<size_t>(cols));
+    GPU(embed({dtable.get(), type, dtokens.get(), out.get(), static_cast<int64_t>(tokens.size()), cols}, gpu::stream()));
+    std::vector<float> row(static_cast<size_t>(cols));
+    std::vector<double> wanted;
+    for (const int32_t token : tokens) {
+      dequantize_row(static_cast<DType>(type), reinterpret_cast<const std::byte*>(table.data()) + token * bytes, row.data(), cols);
+      wanted.insert(wanted.end(), row.begin(), row.end());
+    }
+    CHECK(gpu::relative_error(out.read(), wanted) <= 1e-6);
+  }
+}
+
+TEST("rotary positions, far out too, and what lands in the pages") {
+  std::mt19937_64 random(4);
+  for (const int32_t adjacent : {0, 1})
+    for (const int64_t half : {16, 32}) {
+      const int64_t d = 64, heads = 6, kv_heads = 2, tokens = 200, layers = 3, layer = 2, pages = 8193;
+      const int64_t first = kernels::kPageTokens * (pages - 2) - 50;  // a million, across page borders
+      std::vector<double> frequencies;
+      for (int64_t i = 0; i < half; ++i) frequencies.push_back(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half)));
+      const auto q = gpu::random_bf16(static_cast<size_t>(tokens * heads * d), random);
+      const auto k = gpu::random_bf16(static_cast<size_t>(tokens * kv_heads * d), random), v = gpu::random_bf16(k.size(), random);
+      const gpu::Memory<double> df(frequencies);
+      const gpu::Memory<float> cosine(static_cast<size_t>(tokens * half)), sine(static_cast<size_t>(tokens * half));
+      const int64_t block = kernels::kPageTokens * d, page = layers * kv_heads * 2 * block;
+      const gpu::Memory<uint16_t> dq(q), dk(k), dv(v), storage(static_cast<size_t>(3 * page));
+      std::vector<void*> pointers(static_cast<size_t>(pages), nullptr);
+      for (int64_t i = 0; i < 3; ++i) pointers[static_cast<size_t>(pages - 3 + i)] = storage.get() + i * page;
+      const gpu::Memory<void*> table(pointers);
+      GPU(rope_table({df.get(), cosine.get(), sine.get(), tokens, half, first, 1.5}, gpu::stream()));
+      GPU(rope_append({dq.get(), dk.get(), dv.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, layer}, tokens, heads, half, first, adjacent}, gpu::stream()));
+      const auto rotated = [&](const std::vector<uint16_t>& x, int64_t count) {
+        std::vector<double> out;
+        for (int64_t t = 0; t < tokens; ++t)
+          for (int64_t h = 0; h < count; ++h) {
+            std::vector<double> head;
+            for (int64_t i = 0; i < d; ++i) head.push_back(gpu::at(x, static_cast<size_t>((t * count + h) * d + i)));
+            for (int64_t i = 0; i < half; ++i) {
+              const double angle = static_cast<double>(first + t) * frequencies[static_cast<size_t>(i)];
+              double& a = head[static_cast<size_t>(adjacent ? 2 * i : i)];
+              double& b = head[static_cast<size_t>(adjacent ? 2 * i + 1 : i + half)];
+              const double x0 = a, y0 = b;
+              a = 1.5 * (x0 * std::cos(angle) - y0 * std::sin(angle));
+              b = 1.5 * (x0 * std::sin(angle) + y0 * std::cos(angle));
+            }
+            out.insert(out.end(), head.begin(), head.end());
+          }
+        return out;
+      };
+      CHECK(gpu::relative_error(dq.read(), rotated(q, heads)) <= gpu::kBf16Error);
+      const std::vector<uint16_t> written = storage.read();
+      std::vector<uint16_t> keys, values;
+      for (int64_t t = 0; t < tokens; ++t)
+        for (int64_t g = 0; g < kv_heads; ++g) {
+          const int64_t position = first + t, local = position / kernels::kPageTokens - (pages - 3);
+          for (int64_t i = 0; i < d; ++i) {
+            const auto at = static_cast<size_t>(local * page + (layer * kv_heads + g) * 2 * block + kernels::page_offset(position % kernels::kPageTokens, i));
+            keys.push_back(written[at]);
+            values.push_back(written[at + static_cast<size_t>(block)]);
+          }
+        }
+      CHECK(gpu::relative_error(keys, rotated(k, kv_heads)) <= gpu::kBf16Error);
+      CHECK(values == v);
+      // Nothing else was written.
+      const auto touched = static_cast<int64_t>(std::count_if(written.begin(), written.end(), [](uint16_t x) { return x != 0xffff; }));
+      CHECK(touched == tokens * kv_heads * d * 2);
+    }
+}
+
+TEST_MAIN()

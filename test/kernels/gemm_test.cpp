@@ -1,0 +1,139 @@
+// Products with weights against double, at ragged sizes and in every weight type.
+#include <array>
+
+#include "kernels/gpu.h"
+#include "model/quant_formats.h"
+
+using namespace longview;
+using kernels::Element;
+using kernels::WeightType;
+
+namespace {
+
+constexpr WeightType kQuantized[] = {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ5_1,
+                                     WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K};
+
+const QuantFormat& format_of_type(WeightType type) { return format_of(static_cast<DType>(type)); }
+
+// Random bytes with tame half-precision scales; K-quants keep theirs elsewhere in the block.
+std::vector<uint8_t> random_blocks(WeightType type, int64_t count, std::mt19937_64& random) {
+  const QuantFormat& format = format_of_type(type);
+  std::vector<uint8_t> bytes(static_cast<size_t>(count / format.block_elements * format.block_bytes));
+  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+  for (size_t block = 0; block < bytes.size(); block += static_cast<size_t>(format.block_bytes)) {
+    const auto half = [&](size_t at) {
+      const auto bits = static_cast<uint16_t>(0x2000 + random() % 0x0800 + (random() % 2 << 15));  // 2^-7 .. 2^-5
+      std::memcpy(bytes.data() + block + at, &bits, 2);
+    };
+    if (type == WeightType::kQ6_K) half(208);
+    else half(0);
+    if (type == WeightType::kQ4_1 || type == WeightType::kQ5_1 || type == WeightType::kQ4_K || type == WeightType::kQ5_K) half(2);
+  }
+  return bytes;
+}
+
+template <typename Weights>
+std::vector<double> product(const std::vector<uint16_t>& x, const Weights& w, const std::vector<float>* bias, int64_t m, int64_t n, int64_t k) {
+  std::vector<double> out(static_cast<size_t>(m * n));
+  for (int64_t i = 0; i < m; ++i)
+    for (int64_t j = 0; j < n; ++j) {
+      double sum = bias ? (*bias)[static_cast<size_t>(j)] : 0.0;
+      for (int64_t l = 0; l < k; ++l) sum += gpu::at(x, static_cast<size_t>(i * k + l)) * gpu::at(w, static_cast<size_t>(j * k + l));
+      out[static_cast<size_t>(i * n + j)] = sum;
+    }
+  return out;
+}
+
+void check_bf16(int64_t m, int64_t n, int64_t k, bool with_bias, bool matvec) {
+  std::mt19937_64 random(static_cast<uint64_t>(m * 1000003 + n * 1009 + k));
+  const auto x = gpu::random_bf16(static_cast<size_t>(m * k), random), w = gpu::random_bf16(static_cast<size_t>(n * k), random);
+  const auto bias = gpu::random_float(static_cast<size_t>(n), random, 10);
+  const gpu::Memory<uint16_t> dx(x), dw(w);
+  const gpu::Memory<float> db(bias);
+  const gpu::Memory<float> wide(static_cast<size_t>(m * n));
+  const gpu::Memory<uint16_t> narrow(static_cast<size_t>(m * n));
+  kernels::GemmArgs args{dx.get(), dw.get(), WeightType::kBFloat16, with_bias ? db.get() : nullptr, wide.get(), Element::kFloat32, m, n, k};
+  const auto launch = [&] {
+    if (matvec) GPU(matvec(args, gpu::stream()));
+    else GPU(gemm(args, gpu::stream()));
+  };
+  const std::vector<double> wanted = product(x, w, with_bias ? &bias : nullptr, m, n, k);
+  for (const int32_t architecture : {0, 80}) {
+    args.architecture = architecture;
+    args.out = wide.get();
+    args.element = Element::kFloat32;
+    launch();
+    const double exact = gpu::relative_error(wide.read(), wanted);
+    args.out = narrow.get();
+    args.element = Element::kBFloat16;
+    launch();
+    const double rounded = gpu::relative_error(narrow.read(), wanted);
+    if (!(exact <= gpu::kFloatError && rounded <= gpu::kBf16Error)) std::printf("  m %d n %d k %d: %.1e %.1e\n", int(m), int(n), int(k), exact, rounded);
+    CHECK(exact <= gpu::kFloatError);
+    CHECK(rounded <= gpu::kBf16Error);
+    GPU(fill(wide.get(), 0xff, wide.bytes(), gpu::stream()));
+    GPU(fill(narrow.get(), 0xff, narrow.bytes(), gpu::stream()));
+  }
+}
+
+}  // namespace
+
+TEST("bf16 products on tensor cores at ragged sizes") {
+  for (const auto [m, n, k] : std::initializer_list<std::array<int64_t, 3>>{
+           {128, 128, 32}, {1, 1, 8}, {9, 1, 8}, {127, 129, 40}, {129, 127, 72}, {300, 576, 576}, {17, 33, 1536}, {256, 1100, 128}, {130, 1153, 200}, {2, 300, 4096}, {513, 2050, 264}, {1000, 257, 72}, {64, 256, 64}, {2300, 4352, 136}}) {
+    check_bf16(m, n, k, true, false);
+    check_bf16(m, n, k, false, false);
+  }
+}
+
+TEST("bf16 products of few rows") {
+  for (int64_t m = 1; m <= kernels::kMatvecRows; ++m) {
+    check_bf16(m, 37, 8, true, true);
+    check_bf16(m, 5, 1000, false, true);
+    check_bf16(m, 130, 4096, true, true);
+  }
+}
+
+TEST("quantised weights: every type, as bf16 and in products of few rows") {
+  std::mt19937_64 random(7);
+  for (const WeightType type : kQuantized) {
+    const int64_t n = 4103, k = 1280;
+    const auto blocks = random_blocks(type, n * k, random);
+    std::vector<float> values(static_cast<size_t>(n * k));
+    dequantize_row(static_cast<DType>(type), reinterpret_cast<const std::byte*>(blocks.data()), values.data(), n * k);
+    const gpu::Memory<uint8_t> dw(blocks);
+    const gpu::Memory<uint16_t> bf16(static_cast<size_t>(n * k));
+    GPU(dequantize({dw.get(), type, bf16.get(), n * k}, gpu::stream()));
+    const std::vector<uint16_t> got = bf16.read();
+    int different = 0;
+    for (size_t i = 0; i < values.size(); ++i) different += std::fabs(gpu::at(got, i) - values[i]) > std::fabs(values[i]) * 0x1p-8 + 1e-6;
+    CHECK(different == 0);
+    for (int64_t m = 1; m <= kernels::kMatvecRows; ++m) {
+      const auto x = gpu::random_bf16(static_cast<size_t>(m * k), random);
+      const gpu::Memory<uint16_t> dx(x);
+      const gpu::Memory<float> out(static_cast<size_t>(m * n));
+      GPU(matvec({dx.get(), dw.get(), type, nullptr, out.get(), Element::kFloat32, m, n, k}, gpu::stream()));
+      const double error = gpu::relative_error(out.read(), product(x, values, nullptr, m, n, k));
+      if (!(error <= gpu::kFloatError)) std::printf("  type %d m %d: %.1e\n", int(type), int(m), error);
+      CHECK(error <= gpu::kFloatError);
+    }
+  }
+}
+
+TEST("what a kernel does not take is refused, not run") {
+  const gpu::Memory<uint16_t> some(4096);
+  kernels::GemmArgs args{some.get(), some.get(), WeightType::kBFloat16, nullptr, some.get(), Element::kBFloat16, 16, 16, 12};
+  CHECK(gpu::library().gemm(args, gpu::stream()) == kernels::kInvalidShape);
+  args.k = 16;
+  args.x = some.get() + 1;
+  CHECK(gpu::library().gemm(args, gpu::stream()) == kernels::kInvalidAlignment);
+  args.x = some.get();
+  args.type = WeightType::kQ4_K;
+  CHECK(gpu::library().gemm(args, gpu::stream()) == kernels::kUnsupportedType);
+  args.m = 1;
+  CHECK(gpu::library().matvec(args, gpu::stream()) == kernels::kInvalidShape);
+  args.type = static_cast<WeightType>(99);
+  CHECK(gpu::library().matvec(args, gpu::stream()) == kernels::kUnsupportedType);
+}
+
+TEST_MAIN()
