@@ -5,6 +5,7 @@ export default defineConfig({
     include: ['test/server/**/*.test.ts', 'test/extension/unit/**/*.test.ts', 'test/house/**/*.test.ts'],
     testTimeout: 120_000,
     hookTimeout: 120_000,
-    maxWorkers: 2,
+    // The engine takes every core: two of them at once would measure each other.
+    fileParallelism: false,
   },
 });

@@ -1,103 +1,225 @@
-/** `longview ask [--model M] [--repo D] [--json] "question" ...`: progress to stderr, the answer to stdout; exit 0, 1 or 2. */
-import { existsSync } from 'node:fs';
+/**
+ * `longview ask|prefill|context|models`: progress to stderr, answers to stdout; exit 0 (done), 1 (failed) or 2 (usage).
+ */
 import path from 'node:path';
 import { parseArgs } from 'node:util';
-import { Session } from './answers/session';
-import { openNativeEngine, readModelMetadata } from './engine/nativeEngine';
+import { overBudget, rootOf, Session } from './answers/session';
+import type { PrefillProgress } from './engine/engine';
 import { LongviewError } from './errors';
-import { createTokenizer } from './tokenizer/tokenizer';
-import { vocabularyFromGguf } from './tokenizer/vocabulary';
+import { catalog } from './models/catalog';
+import { downloadModel } from './models/download';
+import { installedModels } from './models/installed';
+import { chooseModel, defaultModelsFolder, locateModel } from './models/locate';
+import { openModel } from './models/openModel';
+import { leavingRule } from './prompt/budget';
+import type { PackedRepository } from './prompt/pack';
 
-const usage =
-  'Usage: longview ask [--model FILE] [--repo FOLDER] [--threads N] [--max-tokens N] [--json] "question" ["another question" ...]';
+const usage = `Usage:
+  longview ask [options] "question" ["another question" ...]   answers from the repository's files
+  longview prefill [options]                                   reads the repository, as the first question would
+  longview context [options]                                   what is in the prompt, and what is left out and why
+  longview models [list | download ID | use PATH]              models on this machine and in the catalogue
 
-function builtInModel(): string {
-  return path.join(__dirname, '..', 'media', 'model', 'longview-135m-64k.Q5_0.gguf');
-}
+Options:
+  --repo FOLDER     the repository (default: here); may be repeated
+  --model FILE      a .gguf file or a folder with safetensors
+  --include GLOB    take files that would be left out; may be repeated
+  --exclude GLOB    leave files out; may be repeated
+  --threads N       CPU threads (default: all)
+  --max-tokens N    length of an answer (default: 512)
+  --json            for machines`;
 
-function whole(text: string | undefined, option: string): number | undefined {
-  if (text === undefined) return undefined;
-  if (!/^\d{1,6}$/.test(text))
-    throw new LongviewError('invalid_argument', `--${option} needs a whole number.`);
-  return Number(text);
-}
+const extensionFolder = path.join(__dirname, '..');
+// npm runs scripts in the package's folder; people mean the one they stand in.
+const here = process.env.INIT_CWD ?? process.cwd();
 
-async function ask(args: string[], signal: AbortSignal): Promise<number> {
-  const { values, positionals } = parseArgs({
+class UsageError extends Error {}
+
+type Options = ReturnType<typeof parse>['values'];
+
+function parse(args: string[]) {
+  return parseArgs({
     args,
     allowPositionals: true,
     options: {
       model: { type: 'string' },
-      repo: { type: 'string' },
+      repo: { type: 'string', multiple: true },
+      include: { type: 'string', multiple: true },
+      exclude: { type: 'string', multiple: true },
       threads: { type: 'string' },
       'max-tokens': { type: 'string' },
       json: { type: 'boolean' },
     },
   });
-  if (positionals.length === 0 || positionals.some((question) => question.trim() === '')) {
-    console.error(usage);
-    return 2;
-  }
-  // npm runs scripts in the package's folder; people mean the one they stand in.
-  const here = process.env.INIT_CWD ?? process.cwd();
-  const model = values.model
-    ? path.resolve(here, values.model)
-    : (process.env.LONGVIEW_MODEL ?? builtInModel());
-  if (!existsSync(model))
-    throw new LongviewError('no_model', `There is no model at ${model}. Choose a .gguf file with --model.`);
-  const engine = await openNativeEngine(model, { threads: whole(values.threads, 'threads') });
+}
+
+function whole(text: string | undefined, option: string): number | undefined {
+  if (text === undefined) return undefined;
+  if (!/^\d{1,6}$/.test(text)) throw new UsageError(`--${option} needs a whole number.`);
+  return Number(text);
+}
+
+/** Opens model and session, runs `work`, closes them. */
+async function withSession<T>(options: Options, work: (session: Session) => Promise<T>): Promise<T> {
+  const threads = whole(options.threads, 'threads');
+  const maxAnswerTokens = whole(options['max-tokens'], 'max-tokens');
+  const named = options.model ? path.resolve(here, options.model) : '';
+  const model = await openModel(locateModel(named, defaultModelsFolder(), extensionFolder), { threads });
   try {
-    const tokenizer = createTokenizer(vocabularyFromGguf(readModelMetadata(model)));
-    const session = await Session.create(engine, tokenizer, path.resolve(here, values.repo ?? '.'), {
-      maxAnswerTokens: whole(values['max-tokens'], 'max-tokens'),
-      signal,
-    });
-    const { files, skipped } = session.repository;
-    const left = skipped.filter((file) => file.reason === 'over-budget');
-    console.error(
-      `${files.length} of ${files.length + left.length} files · ${engine.model.name} · ${engine.device.name}`,
+    const roots = (options.repo ?? ['.']).map((folder) => rootOf(path.resolve(here, folder)));
+    const { include, exclude } = options;
+    return await work(
+      await Session.create(model, roots, { include, exclude, maxAnswerTokens, gitHistory: true }),
     );
-    for (const file of left) console.error(`  left out, beyond the window: ${file.path} (${file.detail})`);
-    let shown = 0;
+  } finally {
+    await model.dispose();
+  }
+}
+
+function showPacked(session: Session, repository: PackedRepository): void {
+  const { files, skipped } = repository;
+  const { model, device } = session.model.engine;
+  console.error(
+    `${files.length} of ${files.length + overBudget(repository)} files · ${model.name} · ${device.name}`,
+  );
+  const left = skipped.filter((file) => file.reason === 'over-budget');
+  if (left.length > 0) console.error(`Left out, beyond the window (${leavingRule}):`);
+  for (const file of left.slice(0, 20)) console.error(`  ${file.path} (${file.detail})`);
+  if (left.length > 20) console.error(`  and ${left.length - 20} more: \`longview context\` lists them all`);
+}
+
+function progressPrinter(): (progress: PrefillProgress) => void {
+  let shown = 0;
+  return ({ done, total, tokensPerSecond }) => {
+    if (performance.now() - shown < 1000 && done < total) return;
+    shown = performance.now();
+    const left = Math.ceil((total - done) / Math.max(tokensPerSecond, 1));
+    console.error(
+      `reading ${done} of ${total} tokens, ${Math.round(tokensPerSecond)} tokens/s, ${left} s left`,
+    );
+  };
+}
+
+async function ask(args: string[], signal: AbortSignal): Promise<void> {
+  const { values, positionals } = parse(args);
+  if (positionals.length === 0 || positionals.some((question) => question.trim() === ''))
+    throw new UsageError('A question is missing.');
+  await withSession(values, async (session) => {
+    let shown = false;
     for (const question of positionals) {
-      const result = await session.ask(question, {
+      const { answer, citations, stats } = await session.ask({
+        question,
         signal,
-        text: values.json ? undefined : (text) => process.stdout.write(text),
-        progress: ({ done, total, tokensPerSecond }) => {
-          if (performance.now() - shown < 1000 && done < total) return;
-          shown = performance.now();
-          const eta = Math.ceil((total - done) / Math.max(tokensPerSecond, 1));
-          console.error(
-            `reading ${done} of ${total} tokens, ${Math.round(tokensPerSecond)} tokens/s, ${eta} s left`,
-          );
+        onPacked: (repository) => {
+          if (!shown) showPacked(session, repository);
+          shown = true;
         },
+        onText: values.json ? undefined : (text) => process.stdout.write(text),
+        onProgress: progressPrinter(),
       });
       if (values.json) {
-        const { answer, citations, stats } = result;
         console.log(JSON.stringify({ answer, citations, stats }));
         continue;
       }
       process.stdout.write('\n');
-      for (const { path: file, span } of result.citations)
+      for (const { path: file, span } of citations)
         console.log(`  ${file}${span ? `:${span.startLine}` : ''}`);
     }
-    return 0;
-  } finally {
-    await engine.dispose();
+  });
+}
+
+async function prefill(args: string[], signal: AbortSignal): Promise<void> {
+  const { values } = parse(args);
+  await withSession(values, async (session) => {
+    const { tokens, reused, seconds } = await session.prefill({
+      signal,
+      onPacked: (repository) => showPacked(session, repository),
+      onProgress: progressPrinter(),
+    });
+    const result = { tokens, reusedTokens: reused, seconds };
+    console.log(
+      values.json
+        ? JSON.stringify(result)
+        : `${tokens} tokens, ${reused} of them held, ${seconds.toFixed(1)} s`,
+    );
+  });
+}
+
+async function context(args: string[], signal: AbortSignal): Promise<void> {
+  const { values } = parse(args);
+  await withSession(values, async (session) => {
+    const result = await session.context(signal);
+    if (values.json) return console.log(JSON.stringify(result));
+    const { files, skipped, usedTokens, reservedTokens, window } = result;
+    for (const file of files) console.log(`${String(file.tokens).padStart(8)}  ${file.path}`);
+    console.log(`${String(usedTokens).padStart(8)}  in all, of ${window}; ${reservedTokens} are kept free`);
+    if (skipped.length > 0) console.log('\nLeft out:');
+    for (const { path: file, reason, detail } of skipped)
+      console.log(`  ${file}  ${reason}${detail ? ` (${detail})` : ''}`);
+  });
+}
+
+async function models(args: string[], signal: AbortSignal): Promise<void> {
+  const { values, positionals } = parse(args);
+  const [verb = 'list', what] = positionals;
+  const folder = defaultModelsFolder();
+  if (verb === 'list' && what === undefined) {
+    const current = locateModel('', folder, extensionFolder);
+    const installed = await installedModels(folder, extensionFolder, current);
+    if (values.json) return console.log(JSON.stringify({ installed, catalog }));
+    for (const { name, path: file, bytes, current } of installed)
+      console.log(`${current ? '*' : ' '} ${name}  ${(bytes / 1e9).toFixed(1)} GB  ${file}`);
+    console.log('\nFor download:');
+    for (const { id, bytes, licence, window, goodFor, needs } of catalog)
+      console.log(
+        `  ${id}\n    ${(bytes / 1e9).toFixed(1)} GB · ${licence} · window ${window} · ${goodFor} · ${needs}`,
+      );
+  } else if (verb === 'download' && what !== undefined) {
+    const entry = catalog.find(({ id }) => id === what);
+    if (!entry) throw new UsageError(`There is no model ${what} in the catalogue.`);
+    let shown = 0;
+    const file = await downloadModel(entry, folder, {
+      signal,
+      onProgress: ({ done, total }) => {
+        if (performance.now() - shown < 1000 && done < total) return;
+        shown = performance.now();
+        console.error(`${(done / 1e9).toFixed(2)} of ${(total / 1e9).toFixed(2)} GB`);
+      },
+    });
+    console.log(file);
+  } else if (verb === 'use' && what !== undefined) {
+    const file = path.resolve(here, what);
+    await (await openModel(file)).dispose();
+    chooseModel(folder, file);
+  } else {
+    throw new UsageError('models takes list, download ID or use PATH.');
   }
 }
+
+const commands: Record<string, (args: string[], signal: AbortSignal) => Promise<void>> = {
+  ask,
+  prefill,
+  context,
+  models,
+};
 
 async function main(): Promise<number> {
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());
-  const [command, ...args] = process.argv.slice(2);
+  const [name = '', ...args] = process.argv.slice(2);
   try {
-    if (command === 'ask') return await ask(args, stop.signal);
-    console.error(usage);
-    return 2;
+    const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+    if (!command)
+      throw new UsageError(name === '' ? 'A command is missing.' : `There is no command ${name}.`);
+    await command(args, stop.signal);
+    return 0;
   } catch (error) {
+    const wrongUse =
+      error instanceof UsageError || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS');
     console.error(error instanceof Error ? error.message : String(error));
-    return (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS') ? 2 : 1;
+    if (wrongUse) console.error(usage);
+    else if (!(error instanceof LongviewError) && process.env.LONGVIEW_DEBUG) console.error(error);
+    return wrongUse ? 2 : 1;
   }
 }
 

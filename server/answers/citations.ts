@@ -11,23 +11,66 @@ function escape(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
 }
 
-/** Lines of a symbol: the first definition-like line, else the first assignment, else the first mention. */
+/**
+ * Lines of a symbol: the first definition-like line, else the first assignment, else the first mention. `Class.method` is
+ * looked for behind the class first.
+ */
 export function findSymbol(text: string, symbol: string): Span | undefined {
+  const parts = symbol.split(/[.#]|::/).filter((part) => part !== '');
+  const name = parts.at(-1);
+  if (name === undefined) return undefined;
   const lines = text.split('\n');
-  const name = escape(symbol.split(/[.#]|::/).at(-1) ?? symbol);
+  const owner = parts.length > 1 ? findName(lines, parts.at(-2)!, 0) : undefined;
+  const line = (owner === undefined ? undefined : findName(lines, name, owner)) ?? findName(lines, name, 0);
+  return line === undefined ? undefined : { startLine: line + 1, endLine: line + 1 };
+}
+
+function findName(lines: readonly string[], symbol: string, from: number): number | undefined {
+  const name = escape(symbol);
   const keyword = new RegExp(
-    `\\b(?:def|class|function\\*?|interface|type|struct|enum|trait|fn|func|namespace|module)\\s+(?:\\([^)]*\\)\\s*)?${name}\\b`,
+    `\\b(?:def|class|function\\*?|interface|type|struct|enum|trait|fn|func|namespace|module)\\s+(?:\\([^)]*\\)\\s*)?${name}(?![\\w$])`,
   );
   const assigned = new RegExp(`${definition.source}["']?${name}["']?\\s*(?::[^=]*)?[=(:]`);
   const mention = new RegExp(`(?<![\\w$])${name}(?![\\w$])`);
-  for (const wanted of [keyword, assigned, mention]) {
-    const line = lines.findIndex((text) => wanted.test(text));
-    if (line >= 0) return { startLine: line + 1, endLine: line + 1 };
+  for (const wanted of [keyword, assigned, mention])
+    for (let line = from; line < lines.length; line++) if (wanted.test(lines[line]!)) return line;
+  return undefined;
+}
+
+/** Identifiers that the sentence around a citation names: code spans, calls, and words no prose has. */
+function namedAround(answer: string, offset: number): string[] {
+  const start = Math.max(answer.lastIndexOf('\n', offset), answer.lastIndexOf('. ', offset)) + 1;
+  const sentence = answer.slice(start, offset);
+  const words = [
+    ...sentence.matchAll(
+      /`([A-Za-z_$][\w$.]*)[^`]*`|([A-Za-z_$][\w$]*)(?=\()|\b([A-Za-z]+_\w+|[A-Za-z]+[a-z][A-Z]\w*)\b/g,
+    ),
+  ];
+  return words
+    .map((word) => (word[1] ?? word[2] ?? word[3] ?? '').split('.').at(-1) ?? '')
+    .filter((word) => word !== '');
+}
+
+/** Lines around a span in which what the sentence names must stand: small models cannot count lines. */
+const slack = 3;
+
+/** The span, or where what the sentence names stands, or undefined: a link to the file alone. */
+function mendSpan(span: Span, text: string, named: readonly string[]): Span | undefined {
+  const lines = text.split('\n');
+  const inside = span.startLine >= 1 && span.startLine <= span.endLine && span.endLine <= lines.length;
+  if (inside) {
+    const near = lines.slice(Math.max(0, span.startLine - 1 - slack), span.endLine + slack).join('\n');
+    const mentioned = (name: string) => new RegExp(`(?<![\\w$])${escape(name)}(?![\\w$])`).test(near);
+    if (named.some(mentioned)) return span;
+  }
+  for (const name of named) {
+    const found = findSymbol(text, name);
+    if (found) return found;
   }
   return undefined;
 }
 
-/** The links of an answer; what names no packed file or no line of it stays plain text. */
+/** The links of an answer; what names no packed file or no symbol of it stays plain text. */
 export function findCitations(answer: string, files: readonly PackedFile[]): Citation[] {
   const byPath = new Map(files.map((file) => [file.path, file]));
   const citations: Citation[] = [];
@@ -43,13 +86,11 @@ export function findCitations(answer: string, files: readonly PackedFile[]): Cit
     };
     if (symbol) {
       const span = findSymbol(file.text, symbol);
-      if (!span) continue;
-      citations.push({ ...citation, symbol, span });
+      if (span) citations.push({ ...citation, symbol, span });
     } else if (from) {
-      const span = { startLine: Number(from), endLine: Number(to ?? from) };
-      const inside =
-        span.startLine >= 1 && span.startLine <= span.endLine && span.endLine <= file.text.split('\n').length;
-      citations.push(inside ? { ...citation, span } : citation);
+      const wanted = { startLine: Number(from), endLine: Number(to ?? from) };
+      const span = mendSpan(wanted, file.text, namedAround(answer, match.index));
+      citations.push(span ? { ...citation, span } : citation);
     } else {
       citations.push(citation);
     }

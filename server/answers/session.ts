@@ -1,124 +1,224 @@
-/** A model, a folder and the KV state of its files: each question forks it and pre-fills its own tokens only. */
+/** A model and a workspace: what is in the prompt, its state, and the conversations about it. */
+import { randomUUID } from 'node:crypto';
 import path from 'node:path';
-import type { Context, Engine, PrefillProgress } from '../engine/engine';
+import type { PrefillProgress } from '../engine/engine';
 import { LongviewError } from '../errors';
-import { packRepository, type PackedRepository } from '../prompt/pack';
-import { createChatFormat, type ChatFormat } from '../prompt/template';
-import type { AskResult } from '../protocol';
-import type { Tokenizer } from '../tokenizer/types';
-import { scanFolder, type ScanOptions } from '../workspace/scan';
+import { Lock } from '../lock';
+import type { OpenModel } from '../models/openModel';
+import { Packer, type PackedRepository } from '../prompt/pack';
+import type { AskResult, ContextResult, Phase } from '../protocol';
+import { scanWorkspace, type Root, type ScanOptions } from '../workspace/scan';
 import { findCitations } from './citations';
+import { Conversation, type Turn } from './conversation';
+import { RepositoryState, type Reading } from './repositoryState';
 
-/** Tokens kept free for a question and its answer. */
-const reserve = 1024;
+/** Tokens kept free for a question, beside the answer. */
+const questionReserve = 1024;
+/** Conversations whose state is kept; older ones are read again when they go on. */
+const maxConversations = 8;
 
-export interface SessionOptions extends ScanOptions {
+export interface SessionOptions extends Omit<ScanOptions, 'signal'> {
   maxAnswerTokens?: number;
 }
 
-export class Session {
-  private constructor(
-    private readonly engine: Engine,
-    private readonly tokenizer: Tokenizer,
-    private readonly format: ChatFormat,
-    readonly repository: PackedRepository,
-    private readonly prompt: Int32Array,
-    private readonly base: Context,
-    private readonly options: SessionOptions,
-  ) {}
+export interface AskRequest {
+  question: string;
+  /** Absent: a new conversation. */
+  conversationId?: string;
+  /** Earlier turns, for a conversation that is not known here. */
+  history?: readonly Turn[];
+  signal?: AbortSignal;
+  onPhase?: (phase: Phase, detail?: { done: number; total: number }) => void;
+  onPacked?: (repository: PackedRepository) => void;
+  onProgress?: (progress: PrefillProgress) => void;
+  onText?: (text: string) => void;
+}
 
-  /** Scans and packs; the files are read by the model with the first question. */
+export class Session {
+  private readonly packer: Packer;
+  private readonly packing = new Lock();
+  private packed: PackedRepository | undefined;
+  private readonly closing = new AbortController();
+  private readonly running = new Set<Promise<unknown>>();
+  private readonly conversations = new Map<string, Conversation>();
+
+  private constructor(
+    readonly model: OpenModel,
+    private readonly roots: readonly Root[],
+    readonly state: RepositoryState,
+    private readonly options: SessionOptions,
+  ) {
+    this.packer = new Packer({
+      name: roots.map((root) => root.name).join(' + '),
+      tokenizer: model.tokenizer,
+      budget: model.engine.window - this.reservedTokens,
+    });
+  }
+
   static async create(
-    engine: Engine,
-    tokenizer: Tokenizer,
-    folder: string,
+    model: OpenModel,
+    roots: readonly Root[],
     options: SessionOptions = {},
   ): Promise<Session> {
-    const format = createChatFormat(tokenizer);
-    const scan = await scanFolder(folder, options);
-    const budget = engine.window - reserve - (options.maxAnswerTokens ?? 512);
-    const name = path.basename(path.resolve(folder));
-    const repository = await packRepository(scan, { name, tokenizer, budget, signal: options.signal });
-    return new Session(
-      engine,
-      tokenizer,
-      format,
-      repository,
-      format.system(repository.tokens),
-      await engine.createContext(),
-      options,
-    );
+    return new Session(model, roots, await RepositoryState.create(model.engine), options);
   }
 
-  /** Reads what is not read yet. Cancelled, it keeps what it has. */
-  async prefill(
-    onProgress?: (progress: PrefillProgress) => void,
-    signal?: AbortSignal,
-  ): Promise<{ seconds: number; reused: number }> {
-    const reused = this.base.length;
-    if (reused === this.prompt.length) return { seconds: 0, reused };
-    const { seconds } = await this.base.extend(this.prompt.subarray(reused), { signal, onProgress });
-    return { seconds, reused };
+  private get maxAnswerTokens(): number {
+    return this.options.maxAnswerTokens ?? 512;
   }
 
-  /** Throws LongviewError `question_too_long`, `cancelled` and the engine's. */
-  async ask(
-    question: string,
-    on: {
-      text?: (text: string) => void;
-      progress?: (progress: PrefillProgress) => void;
-      signal?: AbortSignal;
-    } = {},
-  ): Promise<Omit<AskResult, 'conversationId'>> {
-    const start = performance.now();
-    const turn = this.format.question(question);
-    const room = this.engine.window - this.prompt.length;
-    if (turn.length >= room)
-      throw new LongviewError(
-        'question_too_long',
-        `The question has ${turn.length} tokens; beside the repository there is room for ${room - 1}. Ask something shorter or leave out files.`,
-      );
-    const { seconds, reused } = await this.prefill(on.progress, on.signal);
-    const context = await this.base.fork();
+  private get reservedTokens(): number {
+    // A small window still has to hold files.
+    return Math.min(questionReserve + this.maxAnswerTokens, Math.floor(this.model.engine.window / 2));
+  }
+
+  /** What was packed last. */
+  get repository(): PackedRepository | undefined {
+    return this.packed;
+  }
+
+  /** Runs work that dispose() stops and waits for. */
+  private async tracked<T>(
+    signal: AbortSignal | undefined,
+    work: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    const both = signal ? AbortSignal.any([signal, this.closing.signal]) : this.closing.signal;
+    const job = work(both);
+    this.running.add(job);
     try {
-      const own = await context.extend(turn, { signal: on.signal, priority: 'answer' });
-      const decoder = this.tokenizer.decoder();
-      let answer = '';
-      let firstTokenSeconds = 0;
-      const emit = (text: string) => {
-        answer += text;
-        if (text) on.text?.(text);
-      };
-      const result = await context.generate({
-        maxTokens: this.options.maxAnswerTokens ?? 512,
-        stopTokens: this.tokenizer.stopTokens,
-        signal: on.signal,
-        onToken: (token) => {
-          firstTokenSeconds ||= (performance.now() - start) / 1000;
-          emit(decoder.push(token));
-        },
-      });
-      emit(decoder.end());
-      const { files, skipped } = this.repository;
-      return {
-        answer,
-        citations: findCitations(answer, files),
-        finish: result.finish,
-        stats: {
-          files: files.length,
-          skipped: skipped.filter((file) => file.reason === 'over-budget').length,
-          promptTokens: this.prompt.length + turn.length,
-          reusedTokens: reused,
-          prefillSeconds: seconds + own.seconds,
-          firstTokenSeconds,
-          decodeTokensPerSecond: result.tokens.length / Math.max(result.seconds, 1e-6),
-          answerTokens: result.tokens.length,
-          device: this.engine.device.name,
-          model: this.engine.model.name,
-        },
-      };
+      return await job;
     } finally {
-      await context.dispose();
+      this.running.delete(job);
     }
   }
+
+  /** Looks at the files and packs them, or what changed since. */
+  pack({ signal, onPhase }: Pick<AskRequest, 'signal' | 'onPhase'> = {}): Promise<PackedRepository> {
+    return this.packing.run(async () => {
+      onPhase?.('scanning');
+      const scan = await scanWorkspace(this.roots, { ...this.options, signal });
+      onPhase?.('tokenizing', { done: 0, total: scan.files.length });
+      this.packed = await this.packer.pack(scan, {
+        signal,
+        onProgress: (done, total) => onPhase?.('tokenizing', { done, total }),
+      });
+      return this.packed;
+    }, signal);
+  }
+
+  private prompt(repository: PackedRepository): Int32Array {
+    return this.model.format.system(repository.tokens);
+  }
+
+  /** Reads the repository ahead of a question. */
+  prefill(
+    request: Pick<AskRequest, 'signal' | 'onPhase' | 'onPacked' | 'onProgress'> = {},
+  ): Promise<Reading & { tokens: number }> {
+    return this.tracked(request.signal, async (signal) => {
+      const repository = await this.pack({ ...request, signal });
+      request.onPacked?.(repository);
+      const prompt = this.prompt(repository);
+      request.onPhase?.('reading');
+      return { ...(await this.state.read(prompt, request.onProgress, signal)), tokens: prompt.length };
+    });
+  }
+
+  /** Throws LongviewError `question_too_long`, `empty_workspace`, `cancelled` and the engine's. */
+  ask(request: AskRequest): Promise<AskResult> {
+    return this.tracked(request.signal, (signal) => this.answer({ ...request, signal }));
+  }
+
+  private async answer(request: AskRequest): Promise<AskResult> {
+    const start = performance.now();
+    const { question, signal, onPhase } = request;
+    if (question.trim() === '') throw new LongviewError('invalid_argument', 'The question is empty.');
+    const repository = await this.pack(request);
+    request.onPacked?.(repository);
+    const packedSeconds = (performance.now() - start) / 1000;
+    const id = request.conversationId ?? randomUUID();
+    const conversation = this.conversation(id, request.history ?? []);
+    onPhase?.('reading');
+    const asked = await conversation.ask(this.prompt(repository), question, {
+      maxTokens: this.maxAnswerTokens,
+      signal,
+      onProgress: request.onProgress,
+      onAnswering: () => onPhase?.('answering'),
+      onText: request.onText,
+    });
+    return {
+      conversationId: id,
+      answer: asked.answer,
+      citations: findCitations(asked.answer, repository.files),
+      finish: asked.finish,
+      stats: {
+        files: repository.files.length,
+        skipped: overBudget(repository),
+        promptTokens: asked.promptTokens,
+        reusedTokens: asked.reusedTokens,
+        prefillSeconds: asked.prefillSeconds,
+        firstTokenSeconds: packedSeconds + asked.firstTokenSeconds,
+        decodeTokensPerSecond: asked.decodeTokensPerSecond,
+        answerTokens: asked.answerTokens,
+        device: this.model.engine.device.name,
+        model: this.model.engine.model.name,
+      },
+    };
+  }
+
+  private conversation(id: string, history: readonly Turn[]): Conversation {
+    const conversation = this.conversations.get(id) ?? new Conversation(this.model, this.state, history);
+    // The map is in the order of use.
+    this.conversations.delete(id);
+    this.conversations.set(id, conversation);
+    if (this.conversations.size > maxConversations) {
+      const [oldest, left] = this.conversations.entries().next().value!;
+      this.conversations.delete(oldest);
+      void left.dispose();
+    }
+    return conversation;
+  }
+
+  /** A question beside the conversations that does not make the repository be read; undefined when it is not read yet. */
+  async aside(question: string, maxTokens: number, signal?: AbortSignal): Promise<string | undefined> {
+    const prompt = this.packed && this.prompt(this.packed);
+    if (!prompt || !this.state.holds(prompt)) return undefined;
+    return this.tracked(signal, async (signal) => {
+      const conversation = new Conversation(this.model, this.state);
+      try {
+        return (await conversation.ask(prompt, question, { maxTokens, signal, priority: 'hover' })).answer;
+      } finally {
+        await conversation.dispose();
+      }
+    });
+  }
+
+  async context(signal?: AbortSignal): Promise<ContextResult> {
+    const { files, skipped, tokens } = await this.pack({ signal });
+    return {
+      files: files.map(({ path, tokens }) => ({ path, tokens })),
+      skipped,
+      usedTokens: tokens.length,
+      reservedTokens: this.reservedTokens,
+      window: this.model.engine.window,
+    };
+  }
+
+  /** Stops what runs, waits for it, and frees the state. */
+  async dispose(): Promise<void> {
+    this.closing.abort();
+    await Promise.allSettled(this.running);
+    for (const conversation of this.conversations.values()) await conversation.dispose();
+    await this.state.dispose();
+  }
+}
+
+/** Files that are left out for want of room: the M - N of "N of M files". */
+export function overBudget(repository: PackedRepository): number {
+  return repository.skipped.filter((file) => file.reason === 'over-budget').length;
+}
+
+/** The root of a single folder. */
+export function rootOf(folder: string): Root {
+  const absolute = path.resolve(folder);
+  return { name: path.basename(absolute), folder: absolute };
 }

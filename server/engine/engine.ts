@@ -42,6 +42,8 @@ export interface DeviceInfo {
   /** One line for people: `AMD EPYC 9555, 2 threads, AVX-512 BF16`. */
   name: string;
   isa: string;
+  /** Why no GPU is used, where one might be expected; else empty. */
+  note: string;
   threads: number;
   memoryBytes: number;
   freeMemoryBytes: number;
@@ -90,7 +92,7 @@ export interface SamplingOptions {
 
 export interface GenerateOptions {
   maxTokens: number;
-  /** Ids that end the answer; the stop token itself is part of the context but not of the result. */
+  /** Ids that end the answer; the stop token itself is part neither of the context nor of the result. */
   stopTokens: readonly number[];
   sampling?: SamplingOptions;
   signal?: AbortSignal;

@@ -14,10 +14,10 @@ const chatMl =
 export interface ChatFormat {
   /** Tokens from the start to the end of the system turn, given the tokens of its content. Independent of the question. */
   system(content: Int32Array): Int32Array;
-  /** Tokens of a question's turn, up to and including the start of the answer. */
+  /** Tokens of the first question's turn, up to and including the start of the answer. */
   question(text: string): Int32Array;
-  /** Tokens between an answer's last token (its stop token included) and the next question's turn. */
-  afterAnswer: Int32Array;
+  /** The same behind an answer: the end of its turn comes first. The answer's stop token is not part of the answer. */
+  followUp(text: string): Int32Array;
 }
 
 export function concat(...parts: Int32Array[]): Int32Array {
@@ -74,6 +74,6 @@ export function createChatFormat(tokenizer: Tokenizer): ChatFormat {
   return {
     system: (content) => concat(beforeSystem, content, beforeQuestion.subarray(0, split)),
     question: (question) => concat(opening, tokenizer.encode(question.trim()), beforeAnswer),
-    afterAnswer: between.subarray(1, between.length - opening.length),
+    followUp: (question) => concat(between, tokenizer.encode(question.trim()), beforeAnswer),
   };
 }

@@ -26,7 +26,7 @@ const qwen2 = llama3.replace('\\p{N}{1,3}', '\\p{N}');
 const smollm = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+|\\s+(?=\\p{N})|\\s+(?!\\S)|\\s+`;
 
 /** By `tokenizer.ggml.pre`. */
-const patterns: Record<string, string> = {
+export const patterns: Readonly<Record<string, string>> = {
   default: gpt2,
   'gpt-2': gpt2,
   'llama-bpe': llama3,
@@ -36,6 +36,7 @@ const patterns: Record<string, string> = {
   smollm,
   starcoder: smollm,
 };
+export const patternNames = Object.keys(patterns);
 
 /** GPT-2's alphabet: a printable character for each byte. */
 function byteOfCharacter(): Map<string, number> {

@@ -1,16 +1,26 @@
-/** Walks a workspace folder: which files go into the prompt, and why the others do not. Contents are not kept. */
+/** Walks the workspace's folders: which files go into the prompt, and why the others do not. Contents are not kept. */
 import { constants, promises as fs, type Dirent } from 'node:fs';
 import path from 'node:path';
 import ignore, { type Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
 import type { SkippedFile, SkipReason } from '../protocol';
+import { lastCommitTimes } from './gitHistory';
 
 export interface ScannedFile {
-  /** Relative to the folder, `/` separators. */
+  /** Relative to its folder, `/` separators; prefixed by the folder's name where there are several. */
   path: string;
   absolutePath: string;
   bytes: number;
   mtimeMs: number;
+  /** Changes with every write, also where someone sets the modification time back. */
+  ctimeMs: number;
+  /** When it last changed, by git's history where there is one, else mtimeMs: what the order in the prompt goes by. */
+  changedMs: number;
+}
+
+export interface Root {
+  name: string;
+  folder: string;
 }
 
 export interface ScanOptions {
@@ -19,6 +29,8 @@ export interface ScanOptions {
   exclude?: string[];
   /** Larger files are left out. Default: 1 MiB. */
   maxFileBytes?: number;
+  /** Ask git when files last changed. Off in folders that are not trusted: git runs what their configuration names. */
+  gitHistory?: boolean;
   signal?: AbortSignal;
 }
 
@@ -152,11 +164,11 @@ class Scanner {
     }
     const absolutePath = path.join(this.root, relative);
     try {
-      const { size, mtimeMs } = await fs.lstat(absolutePath);
+      const { size, mtimeMs, ctimeMs } = await fs.lstat(absolutePath);
       const limit = this.options.maxFileBytes ?? 1 << 20;
       if (size === 0) return this.skip(relative, 'empty');
       if (size > limit) return this.skip(relative, 'too-large', `${Math.ceil(size / 1024)} KiB`);
-      this.files.push({ path: relative, absolutePath, bytes: size, mtimeMs });
+      this.files.push({ path: relative, absolutePath, bytes: size, mtimeMs, ctimeMs, changedMs: mtimeMs });
     } catch {
       this.skip(relative, 'unreadable');
     }
@@ -167,7 +179,29 @@ class Scanner {
 export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
   const scanner = new Scanner(root, options);
   await scanner.walk('', []);
+  if (options.gitHistory) {
+    const times = await lastCommitTimes(root, options.signal);
+    for (const file of scanner.files) file.changedMs = times.get(file.path) ?? file.mtimeMs;
+  }
   return { files: scanner.files, skipped: scanner.skipped };
+}
+
+/** The same for a workspace of several folders: paths begin with the folder's name, made unique. */
+export async function scanWorkspace(roots: readonly Root[], options: ScanOptions = {}): Promise<ScanResult> {
+  if (roots.length === 0)
+    throw new LongviewError('no_workspace', 'No folder is open: open one to ask about it.');
+  if (roots.length === 1) return scanFolder(roots[0]!.folder, options);
+  const result: ScanResult = { files: [], skipped: [] };
+  const taken = new Set<string>();
+  for (const { name, folder } of roots) {
+    let prefix = name.replace(/[/"<>\p{Cc}]/gu, '_');
+    for (let n = 2; taken.has(prefix); n++) prefix = `${name}-${n}`;
+    taken.add(prefix);
+    const { files, skipped } = await scanFolder(folder, options);
+    for (const file of files) result.files.push({ ...file, path: `${prefix}/${file.path}` });
+    for (const file of skipped) result.skipped.push({ ...file, path: `${prefix}/${file.path}` });
+  }
+  return result;
 }
 
 /** The text of a scanned file, or why it has none. Opened without following a link that took its place. */

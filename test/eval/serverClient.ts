@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import {
+  CancellationTokenSource,
   createProtocolConnection,
   IPCMessageReader,
   IPCMessageWriter,
@@ -17,9 +18,11 @@ import {
   type AskResult,
   type ContextResult,
   type InitializationOptions,
+  type ModelsResult,
   type PrefillResult,
   type Settings,
   type Status,
+  type UseModelParams,
 } from '../../server/protocol';
 import { cacheFolder } from './cacheFolder';
 
@@ -93,22 +96,46 @@ export class ServerClient {
     return this.connection.sendRequest(methods.prefill);
   }
 
+  models(): Promise<ModelsResult> {
+    return this.connection.sendRequest(methods.modelsList);
+  }
+
+  useModel(path: string): Promise<void> {
+    return this.connection.sendRequest(methods.modelsUse, { path } satisfies UseModelParams);
+  }
+
+  /** Text of the hover at a place, from 0; undefined where there is none. */
+  async hover(file: string, line: number, character: number): Promise<string | undefined> {
+    const hover = await this.connection.sendRequest<{ contents: { value: string } } | null>(
+      'textDocument/hover',
+      { textDocument: { uri: pathToFileURL(file).href }, position: { line, character } },
+    );
+    return hover?.contents.value;
+  }
+
   /** Asks in a new conversation, or in the given one. */
   async ask(
     question: string,
-    options: { conversationId?: string; onProgress?: (progress: AskProgress) => void } = {},
+    options: {
+      conversationId?: string;
+      onProgress?: (progress: AskProgress) => void;
+      /** Cancels the request when the first text has come. */
+      stopAfterText?: boolean;
+    } = {},
   ): Promise<Answer> {
     const token = `ask-${nextToken++}`;
     const started = performance.now();
     let firstText: number | undefined;
+    const stop = new CancellationTokenSource();
     const listener = this.connection.onProgress(askProgress, token, (progress) => {
       if (progress.kind === 'text') firstText ??= performance.now();
+      if (progress.kind === 'text' && options.stopAfterText) stop.cancel();
       options.onProgress?.(progress);
     });
     try {
       const { conversationId } = options;
       const params: AskParams = { question, conversationId, partialResultToken: token };
-      const result = await this.connection.sendRequest<AskResult>(methods.ask, params);
+      const result = await this.connection.sendRequest<AskResult>(methods.ask, params, stop.token);
       const ended = performance.now();
       return {
         ...result,

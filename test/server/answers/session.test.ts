@@ -1,52 +1,92 @@
 /** The whole way from a folder on disk to an answer, on the built-in model. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { Session } from '../../../server/answers/session';
-import type { Engine } from '../../../server/engine/engine';
-import { openNativeEngine, readModelMetadata } from '../../../server/engine/nativeEngine';
-import { createTokenizer } from '../../../server/tokenizer/tokenizer';
-import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
+import { rootOf, Session } from '../../../server/answers/session';
+import { openModel, type OpenModel } from '../../../server/models/openModel';
 import { builtInModel, reference, unpackReference } from '../reference';
 
-let engine: Engine;
+let model: OpenModel;
 let session: Session;
 
 beforeAll(async () => {
-  engine = await openNativeEngine(builtInModel, { precision: 'f32', kvFormat: 'f32' });
-  const tokenizer = createTokenizer(vocabularyFromGguf(readModelMetadata(builtInModel)));
-  session = await Session.create(engine, tokenizer, unpackReference());
+  model = await openModel(builtInModel, { precision: 'f32', kvFormat: 'f32' });
+  session = await Session.create(model, [rootOf(unpackReference())]);
 });
 
-afterAll(() => engine.dispose());
+afterAll(() => model.dispose());
 
 describe('a session', () => {
   it('keeps what a stopped reading has done', async () => {
     const stop = new AbortController();
-    const reading = session.prefill(() => stop.abort(), stop.signal);
+    const reading = session.prefill({ onProgress: () => stop.abort(), signal: stop.signal });
     await expect(reading).rejects.toMatchObject({ code: 'cancelled' });
-    const { prefilledTokens } = await engine.counters();
+    const { prefilledTokens } = await model.engine.counters();
     expect(prefilledTokens).toBeGreaterThan(0);
     expect((await session.prefill()).reused).toBe(prefilledTokens);
-    expect((await engine.counters()).prefilledTokens).toBe(reference.packedTokens.length);
+    expect((await model.engine.counters()).prefilledTokens).toBe(reference.packedTokens.length);
   });
 
   it("gives the reference's answers, each for its own tokens only", async () => {
     for (const { question, turnTokens, text } of reference.questions) {
-      const before = await engine.counters();
-      const { answer, stats } = await session.ask(question);
+      const before = await model.engine.counters();
+      const { answer, stats } = await session.ask({ question });
       expect(answer).toBe(text);
       expect(stats.reusedTokens).toBe(reference.packedTokens.length);
-      expect((await engine.counters()).prefilledTokens - before.prefilledTokens).toBe(turnTokens.length);
+      expect((await model.engine.counters()).prefilledTokens - before.prefilledTokens).toBe(
+        turnTokens.length,
+      );
     }
   });
 
   it('links a symbol to its line', async () => {
-    const { citations } = await session.ask('where is palette?');
+    const { citations } = await session.ask({ question: 'where is palette?' });
     expect(citations).toEqual([]); // the answer names a place that does not exist: no link
-    const { citations: real } = await session.ask('What is in `ui.mjs`?');
+    const { citations: real } = await session.ask({ question: 'What is in `ui.mjs`?' });
     expect(real).toMatchObject([{ path: 'ui.mjs', text: '[ui.mjs]' }]);
   });
 
+  it('goes on with a conversation for the new turn alone', async () => {
+    const [first, second] = reference.questions;
+    const { conversationId, stats } = await session.ask({ question: first!.question });
+    const before = await model.engine.counters();
+    const followUp = await session.ask({ question: second!.question, conversationId });
+    const after = await model.engine.counters();
+    expect(followUp.conversationId).toBe(conversationId);
+    // <|im_end|>, a line feed, and the turn.
+    expect(after.prefilledTokens - before.prefilledTokens).toBe(second!.turnTokens.length + 2);
+    expect(followUp.stats.reusedTokens).toBe(stats.promptTokens + stats.answerTokens);
+
+    // A server that forgot it reads the turns again, and comes to the same state.
+    const again = await session.ask({
+      question: second!.question,
+      conversationId: 'from another life',
+      history: [{ question: first!.question, answer: first!.text }],
+    });
+    expect(again.answer).toBe(followUp.answer);
+    expect(again.stats.promptTokens).toBe(followUp.stats.promptTokens);
+  });
+
+  it('keeps a conversation that was stopped in the middle of an answer', async () => {
+    const [first, second] = reference.questions;
+    const { conversationId } = await session.ask({ question: first!.question });
+    const stop = new AbortController();
+    const stopped = session.ask({
+      question: second!.question,
+      conversationId,
+      signal: stop.signal,
+      onText: () => stop.abort(),
+    });
+    await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
+    const fresh = await session.ask({ question: first!.question });
+    const expected = await session.ask({
+      question: second!.question,
+      conversationId: fresh.conversationId,
+    });
+    expect((await session.ask({ question: second!.question, conversationId })).answer).toBe(expected.answer);
+  });
+
   it('refuses a question that does not fit, with numbers', async () => {
-    await expect(session.ask('why '.repeat(70_000))).rejects.toMatchObject({ code: 'question_too_long' });
+    await expect(session.ask({ question: 'why '.repeat(70_000) })).rejects.toMatchObject({
+      code: 'question_too_long',
+    });
   });
 });

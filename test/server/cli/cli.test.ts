@@ -60,7 +60,7 @@ describe('longview ask', () => {
 
   it('shows its usage without a question', () => {
     const { status, stderr } = ask();
-    expect(stderr).toMatch(/^Usage/);
+    expect(stderr).toMatch(/question is missing[^]*Usage/);
     expect(status).toBe(2);
   });
 

@@ -1,0 +1,139 @@
+/** Questions and answers behind the repository: each turn pre-fills its own tokens only. */
+import type { Context, GenerateResult, PrefillProgress, Priority } from '../engine/engine';
+import { LongviewError } from '../errors';
+import type { OpenModel } from '../models/openModel';
+import { concat } from '../prompt/template';
+import { commonPrefix, type RepositoryState } from './repositoryState';
+
+export interface Turn {
+  question: string;
+  answer: string;
+}
+
+export interface AskOptions {
+  maxTokens: number;
+  priority?: Priority;
+  signal?: AbortSignal;
+  onProgress?: (progress: PrefillProgress) => void;
+  /** Called when everything is read and the answer begins. */
+  onAnswering?: () => void;
+  onText?: (text: string) => void;
+}
+
+export interface Asked {
+  answer: string;
+  finish: GenerateResult['finish'];
+  promptTokens: number;
+  /** Tokens whose state was there before, of promptTokens. */
+  reusedTokens: number;
+  answerTokens: number;
+  prefillSeconds: number;
+  firstTokenSeconds: number;
+  decodeTokensPerSecond: number;
+}
+
+export class Conversation {
+  /** State of `tokens`, forked from the repository's; absent before the first question. */
+  private context: Context | undefined;
+  private tokens: Int32Array = new Int32Array();
+  /** Tokens behind the repository, up to the end of the last answer. */
+  private behind: Int32Array = new Int32Array();
+
+  /** `turns`: what was said before, when the state of it is lost. */
+  constructor(
+    private readonly model: OpenModel,
+    private readonly repository: RepositoryState,
+    turns: readonly Turn[] = [],
+  ) {
+    for (const { question, answer } of turns)
+      this.behind = concat(this.behind, this.turn(question), model.tokenizer.encode(answer));
+  }
+
+  private turn(question: string): Int32Array {
+    return this.behind.length === 0
+      ? this.model.format.question(question)
+      : this.model.format.followUp(question);
+  }
+
+  /**
+   * Asks behind `prompt` and what was said so far. A turn that fails or is stopped leaves the conversation as it was.
+   * Throws LongviewError `question_too_long`, `cancelled` and the engine's.
+   */
+  async ask(prompt: Int32Array, question: string, options: AskOptions): Promise<Asked> {
+    const start = performance.now();
+    const { engine, tokenizer } = this.model;
+    const { signal, priority = 'answer' } = options;
+    const behind = concat(this.behind, this.turn(question));
+    const tokens = concat(prompt, behind);
+    if (tokens.length >= engine.window) {
+      const room = engine.window - prompt.length - this.behind.length - 1;
+      throw new LongviewError(
+        'question_too_long',
+        `The question has ${behind.length - this.behind.length} tokens; beside the repository and what was said before there is room for ${Math.max(room, 0)}. Ask something shorter, begin a new conversation, or leave out files.`,
+      );
+    }
+    // The state of an earlier turn serves when the repository has not changed under it.
+    let prefillSeconds = 0;
+    let reused = commonPrefix(this.tokens, tokens);
+    if (!this.context || reused < prompt.length) {
+      await this.dispose();
+      const fork = await this.repository.fork(prompt, options.onProgress, signal);
+      this.context = fork.context;
+      prefillSeconds += fork.seconds;
+      this.tokens = prompt;
+      reused = fork.reused;
+    }
+    const context = this.context;
+    const common = commonPrefix(this.tokens, tokens);
+    if (common < context.length) await context.truncate(common);
+    this.tokens = tokens.subarray(0, common);
+    try {
+      const own = await context.extend(tokens.subarray(common), { signal, priority });
+      prefillSeconds += own.seconds;
+      this.tokens = tokens;
+      options.onAnswering?.();
+      const decoder = tokenizer.decoder();
+      let answer = '';
+      let firstTokenSeconds = 0;
+      const emit = (text: string) => {
+        answer += text;
+        if (text) options.onText?.(text);
+      };
+      const result = await context.generate({
+        maxTokens: Math.min(options.maxTokens, engine.window - tokens.length),
+        stopTokens: tokenizer.stopTokens,
+        signal,
+        priority,
+        onToken: (token) => {
+          firstTokenSeconds ||= (performance.now() - start) / 1000;
+          emit(decoder.push(token));
+        },
+      });
+      emit(decoder.end());
+      this.behind = concat(behind, result.tokens);
+      this.tokens = concat(prompt, this.behind);
+      return {
+        answer,
+        finish: result.finish,
+        promptTokens: tokens.length,
+        reusedTokens: reused,
+        answerTokens: result.tokens.length,
+        prefillSeconds,
+        firstTokenSeconds: firstTokenSeconds || (performance.now() - start) / 1000,
+        decodeTokensPerSecond: result.tokens.length / Math.max(result.seconds, 1e-6),
+      };
+    } catch (error) {
+      // How far it came is not known exactly: the next turn goes on from what is certain.
+      await context.truncate(Math.min(common, context.length)).catch(() => undefined);
+      this.tokens = tokens.subarray(0, common);
+      throw error;
+    }
+  }
+
+  async dispose(): Promise<void> {
+    const context = this.context;
+    this.context = undefined;
+    this.tokens = new Int32Array();
+    await context?.dispose();
+  }
+}

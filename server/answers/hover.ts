@@ -1,0 +1,35 @@
+/** Hover explanations: one short question a symbol, cached by the symbol and what was packed. */
+import { createHash } from 'node:crypto';
+import type { Session } from './session';
+
+const maxTokens = 120;
+const maxCached = 500;
+const identifier = /[A-Za-z_$][\w$]{2,}/g;
+
+/** The identifier at a place of a text; lines and characters count from 0. */
+export function identifierAt(text: string, line: number, character: number): string | undefined {
+  const content = text.split('\n', line + 1)[line];
+  for (const match of content?.matchAll(identifier) ?? [])
+    if (match.index <= character && character <= match.index + match[0].length) return match[0];
+  return undefined;
+}
+
+export class HoverExplanations {
+  private readonly cache = new Map<string, string>();
+
+  /** Undefined when there is nothing to say: the repository is not read yet, or does not know the symbol. */
+  async explain(session: Session, symbol: string, signal?: AbortSignal): Promise<string | undefined> {
+    const files = session.repository?.files.filter((file) => file.text.includes(symbol));
+    if (!files || files.length === 0) return undefined;
+    const hash = createHash('sha256').update(session.model.engine.model.fingerprint).update(symbol);
+    for (const file of files) hash.update('\0').update(file.text);
+    const key = hash.digest('hex');
+    const known = this.cache.get(key);
+    if (known !== undefined) return known;
+    const answer = await session.aside(`What does \`${symbol}\` do?`, maxTokens, signal);
+    if (answer === undefined) return undefined;
+    this.cache.set(key, answer.trim());
+    if (this.cache.size > maxCached) this.cache.delete(this.cache.keys().next().value!);
+    return answer.trim();
+  }
+}

@@ -1,0 +1,140 @@
+/** The language server: wires the protocol's requests to the service; nothing else. Started with --node-ipc. */
+import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+import {
+  createConnection,
+  LSPErrorCodes,
+  ProgressType,
+  ProposedFeatures,
+  ResponseError,
+  TextDocuments,
+  TextDocumentSyncKind,
+  type CancellationToken,
+  type InitializeResult,
+} from 'vscode-languageserver/node';
+import { TextDocument } from 'vscode-languageserver-textdocument';
+import { LongviewError } from './errors';
+import {
+  methods,
+  type AskParams,
+  type AskProgress,
+  type DownloadParams,
+  type DownloadProgress,
+  type ErrorData,
+  type InitializationOptions,
+  type Settings,
+  type Status,
+  type UseModelParams,
+} from './protocol';
+import { Service } from './service';
+import type { Root } from './workspace/scan';
+
+const connection = createConnection(ProposedFeatures.all);
+const documents = new TextDocuments(TextDocument);
+const progressType = new ProgressType<AskProgress | DownloadProgress>();
+let service: Service | undefined;
+let roots: Root[] = [];
+
+function toRoots(folders: readonly { uri: string; name: string }[]): Root[] {
+  return folders
+    .filter(({ uri }) => uri.startsWith('file:'))
+    .map(({ uri, name }) => ({ name, folder: fileURLToPath(uri) }));
+}
+
+/** Runs a request on the service; errors go out with their code and sentence. */
+async function answer<T>(
+  token: CancellationToken,
+  work: (service: Service, signal: AbortSignal) => Promise<T>,
+) {
+  const abort = new AbortController();
+  if (token.isCancellationRequested) abort.abort();
+  token.onCancellationRequested(() => abort.abort());
+  try {
+    if (!service) throw new LongviewError('internal', 'The server was not initialised.');
+    return await work(service, abort.signal);
+  } catch (error) {
+    const { code, message } =
+      error instanceof LongviewError ? error : new LongviewError('internal', (error as Error).message);
+    if (code === 'internal') connection.console.error((error as Error).stack ?? message);
+    const data: ErrorData = { code };
+    const kind = code === 'cancelled' ? LSPErrorCodes.RequestCancelled : LSPErrorCodes.RequestFailed;
+    throw new ResponseError(kind, message, data);
+  }
+}
+
+function reporter<T extends AskProgress | DownloadProgress>(token: string | number | undefined) {
+  return (value: T) => {
+    if (token !== undefined) void connection.sendProgress(progressType, token, value);
+  };
+}
+
+connection.onInitialize(({ workspaceFolders, initializationOptions }): InitializeResult => {
+  const { settings, modelsFolder, extensionFolder, trusted } = initializationOptions as InitializationOptions;
+  roots = toRoots(workspaceFolders ?? []);
+  service = new Service({
+    settings,
+    roots,
+    modelsFolder,
+    extensionFolder,
+    trusted,
+    onStatus: (status: Status) => void connection.sendNotification(methods.status, status),
+  });
+  return {
+    capabilities: {
+      textDocumentSync: TextDocumentSyncKind.Incremental,
+      hoverProvider: true,
+      workspace: { workspaceFolders: { supported: true, changeNotifications: true } },
+    },
+  };
+});
+
+connection.onInitialized(() => {
+  connection.workspace.onDidChangeWorkspaceFolders(({ added, removed }) => {
+    const gone = new Set(toRoots(removed).map(({ folder }) => folder));
+    roots = [...roots.filter(({ folder }) => !gone.has(folder)), ...toRoots(added)];
+    void service?.change({ roots });
+  });
+  // Its failure is the status; the next question says it again.
+  service?.start().catch(() => undefined);
+});
+
+connection.onDidChangeConfiguration(({ settings }) => {
+  void service?.change({ settings: settings as Settings });
+});
+
+connection.onRequest(methods.ask, (params: AskParams, token: CancellationToken) =>
+  answer(token, (service, signal) =>
+    service.ask(params, reporter<AskProgress>(params.partialResultToken), signal),
+  ),
+);
+connection.onRequest(methods.prefill, (token: CancellationToken) =>
+  answer(token, (service, signal) => service.prefill(signal)),
+);
+connection.onRequest(methods.context, (token: CancellationToken) =>
+  answer(token, (service, signal) => service.context(signal)),
+);
+connection.onRequest(methods.modelsList, (token: CancellationToken) =>
+  answer(token, (service) => service.models()),
+);
+connection.onRequest(methods.modelsDownload, (params: DownloadParams, token: CancellationToken) =>
+  answer(token, async (service, signal) => ({
+    path: await service.download(params.id, reporter<DownloadProgress>(params.partialResultToken), signal),
+  })),
+);
+connection.onRequest(methods.modelsUse, (params: UseModelParams, token: CancellationToken) =>
+  answer(token, (service) => service.useModel(params.path)),
+);
+
+connection.onHover(({ textDocument, position }, token) =>
+  answer(token, async (service, signal) => {
+    const text =
+      documents.get(textDocument.uri)?.getText() ??
+      (await readFile(fileURLToPath(textDocument.uri), 'utf8').catch(() => ''));
+    const value = await service.hover(text, position.line, position.character, signal);
+    return value === undefined ? null : { contents: { kind: 'plaintext' as const, value } };
+  }),
+);
+
+connection.onShutdown(() => service?.dispose());
+documents.listen(connection);
+connection.listen();

@@ -1,0 +1,46 @@
+/** Long-context models that Longview reads and its makers offer for download. Sizes and hashes come from the hub itself. */
+import type { CatalogEntry } from '../protocol';
+
+function entry(
+  repository: string,
+  file: string,
+  rest: Omit<CatalogEntry, 'id' | 'repository' | 'file'>,
+): CatalogEntry {
+  return { id: `${repository}/${file}`, repository, file, ...rest };
+}
+
+/** `bytes` is for the list; the download trusts the hub's answer alone. */
+export const catalog: readonly CatalogEntry[] = [
+  entry('Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF', 'qwen2.5-coder-1.5b-instruct-q4_k_m.gguf', {
+    name: 'Qwen2.5 Coder 1.5B',
+    bytes: 1_117_320_768,
+    licence: 'Apache-2.0',
+    window: 32_768,
+    goodFor: 'Explains and follows code; small repositories',
+    needs: '2 GB of memory; patience or a GPU beyond 10K tokens',
+  }),
+  entry('Qwen/Qwen2.5-Coder-7B-Instruct-GGUF', 'qwen2.5-coder-7b-instruct-q4_k_m.gguf', {
+    name: 'Qwen2.5 Coder 7B',
+    bytes: 4_683_073_536,
+    licence: 'Apache-2.0',
+    window: 32_768,
+    goodFor: 'Reasons about code; small repositories',
+    needs: '8 GB of GPU memory',
+  }),
+  entry('bartowski/Qwen2.5-7B-Instruct-1M-GGUF', 'Qwen2.5-7B-Instruct-1M-Q4_K_M.gguf', {
+    name: 'Qwen2.5 7B, 1M window',
+    bytes: 4_683_073_952,
+    licence: 'Apache-2.0',
+    window: 262_144,
+    goodFor: 'Large repositories at once',
+    needs: '12 GB of GPU memory for 100K tokens, 24 GB for 250K',
+  }),
+  entry('unsloth/Qwen3-4B-Instruct-2507-GGUF', 'Qwen3-4B-Instruct-2507-Q4_K_M.gguf', {
+    name: 'Qwen3 4B Instruct 2507',
+    bytes: 2_497_281_120,
+    licence: 'Apache-2.0',
+    window: 262_144,
+    goodFor: 'Good answers for its size, long window',
+    needs: '8 GB of GPU memory for 30K tokens, 24 GB for 130K',
+  }),
+];

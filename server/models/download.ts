@@ -1,0 +1,141 @@
+/**
+ * Downloads a model file from the Hugging Face hub: resumed where it stopped, checked against the hub's own SHA-256, moved
+ * into place only when whole. HF_ENDPOINT names another hub that speaks the same routes.
+ */
+import { createHash } from 'node:crypto';
+import { createReadStream, promises as fs } from 'node:fs';
+import path from 'node:path';
+import { LongviewError, throwIfAborted } from '../errors';
+import type { DownloadProgress } from '../protocol';
+
+export interface DownloadOptions {
+  signal?: AbortSignal;
+  onProgress?: (progress: DownloadProgress) => void;
+  /** Base URL of the hub. */
+  endpoint?: string;
+}
+
+const failed = (what: string, cause?: unknown) =>
+  new LongviewError(
+    'download_failed',
+    `The download failed: ${what}. Start it again; what is there is kept.`,
+    {
+      cause,
+    },
+  );
+
+/**
+ * Returns the path of the whole file: `<modelsFolder>/<repository>/<file>`. Throws LongviewError `download_failed`,
+ * `checksum_mismatch` (the part file is deleted), `disk_full`, `cancelled` (the part file is kept).
+ */
+export async function downloadModel(
+  { repository, file }: { repository: string; file: string },
+  modelsFolder: string,
+  options: DownloadOptions = {},
+): Promise<string> {
+  const { signal, onProgress } = options;
+  const endpoint = options.endpoint ?? process.env.HF_ENDPOINT ?? 'https://huggingface.co';
+  const url = `${endpoint}/${repository}/resolve/main/${file}`;
+  const target = path.join(modelsFolder, ...repository.split('/'), file);
+  const part = `${target}.part`;
+  const { size, sha256 } = await describe(url, signal);
+  await fs.mkdir(path.dirname(target), { recursive: true });
+  if ((await lengthOf(target)) === size) return target;
+
+  let have = await lengthOf(part);
+  if (have > size) {
+    await fs.rm(part);
+    have = 0;
+  }
+  const { bavail, bsize } = await fs.statfs(path.dirname(target));
+  if (bavail * bsize < size - have)
+    throw new LongviewError(
+      'disk_full',
+      `${file} needs ${gigabytes(size - have)} more on the disk of ${modelsFolder}, which has ${gigabytes(bavail * bsize)}. Make room, or choose a smaller model.`,
+    );
+  const hash = createHash('sha256');
+  if (have > 0) for await (const chunk of createReadStream(part)) hash.update(chunk as Buffer);
+  if (have < size) await fetchRest(url, part, have, size, hash, signal, onProgress);
+  const actual = hash.digest('hex');
+  if (actual !== sha256) {
+    await fs.rm(part);
+    throw new LongviewError(
+      'checksum_mismatch',
+      `${file} arrived damaged: its SHA-256 is not the hub's. It was deleted; download it again.`,
+    );
+  }
+  await fs.rename(part, target);
+  return target;
+}
+
+/** Size and SHA-256, by the headers that the hub sends for files in its large-file store. */
+async function describe(url: string, signal?: AbortSignal): Promise<{ size: number; sha256: string }> {
+  throwIfAborted(signal);
+  const response = await request(url, { method: 'HEAD', redirect: 'manual', signal });
+  if (response.status >= 400) throw failed(`the hub answered ${response.status} for ${url}`);
+  const size = Number(response.headers.get('x-linked-size') ?? response.headers.get('content-length'));
+  const sha256 = (response.headers.get('x-linked-etag') ?? response.headers.get('etag') ?? '').replace(
+    /^(W\/)?"|"$/g,
+    '',
+  );
+  if (!Number.isSafeInteger(size) || size <= 0 || !/^[0-9a-f]{64}$/.test(sha256))
+    throw failed(`the hub gives no size and SHA-256 for ${url}`);
+  return { size, sha256 };
+}
+
+async function fetchRest(
+  url: string,
+  part: string,
+  have: number,
+  size: number,
+  hash: ReturnType<typeof createHash>,
+  signal: AbortSignal | undefined,
+  onProgress: DownloadOptions['onProgress'],
+): Promise<void> {
+  const response = await request(url, { headers: have > 0 ? { range: `bytes=${have}-` } : {}, signal });
+  if (have > 0 && response.status === 200) throw failed('the hub does not go on where it stopped');
+  if (!response.ok || !response.body) throw failed(`the hub answered ${response.status}`);
+  const output = await fs.open(part, 'a');
+  try {
+    let done = have;
+    for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
+      throwIfAborted(signal);
+      done += chunk.length;
+      if (done > size) throw failed('more arrived than the hub announced');
+      hash.update(chunk);
+      await output.write(chunk);
+      onProgress?.({ done, total: size });
+    }
+    if (done < size) throw failed(`the connection ended at ${done} of ${size} bytes`);
+    await output.sync();
+  } catch (error) {
+    throw toError(error, signal);
+  } finally {
+    await output.close();
+  }
+}
+
+async function request(url: string, init: RequestInit): Promise<Response> {
+  try {
+    return await fetch(url, init);
+  } catch (error) {
+    throw toError(error, init.signal ?? undefined);
+  }
+}
+
+function toError(error: unknown, signal?: AbortSignal): LongviewError {
+  if (error instanceof LongviewError) return error;
+  if (signal?.aborted) return new LongviewError('cancelled', 'Stopped.');
+  const { code, cause } = error as { code?: string; cause?: { code?: string; message?: string } };
+  if (code === 'ENOSPC')
+    return new LongviewError('disk_full', 'The disk is full. Make room and start the download again.');
+  return failed(cause?.message || cause?.code || (error as Error).message, error);
+}
+
+async function lengthOf(file: string): Promise<number> {
+  return (await fs.stat(file).catch(() => undefined))?.size ?? 0;
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(1)} GB`;
+}

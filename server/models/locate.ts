@@ -1,0 +1,56 @@
+/** Which model a question goes to: the one named, LONGVIEW_MODEL, the one chosen, the built-in one. */
+import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import path from 'node:path';
+import { LongviewError } from '../errors';
+
+export const builtInFile = 'longview-135m-64k.Q5_0.gguf';
+
+/** The terminal's; the editor has its own. */
+export function defaultModelsFolder(): string {
+  return path.join(
+    process.env.XDG_DATA_HOME || path.join(homedir(), '.local', 'share'),
+    'longview',
+    'models',
+  );
+}
+
+export function builtInModel(extensionFolder: string): string {
+  return path.join(extensionFolder, 'media', 'model', builtInFile);
+}
+
+const choice = (modelsFolder: string) => path.join(modelsFolder, 'chosen');
+
+/** The path chosen in the picker, if it is still there. */
+export function chosenModel(modelsFolder: string): string | undefined {
+  try {
+    const file = readFileSync(choice(modelsFolder), 'utf8').trim();
+    return path.isAbsolute(file) && existsSync(file) ? file : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+export function chooseModel(modelsFolder: string, file: string): void {
+  mkdirSync(modelsFolder, { recursive: true });
+  writeFileSync(`${choice(modelsFolder)}.new`, `${file}\n`);
+  renameSync(`${choice(modelsFolder)}.new`, choice(modelsFolder));
+}
+
+/** Throws LongviewError `no_model` when the one named (by `named` or LONGVIEW_MODEL) is not there, or none is. */
+export function locateModel(named: string, modelsFolder: string, extensionFolder: string): string {
+  const asked = named || process.env.LONGVIEW_MODEL;
+  if (asked) {
+    if (existsSync(asked)) return asked;
+    throw new LongviewError(
+      'no_model',
+      `There is no model at ${asked}. Choose a .gguf file or a folder with safetensors, or leave the choice empty for the built-in model.`,
+    );
+  }
+  const file = chosenModel(modelsFolder) ?? builtInModel(extensionFolder);
+  if (existsSync(file)) return file;
+  throw new LongviewError(
+    'no_model',
+    `The built-in model is missing from ${path.dirname(file)}. Install Longview again, or choose a model file.`,
+  );
+}

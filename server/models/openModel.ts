@@ -1,0 +1,41 @@
+/** A model ready for questions: its engine, its tokenizer and its chat format. */
+import type { Engine, EngineOptions } from '../engine/engine';
+import { openNativeEngine, readModelMetadata } from '../engine/nativeEngine';
+import { createChatFormat, type ChatFormat } from '../prompt/template';
+import { createTokenizer } from '../tokenizer/tokenizer';
+import { vocabularyFromTokenizerJson } from '../tokenizer/tokenizerJson';
+import type { Tokenizer } from '../tokenizer/types';
+import { vocabularyFromGguf } from '../tokenizer/vocabulary';
+
+export interface OpenModel {
+  engine: Engine;
+  tokenizer: Tokenizer;
+  format: ChatFormat;
+  dispose(): Promise<void>;
+}
+
+/** Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory. */
+export async function openModel(file: string, options: EngineOptions = {}): Promise<OpenModel> {
+  const metadata = readModelMetadata(file);
+  const tokenizer = createTokenizer(
+    metadata.format === 'gguf'
+      ? vocabularyFromGguf(metadata)
+      : vocabularyFromTokenizerJson(metadata.folder ?? file),
+  );
+  try {
+    const format = createChatFormat(tokenizer);
+    const engine = await openNativeEngine(file, options);
+    return {
+      engine,
+      tokenizer,
+      format,
+      async dispose() {
+        await engine.dispose();
+        tokenizer.dispose();
+      },
+    };
+  } catch (error) {
+    tokenizer.dispose();
+    throw error;
+  }
+}

@@ -1,0 +1,40 @@
+/** The text around the files: the only form that the built-in model knows, byte for byte (media/model/README.md). */
+
+const instructions =
+  'You answer questions about the repository below. Base every answer on its files and name where you found it as ' +
+  '[path#symbol]. If the files do not answer the question, say so.\n\n';
+
+function tree(paths: readonly string[]): string {
+  const folders = new Map<string, string[]>();
+  for (const file of paths) {
+    const slash = file.lastIndexOf('/');
+    const folder = slash < 0 ? '.' : file.slice(0, slash);
+    const names = folders.get(folder);
+    if (names) names.push(file.slice(slash + 1));
+    else folders.set(folder, [file.slice(slash + 1)]);
+  }
+  const lines = [...folders]
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([folder, names]) => `${folder}/: ${names.join(' ')}\n`);
+  return `<tree>\n${lines.join('')}</tree>\n`;
+}
+
+/** Instructions, name (without what would end its place in the frame) and tree. */
+export function head(name: string, paths: readonly string[]): string {
+  return `${instructions}<repository name="${name.replace(/["<>\p{Cc}]/gu, '_')}">\n${tree(paths)}`;
+}
+
+export const tail = '</repository>';
+
+export function fileText(path: string, text: string): string {
+  return `<file path="${path}">\n${text.trimEnd()}\n</file>\n`;
+}
+
+/** A file that was edited since it was framed: the later version counts. */
+export function laterVersion(path: string, text: string, version: number): string {
+  return `<file path="${path}" version="${version}">\n${text.trimEnd()}\n</file>\n`;
+}
+
+export function deletedFile(path: string): string {
+  return `<deleted path="${path}"/>\n`;
+}

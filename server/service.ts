@@ -1,0 +1,297 @@
+/** The backend without its wire: a model, a workspace, their session, and one status that says how they are. */
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { HoverExplanations, identifierAt } from './answers/hover';
+import { overBudget, Session } from './answers/session';
+import type { PrefillProgress } from './engine/engine';
+import { LongviewError } from './errors';
+import { Lock } from './lock';
+import { catalog } from './models/catalog';
+import { downloadModel } from './models/download';
+import { installedModels } from './models/installed';
+import { builtInModel, chooseModel, locateModel } from './models/locate';
+import { openModel, type OpenModel } from './models/openModel';
+import type { PackedRepository } from './prompt/pack';
+import type {
+  AskParams,
+  AskProgress,
+  AskResult,
+  ContextResult,
+  DownloadProgress,
+  ModelsResult,
+  Phase,
+  PrefillResult,
+  PrefillStatus,
+  Settings,
+  Status,
+} from './protocol';
+import type { Root } from './workspace/scan';
+
+export interface ServiceOptions {
+  settings: Settings;
+  roots: readonly Root[];
+  modelsFolder: string;
+  extensionFolder: string;
+  trusted: boolean;
+  onStatus: (status: Status) => void;
+}
+
+export class Service {
+  private model: { path: string; open: OpenModel } | undefined;
+  private session: Session | undefined;
+  private settings: Settings;
+  private roots: readonly Root[];
+  /** Opening and closing of model and session. */
+  private readonly opening = new Lock();
+  private readonly hovers = new HoverExplanations();
+  private status: Status = { health: 'ok', phase: 'starting', message: 'Starting' };
+
+  constructor(private readonly options: ServiceOptions) {
+    this.settings = options.settings;
+    this.roots = options.roots;
+  }
+
+  // --- status -------------------------------------------------------------------------------------------------------
+
+  private show(change: Partial<Status> & { phase: Phase; message: string }): void {
+    const { prefill: _gone, ...rest } = this.status;
+    this.status = { ...rest, health: 'ok', ...change };
+    this.options.onStatus(this.status);
+  }
+
+  private showReady(): void {
+    const open = this.model?.open.engine;
+    this.show({ phase: 'ready', message: open ? `${open.model.name} on ${open.device.name}` : 'Ready' });
+  }
+
+  /** Runs work that shows its phases; says so when it fails, and is ready again after it. */
+  private async showing<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      const result = await work();
+      this.showReady();
+      return result;
+    } catch (error) {
+      const known = error instanceof LongviewError ? error : undefined;
+      if (known && (known.code === 'cancelled' || this.model)) {
+        this.showReady();
+        if (known.code !== 'cancelled')
+          this.show({ phase: 'ready', health: 'warning', message: known.message });
+      } else {
+        this.show({ phase: 'failed', health: 'error', message: (error as Error).message });
+      }
+      throw error;
+    }
+  }
+
+  // --- model and session --------------------------------------------------------------------------------------------
+
+  /** Loads the model ahead of the first question. */
+  async start(): Promise<void> {
+    await this.showing(() => this.opening.run(() => this.openedModel()));
+  }
+
+  private async openedModel(file?: string): Promise<OpenModel> {
+    const { modelsFolder, extensionFolder } = this.options;
+    const wanted = file ?? locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
+    if (this.model?.path === wanted) return this.model.open;
+    this.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });
+    const { device, threads } = this.settings;
+    const open = await openModel(wanted, { device, threads });
+    await this.closeSession();
+    await this.model?.open.dispose();
+    this.model = { path: wanted, open };
+    const { engine } = open;
+    const builtIn = wanted === builtInModel(extensionFolder);
+    this.status = {
+      ...this.status,
+      model: { name: engine.model.name, path: wanted, window: engine.window, builtIn },
+      device: [engine.device.name, engine.device.note].filter((text) => text !== '').join('. '),
+      context: undefined,
+    };
+    return open;
+  }
+
+  private openedSession(): Promise<Session> {
+    return this.opening.run(async () => {
+      const model = this.model?.open ?? (await this.openedModel());
+      const { include, exclude, maxFileKiB, maxAnswerTokens } = this.settings;
+      this.session ??= await Session.create(model, this.roots, {
+        include,
+        exclude,
+        maxFileBytes: maxFileKiB * 1024,
+        maxAnswerTokens,
+        gitHistory: this.options.trusted,
+      });
+      return this.session;
+    });
+  }
+
+  private async closeSession(): Promise<void> {
+    const session = this.session;
+    this.session = undefined;
+    await session?.dispose();
+  }
+
+  /** New settings or folders: what they change is opened again with the next question. */
+  change({ settings, roots }: { settings?: Settings; roots?: readonly Root[] }): Promise<void> {
+    return this.opening.run(async () => {
+      const before = this.settings;
+      this.settings = settings ?? before;
+      this.roots = roots ?? this.roots;
+      const { hover: _a, ...was } = before;
+      const { hover: _b, ...is } = this.settings;
+      if (!roots && JSON.stringify(was) === JSON.stringify(is)) return;
+      await this.closeSession();
+      const engineSame =
+        was.modelPath === is.modelPath && was.device === is.device && was.threads === is.threads;
+      if (engineSame) return;
+      await this.model?.open.dispose();
+      this.model = undefined;
+    });
+  }
+
+  // --- requests -----------------------------------------------------------------------------------------------------
+
+  ask(params: AskParams, progress: (progress: AskProgress) => void, signal: AbortSignal): Promise<AskResult> {
+    return this.showing(async () => {
+      const session = await this.openedSession();
+      const phase = (name: Phase, message: string, prefill?: PrefillStatus) => {
+        this.show({ phase: name, message, ...(prefill && { prefill }) });
+        progress({ kind: 'phase', phase: name, message, ...(prefill && { prefill }) });
+      };
+      const { question, conversationId, history } = params;
+      return session.ask({
+        question,
+        conversationId,
+        history,
+        signal,
+        onPhase: (name, detail) => phase(name, phaseMessage(name, detail)),
+        onPacked: (repository) => {
+          const context = this.showPacked(session, repository);
+          progress({ kind: 'context', ...context });
+        },
+        onProgress: throttled((reading) => phase('reading', readingMessage(reading), prefillStatus(reading))),
+        onText: (text) => progress({ kind: 'text', text }),
+      });
+    });
+  }
+
+  prefill(signal: AbortSignal): Promise<PrefillResult> {
+    return this.showing(async () => {
+      const session = await this.openedSession();
+      const { tokens, reused, seconds } = await session.prefill({
+        signal,
+        onPhase: (name, detail) => this.show({ phase: name, message: phaseMessage(name, detail) }),
+        onPacked: (repository) => this.showPacked(session, repository),
+        onProgress: throttled((reading) =>
+          this.show({ phase: 'reading', message: readingMessage(reading), prefill: prefillStatus(reading) }),
+        ),
+      });
+      return { tokens, reusedTokens: reused, seconds };
+    });
+  }
+
+  private showPacked(session: Session, repository: PackedRepository) {
+    const context = {
+      files: repository.files.length,
+      skipped: overBudget(repository),
+      tokens: repository.tokens.length,
+      window: session.model.engine.window,
+    };
+    this.status = { ...this.status, context };
+    return context;
+  }
+
+  async context(signal: AbortSignal): Promise<ContextResult> {
+    const session = await this.openedSession();
+    const result = await session.context(signal);
+    if (session.repository) this.showPacked(session, session.repository);
+    return result;
+  }
+
+  /** `text` of the document and a place in it, both from 0. Undefined: nothing to say, or hovers are off. */
+  async hover(
+    text: string,
+    line: number,
+    character: number,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    const symbol = this.settings.hover && this.session ? identifierAt(text, line, character) : undefined;
+    return symbol && this.session ? this.hovers.explain(this.session, symbol, signal) : undefined;
+  }
+
+  async models(): Promise<ModelsResult> {
+    const { modelsFolder, extensionFolder } = this.options;
+    const installed = await installedModels(modelsFolder, extensionFolder, this.model?.path);
+    const place = (repository: string, file: string) => path.join(modelsFolder, repository, file);
+    return {
+      installed,
+      catalog: catalog.map((entry) => ({
+        ...entry,
+        installed: existsSync(place(entry.repository, entry.file)),
+      })),
+    };
+  }
+
+  download(
+    id: string,
+    onProgress: (progress: DownloadProgress) => void,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const entry = catalog.find((candidate) => candidate.id === id);
+    if (!entry) throw new LongviewError('invalid_argument', `There is no model ${id} in the catalogue.`);
+    return downloadModel(entry, this.options.modelsFolder, { signal, onProgress: throttled(onProgress) });
+  }
+
+  /** Loads a model and remembers the choice; on failure the former one stays. */
+  async useModel(file: string): Promise<void> {
+    if (!path.isAbsolute(file) || !existsSync(file))
+      throw new LongviewError('no_model', `There is no model at ${file}.`);
+    await this.showing(() => this.opening.run(() => this.openedModel(file)));
+    chooseModel(this.options.modelsFolder, file);
+  }
+
+  dispose(): Promise<void> {
+    return this.opening.run(async () => {
+      await this.closeSession();
+      await this.model?.open.dispose();
+      this.model = undefined;
+    });
+  }
+}
+
+function phaseMessage(phase: Phase, detail?: { done: number; total: number }): string {
+  switch (phase) {
+    case 'scanning':
+      return 'Looking at the files';
+    case 'tokenizing':
+      return detail && detail.done > 0
+        ? `Counting tokens: ${detail.done} of ${detail.total} files`
+        : 'Counting tokens';
+    case 'reading':
+      return 'Reading the repository';
+    case 'answering':
+      return 'Answering';
+    default:
+      return phase;
+  }
+}
+
+function prefillStatus({ done, total, tokensPerSecond }: PrefillProgress): PrefillStatus {
+  return { done, total, tokensPerSecond, etaSeconds: (total - done) / Math.max(tokensPerSecond, 1) };
+}
+
+function readingMessage({ done, total, tokensPerSecond }: PrefillProgress): string {
+  return `Reading ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens, ${Math.round(tokensPerSecond)} tokens/s`;
+}
+
+/** At most ten calls a second; the last of `done == total` always comes through. */
+function throttled<T extends { done: number; total: number }>(call: (value: T) => void): (value: T) => void {
+  let last = 0;
+  return (value) => {
+    const now = performance.now();
+    if (now - last < 100 && value.done < value.total) return;
+    last = now;
+    call(value);
+  };
+}

@@ -1,0 +1,106 @@
+/** The real server as the editor runs it: a process of its own, LSP over IPC, the built-in model. */
+import { mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { AskProgress, Status } from '../../server/protocol';
+import { ServerClient } from '../eval/serverClient';
+import { writeFolder } from './reference';
+
+const folder = mkdtempSync(path.join(tmpdir(), 'longview-server-'));
+writeFolder(folder, [
+  [
+    'app/config.py',
+    'RETRY_LIMIT = 17\n\n\ndef load_config(path):\n    """Read the settings file."""\n    return open(path).read()\n',
+  ],
+  ['.env', 'SECRET=1\n'],
+]);
+
+let server: ServerClient;
+const statuses: Status[] = [];
+
+beforeAll(async () => {
+  server = await ServerClient.start(folder, { hover: true }, (status) => statuses.push(status));
+}, 60_000);
+afterAll(() => server.stop());
+
+describe('the server', { timeout: 60_000 }, () => {
+  it('says what is in the prompt', async () => {
+    const { files, skipped, window, usedTokens, reservedTokens } = await server.context();
+    expect(files.map((file) => file.path)).toEqual(['app/config.py']);
+    expect(skipped).toMatchObject([{ path: '.env', reason: 'secret' }]);
+    expect(usedTokens + reservedTokens).toBeLessThan(window);
+  });
+
+  it('streams an answer, its phases and its citations', async () => {
+    const progress: AskProgress[] = [];
+    const answer = await server.ask('Where is `load_config` defined?', {
+      onProgress: (p) => progress.push(p),
+    });
+    const text = progress.map((p) => (p.kind === 'text' ? p.text : '')).join('');
+    expect(text).toBe(answer.answer);
+    expect(answer.citations).toMatchObject([{ path: 'app/config.py', span: { startLine: 4 } }]);
+    const phases = progress.map((p) => (p.kind === 'phase' ? p.phase : p.kind));
+    for (const phase of ['scanning', 'tokenizing', 'context', 'reading', 'answering', 'text'])
+      expect(phases).toContain(phase);
+    expect(statuses.at(-1)).toMatchObject({ health: 'ok', phase: 'ready', model: { builtIn: true } });
+  });
+
+  it('goes on with a conversation for the new tokens alone', async () => {
+    const first = await server.ask('Where is `load_config` defined?');
+    const second = await server.ask('What is the value of `RETRY_LIMIT`?', {
+      conversationId: first.conversationId,
+    });
+    expect(second.answer).toContain('17');
+    expect(second.stats.reusedTokens).toBe(first.stats.promptTokens + first.stats.answerTokens);
+  });
+
+  it('explains a symbol under the cursor, the second time from its cache', async () => {
+    const file = path.join(folder, 'app/config.py');
+    const text = await server.hover(file, 3, 6);
+    expect(text).toMatch(/load_config|settings/i);
+    expect(await server.hover(file, 3, 6)).toBe(text);
+    expect(await server.hover(file, 2, 0)).toBeUndefined();
+  });
+
+  it('stops when it is told to, and answers the next question', async () => {
+    const stopped = server.ask('Where is `load_config` defined?', { stopAfterText: true });
+    await expect(stopped).rejects.toMatchObject({ data: { code: 'cancelled' } });
+    expect((await server.ask('Where is `load_config` defined?')).citations.length).toBe(1);
+  });
+
+  it('lists models, and keeps the one in use when another does not load', async () => {
+    const { installed, catalog } = await server.models();
+    expect(installed).toMatchObject([{ builtIn: true, current: true }]);
+    expect(catalog.length).toBeGreaterThan(2);
+    const elsewhere = mkdtempSync(path.join(tmpdir(), 'longview-broken-'));
+    const broken = path.join(elsewhere, 'broken.gguf');
+    writeFolder(elsewhere, [['broken.gguf', 'no model']]);
+    await expect(server.useModel(broken)).rejects.toMatchObject({ data: { code: 'unknown_format' } });
+    await expect(server.useModel('/nowhere.gguf')).rejects.toThrow(/no model at/);
+    expect((await server.ask('Where is `load_config` defined?')).stats.files).toBe(1);
+  });
+
+  it('has a sentence for a question without words, and for one that is too long', async () => {
+    await expect(server.ask('  ')).rejects.toThrow(/empty/);
+    await expect(server.ask('why '.repeat(70_000))).rejects.toMatchObject({
+      data: { code: 'question_too_long' },
+    });
+  });
+
+  it('answers from an edited file, for the tokens of the edit', async () => {
+    const before = await server.ask('What is the value of `RETRY_LIMIT`?');
+    writeFolder(folder, [
+      [
+        'app/config.py',
+        'RETRY_LIMIT = 23\n\n\ndef load_config(path):\n    """Read the settings file."""\n    return open(path).read()\n',
+      ],
+    ]);
+    const after = await server.ask('What is the value of `RETRY_LIMIT`?');
+    expect(after.answer).toContain('23');
+    const { tokens } = (await server.context()).files[0]!;
+    const own = after.stats.promptTokens - after.stats.reusedTokens;
+    const question = before.stats.promptTokens - before.stats.reusedTokens;
+    expect(own).toBeLessThanOrEqual(tokens + question + 64);
+  });
+});

@@ -1,0 +1,109 @@
+/** Packing, and packing again after edits: what was packed keeps its place. */
+import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { readModelMetadata } from '../../../server/engine/nativeEngine';
+import { Packer } from '../../../server/prompt/pack';
+import { createTokenizer } from '../../../server/tokenizer/tokenizer';
+import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
+import { scanFolder } from '../../../server/workspace/scan';
+import { builtInModel, writeFolder } from '../reference';
+
+const tokenizer = createTokenizer(vocabularyFromGguf(readModelMetadata(builtInModel)));
+
+function repository(files: [string, string][]): string {
+  const folder = mkdtempSync(path.join(tmpdir(), 'longview-pack-'));
+  writeFolder(folder, files);
+  return folder;
+}
+
+function edit(folder: string, name: string, text: string) {
+  writeFileSync(path.join(folder, name), text);
+  utimesSync(path.join(folder, name), 1_800_000_000, 1_800_000_000);
+}
+
+const long = (name: string) => `# ${name}\n${'value = compute(value)\n'.repeat(120)}`;
+
+describe('Packer', () => {
+  it('appends edits as later versions, and keeps the tokens before them', async () => {
+    const folder = repository([
+      ['a.py', long('a')],
+      ['b.py', 'LIMIT = 1\n'],
+      ['c.py', long('c')],
+    ]);
+    const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const first = await packer.pack(await scanFolder(folder));
+    const same = await packer.pack(await scanFolder(folder));
+    expect(same.tokens).toEqual(first.tokens);
+
+    edit(folder, 'b.py', 'LIMIT = 2\n');
+    edit(folder, 'd.py', 'NEW = 1\n');
+    rmSync(path.join(folder, 'a.py'));
+    const second = await packer.pack(await scanFolder(folder));
+    const text = tokenizer.decode(second.tokens);
+    const base = first.tokens.length - tokenizer.encode('</repository>').length;
+    expect(second.tokens.subarray(0, base)).toEqual(first.tokens.subarray(0, base));
+    expect(
+      text.endsWith(
+        '<deleted path="a.py"/>\n<file path="b.py" version="2">\nLIMIT = 2\n</file>\n<file path="d.py">\nNEW = 1\n</file>\n</repository>',
+      ),
+    ).toBe(true);
+    expect(second.files.map((file) => file.path).sort()).toEqual(['b.py', 'c.py', 'd.py']);
+    expect(second.files.find((file) => file.path === 'b.py')?.text).toBe('LIMIT = 2\n');
+
+    edit(folder, 'b.py', 'LIMIT = 3 # again\n');
+    const third = await packer.pack(await scanFolder(folder));
+    expect(tokenizer.decode(third.tokens)).toContain('version="3">\nLIMIT = 3');
+    expect(third.tokens.subarray(0, base + second.overlayTokens)).toEqual(
+      second.tokens.subarray(0, base + second.overlayTokens),
+    );
+  });
+
+  it('starts afresh when the edits have grown past a tenth', async () => {
+    const folder = repository([
+      ['a.py', long('a')],
+      ['b.py', 'LIMIT = 1\n'],
+    ]);
+    const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    await packer.pack(await scanFolder(folder));
+    edit(folder, 'b.py', long('b'));
+    const again = await packer.pack(await scanFolder(folder));
+    expect(again.overlayTokens).toBe(0);
+    expect(tokenizer.decode(again.tokens)).not.toContain('version=');
+  });
+
+  it('leaves whole files out by its rule, and lists them', async () => {
+    const folder = repository([
+      ['src/small.py', 'x = 1\n'],
+      ['src/large.py', long('large')],
+      ['src/larger.py', long('larger') + long('more')],
+      ['tests/test_small.py', 'def test(): pass\n'],
+      ['data.json', '{}\n'],
+    ]);
+    const all = await new Packer({ name: 'r', tokenizer, budget: 60_000 }).pack(await scanFolder(folder));
+    const sizes = new Map(all.files.map(({ path, tokens }) => [path, tokens]));
+    const budget = all.tokens.length - sizes.get('tests/test_small.py')! - sizes.get('src/larger.py')!;
+    const some = await new Packer({ name: 'r', tokenizer, budget }).pack(await scanFolder(folder));
+    expect(some.tokens.length).toBeLessThanOrEqual(budget);
+    expect(some.files.map((file) => file.path)).toEqual(['src/small.py', 'src/large.py']);
+    expect(some.skipped.map(({ path, reason }) => [path, reason])).toEqual([
+      ['src/larger.py', 'over-budget'],
+      ['data.json', 'over-budget'],
+      ['tests/test_small.py', 'over-budget'],
+    ]);
+    await expect(
+      new Packer({ name: 'r', tokenizer, budget: 80 }).pack(await scanFolder(folder)),
+    ).rejects.toMatchObject({ code: 'window_exceeded' });
+  });
+
+  it('is stopped by its signal', async () => {
+    const folder = repository([['a.py', 'x']]);
+    const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const scan = await scanFolder(folder);
+    await expect(packer.pack(scan, { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      code: 'cancelled',
+    });
+    expect((await packer.pack(scan)).files.length).toBe(1);
+  });
+});

@@ -1,0 +1,62 @@
+/** Id for id what Hugging Face's tokenizers give, on real files: code, data, and text in many scripts. */
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import path from 'node:path';
+import { Tokenizer as Reference } from '@huggingface/tokenizers';
+import { describe, expect, it } from 'vitest';
+import { createTokenizer } from '../../../server/tokenizer/tokenizer';
+import { vocabularyFromTokenizerJson } from '../../../server/tokenizer/tokenizerJson';
+import { root } from '../reference';
+
+const wanted = 320;
+
+/** Sources, declarations, documents and data of the packages that are installed, spread over all of them. */
+function realFiles(): string[] {
+  const found: string[] = [];
+  const walk = (folder: string) => {
+    for (const entry of readdirSync(folder, { withFileTypes: true })) {
+      const file = path.join(folder, entry.name);
+      if (entry.isDirectory()) walk(file);
+      else if (
+        /\.(ts|js|mjs|cjs|json|md|css|h|cc|cpp|ya?ml|map|html)$/.test(entry.name) &&
+        statSync(file).size < 40_000
+      )
+        found.push(file);
+    }
+  };
+  walk(path.join(root, 'node_modules'));
+  const step = Math.floor(found.length / wanted);
+  return found.sort().filter((_, i) => i % step === 0);
+}
+
+/** What real files seldom hold. */
+const odd = [
+  'naïve — “quotes” … ﬁ ½ ² Å Å',
+  '日本語のテキスト 한국어 텍스트 Ελληνικά العربية हिन्दी 🦀👩‍👩‍👧 1234567 ١٢٣',
+  "I'LL don't we'Re  \t\t  x\r\n\r\n  \n\n\n   end   ",
+  'a'.repeat(500) + ' '.repeat(300) + '\n'.repeat(70) + '='.repeat(200),
+  '\u0000\u0001\u007f\u00a0\u200b\ufeff',
+];
+
+describe.each(['qwen2_5', 'llama3_1', 'gpt2'])('%s', (family) => {
+  const folder = path.join(root, 'node_modules/@lenml', `tokenizer-${family}`, 'models');
+  const json = (name: string) => JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as object;
+
+  it(`agrees on ${wanted} real files and on odd texts`, () => {
+    const reference = new Reference(json('tokenizer.json'), json('tokenizer_config.json'));
+    const tokenizer = createTokenizer(vocabularyFromTokenizerJson(folder));
+    const files = realFiles();
+    expect(files.length).toBeGreaterThanOrEqual(300);
+    const wrong: string[] = [];
+    for (const [name, text] of [
+      ...files.map((file) => [file, readFileSync(file, 'utf8')]),
+      ...odd.map((text, i) => [`odd text ${i}`, text]),
+    ] as [string, string][]) {
+      // In plain text a special token is text to us, and a token to them.
+      if (/<\|[^|]*\|>|<\/?(tool_call|s|unk|pad)>/.test(text)) continue;
+      const ours = tokenizer.encode(text);
+      const theirs = reference.encode(text, { add_special_tokens: false }).ids;
+      if (ours.length !== theirs.length || ours.some((id, i) => id !== theirs[i])) wrong.push(name);
+    }
+    expect(wrong).toEqual([]);
+  });
+});
