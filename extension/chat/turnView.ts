@@ -1,0 +1,169 @@
+/** One question and its answer on the page. */
+import DOMPurify from 'dompurify';
+import type { AskStats, FromWebview, Turn } from '../../server/protocol';
+import { highlight } from './highlight';
+import { renderBlocks } from './markdown';
+
+const allowed = {
+  ALLOWED_TAGS: [
+    ...[
+      'p',
+      'br',
+      'hr',
+      'h1',
+      'h2',
+      'h3',
+      'h4',
+      'h5',
+      'h6',
+      'ul',
+      'ol',
+      'li',
+      'blockquote',
+      'pre',
+      'code',
+      'em',
+      'strong',
+    ],
+    ...['s', 'a', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'button', 'span'],
+  ],
+  ALLOWED_ATTR: ['href', 'title', 'class', 'type', 'data-citation', 'start'],
+  ALLOW_DATA_ATTR: false,
+  // Values of other attributes are held to the rule for links.
+  ADD_URI_SAFE_ATTR: ['type', 'data-citation', 'start'],
+  ALLOWED_URI_REGEXP: /^https:\/\//i,
+};
+
+const count = (n: number) => n.toLocaleString('en');
+const seconds = (s: number) => (s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`);
+
+function element<K extends keyof HTMLElementTagNameMap>(
+  name: K,
+  className: string,
+  text = '',
+): HTMLElementTagNameMap[K] {
+  const made = document.createElement(name);
+  made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+function button(label: string, title: string, press: () => void): HTMLButtonElement {
+  const made = element('button', 'action', label);
+  made.type = 'button';
+  made.title = title;
+  made.addEventListener('click', press);
+  return made;
+}
+
+export class TurnView {
+  readonly root = element('article', 'turn');
+  private readonly question = element('h2', 'question');
+  private readonly facts = element('p', 'facts');
+  private readonly body = element('div', 'answer');
+  private readonly foot = element('div', 'foot');
+  private sources: string[] = [];
+
+  constructor(
+    private turn: Turn,
+    private readonly post: (message: FromWebview) => void,
+  ) {
+    this.root.append(this.question, this.facts, this.body, this.foot);
+    this.body.addEventListener('click', ({ target }) => {
+      const pressed = (target as Element).closest<HTMLElement>('button.citation');
+      if (pressed)
+        post({ type: 'openCitation', turnId: this.turn.id, index: Number(pressed.dataset.citation) });
+    });
+    this.show(turn);
+  }
+
+  append(text: string): void {
+    this.turn = { ...this.turn, answer: this.turn.answer + text };
+    this.showAnswer();
+  }
+
+  show(turn: Turn): void {
+    this.turn = turn;
+    this.root.setAttribute('role', 'article');
+    this.root.setAttribute('aria-label', `Question: ${turn.question}`);
+    this.root.setAttribute('aria-busy', String(turn.state === 'waiting' || turn.state === 'streaming'));
+    this.question.textContent = turn.question;
+    this.showFacts();
+    this.showAnswer();
+    this.showFoot();
+  }
+
+  private showFacts(): void {
+    const { context, stats, progress, state } = this.turn;
+    const facts: string[] = [];
+    if (context) facts.push(`${context.files} of ${context.files + context.skipped} files`);
+    if (stats) facts.push(...statFacts(stats));
+    if (state === 'waiting') facts.push(progress ?? 'Waiting');
+    this.facts.textContent = facts.join(' · ');
+    this.facts.classList.toggle('waiting', state === 'waiting');
+  }
+
+  private showAnswer(): void {
+    const { answer, citations, state } = this.turn;
+    const blocks = renderBlocks(answer, citations);
+    const finished = state !== 'streaming';
+    blocks.forEach(({ source, html }, i) => {
+      const last = i === blocks.length - 1;
+      const key = `${last && !finished}:${source}`;
+      if (this.sources[i] === key) return;
+      this.sources[i] = key;
+      const holder = element('div', 'block');
+      holder.innerHTML = DOMPurify.sanitize(html, allowed);
+      // A fence is coloured when it is closed: the last block may still grow.
+      for (const code of holder.querySelectorAll('pre > code')) this.dress(code, !last || finished);
+      const there = this.body.children[i];
+      if (there) there.replaceWith(holder);
+      else this.body.append(holder);
+    });
+    while (this.body.children.length > blocks.length) this.body.lastElementChild!.remove();
+    this.sources.length = blocks.length;
+  }
+
+  /** Colours and buttons of a code block. */
+  private dress(code: Element, closed: boolean): void {
+    const text = code.textContent ?? '';
+    const language = /language-(\w+)/.exec(code.className)?.[1] ?? '';
+    const colours = closed ? highlight(text, language) : undefined;
+    if (colours) code.innerHTML = DOMPurify.sanitize(colours, allowed);
+    const pre = code.parentElement!;
+    pre.tabIndex = 0;
+    if (!closed) return;
+    const bar = element('div', 'code-bar');
+    bar.append(
+      element('span', 'language', language),
+      button('Copy', 'Copy this code', () => this.post({ type: 'copy', text })),
+      button('Insert', 'Insert at the cursor', () => this.post({ type: 'insert', text })),
+    );
+    pre.before(bar);
+  }
+
+  private showFoot(): void {
+    const { state, error, finish, answer, id } = this.turn;
+    this.foot.replaceChildren();
+    if (state === 'failed') this.foot.append(element('p', 'error', error ?? 'Something went wrong.'));
+    if (state === 'stopped') this.foot.append(element('p', 'hint', 'Stopped. What was read is kept.'));
+    if (finish === 'length')
+      this.foot.append(element('p', 'hint', 'The answer was cut at its longest length.'));
+    if (finish === 'window')
+      this.foot.append(element('p', 'hint', "The model's window is full. Begin a new chat."));
+    if (state === 'failed' || state === 'stopped')
+      this.foot.append(
+        button('Ask again', 'Ask this question again', () => this.post({ type: 'retry', turnId: id })),
+      );
+    if (state === 'done')
+      this.foot.append(
+        button('Copy', 'Copy the answer', () => this.post({ type: 'copy', text: answer.trim() })),
+      );
+  }
+}
+
+function statFacts(stats: AskStats): string[] {
+  const facts = [`${count(stats.promptTokens)} tokens`];
+  if (stats.reusedTokens > 0) facts.push(`${count(stats.reusedTokens)} reused`);
+  return [...facts, `${seconds(stats.firstTokenSeconds)} to the first word`];
+}

@@ -1,0 +1,210 @@
+/** The panel's page: shows snapshots and deltas from the host, sends back what the user does. Owns no state of the chat. */
+import type { ChatState, FromWebview, Status, ToWebview, Turn } from '../../server/protocol';
+import { TurnView } from './turnView';
+
+declare function acquireVsCodeApi(): {
+  postMessage(message: FromWebview): void;
+  getState(): { draft?: string } | undefined;
+  setState(state: { draft: string }): void;
+};
+
+const host = acquireVsCodeApi();
+const post = (message: FromWebview) => host.postMessage(message);
+const find = <T extends HTMLElement>(id: string) => document.getElementById(id) as T;
+
+const list = find('turns');
+const form = find<HTMLFormElement>('ask');
+const input = find<HTMLTextAreaElement>('question');
+const send = find<HTMLButtonElement>('send');
+const announcer = find('status');
+const budget = find('budget');
+const note = find('note');
+
+const views = new Map<string, { turn: Turn; view: TurnView }>();
+let lastSeq = 0;
+let stickToEnd = true;
+
+const running = (turn: Turn) => turn.state === 'waiting' || turn.state === 'streaming';
+const busy = () => [...views.values()].some(({ turn }) => running(turn));
+
+function submit(): void {
+  if (busy()) return post({ type: 'stop' });
+  const question = input.value.trim();
+  if (question === '') return;
+  post({ type: 'ask', question });
+  input.value = '';
+  host.setState({ draft: '' });
+  grow();
+  stickToEnd = true;
+}
+
+function grow(): void {
+  input.rows = Math.min(8, Math.max(1, input.value.split('\n').length));
+}
+
+/** Discrete events only: streaming text is never announced. */
+function announce(text: string): void {
+  if (announcer.textContent !== text) announcer.textContent = text;
+}
+
+function showTurn(turn: Turn): void {
+  const known = views.get(turn.id);
+  if (known) {
+    if (running(known.turn) && !running(turn)) announce(ending(turn));
+    known.turn = turn;
+    known.view.show(turn);
+  } else {
+    const view = new TurnView(turn, post);
+    views.set(turn.id, { turn, view });
+    list.querySelector('.empty')?.remove();
+    list.append(view.root);
+  }
+}
+
+function ending(turn: Turn): string {
+  if (turn.state === 'failed') return `No answer: ${turn.error ?? ''}`;
+  if (turn.state === 'stopped') return 'Stopped';
+  const links = turn.citations.length;
+  return `Answer ready${links > 0 ? `, ${links} ${links === 1 ? 'citation' : 'citations'}` : ''}`;
+}
+
+function showSnapshot({ turns, status, builtInNote }: ChatState): void {
+  views.clear();
+  list.replaceChildren();
+  if (turns.length === 0) list.append(emptyState());
+  for (const turn of turns) showTurn(turn);
+  showStatus(status);
+  showNote(builtInNote && status.model?.builtIn === true);
+  noteWanted = builtInNote;
+}
+
+let noteWanted = false;
+
+function emptyState(): HTMLElement {
+  const box = document.createElement('div');
+  box.className = 'empty';
+  const title = document.createElement('h2');
+  title.textContent = 'Ask about this repository';
+  const text = document.createElement('p');
+  text.textContent =
+    'The model reads all of it on this machine, once; later questions cost seconds. Answers link to the lines they rest on.';
+  box.append(title, text);
+  for (const example of ['Where is … defined?', 'What does … do?', 'What is the value of …?']) {
+    const button = document.createElement('button');
+    button.type = 'button';
+    button.className = 'example';
+    button.textContent = example;
+    button.addEventListener('click', () => {
+      input.value = example;
+      const at = example.indexOf('…');
+      input.focus();
+      input.setSelectionRange(at, at + 1);
+    });
+    box.append(button);
+  }
+  return box;
+}
+
+function showNote(shown: boolean): void {
+  note.hidden = !shown;
+  if (!shown || note.childElementCount > 0) return;
+  const text = document.createElement('p');
+  text.textContent =
+    'The built-in model is small: it finds and quotes (where, what value, which signature) and says when something is not there. For explanations choose a larger model.';
+  const choose = document.createElement('button');
+  choose.type = 'button';
+  choose.textContent = 'Choose a model';
+  choose.addEventListener('click', () => post({ type: 'chooseModel' }));
+  const dismiss = document.createElement('button');
+  dismiss.type = 'button';
+  dismiss.textContent = 'Got it';
+  dismiss.addEventListener('click', () => post({ type: 'dismissBuiltInNote' }));
+  note.append(text, choose, dismiss);
+}
+
+function showStatus({ health, message, context, model }: Status): void {
+  form.dataset.health = health;
+  if (health !== 'ok') announce(message);
+  budget.hidden = !context;
+  if (context) {
+    const percent = Math.min(100, Math.round((100 * context.tokens) / context.window));
+    const files = `${context.files} of ${context.files + context.skipped} files`;
+    const tokens = `${context.tokens.toLocaleString('en')} of ${context.window.toLocaleString('en')} tokens`;
+    budget.replaceChildren();
+    const meter = document.createElement('span');
+    meter.className = 'meter';
+    meter.setAttribute('role', 'meter');
+    meter.setAttribute('aria-label', 'Share of the window in use');
+    meter.setAttribute('aria-valuemin', '0');
+    meter.setAttribute('aria-valuemax', '100');
+    meter.setAttribute('aria-valuenow', String(percent));
+    meter.setAttribute('aria-valuetext', `${files}, ${tokens}`);
+    const fill = document.createElement('span');
+    fill.className = 'fill';
+    fill.style.width = `${percent}%`;
+    meter.append(fill);
+    const label = document.createElement('button');
+    label.type = 'button';
+    label.textContent = `${files} · ${tokens}`;
+    label.title = 'Show what is in the prompt';
+    label.addEventListener('click', () => post({ type: 'showContext' }));
+    budget.append(meter, label);
+  }
+  showNote(noteWanted && model?.builtIn === true);
+}
+
+function refresh(): void {
+  send.textContent = busy() ? 'Stop' : 'Ask';
+  send.title = busy() ? 'Stop (Esc)' : 'Ask (Enter)';
+  if (stickToEnd) list.scrollTop = list.scrollHeight;
+}
+
+window.addEventListener('message', ({ data }: MessageEvent<ToWebview>) => {
+  if (data.type !== 'snapshot' && data.seq <= lastSeq) return;
+  lastSeq = data.seq;
+  switch (data.type) {
+    case 'snapshot':
+      showSnapshot(data.state);
+      break;
+    case 'turn':
+      showTurn(data.turn);
+      break;
+    case 'text': {
+      const known = views.get(data.turnId);
+      if (known) known.turn = { ...known.turn, answer: known.turn.answer + data.text };
+      known?.view.append(data.text);
+      break;
+    }
+    case 'status':
+      showStatus(data.status);
+      break;
+    case 'focusInput':
+      input.focus();
+      break;
+  }
+  refresh();
+});
+
+list.addEventListener('scroll', () => {
+  stickToEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 24;
+});
+form.addEventListener('submit', (event) => {
+  event.preventDefault();
+  submit();
+});
+input.addEventListener('input', () => {
+  host.setState({ draft: input.value });
+  grow();
+});
+input.addEventListener('keydown', (event) => {
+  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  if (!busy()) submit();
+});
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && busy()) post({ type: 'stop' });
+});
+
+input.value = host.getState()?.draft ?? '';
+grow();
+post({ type: 'ready' });

@@ -1,0 +1,140 @@
+/** The conversation as the extension host owns it: pure state, and the messages that tell the panel what changed. */
+import type { AskProgress, AskResult, ChatState, Status, ToWebview, Turn } from '../server/protocol';
+
+/** What is kept per workspace between sessions. */
+export interface SavedChat {
+  turns: Turn[];
+  conversationId?: string;
+}
+
+type Message = ToWebview extends infer M ? (M extends { seq: number } ? Omit<M, 'seq'> : never) : never;
+
+const maxTurns = 200;
+
+export class Chat {
+  private turns: Turn[];
+  private conversationId: string | undefined;
+  private status: Status = { health: 'ok', phase: 'starting', message: '' };
+  private seq = 0;
+
+  constructor(
+    private readonly post: (message: ToWebview) => void,
+    private builtInNote: boolean,
+    saved?: SavedChat,
+  ) {
+    this.turns = (saved?.turns ?? []).map((turn) =>
+      turn.state === 'waiting' || turn.state === 'streaming' ? { ...turn, state: 'stopped' } : turn,
+    );
+    this.conversationId = saved?.conversationId;
+  }
+
+  private send(message: Message): void {
+    this.post({ ...message, seq: ++this.seq });
+  }
+
+  get state(): ChatState {
+    return { turns: this.turns, status: this.status, builtInNote: this.builtInNote };
+  }
+
+  get saved(): SavedChat {
+    return { turns: this.turns, conversationId: this.conversationId };
+  }
+
+  get busy(): boolean {
+    return this.turns.some(({ state }) => state === 'waiting' || state === 'streaming');
+  }
+
+  turn(id: string): Turn | undefined {
+    return this.turns.find((turn) => turn.id === id);
+  }
+
+  snapshot(): void {
+    this.send({ type: 'snapshot', state: this.state });
+  }
+
+  setStatus(status: Status): void {
+    this.status = status;
+    this.send({ type: 'status', status });
+  }
+
+  focusInput(): void {
+    this.send({ type: 'focusInput' });
+  }
+
+  dismissBuiltInNote(): void {
+    this.builtInNote = false;
+    this.snapshot();
+  }
+
+  clear(): void {
+    this.turns = [];
+    this.conversationId = undefined;
+    this.snapshot();
+  }
+
+  /** What the server needs of the conversation so far. */
+  get asked(): { conversationId?: string; history: { question: string; answer: string }[] } {
+    const done = this.turns.filter(({ state }) => state === 'done');
+    return {
+      conversationId: this.conversationId,
+      history: done.map(({ question, answer }) => ({ question, answer })),
+    };
+  }
+
+  begin(id: string, question: string): void {
+    const turn: Turn = { id, question, answer: '', state: 'waiting', citations: [], progress: 'Starting' };
+    this.turns = [...this.turns, turn].slice(-maxTurns);
+    this.send({ type: 'turn', turn });
+  }
+
+  /** Takes a turn out that is asked again. */
+  remove(id: string): void {
+    this.turns = this.turns.filter((turn) => turn.id !== id);
+    this.snapshot();
+  }
+
+  private change(id: string, change: Partial<Turn>): void {
+    const index = this.turns.findIndex((turn) => turn.id === id);
+    const before = this.turns[index];
+    if (!before) return;
+    const turn = { ...before, ...change };
+    this.turns = this.turns.with(index, turn);
+    this.send({ type: 'turn', turn });
+  }
+
+  /** Progress but for text, which comes batched by `text`. */
+  progress(id: string, progress: Exclude<AskProgress, { kind: 'text' }>): void {
+    if (progress.kind === 'context')
+      this.change(id, { context: { files: progress.files, skipped: progress.skipped } });
+    else this.change(id, { progress: progress.message });
+  }
+
+  text(id: string, text: string): void {
+    const turn = this.turn(id);
+    if (!turn || text === '') return;
+    if (turn.state === 'waiting') this.change(id, { state: 'streaming', progress: undefined });
+    const index = this.turns.findIndex((candidate) => candidate.id === id);
+    this.turns = this.turns.with(index, { ...this.turns[index]!, answer: this.turns[index]!.answer + text });
+    this.send({ type: 'text', turnId: id, text });
+  }
+
+  done(id: string, { conversationId, answer, citations, stats, finish }: AskResult): void {
+    this.conversationId = conversationId;
+    this.change(id, { state: 'done', answer, citations, stats, finish, progress: undefined });
+  }
+
+  stopped(id: string): void {
+    this.change(id, { state: 'stopped', progress: undefined });
+  }
+
+  failed(id: string, error: string): void {
+    this.change(id, { state: 'failed', error, progress: undefined });
+  }
+
+  /** The conversation as a document. */
+  markdown(): string {
+    return this.turns
+      .map(({ question, answer, error }) => `## ${question}\n\n${answer.trim() || (error ?? '')}\n`)
+      .join('\n');
+  }
+}

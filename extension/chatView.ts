@@ -1,0 +1,206 @@
+/** The chat panel: shows the chat's state, and turns what the panel says into questions and editor actions. */
+import { randomBytes, randomUUID } from 'node:crypto';
+import {
+  CancellationTokenSource,
+  commands,
+  env,
+  Uri,
+  window,
+  type ExtensionContext,
+  type Webview,
+  type WebviewView,
+  type WebviewViewProvider,
+} from 'vscode';
+import type { FromWebview, ToWebview } from '../server/protocol';
+import { Chat, type SavedChat } from './chatState';
+import { openCitation } from './citationTarget';
+import type { Server } from './client';
+
+export const viewId = 'longview.chat';
+const chatKey = 'longview.chat';
+const noteKey = 'longview.builtInNoteDismissed';
+/** Tokens arrive faster than eyes read: they go to the panel in batches. */
+const batchMs = 50;
+const maxQuestion = 100_000;
+
+export class ChatView implements WebviewViewProvider {
+  private view: WebviewView | undefined;
+  private stopper: CancellationTokenSource | undefined;
+  private readonly chat: Chat;
+
+  constructor(
+    private readonly context: ExtensionContext,
+    private readonly server: Server,
+  ) {
+    const { workspaceState, globalState } = context;
+    this.chat = new Chat(
+      (message) => this.post(message),
+      !globalState.get(noteKey, false),
+      workspaceState.get<SavedChat>(chatKey),
+    );
+    context.subscriptions.push(server.onStatus((status) => this.chat.setStatus(status)));
+    context.subscriptions.push(
+      server.onCrash((message) => this.chat.setStatus({ health: 'error', phase: 'failed', message })),
+    );
+  }
+
+  private post(message: ToWebview): void {
+    void this.view?.webview.postMessage(message);
+  }
+
+  resolveWebviewView(view: WebviewView): void {
+    this.view = view;
+    const assets = Uri.joinPath(this.context.extensionUri, 'dist', 'chat');
+    view.webview.options = { enableScripts: true, localResourceRoots: [assets] };
+    view.webview.onDidReceiveMessage((message: FromWebview) => this.receive(message));
+    view.onDidDispose(() => (this.view = undefined));
+    view.webview.html = page(view.webview, assets);
+  }
+
+  private receive(message: FromWebview): void {
+    switch (message.type) {
+      case 'ready':
+        return this.chat.snapshot();
+      case 'ask':
+        return void this.ask(message.question);
+      case 'stop':
+        return this.stop();
+      case 'clear':
+        return this.clear();
+      case 'copy':
+        return void env.clipboard.writeText(String(message.text));
+      case 'insert':
+        return this.insert(String(message.text));
+      case 'openCitation': {
+        const citation = this.chat.turn(message.turnId)?.citations[message.index];
+        if (citation) void openCitation(citation);
+        return;
+      }
+      case 'dismissBuiltInNote':
+        void this.context.globalState.update(noteKey, true);
+        return this.chat.dismissBuiltInNote();
+      case 'chooseModel':
+        return void commands.executeCommand('longview.chooseModel');
+      case 'showContext':
+        return void commands.executeCommand('longview.showPromptContents');
+      case 'retry': {
+        const turn = this.chat.turn(message.turnId);
+        if (!turn || this.chat.busy) return;
+        this.chat.remove(turn.id);
+        return void this.ask(turn.question);
+      }
+    }
+  }
+
+  /** Shows the panel and puts the cursor into its input. */
+  async focus(): Promise<void> {
+    await commands.executeCommand(`${viewId}.focus`);
+    this.chat.focusInput();
+  }
+
+  /** Asks in the panel; one question at a time. */
+  async ask(text: string): Promise<void> {
+    const question = String(text).trim().slice(0, maxQuestion);
+    if (question === '' || this.chat.busy) return;
+    const id = randomUUID();
+    const { conversationId, history } = this.chat.asked;
+    const stopper = new CancellationTokenSource();
+    this.stopper = stopper;
+    this.chat.begin(id, question);
+    let waiting = '';
+    const flush = () => {
+      this.chat.text(id, waiting);
+      waiting = '';
+    };
+    const batches = setInterval(flush, batchMs);
+    // A server that dies takes the question with it: the request itself might never settle.
+    let crash = { dispose() {} };
+    const crashed = new Promise<never>((_, reject) => {
+      crash = this.server.onCrash((message) =>
+        reject(new Error(`${message} Ask again: nothing else is lost.`)),
+      );
+    });
+    try {
+      const asking = this.server.ask(
+        { question, conversationId, history },
+        (progress) => {
+          if (progress.kind === 'text') waiting += progress.text;
+          else this.chat.progress(id, progress);
+        },
+        stopper.token,
+      );
+      const result = await Promise.race([asking, crashed]);
+      flush();
+      this.chat.done(id, result);
+    } catch (error) {
+      flush();
+      if (stopper.token.isCancellationRequested) this.chat.stopped(id);
+      else this.chat.failed(id, (error as Error).message);
+    } finally {
+      clearInterval(batches);
+      crash.dispose();
+      stopper.dispose();
+      this.stopper = undefined;
+      this.save();
+    }
+  }
+
+  stop(): void {
+    this.stopper?.cancel();
+  }
+
+  clear(): void {
+    this.stop();
+    this.chat.clear();
+    this.save();
+  }
+
+  get markdown(): string {
+    return this.chat.markdown();
+  }
+
+  private insert(text: string): void {
+    const editor = window.activeTextEditor;
+    if (!editor) return void window.showInformationMessage('Open a file to insert code into it.');
+    void editor.edit((edit) => edit.replace(editor.selection, text));
+  }
+
+  private save(): void {
+    void this.context.workspaceState.update(chatKey, this.chat.saved);
+  }
+}
+
+function page(webview: Webview, assets: Uri): string {
+  const nonce = randomBytes(24).toString('base64');
+  const uri = (name: string) => webview.asWebviewUri(Uri.joinPath(assets, name)).toString();
+  const policy = [
+    "default-src 'none'",
+    `script-src 'nonce-${nonce}'`,
+    `style-src ${webview.cspSource}`,
+    `font-src ${webview.cspSource}`,
+    `img-src ${webview.cspSource} data:`,
+  ].join('; ');
+  return `<!DOCTYPE html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta http-equiv="Content-Security-Policy" content="${policy}">
+    <meta name="viewport" content="width=device-width, initial-scale=1">
+    <link rel="stylesheet" href="${uri('style.css')}">
+    <title>Longview</title>
+  </head>
+  <body>
+    <main id="turns" aria-label="Conversation"></main>
+    <form id="ask">
+      <div id="note" hidden></div>
+      <div id="status" role="status"></div>
+      <div id="budget" hidden></div>
+      <div id="box">
+        <textarea id="question" rows="1" aria-label="Question about this repository" placeholder="Ask about this repository"></textarea>
+        <button type="submit" id="send">Ask</button>
+      </div>
+    </form>
+    <script nonce="${nonce}" src="${uri('view.js')}"></script>
+  </body>
+</html>`;
+}

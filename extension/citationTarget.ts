@@ -1,0 +1,23 @@
+/** Opens the place a citation names; nothing outside the workspace's folders. */
+import { Position, Range, Uri, window, workspace } from 'vscode';
+import type { Citation } from '../server/protocol';
+
+export async function openCitation({ uri, span, path }: Citation): Promise<void> {
+  const target = Uri.parse(uri, true);
+  if (target.scheme !== 'file' || !workspace.getWorkspaceFolder(target)) {
+    void window.showWarningMessage(`${path} does not lie in this workspace.`);
+    return;
+  }
+  const start = new Position(Math.max(0, (span?.startLine ?? 1) - 1), 0);
+  const end = new Position(Math.max(start.line, (span?.endLine ?? 1) - 1), 0);
+  try {
+    const document = await workspace.openTextDocument(target);
+    const selection = new Range(start, document.lineAt(Math.min(end.line, document.lineCount - 1)).range.end);
+    await window.showTextDocument(document, {
+      selection: span ? selection : undefined,
+      preserveFocus: false,
+    });
+  } catch {
+    void window.showWarningMessage(`${path} could not be opened: it may have been moved or deleted.`);
+  }
+}

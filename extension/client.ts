@@ -1,0 +1,169 @@
+/** The server's process: started with the first need, restarted after a crash with back-off, and what can be asked of it. */
+import { EventEmitter, Uri, workspace, type CancellationToken, type ExtensionContext } from 'vscode';
+import {
+  CloseAction,
+  ErrorAction,
+  LanguageClient,
+  ProgressType,
+  State,
+  TransportKind,
+} from 'vscode-languageclient/node';
+import {
+  methods,
+  type AskParams,
+  type AskProgress,
+  type AskResult,
+  type ContextResult,
+  type DownloadParams,
+  type DownloadProgress,
+  type DownloadResult,
+  type InitializationOptions,
+  type ModelsResult,
+  type PrefillResult,
+  type Status,
+  type UseModelParams,
+} from '../server/protocol';
+import { readSettings } from './config';
+
+const askProgress = new ProgressType<AskProgress>();
+const downloadProgress = new ProgressType<DownloadProgress>();
+
+/** Crashes in a row after which it stays down until someone asks again. */
+const maxCrashes = 5;
+const calmMs = 60_000;
+
+export class Server {
+  private client: LanguageClient | undefined;
+  private starting: Promise<LanguageClient> | undefined;
+  private crashes = 0;
+  private startedAt = 0;
+  private stopping = false;
+  private nextToken = 1;
+  private readonly statusChanged = new EventEmitter<Status>();
+  private readonly crashed = new EventEmitter<string>();
+  readonly onStatus = this.statusChanged.event;
+  /** The server is gone; the text says what happens now. Requests under way fail. */
+  readonly onCrash = this.crashed.event;
+
+  constructor(private readonly context: ExtensionContext) {
+    context.subscriptions.push(
+      this.statusChanged,
+      this.crashed,
+      workspace.onDidChangeConfiguration((event) => {
+        if (!event.affectsConfiguration('longview') || !this.client) return;
+        void this.client.sendNotification('workspace/didChangeConfiguration', { settings: readSettings() });
+      }),
+    );
+  }
+
+  /** Starts it where it does not run. */
+  async running(): Promise<LanguageClient> {
+    if (this.client?.state === State.Running) return this.client;
+    this.starting ??= this.start().finally(() => (this.starting = undefined));
+    return this.starting;
+  }
+
+  private async start(): Promise<LanguageClient> {
+    await this.client?.dispose().catch(() => undefined);
+    const { extensionUri, globalStorageUri } = this.context;
+    const module = Uri.joinPath(extensionUri, 'dist', 'server.js').fsPath;
+    const options: InitializationOptions = {
+      settings: readSettings(),
+      modelsFolder: Uri.joinPath(globalStorageUri, 'models').fsPath,
+      extensionFolder: extensionUri.fsPath,
+      trusted: workspace.isTrusted,
+    };
+    const client = new LanguageClient(
+      'longview',
+      'Longview',
+      { module, transport: TransportKind.ipc },
+      {
+        documentSelector: [{ scheme: 'file' }],
+        initializationOptions: options,
+        errorHandler: {
+          error: () => ({ action: ErrorAction.Continue }),
+          closed: () => {
+            this.comeBack();
+            return { action: CloseAction.DoNotRestart, handled: true };
+          },
+        },
+        middleware: {
+          provideHover: (document, position, token, next) =>
+            readSettings().hover ? next(document, position, token) : undefined,
+        },
+      },
+    );
+    client.onNotification(methods.status, (status: Status) => this.statusChanged.fire(status));
+    this.client = client;
+    this.startedAt = Date.now();
+    await client.start();
+    return client;
+  }
+
+  private comeBack(): void {
+    if (this.stopping) return;
+    this.crashes = Date.now() - this.startedAt > calmMs ? 1 : this.crashes + 1;
+    if (this.crashes > maxCrashes) {
+      this.crashed.fire(
+        'The engine stopped several times. Ask again to restart it; Output > Longview says more.',
+      );
+      return;
+    }
+    const seconds = 2 ** (this.crashes - 1);
+    this.crashed.fire(`The engine stopped unexpectedly and restarts in ${seconds} s.`);
+    setTimeout(() => void this.running().catch(() => undefined), seconds * 1000);
+  }
+
+  async ask(
+    params: AskParams,
+    onProgress: (progress: AskProgress) => void,
+    token: CancellationToken,
+  ): Promise<AskResult> {
+    const client = await this.running();
+    const partialResultToken = `longview-ask-${this.nextToken++}`;
+    const listener = client.onProgress(askProgress, partialResultToken, onProgress);
+    try {
+      return await client.sendRequest<AskResult>(methods.ask, { ...params, partialResultToken }, token);
+    } finally {
+      listener.dispose();
+    }
+  }
+
+  async prefill(token: CancellationToken): Promise<PrefillResult> {
+    return (await this.running()).sendRequest<PrefillResult>(methods.prefill, token);
+  }
+
+  async promptContents(): Promise<ContextResult> {
+    return (await this.running()).sendRequest<ContextResult>(methods.context);
+  }
+
+  async models(): Promise<ModelsResult> {
+    return (await this.running()).sendRequest<ModelsResult>(methods.modelsList);
+  }
+
+  async useModel(path: string): Promise<void> {
+    const params: UseModelParams = { path };
+    await (await this.running()).sendRequest(methods.modelsUse, params);
+  }
+
+  async download(
+    id: string,
+    onProgress: (progress: DownloadProgress) => void,
+    token: CancellationToken,
+  ): Promise<string> {
+    const client = await this.running();
+    const partialResultToken = `longview-download-${this.nextToken++}`;
+    const listener = client.onProgress(downloadProgress, partialResultToken, onProgress);
+    const params: DownloadParams = { id, partialResultToken };
+    try {
+      return (await client.sendRequest<DownloadResult>(methods.modelsDownload, params, token)).path;
+    } finally {
+      listener.dispose();
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.stopping = true;
+    await this.client?.dispose();
+  }
+}

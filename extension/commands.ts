@@ -1,0 +1,83 @@
+/** Every command of the extension, in one table. */
+import { commands, ProgressLocation, window, workspace, type Disposable } from 'vscode';
+import type { ChatView } from './chatView';
+import type { Server } from './client';
+import { chooseModel } from './modelPicker';
+import type { PromptContents } from './promptContents';
+
+export function registerCommands(server: Server, chat: ChatView, contents: PromptContents): Disposable[] {
+  const table: Record<string, (argument?: unknown) => Promise<void> | void> = {
+    'longview.ask': (question) => ask(chat, question),
+    'longview.stop': () => chat.stop(),
+    'longview.newChat': () => chat.clear(),
+    'longview.exportChat': () => exportChat(chat),
+    'longview.readNow': () => readNow(server),
+    'longview.chooseModel': () => chooseModel(server),
+    'longview.showPromptContents': () => contents.show(),
+    'longview.openSettings': () =>
+      commands.executeCommand('workbench.action.openSettings', 'longview') as Promise<void>,
+    'longview.showMenu': () => showMenu(),
+  };
+  return Object.entries(table).map(([id, run]) =>
+    commands.registerCommand(id, async (argument?: unknown) => {
+      try {
+        await run(argument);
+      } catch (error) {
+        void window.showErrorMessage((error as Error).message);
+      }
+    }),
+  );
+}
+
+/** `given`: a question, when the command is called with one. */
+async function ask(chat: ChatView, given: unknown): Promise<void> {
+  const question =
+    typeof given === 'string'
+      ? given
+      : await window.showInputBox({
+          title: 'Ask about this repo',
+          prompt: 'The model reads the whole repository; the second question is much faster',
+          placeHolder: 'Where is the retry delay computed?',
+        });
+  if (!question?.trim()) return;
+  await chat.focus();
+  await chat.ask(question);
+}
+
+async function readNow(server: Server): Promise<void> {
+  await window.withProgress(
+    { location: ProgressLocation.Notification, title: 'Longview', cancellable: true },
+    async (progress, token) => {
+      let shown = 0;
+      const listener = server.onStatus(({ message, prefill }) => {
+        const percent = prefill ? (100 * prefill.done) / Math.max(prefill.total, 1) : 0;
+        progress.report({ message, increment: Math.max(0, percent - shown) });
+        shown = Math.max(shown, percent);
+      });
+      try {
+        await server.prefill(token);
+      } catch (error) {
+        if (!token.isCancellationRequested) throw error;
+      } finally {
+        listener.dispose();
+      }
+    },
+  );
+}
+
+async function exportChat(chat: ChatView): Promise<void> {
+  const document = await workspace.openTextDocument({ language: 'markdown', content: chat.markdown });
+  await window.showTextDocument(document);
+}
+
+async function showMenu(): Promise<void> {
+  const entries = [
+    { label: '$(comment) Ask about this repo', id: 'longview.ask' },
+    { label: '$(book) Read the repository now', id: 'longview.readNow' },
+    { label: '$(list-tree) Show what is in the prompt', id: 'longview.showPromptContents' },
+    { label: '$(package) Choose a model', id: 'longview.chooseModel' },
+    { label: '$(gear) Settings', id: 'longview.openSettings' },
+  ];
+  const chosen = await window.showQuickPick(entries, { title: 'Longview' });
+  if (chosen) await commands.executeCommand(chosen.id);
+}

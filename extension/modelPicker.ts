@@ -1,0 +1,87 @@
+/** Choosing a model: installed ones, downloads, or a file. */
+import { ProgressLocation, QuickPickItemKind, window, type QuickPickItem } from 'vscode';
+import type { CatalogEntry, ModelsResult } from '../server/protocol';
+import type { Server } from './client';
+
+interface Item extends QuickPickItem {
+  run?: () => Promise<void>;
+}
+
+const size = (bytes: number) =>
+  bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+
+export async function chooseModel(server: Server): Promise<void> {
+  const picker = window.createQuickPick<Item>();
+  picker.placeholder = 'The model that reads this repository';
+  picker.matchOnDetail = true;
+  picker.busy = true;
+  picker.show();
+  try {
+    picker.items = items(await server.models(), server);
+  } catch (error) {
+    picker.hide();
+    throw error;
+  } finally {
+    picker.busy = false;
+  }
+  const chosen = await new Promise<Item | undefined>((resolve) => {
+    picker.onDidAccept(() => resolve(picker.selectedItems[0]));
+    picker.onDidHide(() => resolve(undefined));
+  });
+  picker.dispose();
+  await chosen?.run?.();
+}
+
+function items({ installed, catalog }: ModelsResult, server: Server): Item[] {
+  const heading = (label: string): Item => ({ label, kind: QuickPickItemKind.Separator });
+  return [
+    heading('On this machine'),
+    ...installed.map(({ name, path, bytes, builtIn, current }) => ({
+      label: `${current ? '$(check) ' : ''}${name}`,
+      description: `${size(bytes)}${builtIn ? ' · built in: finds and quotes' : ''}`,
+      detail: path,
+      run: () => use(server, path, name),
+    })),
+    { label: '$(folder-opened) Choose a model file…', detail: 'A .gguf file', run: () => chooseFile(server) },
+    heading('Download'),
+    ...catalog
+      .filter((entry) => !entry.installed)
+      .map((entry) => ({
+        label: `$(cloud-download) ${entry.name}`,
+        description: `${size(entry.bytes)} · ${entry.licence} · window ${entry.window.toLocaleString('en')}`,
+        detail: `${entry.goodFor}. Needs ${entry.needs}.`,
+        run: () => download(server, entry),
+      })),
+  ];
+}
+
+async function use(server: Server, path: string, name: string): Promise<void> {
+  await window.withProgress({ location: ProgressLocation.Notification, title: `Loading ${name}` }, () =>
+    server.useModel(path),
+  );
+}
+
+async function chooseFile(server: Server): Promise<void> {
+  const [file] =
+    (await window.showOpenDialog({ title: 'A model file', filters: { 'Model (GGUF)': ['gguf'] } })) ?? [];
+  if (file) await use(server, file.fsPath, file.path.split('/').at(-1) ?? 'the model');
+}
+
+async function download(server: Server, { id, name }: CatalogEntry): Promise<void> {
+  const path = await window.withProgress(
+    { location: ProgressLocation.Notification, title: `Downloading ${name}`, cancellable: true },
+    (progress, token) => {
+      let shown = 0;
+      return server.download(
+        id,
+        ({ done, total }) => {
+          const percent = (100 * done) / total;
+          progress.report({ increment: percent - shown, message: `${size(done)} of ${size(total)}` });
+          shown = percent;
+        },
+        token,
+      );
+    },
+  );
+  await use(server, path, name);
+}

@@ -1,0 +1,172 @@
+// The panel in a real VS Code, with the built-in model: from the palette to an opened line.
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import AxeBuilder from '@axe-core/playwright';
+import { openBrowser, Workbench } from './workbench.mjs';
+
+const { E2E_URL, E2E_FOLDER, E2E_SHOTS, E2E_EXTENSIONS, E2E_SETTINGS } = process.env;
+
+/** As a user's settings, for the next window. */
+function change(settings) {
+  const before = JSON.parse(readFileSync(E2E_SETTINGS, 'utf8'));
+  writeFileSync(E2E_SETTINGS, JSON.stringify({ ...before, ...settings }));
+}
+
+/** Process ids of Longview's servers that run from this test's installation. */
+function servers() {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .filter((pid) => {
+      try {
+        const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+        return line.includes(E2E_EXTENSIONS) && line.includes(path.join('dist', 'server.js'));
+      } catch {
+        return false;
+      }
+    })
+    .map(Number);
+}
+
+describe('the panel', function () {
+  this.timeout(240_000);
+  let browser;
+  let workbench;
+  let shots = 0;
+  const shot = (name) =>
+    workbench.page.screenshot({
+      path: path.join(E2E_SHOTS, `${String(++shots).padStart(2, '0')}-${name}.png`),
+    });
+
+  before(async () => {
+    browser = await openBrowser();
+    workbench = await Workbench.open(browser, E2E_URL, E2E_FOLDER);
+  });
+  after(async () => {
+    await workbench?.close();
+    await browser?.close();
+  });
+  afterEach(async function () {
+    if (this.currentTest.state === 'failed') await shot('failed').catch(() => undefined);
+  });
+
+  it('answers a question from the palette, with a link to the line', async () => {
+    await workbench.ask('Where is `retry_delay` defined?');
+    const turn = await workbench.answered(1);
+    await shot('answer');
+    const citation = turn.locator('button.citation').first();
+    assert.match(await citation.innerText(), /net\/retry\.py#retry_delay:8/);
+    assert.match(await turn.locator('.facts').innerText(), /4 of 4 files/);
+    await citation.click();
+    await workbench.page.locator('.tab.active', { hasText: 'retry.py' }).waitFor();
+    await workbench.page.locator('.statusbar-item', { hasText: /Ln 8/ }).waitFor({ timeout: 10_000 });
+    await shot('citation-opened');
+  });
+
+  it('answers a follow-up typed in the panel, for its own tokens', async () => {
+    const input = workbench.panel.locator('#question');
+    await input.click();
+    await workbench.page.keyboard.type('What is the value of `MAX_ATTEMPTS`?');
+    await workbench.page.keyboard.press('Enter');
+    const turn = await workbench.answered(2);
+    assert.match(await turn.locator('.answer').innerText(), /\b7\b/);
+    const facts = await turn.locator('.facts').innerText();
+    const [, prompt, reused] = /([\d,]+) tokens · ([\d,]+) reused/.exec(facts);
+    const number = (text) => Number(text.replaceAll(',', ''));
+    assert.ok(number(prompt) - number(reused) < 60, facts);
+    assert.match(await workbench.panel.locator('#status').innerText(), /^Answer ready/);
+  });
+
+  it('shows the note about the built-in model until it is dismissed', async () => {
+    const note = workbench.panel.locator('#note');
+    await note.waitFor();
+    await note.getByRole('button', { name: 'Got it' }).click();
+    await note.waitFor({ state: 'hidden' });
+  });
+
+  it('comes back with a new window, and has nothing that axe finds, in four themes', async () => {
+    for (const [theme, kind] of [
+      ['Dark 2026', 'vscode-dark'],
+      ['Light 2026', 'vscode-light'],
+      ['Default High Contrast', 'vscode-high-contrast'],
+      ['Default High Contrast Light', 'vscode-high-contrast-light'],
+    ]) {
+      change({ 'workbench.colorTheme': theme });
+      await workbench.reload();
+      await workbench.panel.locator(`body.${kind}`).waitFor({ timeout: 15_000 });
+      await workbench.panel.locator('article.turn').nth(1).waitFor();
+      await shot(kind);
+      const { violations } = await new AxeBuilder({ page: workbench.page })
+        .include(['iframe.webview.ready', '#active-frame', 'main'])
+        .include(['iframe.webview.ready', '#active-frame', 'form'])
+        .analyze();
+      assert.deepEqual(
+        violations.map(({ id, nodes }) => [id, nodes.map(({ html }) => html)]),
+        [],
+        theme,
+      );
+    }
+  });
+
+  it('works without a mouse', async () => {
+    await workbench.command('Longview: New Chat');
+    await workbench.ask('Where is `Session` defined?');
+    const turn = await workbench.answered(1);
+    // The palette's command leaves the cursor in the panel's input; the citation is a few steps back.
+    await workbench.panel.locator('#question:focus').waitFor();
+    for (let i = 0; i < 6; i++) {
+      await workbench.page.keyboard.press('Shift+Tab');
+      if (await turn.locator('button.citation:focus').count()) break;
+    }
+    assert.equal(await turn.locator('button.citation:focus').count(), 1);
+    await workbench.page.keyboard.press('Enter');
+    await workbench.page.locator('.tab.active', { hasText: 'session.py' }).waitFor();
+  });
+
+  it('stops with Escape, says so, and asks again', async () => {
+    const input = workbench.panel.locator('#question');
+    await input.click();
+    await workbench.page.keyboard.type('Show the code of `Session` and of every function.');
+    await workbench.page.keyboard.press('Enter');
+    await workbench.panel.locator('article.turn[aria-busy="true"]').waitFor();
+    await workbench.page.keyboard.press('Escape');
+    const turn = await workbench.answered(2);
+    await turn.getByText('Stopped. What was read is kept.').waitFor();
+    await turn.getByRole('button', { name: 'Ask again' }).click();
+    await workbench.answered(2);
+    await workbench.panel.getByText('Stopped. What was read is kept.').waitFor({ state: 'detached' });
+    await shot('code');
+  });
+
+  it('says what is in the prompt and what is not', async () => {
+    await workbench.panel.locator('#budget button').click();
+    const editor = workbench.page.locator('.monaco-editor .view-lines').first();
+    await editor.getByText('What is in the prompt').first().waitFor();
+    await workbench.page.locator('.tab.active', { hasText: 'What is in the prompt' }).waitFor();
+    await shot('prompt-contents');
+  });
+
+  it('survives the death of its server in the middle of a question', async () => {
+    await workbench.command('Longview: New Chat');
+    await workbench.ask('Where is `backoff` defined?');
+    await workbench.panel.locator('article.turn').first().waitFor();
+    const pids = servers();
+    assert.ok(pids.length > 0, 'a server runs');
+    for (const pid of pids) process.kill(pid, 'SIGKILL');
+    const turn = await workbench.answered(1);
+    // It may have answered before it was killed.
+    const retry = turn.getByRole('button', { name: 'Ask again' });
+    if (await retry.count()) {
+      assert.match(await turn.locator('.error').innerText(), /stopped unexpectedly.*Ask again/);
+      await shot('server-died');
+      await retry.click();
+    } else {
+      await workbench.ask('Where is `backoff` defined?');
+      await workbench.answered(2);
+    }
+    await workbench.panel
+      .locator('article.turn .answer', { hasText: 'backoff' })
+      .last()
+      .waitFor({ timeout: 60_000 });
+  });
+});

@@ -1,0 +1,88 @@
+/** Runs inside VS Code's extension host: what the editor itself knows of the extension. */
+import assert from 'node:assert/strict';
+import path from 'node:path';
+import Mocha from 'mocha';
+import * as vscode from 'vscode';
+
+const id = 'longview.longview';
+
+function tests(): void {
+  const extension = () => vscode.extensions.getExtension(id)!;
+  const manifest = () =>
+    extension().packageJSON as {
+      contributes: { commands: { command: string }[]; configuration: { properties: Record<string, object> } };
+    };
+
+  it('is activated, fast, and without starting its server', async () => {
+    const start = performance.now();
+    await extension().activate();
+    console.log(`      activation: ${(performance.now() - start).toFixed(0)} ms`);
+    assert.ok(extension().isActive);
+  });
+
+  it('has every command that its manifest names, and no other', async () => {
+    const registered = (await vscode.commands.getCommands(true)).filter((name) =>
+      /^longview\.\w+$/.test(name),
+    );
+    const declared = manifest().contributes.commands.map(({ command }) => command);
+    assert.deepEqual(registered.filter((name) => name !== 'longview.chat').sort(), declared.sort());
+  });
+
+  it('has the defaults of its settings', () => {
+    const settings = vscode.workspace.getConfiguration();
+    for (const [name, { default: value }] of Object.entries(
+      manifest().contributes.configuration.properties as Record<string, { default: unknown }>,
+    ))
+      assert.deepEqual(settings.get(name), value, name);
+  });
+
+  it('describes the prompt in a document', async () => {
+    await vscode.commands.executeCommand('longview.showPromptContents');
+    const document = vscode.window.activeTextEditor?.document;
+    assert.equal(document?.uri.scheme, 'longview');
+    assert.match(document.getText(), /\d+ of \d+ files/);
+  });
+
+  it('exports the chat as a document', async () => {
+    await vscode.commands.executeCommand('longview.exportChat');
+    assert.equal(vscode.window.activeTextEditor?.document.languageId, 'markdown');
+    await vscode.commands.executeCommand('workbench.action.revertAndCloseActiveEditor');
+  });
+
+  it('explains symbols in hovers when that is switched on', async () => {
+    const settings = vscode.workspace.getConfiguration('longview');
+    await settings.update('hover.enabled', true, vscode.ConfigurationTarget.Workspace);
+    await vscode.commands.executeCommand('longview.readNow');
+    const [folder] = vscode.workspace.workspaceFolders!;
+    const file = vscode.Uri.joinPath(folder!.uri, 'net', 'retry.py');
+    await vscode.window.showTextDocument(file);
+    const hovers = async () => {
+      const found = await vscode.commands.executeCommand<vscode.Hover[]>(
+        'vscode.executeHoverProvider',
+        file,
+        new vscode.Position(7, 6),
+      );
+      return found
+        .flatMap(({ contents }) => contents.map((c) => (typeof c === 'string' ? c : c.value)))
+        .join('\n');
+    };
+    assert.match(await hovers(), /retry_delay|[Ss]econds/);
+    await settings.update('hover.enabled', undefined, vscode.ConfigurationTarget.Workspace);
+    assert.equal(await hovers(), '');
+  });
+}
+
+/** Called by VS Code with --extensionTestsPath. */
+export function run(): Promise<void> {
+  const mocha = new Mocha({ ui: 'bdd', timeout: 120_000, reporter: 'spec' });
+  mocha.suite.emit(
+    'pre-require',
+    globalThis as unknown as Mocha.MochaGlobals,
+    path.basename(__filename),
+    mocha,
+  );
+  describe('the extension in its host', tests);
+  return new Promise((resolve, reject) => {
+    mocha.run((failures) => (failures > 0 ? reject(new Error(`${failures} tests failed`)) : resolve()));
+  });
+}

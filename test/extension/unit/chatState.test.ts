@@ -1,0 +1,92 @@
+import { describe, expect, it } from 'vitest';
+import { Chat } from '../../../extension/chatState';
+import type { AskResult, ToWebview } from '../../../server/protocol';
+
+const result = (answer: string): AskResult => ({
+  conversationId: 'c',
+  answer,
+  citations: [],
+  finish: 'stop',
+  stats: {
+    files: 3,
+    skipped: 1,
+    promptTokens: 10,
+    reusedTokens: 5,
+    prefillSeconds: 1,
+    firstTokenSeconds: 1,
+    decodeTokensPerSecond: 20,
+    answerTokens: 2,
+    device: 'd',
+    model: 'm',
+  },
+});
+
+function chat(saved?: ConstructorParameters<typeof Chat>[2]) {
+  const messages: ToWebview[] = [];
+  return { messages, chat: new Chat((message) => messages.push(message), true, saved) };
+}
+
+describe('Chat', () => {
+  it('tells the panel of every change, in order', () => {
+    const { chat: it, messages } = chat();
+    it.begin('1', 'Where?');
+    it.progress('1', { kind: 'context', files: 3, skipped: 1, tokens: 5, window: 10 });
+    it.progress('1', { kind: 'phase', phase: 'reading', message: 'Reading' });
+    it.text('1', 'In ');
+    it.text('1', 'a.py.');
+    expect(it.busy).toBe(true);
+    it.done('1', result('In a.py.'));
+    expect(it.busy).toBe(false);
+    expect(messages.map(({ type }) => type)).toEqual([
+      'turn',
+      'turn',
+      'turn',
+      'turn',
+      'text',
+      'text',
+      'turn',
+    ]);
+    expect(messages.map(({ seq }) => seq)).toEqual([1, 2, 3, 4, 5, 6, 7]);
+    expect(it.state.turns).toMatchObject([
+      { state: 'done', answer: 'In a.py.', context: { files: 3, skipped: 1 } },
+    ]);
+  });
+
+  it('a panel that was closed in between gets the whole state', () => {
+    const { chat: it, messages } = chat();
+    it.begin('1', 'Where?');
+    it.text('1', 'In a.py');
+    it.snapshot();
+    expect(messages.at(-1)).toMatchObject({ type: 'snapshot', state: { turns: [{ answer: 'In a.py' }] } });
+  });
+
+  it('gives the server what was answered, and not what was stopped or failed', () => {
+    const { chat: it } = chat();
+    it.begin('1', 'Where?');
+    it.done('1', result('There.'));
+    it.begin('2', 'What?');
+    it.stopped('2');
+    it.begin('3', 'Why?');
+    it.failed('3', 'No model.');
+    expect(it.asked).toEqual({ conversationId: 'c', history: [{ question: 'Where?', answer: 'There.' }] });
+    expect(it.markdown()).toBe('## Where?\n\nThere.\n\n## What?\n\n\n\n## Why?\n\nNo model.\n');
+  });
+
+  it('comes back after a restart, with what was under way as stopped', () => {
+    const before = chat().chat;
+    before.begin('1', 'Where?');
+    before.text('1', 'In');
+    const { chat: after } = chat(before.saved);
+    expect(after.busy).toBe(false);
+    expect(after.state.turns).toMatchObject([{ state: 'stopped', answer: 'In' }]);
+  });
+
+  it('ignores what comes for a turn that was cleared', () => {
+    const { chat: it } = chat();
+    it.begin('1', 'Where?');
+    it.clear();
+    it.text('1', 'late');
+    it.done('1', result('late'));
+    expect(it.state.turns).toEqual([]);
+  });
+});
