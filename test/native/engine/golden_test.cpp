@@ -3,26 +3,13 @@
 #include "base/error.h"
 #include "check.h"
 #include "engine/engine.h"
+#include "engine/reference.h"
 #include "model/files.h"
 #include "model/model_file.h"
 
 using namespace longview;
 
 namespace {
-
-EngineOptions exact(const std::string& isa) {
-  EngineOptions options;
-  options.cpu.precision = Precision::kFloat32;
-  options.cpu.isa = isa;
-  options.kv_format = KvFormat::kFloat32;
-  return options;
-}
-
-std::vector<int32_t> ids(const Json& array) {
-  std::vector<int32_t> out;
-  for (const Json& item : *array.array()) out.push_back(static_cast<int32_t>(*item.number()));
-  return out;
-}
 
 // The references of the safetensors models were made after their RoPE frequencies had been rounded to bfloat16 (casting a
 // whole transformers model casts that buffer too); the GGUF ones were not.
@@ -66,6 +53,11 @@ TEST("tiny models give the reference's logits and greedy ids on every code path"
     check_tiny(files::shared(std::string("golden/tiny/") + name), files::shared(std::string("golden/tiny/") + name + "/reference.safetensors"));
   for (const char* name : {"llama.F32", "llama.Q8_0", "qwen2.Q4_0", "qwen3-tied.Q5_1"})
     check_tiny(files::shared(std::string("golden/tiny/") + name + ".gguf"), files::shared(std::string("golden/tiny/") + name + ".reference.safetensors"));
+}
+
+TEST("the tiny models that are kept with the project do too") {
+  check_tiny(files::fixture("llama.Q8_0.gguf"), files::fixture("llama.Q8_0.reference.safetensors"));
+  check_tiny(files::fixture("qwen3-tied"), files::fixture("qwen3-tied/reference.safetensors"));
 }
 
 TEST("the built-in model gives every greedy id of the reference in float32, from forks of one context") {

@@ -1,0 +1,162 @@
+// longview-engine: token ids in, token ids and logits out. For tests and for looking into a model without Node; text is
+// the server's affair. Exit code: 0 done, 1 failed, 2 wrong usage.
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <numeric>
+#include <optional>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "engine/engine.h"
+#include "tool/logits_file.h"
+
+using namespace longview;
+
+namespace {
+
+constexpr const char* kUsage =
+    "longview-engine MODEL [options] [--] ID...\n"
+    "  MODEL            a .gguf or .safetensors file, or a folder with safetensors and config.json\n"
+    "  ID...            the prompt's token ids; none or \"-\": from standard input, apart by white space or commas\n"
+    "  --generate N     print the N ids that follow, greedily (default 16)\n"
+    "  --top N          print the N largest logits after the prompt\n"
+    "  --logits FILE    write the logits after every token: safetensors, \"logits\" F32 [tokens, vocabulary]\n"
+    "  --float32        float32 products and KV state: the reference path (default: the fastest)\n"
+    "  --isa NAME       code path of the processor: scalar, avx2, avx512, avx512bf16, amx (default: the best)\n"
+    "  --threads N      default: all\n"
+    "  --info           print the model and the device, and stop\n";
+
+struct Usage {
+  std::string why;
+};
+
+struct Arguments {
+  std::string model;
+  std::vector<std::string> prompt;
+  int64_t generate = 16;
+  int64_t top = 0;
+  std::string logits;
+  bool info = false;
+  EngineOptions engine;
+};
+
+int64_t whole(const std::string& text, int64_t limit, const char* what) {
+  size_t end = 0;
+  int64_t value = -1;
+  try {
+    value = std::stoll(text, &end);
+  } catch (const std::exception&) {
+    end = 0;
+  }
+  if (text.empty() || end != text.size() || value < 0 || value > limit)
+    throw Usage{printable(text) + " is no " + what + "."};
+  return value;
+}
+
+Arguments parse(int argc, char** argv) {
+  Arguments arguments;
+  bool options = true;
+  std::optional<std::string> model;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const auto value = [&]() -> std::string {
+      if (i + 1 >= argc) throw Usage{word + " needs a value."};
+      return argv[++i];
+    };
+    if (!options || word.size() < 2 || word[0] != '-') {
+      if (!model) model = word;
+      else arguments.prompt.push_back(word);
+    } else if (word == "--") {
+      options = false;
+    } else if (word == "--generate") {
+      arguments.generate = whole(value(), 1 << 20, "number of tokens");
+    } else if (word == "--top") {
+      arguments.top = whole(value(), 1 << 20, "number of logits");
+    } else if (word == "--threads") {
+      arguments.engine.cpu.threads = static_cast<int>(whole(value(), 1024, "number of threads"));
+    } else if (word == "--logits") {
+      arguments.logits = value();
+    } else if (word == "--isa") {
+      arguments.engine.cpu.isa = value();
+    } else if (word == "--float32") {
+      arguments.engine.cpu.precision = Precision::kFloat32;
+      arguments.engine.kv_format = KvFormat::kFloat32;
+    } else if (word == "--info") {
+      arguments.info = true;
+    } else {
+      throw Usage{"There is no option " + printable(word) + "."};
+    }
+  }
+  if (!model) throw Usage{"A model is missing."};
+  arguments.model = *model;
+  return arguments;
+}
+
+std::vector<int32_t> read_ids(const std::vector<std::string>& words) {
+  std::string text;
+  if (words.empty() || words == std::vector<std::string>{"-"})
+    text.assign(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+  for (const std::string& word : words)
+    if (word != "-") text += word + ' ';
+  std::replace(text.begin(), text.end(), ',', ' ');
+  std::istringstream stream(text);
+  std::vector<int32_t> ids;
+  for (std::string word; stream >> word;) ids.push_back(static_cast<int32_t>(whole(word, INT32_MAX, "token id")));
+  if (ids.empty()) throw Usage{"The prompt has no token ids."};
+  return ids;
+}
+
+void print_top(std::span<const float> logits, int64_t count) {
+  std::vector<int32_t> order(logits.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto end = order.begin() + std::min<int64_t>(count, static_cast<int64_t>(order.size()));
+  const auto better = [&](int32_t a, int32_t b) { return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)]; };
+  std::partial_sort(order.begin(), end, order.end(), better);
+  for (auto id = order.begin(); id != end; ++id) std::printf("top %d %.6f\n", *id, static_cast<double>(logits[static_cast<size_t>(*id)]));
+}
+
+int run(const Arguments& arguments) {
+  Engine engine(arguments.model, arguments.engine);
+  if (arguments.info) {
+    const ModelConfig& config = engine.model().config;
+    std::printf("model %s: %lld layers, %lld parameters, %s, window %lld\ndevice %s\n", config.architecture.c_str(), static_cast<long long>(config.layers),
+                static_cast<long long>(engine.model().parameters), human_size(engine.model().weight_bytes).c_str(), static_cast<long long>(engine.window()),
+                engine.device().name.c_str());
+    return 0;
+  }
+  const std::vector<int32_t> prompt = read_ids(arguments.prompt);
+  const auto context = engine.create_context();
+  if (!arguments.logits.empty()) {
+    write_logits(arguments.logits, engine.all_logits(*context, prompt), engine.model().config.vocabulary);
+    // all_logits leaves none behind: the last token is read again for what follows.
+    context->truncate(context->length() - 1);
+  }
+  engine.prefill(*context, std::span(prompt).subspan(static_cast<size_t>(context->length())), CancelToken());
+  print_top(context->logits(), arguments.top);
+  if (arguments.generate == 0) return 0;
+  std::printf("greedy");
+  for (int64_t i = 0; i < arguments.generate && context->length() < engine.window(); ++i) {
+    const int32_t next = argmax(context->logits());
+    std::printf(" %d", next);
+    std::fflush(stdout);
+    if (i + 1 < arguments.generate) engine.decode(*context, next, CancelToken());
+  }
+  std::printf("\n");
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  return run(parse(argc, argv));
+} catch (const Usage& usage) {
+  std::fprintf(stderr, "%s\n%s", usage.why.c_str(), kUsage);
+  return 2;
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "%s\n", error.what());
+  return 1;
+}
