@@ -114,7 +114,7 @@ export class Packer {
       }
       const content = await readText(file);
       if ('reason' in content) {
-        leftOut.push({ path: file.path, reason: content.reason });
+        leftOut.push({ path: file.path, ...content });
         continue;
       }
       const ids = tokenizer.encode(fileText(file.path, content.text));

@@ -5,6 +5,7 @@ import ignore, { type Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
 import type { SkippedFile, SkipReason } from '../protocol';
 import { lastCommitTimes } from './gitHistory';
+import { isSecretName, secretIn } from './secrets';
 
 export interface ScannedFile {
   /** Relative to its folder, `/` separators; prefixed by the folder's name where there are several. */
@@ -68,13 +69,7 @@ const fileRules: [RegExp, SkipReason][] = [
     'lock-file',
   ],
   [/\.min\.(js|css|mjs)$|[.-]bundle\.js$|\.map$/, 'minified'],
-  [
-    /^\.env(\..*)?$|\.(pem|key|p12|pfx|jks|keystore)$|^id_(rsa|dsa|ecdsa|ed25519)$|^\.(netrc|npmrc|pypirc|htpasswd)$|^credentials(\.json)?$/,
-    'secret',
-  ],
 ];
-const harmlessSecret = /^\.env\.(example|sample|template)$/;
-const privateKey = /-----BEGIN [A-Z ]*PRIVATE KEY-----/;
 
 interface Rules {
   /** The folder, relative to the root, that the rules are for; '' for the root. */
@@ -102,6 +97,8 @@ class Scanner {
   constructor(
     private readonly root: string,
     private readonly options: ScanOptions,
+    /** What stands before the paths in the prompt: `app/`, or nothing. */
+    private readonly prefix: string,
   ) {
     this.include = ignore().add(options.include ?? []);
     this.exclude = ignore().add(options.exclude ?? []);
@@ -136,13 +133,18 @@ class Scanner {
     }
   }
 
+  /** By the path in its folder, or as it stands in the prompt, where the folder's name comes first. */
+  private matches(globs: Ignore, relative: string): boolean {
+    return globs.ignores(relative) || (this.prefix !== '' && globs.ignores(this.prefix + relative));
+  }
+
   private skip(file: string, reason: SkipReason, detail?: string): void {
     this.skipped.push({ path: file, reason, detail });
   }
 
   private async folder(relative: string, name: string, stack: readonly Rules[]): Promise<void> {
-    const wanted = this.include.ignores(`${relative}/`);
-    if (this.exclude.ignores(`${relative}/`)) return this.skip(`${relative}/`, 'excluded');
+    const wanted = this.matches(this.include, `${relative}/`);
+    if (this.matches(this.exclude, `${relative}/`)) return this.skip(`${relative}/`, 'excluded');
     const reason = Object.hasOwn(folderReasons, name) ? folderReasons[name] : undefined;
     if (reason && !wanted) return this.skip(`${relative}/`, reason);
     if (!wanted && ignored(stack, relative, true)) return this.skip(`${relative}/`, 'ignored');
@@ -155,11 +157,11 @@ class Scanner {
     if (!entry.isFile()) return this.skip(relative, 'not-a-file');
     if (/["<>\p{Cc}]/u.test(relative))
       return this.skip(relative, 'excluded', 'its name would break the frame of the prompt');
-    if (this.exclude.ignores(relative)) return this.skip(relative, 'excluded');
-    const rule = fileRules.find(([pattern]) => pattern.test(entry.name));
-    if (rule?.[1] === 'secret' && !harmlessSecret.test(entry.name)) return this.skip(relative, 'secret');
-    if (!this.include.ignores(relative)) {
-      if (rule && rule[1] !== 'secret') return this.skip(relative, rule[1]);
+    if (this.matches(this.exclude, relative)) return this.skip(relative, 'excluded');
+    if (isSecretName(entry.name)) return this.skip(relative, 'secret');
+    if (!this.matches(this.include, relative)) {
+      const rule = fileRules.find(([pattern]) => pattern.test(entry.name));
+      if (rule) return this.skip(relative, rule[1]);
       if (ignored(stack, relative, false)) return this.skip(relative, 'ignored');
     }
     const absolutePath = path.join(this.root, relative);
@@ -176,8 +178,12 @@ class Scanner {
 }
 
 /** Throws LongviewError `no_workspace` when the folder itself cannot be read, `cancelled` when the signal is aborted. */
-export async function scanFolder(root: string, options: ScanOptions = {}): Promise<ScanResult> {
-  const scanner = new Scanner(root, options);
+export async function scanFolder(
+  root: string,
+  options: ScanOptions = {},
+  prefix = '',
+): Promise<ScanResult> {
+  const scanner = new Scanner(root, options, prefix);
   await scanner.walk('', []);
   if (options.gitHistory) {
     const times = await lastCommitTimes(root, options.signal);
@@ -197,15 +203,20 @@ export async function scanWorkspace(roots: readonly Root[], options: ScanOptions
     let prefix = name.replace(/[/"<>\p{Cc}]/gu, '_');
     for (let n = 2; taken.has(prefix); n++) prefix = `${name}-${n}`;
     taken.add(prefix);
-    const { files, skipped } = await scanFolder(folder, options);
+    const { files, skipped } = await scanFolder(folder, options, `${prefix}/`);
     for (const file of files) result.files.push({ ...file, path: `${prefix}/${file.path}` });
     for (const file of skipped) result.skipped.push({ ...file, path: `${prefix}/${file.path}` });
   }
   return result;
 }
 
-/** The text of a scanned file, or why it has none. Opened without following a link that took its place. */
-export async function readText(file: ScannedFile): Promise<{ text: string } | { reason: SkipReason }> {
+/**
+ * The text of a scanned file, or why it has none. Opened without following a link that took its place. Lines end in a line
+ * feed, whatever they end in on disk: line numbers stay the editor's.
+ */
+export async function readText(
+  file: Pick<ScannedFile, 'path' | 'absolutePath'>,
+): Promise<{ text: string } | { reason: SkipReason; detail?: string }> {
   let bytes: Buffer;
   try {
     const handle = await fs.open(
@@ -223,11 +234,12 @@ export async function readText(file: ScannedFile): Promise<{ text: string } | { 
   if (bytes.subarray(0, 8192).includes(0)) return { reason: 'binary' };
   let text: string;
   try {
-    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes).replace(/\r\n?/g, '\n');
   } catch {
     return { reason: 'invalid-utf8' };
   }
-  if (privateKey.test(text)) return { reason: 'secret' };
+  const secret = secretIn(text);
+  if (secret) return { reason: 'secret', detail: `it holds ${secret}` };
   const lines = text.split('\n').length;
   if (/\.(js|css|mjs|cjs)$/.test(file.path) && text.length > 20_000 && text.length / lines > 400)
     return { reason: 'minified' };

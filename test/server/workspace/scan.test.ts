@@ -1,9 +1,9 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { scanFolder, scanWorkspace } from '../../../server/workspace/scan';
+import { readText, scanFolder, scanWorkspace } from '../../../server/workspace/scan';
 import { writeFolder } from '../reference';
 
 function repository(files: [string, string | Buffer][]): string {
@@ -32,6 +32,55 @@ describe('scanFolder', () => {
     });
     const { files } = await scanFolder(folder);
     expect(files.map((file) => file.path).sort()).toEqual(listed.trim().split('\n').sort());
+  });
+
+  it('goes by ignore files without git too, and by .ignore', async () => {
+    const folder = repository([
+      ['.gitignore', '*.tmp\n'],
+      ['.ignore', 'notes/\n'],
+      ['a.ts', 'a'],
+      ['b.tmp', 'x'],
+      ['notes/n.md', 'x'],
+      ['sub/.ignore', '!c.tmp\n'],
+      ['sub/c.tmp', 'x'],
+    ]);
+    const { files, skipped } = await scanFolder(folder);
+    const visible = files.map((file) => file.path).filter((name) => !/ignore$/.test(name));
+    expect(visible).toEqual(['a.ts', 'sub/c.tmp']);
+    expect(skipped).toEqual([
+      { path: 'b.tmp', reason: 'ignored' },
+      { path: 'notes/', reason: 'ignored' },
+    ]);
+  });
+
+  it('takes and leaves out what the settings say', async () => {
+    const folder = repository([
+      ['.gitignore', 'generated/\n'],
+      ['generated/g.ts', 'x'],
+      ['dist/d.js', 'x'],
+      ['yarn.lock', 'x'],
+      ['docs/a.md', 'x'],
+      ['src/a.ts', 'x'],
+      ['.env', 'KEY=1'],
+    ]);
+    const options = { include: ['generated/', 'dist/', '*.lock', '.env'], exclude: ['docs/'] };
+    const { files, skipped } = await scanFolder(folder, options);
+    const taken = files.map((file) => file.path).filter((name) => name !== '.gitignore');
+    expect(taken).toEqual(['dist/d.js', 'generated/g.ts', 'src/a.ts', 'yarn.lock']);
+    // No setting brings a secret into the prompt.
+    expect(skipped).toEqual([
+      { path: '.env', reason: 'secret' },
+      { path: 'docs/', reason: 'excluded' },
+    ]);
+  });
+
+  it('lists a folder that it may not enter', async ({ skip }) => {
+    if (process.getuid?.() === 0) skip('root may enter every folder');
+    const folder = repository([['shut/a.ts', 'x']]);
+    chmodSync(path.join(folder, 'shut'), 0);
+    const { skipped } = await scanFolder(folder);
+    chmodSync(path.join(folder, 'shut'), 0o700);
+    expect(skipped).toEqual([{ path: 'shut/', reason: 'unreadable' }]);
   });
 
   it('lists what it leaves out, with the reason, and never opens a pipe', async () => {
@@ -72,6 +121,56 @@ describe('scanFolder', () => {
   });
 });
 
+describe('readText', () => {
+  const read = (content: string | Buffer) => {
+    const folder = repository([['file.js', content]]);
+    return readText({ path: 'file.js', absolutePath: path.join(folder, 'file.js') });
+  };
+
+  it('gives lines that end in line feeds, as many as the editor counts', async () => {
+    expect(await read('one\r\ntwo\rthree\nfour')).toEqual({ text: 'one\ntwo\nthree\nfour' });
+    expect(await read('\ufeffone\n')).toEqual({ text: 'one\n' });
+  });
+
+  it('says why a file has no text', async () => {
+    expect(await read(Buffer.from([0x61, 0xff, 0xfe]))).toEqual({ reason: 'invalid-utf8' });
+    expect(await read(Buffer.from('MZ\0\x01 and more'))).toEqual({ reason: 'binary' });
+    expect(await read(' \n\n')).toEqual({ reason: 'empty' });
+    expect(await read(`var a=1;${'f(1,2,3);'.repeat(3000)}`)).toEqual({ reason: 'minified' });
+    const gone = path.join(repository([]), 'gone.ts');
+    expect(await readText({ path: 'gone.ts', absolutePath: gone })).toEqual({ reason: 'unreadable' });
+  });
+
+  it('does not follow a link that took the place of a file, nor wait for a pipe', async () => {
+    const folder = repository([['real.ts', 'x']]);
+    symlinkSync('real.ts', path.join(folder, 'link.ts'));
+    execFileSync('mkfifo', [path.join(folder, 'pipe.ts')]);
+    const from = (name: string) => readText({ path: name, absolutePath: path.join(folder, name) });
+    expect(await from('link.ts')).toEqual({ reason: 'unreadable' });
+    expect(await from('pipe.ts')).toHaveProperty('reason');
+  });
+
+  it('keeps files with keys and tokens out, and no others', async () => {
+    // Put together here, so that this file holds none itself.
+    const key = ['-----BEGIN RSA', 'PRIVATE KEY-----'].join(' ');
+    for (const [text, what] of [
+      [`const key = \`${key}\nMIIE`, 'a private key'],
+      [`id: ${'AKIA'}${'IOSFODNN7QWERTYU'}`, 'an AWS access key'],
+      [`token = "${'ghp'}_${'a1B2'.repeat(9)}"`, 'a GitHub token'],
+      [`slack: ${'xoxb'}-123456789012-${'abcDEF'.repeat(4)}`, 'a Slack token'],
+      [`${'sk'}_live_${'x9Y8'.repeat(6)}`, 'a Stripe key'],
+    ])
+      expect(await read(text!)).toEqual({ reason: 'secret', detail: `it holds ${what}` });
+    for (const text of [
+      'AKIAIOSFODNN7EXAMPLE of the documentation',
+      'sha1 da39a3ee5e6b4b0d3255bfef95601890afd80709',
+      'def ghp_token_from_env(): ...',
+      'sk-learn-ant',
+    ])
+      expect(await read(text)).toEqual({ text });
+  });
+});
+
 describe('scanWorkspace', () => {
   it('puts the names of several folders before their paths, made unique', async () => {
     const one = repository([['a.ts', 'a']]);
@@ -81,6 +180,24 @@ describe('scanWorkspace', () => {
       { name: 'app', folder: two },
     ]);
     expect(files.map((file) => file.path)).toEqual(['app/a.ts', 'app-2/a.ts']);
+  });
+
+  it('leaves out by the path in the prompt as well as by the path in its folder', async () => {
+    const one = repository([
+      ['src/a.ts', 'a'],
+      ['gen/g.ts', 'a'],
+    ]);
+    const two = repository([
+      ['src/b.ts', 'b'],
+      ['gen/g.ts', 'b'],
+    ]);
+    const roots = [
+      { name: 'app', folder: one },
+      { name: 'lib', folder: two },
+    ];
+    const { files, skipped } = await scanWorkspace(roots, { exclude: ['/app/src/', '/gen/'] });
+    expect(files.map((file) => file.path)).toEqual(['lib/src/b.ts']);
+    expect(skipped.map((file) => file.path)).toEqual(['app/gen/', 'app/src/', 'lib/gen/']);
   });
 
   it('says so when no folder is open', async () => {
@@ -119,6 +236,7 @@ describe('scanWorkspace', () => {
       mkdirSync(path.join(folder, `d${i}`));
       for (let j = 0; j < 1000; j++) writeFileSync(path.join(folder, `d${i}`, `f${j}.ts`), 'x');
     }
+    const heap = process.memoryUsage().heapUsed;
     let longest = 0;
     let last = performance.now();
     const beat = setInterval(() => {
@@ -131,6 +249,8 @@ describe('scanWorkspace', () => {
     clearInterval(beat);
     console.log(`100,000 files in ${seconds.toFixed(1)} s, longest pause ${longest.toFixed(0)} ms`);
     expect(files.length).toBe(100_000);
+    // Half a kilobyte a file, and what the collector has not taken yet; contents are not kept.
+    expect(process.memoryUsage().heapUsed - heap).toBeLessThan(200 * 2 ** 20);
     // A blocking walk would let no beat through at all.
     expect(longest).toBeLessThan(seconds * 500);
 
