@@ -1,5 +1,13 @@
 /** The conversation as the extension host owns it: pure state, and the messages that tell the panel what changed. */
-import type { AskProgress, AskResult, ChatState, Status, ToWebview, Turn } from '../server/protocol';
+import type {
+  AskProgress,
+  AskResult,
+  ChatState,
+  ContextResult,
+  Status,
+  ToWebview,
+  Turn,
+} from '../server/protocol';
 
 /** What is kept per workspace between sessions. */
 export interface SavedChat {
@@ -15,6 +23,7 @@ export class Chat {
   private turns: Turn[];
   private conversationId: string | undefined;
   private status: Status = { health: 'ok', phase: 'starting', message: '' };
+  private contents: ContextResult | undefined;
   private seq = 0;
 
   constructor(
@@ -33,7 +42,7 @@ export class Chat {
   }
 
   get state(): ChatState {
-    return { turns: this.turns, status: this.status, builtInNote: this.builtInNote };
+    return { turns: this.turns, status: this.status, builtInNote: this.builtInNote, contents: this.contents };
   }
 
   get saved(): SavedChat {
@@ -57,6 +66,11 @@ export class Chat {
     this.send({ type: 'status', status });
   }
 
+  setContents(contents: ContextResult): void {
+    this.contents = contents;
+    this.send({ type: 'contents', contents });
+  }
+
   focusInput(): void {
     this.send({ type: 'focusInput' });
   }
@@ -66,9 +80,10 @@ export class Chat {
     this.snapshot();
   }
 
-  clear(): void {
-    this.turns = [];
-    this.conversationId = undefined;
+  /** Shows another chat; none: an empty one. */
+  restore({ turns, conversationId }: SavedChat = { turns: [] }): void {
+    this.turns = turns;
+    this.conversationId = conversationId;
     this.snapshot();
   }
 

@@ -6,15 +6,19 @@ import {
   env,
   Uri,
   window,
+  workspace,
   type ExtensionContext,
   type Webview,
   type WebviewView,
   type WebviewViewProvider,
 } from 'vscode';
 import type { FromWebview, ToWebview } from '../server/protocol';
+import { ChatHistory } from './chatHistory';
 import { Chat, type SavedChat } from './chatState';
 import { openCitation } from './citationTarget';
 import type { Server } from './client';
+import { excludeFromPrompt } from './config';
+import { ReadingNotice } from './readingNotice';
 
 export const viewId = 'longview.chat';
 const chatKey = 'longview.chat';
@@ -27,12 +31,14 @@ export class ChatView implements WebviewViewProvider {
   private view: WebviewView | undefined;
   private stopper: CancellationTokenSource | undefined;
   private readonly chat: Chat;
+  private readonly history: ChatHistory;
 
   constructor(
     private readonly context: ExtensionContext,
     private readonly server: Server,
   ) {
     const { workspaceState, globalState } = context;
+    this.history = new ChatHistory(workspaceState);
     this.chat = new Chat(
       (message) => this.post(message),
       !globalState.get(noteKey, false),
@@ -60,17 +66,22 @@ export class ChatView implements WebviewViewProvider {
   private receive(message: FromWebview): void {
     switch (message.type) {
       case 'ready':
-        return this.chat.snapshot();
+        this.chat.snapshot();
+        return void this.loadContents();
       case 'ask':
         return void this.ask(message.question);
       case 'stop':
         return this.stop();
       case 'clear':
-        return this.clear();
+        return this.newChat();
       case 'copy':
         return void env.clipboard.writeText(String(message.text));
       case 'insert':
         return this.insert(String(message.text));
+      case 'openCode':
+        return void openCode(String(message.text), String(message.language));
+      case 'excludeFolder':
+        return void this.excludeFolder(String(message.path));
       case 'openCitation': {
         const citation = this.chat.turn(message.turnId)?.citations[message.index];
         if (citation) void openCitation(citation);
@@ -98,8 +109,29 @@ export class ChatView implements WebviewViewProvider {
     this.chat.focusInput();
   }
 
-  /** Asks in the panel; one question at a time. */
-  async ask(text: string): Promise<void> {
+  /** What is in the prompt, before the first question too. */
+  private async loadContents(): Promise<void> {
+    if (!workspace.workspaceFolders) return;
+    try {
+      this.chat.setContents(await this.server.promptContents());
+    } catch {
+      // The status says what is wrong, and so does the next question.
+    }
+  }
+
+  private async excludeFolder(folder: string): Promise<void> {
+    const known = this.chat.state.contents?.files.some(({ path }) => path.startsWith(`${folder}/`));
+    if (!known) return;
+    const undo = await excludeFromPrompt(folder);
+    await this.loadContents();
+    if ((await window.showInformationMessage(`${folder}/ is left out of the prompt.`, 'Undo')) !== 'Undo')
+      return;
+    await undo();
+    await this.loadContents();
+  }
+
+  /** Asks in the panel; one question at a time. `notify`: shows a notification too when the reading takes long. */
+  async ask(text: string, { notify = false } = {}): Promise<void> {
     const question = String(text).trim().slice(0, maxQuestion);
     if (question === '' || this.chat.busy) return;
     const id = randomUUID();
@@ -113,6 +145,7 @@ export class ChatView implements WebviewViewProvider {
       waiting = '';
     };
     const batches = setInterval(flush, batchMs);
+    const notice = notify ? new ReadingNotice(() => stopper.cancel()) : undefined;
     // A server that dies takes the question with it: the request itself might never settle.
     let crash = { dispose() {} };
     const crashed = new Promise<never>((_, reject) => {
@@ -126,6 +159,8 @@ export class ChatView implements WebviewViewProvider {
         (progress) => {
           if (progress.kind === 'text') waiting += progress.text;
           else this.chat.progress(id, progress);
+          if (progress.kind === 'text') notice?.dispose();
+          if (progress.kind === 'phase') notice?.show(progress);
         },
         stopper.token,
       );
@@ -138,10 +173,12 @@ export class ChatView implements WebviewViewProvider {
       else this.chat.failed(id, (error as Error).message);
     } finally {
       clearInterval(batches);
+      notice?.dispose();
       crash.dispose();
       stopper.dispose();
       this.stopper = undefined;
       this.save();
+      void this.loadContents();
     }
   }
 
@@ -149,10 +186,23 @@ export class ChatView implements WebviewViewProvider {
     this.stopper?.cancel();
   }
 
-  clear(): void {
+  /** Begins a new chat; the present one goes into the history. */
+  newChat(): void {
     this.stop();
-    this.chat.clear();
+    this.history.add(this.chat.saved, randomUUID());
+    this.chat.restore();
     this.save();
+  }
+
+  async showHistory(): Promise<void> {
+    const id = await this.history.pick();
+    const chosen = id === undefined ? undefined : this.history.take(id);
+    if (!chosen) return;
+    this.stop();
+    this.history.add(this.chat.saved, randomUUID());
+    this.chat.restore(chosen);
+    this.save();
+    await this.focus();
   }
 
   get markdown(): string {
@@ -168,6 +218,12 @@ export class ChatView implements WebviewViewProvider {
   private save(): void {
     void this.context.workspaceState.update(chatKey, this.chat.saved);
   }
+}
+
+async function openCode(content: string, language: string): Promise<void> {
+  const known = /^\w{1,30}$/.test(language) ? language : undefined;
+  const open = (language?: string) => workspace.openTextDocument({ content, language });
+  await window.showTextDocument(await open(known).then(undefined, () => open()));
 }
 
 function page(webview: Webview, assets: Uri): string {
@@ -194,6 +250,7 @@ function page(webview: Webview, assets: Uri): string {
     <form id="ask">
       <div id="note" hidden></div>
       <div id="status" role="status"></div>
+      <section id="map" aria-label="What is in the prompt" hidden></section>
       <div id="budget" hidden></div>
       <div id="box">
         <textarea id="question" rows="1" aria-label="Question about this repository" placeholder="Ask about this repository"></textarea>

@@ -14,9 +14,12 @@ import {
   type AskProgress,
   type AskResult,
   type ContextResult,
+  type DeleteModelParams,
   type DownloadParams,
   type DownloadProgress,
   type DownloadResult,
+  type ExplainParams,
+  type ExplainResult,
   type InitializationOptions,
   type ModelsResult,
   type PrefillResult,
@@ -80,6 +83,8 @@ export class Server {
       {
         documentSelector: [{ scheme: 'file' }],
         initializationOptions: options,
+        // A hover's link may run this command and no other.
+        markdown: { isTrusted: { enabledCommands: ['longview.explain'] } },
         errorHandler: {
           error: () => ({ action: ErrorAction.Continue }),
           closed: () => {
@@ -139,6 +144,18 @@ export class Server {
 
   async models(): Promise<ModelsResult> {
     return (await this.running()).sendRequest<ModelsResult>(methods.modelsList);
+  }
+
+  /** Undefined: the repository is not read yet, or does not know the symbol. Cancelled: undefined too. */
+  async explain(symbol: string, token: CancellationToken): Promise<string | undefined> {
+    const params: ExplainParams = { symbol };
+    const client = await this.running();
+    return (await client.sendRequest<ExplainResult>(methods.explain, params, token)).text;
+  }
+
+  async deleteModel(path: string): Promise<void> {
+    const params: DeleteModelParams = { path };
+    await (await this.running()).sendRequest(methods.modelsDelete, params);
   }
 
   async useModel(path: string): Promise<void> {

@@ -2,6 +2,7 @@
 import { commands, ProgressLocation, window, workspace, type Disposable } from 'vscode';
 import type { ChatView } from './chatView';
 import type { Server } from './client';
+import { readSettings } from './config';
 import { chooseModel } from './modelPicker';
 import type { PromptContents } from './promptContents';
 
@@ -9,13 +10,15 @@ export function registerCommands(server: Server, chat: ChatView, contents: Promp
   const table: Record<string, (argument?: unknown) => Promise<void> | void> = {
     'longview.ask': (question) => ask(chat, question),
     'longview.stop': () => chat.stop(),
-    'longview.newChat': () => chat.clear(),
+    'longview.newChat': () => chat.newChat(),
+    'longview.showHistory': () => chat.showHistory(),
     'longview.exportChat': () => exportChat(chat),
     'longview.readNow': () => readNow(server),
     'longview.chooseModel': () => chooseModel(server),
     'longview.showPromptContents': () => contents.show(),
     'longview.openSettings': () =>
       commands.executeCommand('workbench.action.openSettings', 'longview') as Promise<void>,
+    'longview.explain': (symbol) => explain(server, symbol),
     'longview.showMenu': () => showMenu(),
   };
   return Object.entries(table).map(([id, run]) =>
@@ -41,7 +44,27 @@ async function ask(chat: ChatView, given: unknown): Promise<void> {
         });
   if (!question?.trim()) return;
   await chat.focus();
-  await chat.ask(question);
+  await chat.ask(question, { notify: true });
+}
+
+/** From a hover's link, or for what the cursor is on. Ends with the hover, which then shows the explanation. */
+async function explain(server: Server, given: unknown): Promise<void> {
+  const editor = window.activeTextEditor;
+  const word = editor?.document.getWordRangeAtPosition(editor.selection.active, /[A-Za-z_$][\w$]*/);
+  const symbol = typeof given === 'string' ? given : word && editor?.document.getText(word);
+  if (!symbol) return void window.showInformationMessage('Put the cursor on a symbol to have it explained.');
+  const options = {
+    location: ProgressLocation.Notification,
+    title: `Explaining ${symbol}`,
+    cancellable: true,
+  };
+  const text = await window.withProgress(options, (_progress, token) => server.explain(symbol, token));
+  if (text === undefined)
+    return void window.showInformationMessage(
+      `The repository has to be read first, and to name ${symbol}: Longview: Read the Repository Now.`,
+    );
+  if (readSettings().hover) await commands.executeCommand('editor.action.showHover');
+  else void window.showInformationMessage(text);
 }
 
 async function readNow(server: Server): Promise<void> {
@@ -75,6 +98,7 @@ async function showMenu(): Promise<void> {
     { label: '$(comment) Ask about this repo', id: 'longview.ask' },
     { label: '$(book) Read the repository now', id: 'longview.readNow' },
     { label: '$(list-tree) Show what is in the prompt', id: 'longview.showPromptContents' },
+    { label: '$(history) Chat history', id: 'longview.showHistory' },
     { label: '$(package) Choose a model', id: 'longview.chooseModel' },
     { label: '$(gear) Settings', id: 'longview.openSettings' },
   ];

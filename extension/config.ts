@@ -1,5 +1,5 @@
 /** The `longview.*` settings, as the server wants them. Defaults stand in package.json alone. */
-import { workspace } from 'vscode';
+import { ConfigurationTarget, workspace } from 'vscode';
 import type { Settings } from '../server/protocol';
 
 export function readSettings(): Settings {
@@ -15,4 +15,15 @@ export function readSettings(): Settings {
     hover: get<boolean>('hover.enabled'),
     maxAnswerTokens: get<number>('answer.maxTokens'),
   };
+}
+
+/** Adds a folder, as it stands in the prompt, to what this workspace leaves out. Returns what takes it back. */
+export async function excludeFromPrompt(folder: string): Promise<() => Promise<void>> {
+  const key = 'longview.files.exclude';
+  const before = workspace.getConfiguration().inspect<string[]>(key)?.workspaceValue;
+  const pattern = `/${folder.replace(/[\\*?[\]!#]/g, '\\$&')}/`;
+  const write = (value: string[] | undefined) =>
+    Promise.resolve(workspace.getConfiguration().update(key, value, ConfigurationTarget.Workspace));
+  await write([...(before ?? readSettings().exclude), pattern]);
+  return () => write(before);
 }

@@ -1,11 +1,25 @@
 /** Choosing a model: installed ones, downloads, or a file. */
-import { ProgressLocation, QuickPickItemKind, window, type QuickPickItem } from 'vscode';
+import {
+  ProgressLocation,
+  QuickPickItemKind,
+  ThemeIcon,
+  window,
+  type QuickInputButton,
+  type QuickPickItem,
+} from 'vscode';
 import type { CatalogEntry, ModelsResult } from '../server/protocol';
 import type { Server } from './client';
 
 interface Item extends QuickPickItem {
   run?: () => Promise<void>;
+  /** What its button does. */
+  remove?: () => Promise<void>;
 }
+
+const trash: QuickInputButton = {
+  iconPath: new ThemeIcon('trash'),
+  tooltip: 'Delete this model from the disk',
+};
 
 const size = (bytes: number) =>
   bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
@@ -26,6 +40,7 @@ export async function chooseModel(server: Server): Promise<void> {
   }
   const chosen = await new Promise<Item | undefined>((resolve) => {
     picker.onDidAccept(() => resolve(picker.selectedItems[0]));
+    picker.onDidTriggerItemButton(({ item }) => resolve({ ...item, run: item.remove }));
     picker.onDidHide(() => resolve(undefined));
   });
   picker.dispose();
@@ -36,11 +51,12 @@ function items({ installed, catalog }: ModelsResult, server: Server): Item[] {
   const heading = (label: string): Item => ({ label, kind: QuickPickItemKind.Separator });
   return [
     heading('On this machine'),
-    ...installed.map(({ name, path, bytes, builtIn, current }) => ({
+    ...installed.map(({ name, path, bytes, builtIn, current, deletable }) => ({
       label: `${current ? '$(check) ' : ''}${name}`,
       description: `${size(bytes)}${builtIn ? ' · built in: finds and quotes' : ''}`,
       detail: path,
       run: () => use(server, path, name),
+      ...(deletable && { buttons: [trash], remove: () => remove(server, path, name, bytes) }),
     })),
     { label: '$(folder-opened) Choose a model file…', detail: 'A .gguf file', run: () => chooseFile(server) },
     heading('Download'),
@@ -59,6 +75,13 @@ async function use(server: Server, path: string, name: string): Promise<void> {
   await window.withProgress({ location: ProgressLocation.Notification, title: `Loading ${name}` }, () =>
     server.useModel(path),
   );
+}
+
+async function remove(server: Server, path: string, name: string, bytes: number): Promise<void> {
+  const question = `Delete ${name} (${size(bytes)}) from this disk?`;
+  const options = { modal: true, detail: path };
+  if ((await window.showWarningMessage(question, options, 'Delete')) === 'Delete')
+    await server.deleteModel(path);
 }
 
 async function chooseFile(server: Server): Promise<void> {

@@ -18,9 +18,11 @@ import {
   methods,
   type AskParams,
   type AskProgress,
+  type DeleteModelParams,
   type DownloadParams,
   type DownloadProgress,
   type ErrorData,
+  type ExplainParams,
   type InitializationOptions,
   type Settings,
   type Status,
@@ -125,13 +127,20 @@ connection.onRequest(methods.modelsUse, (params: UseModelParams, token: Cancella
   answer(token, (service) => service.useModel(params.path)),
 );
 
+connection.onRequest(methods.modelsDelete, (params: DeleteModelParams, token: CancellationToken) =>
+  answer(token, (service) => service.deleteModel(params.path)),
+);
+connection.onRequest(methods.explain, (params: ExplainParams, token: CancellationToken) =>
+  answer(token, (service, signal) => service.explain(params.symbol, signal)),
+);
+
 connection.onHover(({ textDocument, position }, token) =>
-  answer(token, async (service, signal) => {
+  answer(token, async (service) => {
     const text =
       documents.get(textDocument.uri)?.getText() ??
       (await readFile(fileURLToPath(textDocument.uri), 'utf8').catch(() => ''));
-    const value = await service.hover(text, position.line, position.character, signal);
-    return value === undefined ? null : { contents: { kind: 'plaintext' as const, value } };
+    const contents = service.hover(text, position.line, position.character);
+    return contents === undefined ? null : { contents };
   }),
 );
 

@@ -222,6 +222,8 @@ export interface InstalledModel {
   builtIn: boolean;
   /** The one in use. */
   current: boolean;
+  /** Lies in the models folder and is not in use. */
+  deletable: boolean;
 }
 
 /** `longview/models/list`: extension -> server, request. */
@@ -248,6 +250,25 @@ export interface UseModelParams {
   path: string;
 }
 
+/** `longview/models/delete`: extension -> server, request. Deletes a downloaded model that is not in use. */
+export interface DeleteModelParams {
+  path: string;
+}
+
+// --- hovers -----------------------------------------------------------------------------------------------------------
+
+/**
+ * `longview/explain`: extension -> server, request. What a symbol does, for its hover, which shows it from then on;
+ * `textDocument/hover` itself never makes the model work: it answers with what is known, or with a link to this.
+ */
+export interface ExplainParams {
+  symbol: string;
+}
+export interface ExplainResult {
+  /** Absent: the repository is not read yet, or does not know the symbol. */
+  text?: string;
+}
+
 /** Method names, in one place. */
 export const methods = {
   ask: 'longview/ask',
@@ -257,6 +278,8 @@ export const methods = {
   modelsList: 'longview/models/list',
   modelsDownload: 'longview/models/download',
   modelsUse: 'longview/models/use',
+  modelsDelete: 'longview/models/delete',
+  explain: 'longview/explain',
 } as const;
 
 // --- extension <-> webview (postMessage) --------------------------------------------------------------------------------
@@ -281,6 +304,8 @@ export interface ChatState {
   status: Status;
   /** Shown once with the built-in model, until dismissed. */
   builtInNote: boolean;
+  /** What is in the prompt, once it is known. */
+  contents?: ContextResult;
 }
 
 /** Host -> webview. The host owns the state: a snapshot when the view is made, then deltas. */
@@ -289,6 +314,7 @@ export type ToWebview =
   | { type: 'turn'; seq: number; turn: Turn } //                    new, or replaced by id
   | { type: 'text'; seq: number; turnId: string; text: string } //  to append; batched at about 50 ms
   | { type: 'status'; seq: number; status: Status }
+  | { type: 'contents'; seq: number; contents: ContextResult }
   | { type: 'focusInput'; seq: number };
 
 /** Webview -> host. Everything in it is checked again by the host. */
@@ -299,6 +325,10 @@ export type FromWebview =
   | { type: 'clear' }
   | { type: 'copy'; text: string }
   | { type: 'insert'; text: string }
+  /** Opens code in an editor of its own. */
+  | { type: 'openCode'; text: string; language: string }
+  /** Leaves a folder of the prompt out, by the workspace's settings. */
+  | { type: 'excludeFolder'; path: string }
   | { type: 'openCitation'; turnId: string; index: number }
   | { type: 'dismissBuiltInNote' }
   | { type: 'chooseModel' }

@@ -8,7 +8,7 @@ import { LongviewError } from './errors';
 import { Lock } from './lock';
 import { catalog } from './models/catalog';
 import { downloadModel } from './models/download';
-import { installedModels } from './models/installed';
+import { deleteModel, installedModels } from './models/installed';
 import { builtInModel, chooseModel, locateModel } from './models/locate';
 import { openModel, type OpenModel } from './models/openModel';
 import type { PackedRepository } from './prompt/pack';
@@ -18,6 +18,7 @@ import type {
   AskResult,
   ContextResult,
   DownloadProgress,
+  ExplainResult,
   ModelsResult,
   Phase,
   PrefillResult,
@@ -206,18 +207,32 @@ export class Service {
     const session = await this.openedSession();
     const result = await session.context(signal);
     if (session.repository) this.showPacked(session, session.repository);
+    this.options.onStatus(this.status);
     return result;
   }
 
-  /** `text` of the document and a place in it, both from 0. Undefined: nothing to say, or hovers are off. */
-  async hover(
+  /**
+   * What a hover shows, at once. `text` of the document and a place in it, both from 0. Undefined: nothing to say, or hovers
+   * are off.
+   */
+  hover(
     text: string,
     line: number,
     character: number,
-    signal: AbortSignal,
-  ): Promise<string | undefined> {
-    const symbol = this.settings.hover && this.session ? identifierAt(text, line, character) : undefined;
-    return symbol && this.session ? this.hovers.explain(this.session, symbol, signal) : undefined;
+  ): { kind: 'plaintext' | 'markdown'; value: string } | undefined {
+    const symbol = this.settings.hover ? identifierAt(text, line, character) : undefined;
+    const known = symbol && this.session ? this.hovers.known(this.session, symbol) : undefined;
+    if (known === undefined) return undefined;
+    if (known !== 'explainable') return { kind: 'plaintext', value: known.text };
+    const target = encodeURIComponent(JSON.stringify([symbol]));
+    return { kind: 'markdown', value: `[Explain with Longview](command:longview.explain?${target})` };
+  }
+
+  /** What a symbol does; from then on its hovers show it. */
+  async explain(symbol: string, signal: AbortSignal): Promise<ExplainResult> {
+    if (!/^[\w$]{1,200}$/.test(symbol))
+      throw new LongviewError('invalid_argument', 'There is no symbol to explain.');
+    return { text: this.session && (await this.hovers.explain(this.session, symbol, signal)) };
   }
 
   async models(): Promise<ModelsResult> {
@@ -251,6 +266,12 @@ export class Service {
     chooseModel(this.options.modelsFolder, file);
   }
 
+  async deleteModel(file: string): Promise<void> {
+    if (file === this.model?.path)
+      throw new LongviewError('invalid_argument', 'This model is in use: choose another one first.');
+    await deleteModel(file, this.options.modelsFolder);
+  }
+
   dispose(): Promise<void> {
     return this.opening.run(async () => {
       await this.closeSession();
@@ -282,7 +303,13 @@ function prefillStatus({ done, total, tokensPerSecond }: PrefillProgress): Prefi
 }
 
 function readingMessage({ done, total, tokensPerSecond }: PrefillProgress): string {
-  return `Reading ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens, ${Math.round(tokensPerSecond)} tokens/s`;
+  const left = timeLeft(prefillStatus({ done, total, tokensPerSecond }).etaSeconds);
+  return `Reading ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens, ${Math.round(tokensPerSecond)} tokens/s, ${left} left`;
+}
+
+/** Seconds below two minutes, then minutes. */
+function timeLeft(seconds: number): string {
+  return seconds < 120 ? `${Math.ceil(seconds)} s` : `${Math.round(seconds / 60)} min`;
 }
 
 /** At most ten calls a second; the last of `done == total` always comes through. */

@@ -137,6 +137,7 @@ export class TurnView {
     bar.append(
       element('span', 'language', language),
       button('Copy', 'Copy this code', () => this.post({ type: 'copy', text })),
+      button('Open', 'Open in an editor', () => this.post({ type: 'openCode', text, language })),
       button('Insert', 'Insert at the cursor', () => this.post({ type: 'insert', text })),
     );
     pre.before(bar);

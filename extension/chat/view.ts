@@ -1,5 +1,6 @@
 /** The panel's page: shows snapshots and deltas from the host, sends back what the user does. Owns no state of the chat. */
 import type { ChatState, FromWebview, Status, ToWebview, Turn } from '../../server/protocol';
+import { showContextMap } from './contextMap';
 import { TurnView } from './turnView';
 
 declare function acquireVsCodeApi(): {
@@ -19,6 +20,7 @@ const send = find<HTMLButtonElement>('send');
 const announcer = find('status');
 const budget = find('budget');
 const note = find('note');
+const map = find('map');
 
 const views = new Map<string, { turn: Turn; view: TurnView }>();
 let lastSeq = 0;
@@ -68,12 +70,13 @@ function ending(turn: Turn): string {
   return `Answer ready${links > 0 ? `, ${links} ${links === 1 ? 'citation' : 'citations'}` : ''}`;
 }
 
-function showSnapshot({ turns, status, builtInNote }: ChatState): void {
+function showSnapshot({ turns, status, builtInNote, contents }: ChatState): void {
   views.clear();
   list.replaceChildren();
   if (turns.length === 0) list.append(emptyState());
   for (const turn of turns) showTurn(turn);
   showStatus(status);
+  if (contents) showContextMap(map, contents, post);
   showNote(builtInNote && status.model?.builtIn === true);
   noteWanted = builtInNote;
 }
@@ -147,7 +150,12 @@ function showStatus({ health, message, context, model }: Status): void {
     label.type = 'button';
     label.textContent = `${files} · ${tokens}`;
     label.title = 'Show what is in the prompt';
-    label.addEventListener('click', () => post({ type: 'showContext' }));
+    label.setAttribute('aria-controls', 'map');
+    label.setAttribute('aria-expanded', String(!map.hidden));
+    label.addEventListener('click', () => {
+      map.hidden = !map.hidden;
+      label.setAttribute('aria-expanded', String(!map.hidden));
+    });
     budget.append(meter, label);
   }
   showNote(noteWanted && model?.builtIn === true);
@@ -177,6 +185,9 @@ window.addEventListener('message', ({ data }: MessageEvent<ToWebview>) => {
     }
     case 'status':
       showStatus(data.status);
+      break;
+    case 'contents':
+      showContextMap(map, data.contents, post);
       break;
     case 'focusInput':
       input.focus();

@@ -178,6 +178,11 @@ export class Session {
     return conversation;
   }
 
+  /** Whether all that was packed last has been read. */
+  get isRead(): boolean {
+    return this.packed !== undefined && this.state.holds(this.prompt(this.packed));
+  }
+
   /** A question beside the conversations that does not make the repository be read; undefined when it is not read yet. */
   async aside(question: string, maxTokens: number, signal?: AbortSignal): Promise<string | undefined> {
     const prompt = this.packed && this.prompt(this.packed);

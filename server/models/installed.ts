@@ -1,6 +1,7 @@
 /** Models on this machine: the built-in one and those in the models folder. */
 import { promises as fs } from 'node:fs';
 import path from 'node:path';
+import { LongviewError } from '../errors';
 import type { InstalledModel } from '../protocol';
 import { builtInModel } from './locate';
 
@@ -11,16 +12,34 @@ export async function installedModels(
   current?: string,
 ): Promise<InstalledModel[]> {
   const builtIn = builtInModel(extensionFolder);
-  const found = new Set<string>([builtIn, ...(await modelsIn(modelsFolder))]);
+  const downloaded = await modelsIn(modelsFolder);
+  const found = new Set<string>([builtIn, ...downloaded]);
   if (current) found.add(current);
   const models: InstalledModel[] = [];
   for (const file of found) {
     const bytes = await sizeOf(file);
     if (bytes === undefined) continue;
     const name = path.basename(file).replace(/\.(gguf|safetensors)$/, '');
-    models.push({ name, path: file, bytes, builtIn: file === builtIn, current: file === current });
+    models.push({
+      name,
+      path: file,
+      bytes,
+      builtIn: file === builtIn,
+      current: file === current,
+      deletable: file !== current && downloaded.includes(file),
+    });
   }
   return models;
+}
+
+/** Deletes a model of the models folder. Throws LongviewError `invalid_argument` for any other path. */
+export async function deleteModel(file: string, modelsFolder: string): Promise<void> {
+  if (file === modelsFolder || !(await modelsIn(modelsFolder)).includes(file))
+    throw new LongviewError(
+      'invalid_argument',
+      `${file} is not among the models in ${modelsFolder}: delete it where it lies.`,
+    );
+  await fs.rm(file, { recursive: true });
 }
 
 async function modelsIn(folder: string): Promise<string[]> {

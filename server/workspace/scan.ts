@@ -178,11 +178,7 @@ class Scanner {
 }
 
 /** Throws LongviewError `no_workspace` when the folder itself cannot be read, `cancelled` when the signal is aborted. */
-export async function scanFolder(
-  root: string,
-  options: ScanOptions = {},
-  prefix = '',
-): Promise<ScanResult> {
+export async function scanFolder(root: string, options: ScanOptions = {}, prefix = ''): Promise<ScanResult> {
   const scanner = new Scanner(root, options, prefix);
   await scanner.walk('', []);
   if (options.gitHistory) {

@@ -17,6 +17,9 @@ import {
   type AskProgress,
   type AskResult,
   type ContextResult,
+  type DeleteModelParams,
+  type ExplainParams,
+  type ExplainResult,
   type InitializationOptions,
   type ModelsResult,
   type PrefillResult,
@@ -102,6 +105,14 @@ export class ServerClient {
 
   useModel(path: string): Promise<void> {
     return this.connection.sendRequest(methods.modelsUse, { path } satisfies UseModelParams);
+  }
+
+  deleteModel(path: string): Promise<void> {
+    return this.connection.sendRequest(methods.modelsDelete, { path } satisfies DeleteModelParams);
+  }
+
+  explain(symbol: string): Promise<ExplainResult> {
+    return this.connection.sendRequest(methods.explain, { symbol } satisfies ExplainParams);
   }
 
   /** Text of the hover at a place, from 0; undefined where there is none. */

@@ -55,12 +55,17 @@ describe('the server', { timeout: 60_000 }, () => {
     expect(second.stats.reusedTokens).toBe(first.stats.promptTokens + first.stats.answerTokens);
   });
 
-  it('explains a symbol under the cursor, the second time from its cache', async () => {
+  it('offers to explain the symbol under the cursor, and shows what it explained', async () => {
     const file = path.join(folder, 'app/config.py');
-    const text = await server.hover(file, 3, 6);
+    expect(await server.hover(file, 3, 6)).toMatch(
+      /^\[Explain with Longview\]\(command:longview\.explain\?\S+load_config\S+\)$/,
+    );
+    const { text } = await server.explain('load_config');
     expect(text).toMatch(/load_config|settings/i);
     expect(await server.hover(file, 3, 6)).toBe(text);
     expect(await server.hover(file, 2, 0)).toBeUndefined();
+    expect(await server.explain('nowhere_to_be_found')).toEqual({});
+    await expect(server.explain('a b')).rejects.toMatchObject({ data: { code: 'invalid_argument' } });
   });
 
   it('stops when it is told to, and answers the next question', async () => {
@@ -78,6 +83,8 @@ describe('the server', { timeout: 60_000 }, () => {
     writeFolder(elsewhere, [['broken.gguf', 'no model']]);
     await expect(server.useModel(broken)).rejects.toMatchObject({ data: { code: 'unknown_format' } });
     await expect(server.useModel('/nowhere.gguf')).rejects.toThrow(/no model at/);
+    await expect(server.deleteModel(broken)).rejects.toThrow(/delete it where it lies/);
+    await expect(server.deleteModel(installed[0]!.path)).rejects.toThrow(/in use/);
     expect((await server.ask('Where is `load_config` defined?')).stats.files).toBe(1);
   });
 

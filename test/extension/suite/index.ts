@@ -66,7 +66,10 @@ function tests(): void {
         .flatMap(({ contents }) => contents.map((c) => (typeof c === 'string' ? c : c.value)))
         .join('\n');
     };
+    assert.match(await hovers(), /Explain with Longview.*command:longview\.explain/);
+    await vscode.commands.executeCommand('longview.explain', 'retry_delay');
     assert.match(await hovers(), /retry_delay|[Ss]econds/);
+    assert.doesNotMatch(await hovers(), /Explain with Longview/);
     await settings.update('hover.enabled', undefined, vscode.ConfigurationTarget.Workspace);
     assert.equal(await hovers(), '');
   });

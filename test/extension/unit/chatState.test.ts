@@ -84,7 +84,7 @@ describe('Chat', () => {
   it('ignores what comes for a turn that was cleared', () => {
     const { chat: it } = chat();
     it.begin('1', 'Where?');
-    it.clear();
+    it.restore();
     it.text('1', 'late');
     it.done('1', result('late'));
     expect(it.state.turns).toEqual([]);

@@ -1,0 +1,152 @@
+/** What is in the prompt, folder by folder with its weight, and what is left out and why. A folder can be left out from here. */
+import type { ContextResult, FromWebview, SkipReason } from '../../server/protocol';
+
+const count = (n: number) => n.toLocaleString('en');
+
+const reasons: Record<SkipReason, string> = {
+  ignored: 'by an ignore file',
+  excluded: 'by your settings',
+  dependency: 'dependencies',
+  'build-output': 'build output',
+  'lock-file': 'lock files',
+  minified: 'minified',
+  generated: 'generated',
+  binary: 'binary',
+  'too-large': 'too large',
+  secret: 'secrets',
+  'not-a-file': 'no files',
+  'link-loop': 'links',
+  unreadable: 'unreadable',
+  'invalid-utf8': 'not UTF-8',
+  empty: 'empty',
+  'over-budget': "beyond the model's window",
+};
+
+export interface Folder {
+  /** As in the prompt, without a slash at the end; empty for all. */
+  path: string;
+  tokens: number;
+  files: number;
+  folders: Map<string, Folder>;
+}
+
+/** The folders of the files, each with the tokens and files of all below it. */
+export function folderTree(files: ContextResult['files']): Folder {
+  const root: Folder = { path: '', tokens: 0, files: 0, folders: new Map() };
+  for (const { path, tokens } of files) {
+    let folder = root;
+    for (const name of [undefined, ...path.split('/').slice(0, -1)]) {
+      if (name !== undefined) {
+        const inner = folder.folders.get(name) ?? {
+          path: folder.path === '' ? name : `${folder.path}/${name}`,
+          tokens: 0,
+          files: 0,
+          folders: new Map<string, Folder>(),
+        };
+        folder.folders.set(name, inner);
+        folder = inner;
+      }
+      folder.tokens += tokens;
+      folder.files++;
+    }
+  }
+  return root;
+}
+
+function element<K extends keyof HTMLElementTagNameMap>(
+  name: K,
+  className: string,
+  ...content: (string | Node)[]
+): HTMLElementTagNameMap[K] {
+  const made = document.createElement(name);
+  made.className = className;
+  made.append(...content);
+  return made;
+}
+
+function folderRow(folder: Folder, total: number, post: (message: FromWebview) => void): HTMLElement {
+  const name = folder.path.slice(folder.path.lastIndexOf('/') + 1);
+  const weight = element('span', 'weight');
+  const fill = element('span', 'fill');
+  fill.style.width = `${(100 * folder.tokens) / Math.max(total, 1)}%`;
+  weight.append(fill);
+  const exclude = element('button', 'action', 'Leave out');
+  exclude.type = 'button';
+  exclude.title = `Leave ${folder.path}/ out of the prompt`;
+  exclude.setAttribute('aria-label', exclude.title);
+  exclude.addEventListener('click', (event) => {
+    event.preventDefault();
+    post({ type: 'excludeFolder', path: folder.path });
+  });
+  const line = [
+    element('span', 'name', `${name}/`),
+    weight,
+    element('span', 'tokens', count(folder.tokens)),
+    exclude,
+  ];
+  if (folder.folders.size === 0) return element('div', 'folder', ...line);
+  const details = element('details', 'folder', element('summary', '', ...line));
+  details.append(...folderRows(folder, total, post));
+  return details;
+}
+
+function folderRows(folder: Folder, total: number, post: (message: FromWebview) => void): HTMLElement[] {
+  return [...folder.folders.values()]
+    .sort((a, b) => b.tokens - a.tokens || (a.path < b.path ? -1 : 1))
+    .map((inner) => folderRow(inner, total, post));
+}
+
+/** Longer lists are in the document. */
+const maxListed = 100;
+
+function leftOut(skipped: ContextResult['skipped']): HTMLElement[] {
+  const groups = new Map<SkipReason, ContextResult['skipped']>();
+  for (const file of skipped) groups.set(file.reason, [...(groups.get(file.reason) ?? []), file]);
+  return [...groups]
+    .sort(([a], [b]) => Number(b === 'over-budget') - Number(a === 'over-budget'))
+    .map(([reason, files]) => {
+      const list = element('ul', '');
+      for (const { path, detail } of files.slice(0, maxListed))
+        list.append(element('li', '', detail ? `${path} (${detail})` : path));
+      if (files.length > maxListed)
+        list.append(element('li', '', `and ${count(files.length - maxListed)} more`));
+      return element(
+        'details',
+        'left-out',
+        element('summary', '', `${count(files.length)} ${reasons[reason]}`),
+        list,
+      );
+    });
+}
+
+/** Fills `into`. */
+export function showContextMap(
+  into: HTMLElement,
+  { files, skipped, usedTokens, reservedTokens, window }: ContextResult,
+  post: (message: FromWebview) => void,
+): void {
+  const tree = folderTree(files);
+  const own = files.filter(({ path }) => !path.includes('/'));
+  const document = element('button', 'action', 'Open as a document');
+  document.type = 'button';
+  document.addEventListener('click', () => post({ type: 'showContext' }));
+  into.replaceChildren(
+    element(
+      'p',
+      'sums',
+      `${count(usedTokens)} tokens used, ${count(reservedTokens)} kept free for questions and answers, of ${count(window)}. `,
+      document,
+    ),
+    ...folderRows(tree, tree.tokens, post),
+  );
+  if (own.length > 0)
+    into.append(
+      element(
+        'div',
+        'folder',
+        element('span', 'name', `${own.length} ${own.length === 1 ? 'file' : 'files'} beside the folders`),
+        element('span', 'tokens', count(own.reduce((sum, file) => sum + file.tokens, 0))),
+      ),
+    );
+  if (skipped.length > 0) into.append(element('h3', '', 'Left out'), ...leftOut(skipped));
+}
