@@ -220,8 +220,21 @@ export class ChatView implements WebviewViewProvider {
   }
 }
 
+/** What models write behind a fence, where the editor has another name for it. */
+const editorLanguages: Record<string, string> = {
+  py: 'python',
+  js: 'javascript',
+  ts: 'typescript',
+  rs: 'rust',
+  sh: 'shellscript',
+  bash: 'shellscript',
+  yml: 'yaml',
+  md: 'markdown',
+};
+
 async function openCode(content: string, language: string): Promise<void> {
-  const known = /^\w{1,30}$/.test(language) ? language : undefined;
+  const name = Object.hasOwn(editorLanguages, language) ? editorLanguages[language] : language;
+  const known = name && /^\w{1,30}$/.test(name) ? name : undefined;
   const open = (language?: string) => workspace.openTextDocument({ content, language });
   await window.showTextDocument(await open(known).then(undefined, () => open()));
 }

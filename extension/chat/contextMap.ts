@@ -4,22 +4,22 @@ import type { ContextResult, FromWebview, SkipReason } from '../../server/protoc
 const count = (n: number) => n.toLocaleString('en');
 
 const reasons: Record<SkipReason, string> = {
-  ignored: 'by an ignore file',
-  excluded: 'by your settings',
-  dependency: 'dependencies',
-  'build-output': 'build output',
-  'lock-file': 'lock files',
-  minified: 'minified',
-  generated: 'generated',
-  binary: 'binary',
-  'too-large': 'too large',
-  secret: 'secrets',
-  'not-a-file': 'no files',
-  'link-loop': 'links',
-  unreadable: 'unreadable',
-  'invalid-utf8': 'not UTF-8',
-  empty: 'empty',
-  'over-budget': "beyond the model's window",
+  ignored: 'By ignore files',
+  excluded: 'By your settings',
+  dependency: 'Dependencies',
+  'build-output': 'Build output',
+  'lock-file': 'Lock files',
+  minified: 'Minified',
+  generated: 'Generated',
+  binary: 'Binary',
+  'too-large': 'Too large',
+  secret: 'Secrets',
+  'not-a-file': 'Pipes, sockets, devices',
+  'link-loop': 'Symbolic links',
+  unreadable: 'Unreadable',
+  'invalid-utf8': 'Not UTF-8',
+  empty: 'Empty',
+  'over-budget': "Beyond the model's window",
 };
 
 export interface Folder {
@@ -113,7 +113,7 @@ function leftOut(skipped: ContextResult['skipped']): HTMLElement[] {
       return element(
         'details',
         'left-out',
-        element('summary', '', `${count(files.length)} ${reasons[reason]}`),
+        element('summary', '', `${reasons[reason]} (${count(files.length)})`),
         list,
       );
     });

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "binding/metadata.h"
+#include "engine/stop_sequences.h"
 
 namespace longview::binding {
 namespace {
@@ -70,6 +71,16 @@ Napi::Object object(const Napi::CallbackInfo& info, size_t index) {
 }
 
 Napi::Value argument(const Napi::CallbackInfo& info, size_t index) { return info.Length() > index ? info[index] : info.Env().Undefined(); }
+
+// Numbers of a JavaScript array or typed array.
+std::vector<int32_t> integers(const Napi::Value& list) {
+  std::vector<int32_t> out;
+  if (!list.IsObject()) return out;
+  const Napi::Object items = list.As<Napi::Object>();
+  const uint32_t length = items.Get("length").ToNumber().Uint32Value();
+  for (uint32_t i = 0; i < length; ++i) out.push_back(items.Get(i).ToNumber().Int32Value());
+  return out;
+}
 
 double number_or(const Napi::Object& from, const char* key, double fallback) {
   const Napi::Value value = from.Get(key);
@@ -228,20 +239,24 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
   sampling.top_p = static_cast<float>(number_or(options, "topP", 1));
   sampling.min_p = static_cast<float>(number_or(options, "minP", 0));
   sampling.seed = static_cast<uint64_t>(number_or(options, "seed", 0));
-  std::vector<int32_t> stops;
+  std::vector<std::vector<int32_t>> stops;
   if (const Napi::Value list = options.Get("stopTokens"); list.IsArray())
-    for (uint32_t i = 0; i < list.As<Napi::Array>().Length(); ++i) stops.push_back(list.As<Napi::Array>().Get(i).ToNumber().Int32Value());
+    for (const int32_t token : integers(list)) stops.push_back({token});
+  if (const Napi::Value list = options.Get("stopSequences"); list.IsArray())
+    for (uint32_t i = 0; i < list.As<Napi::Array>().Length(); ++i) stops.push_back(integers(list.As<Napi::Array>().Get(i)));
   const auto limit = static_cast<int64_t>(number_or(options, "maxTokens", 256));
   const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
   struct Progress {
+    explicit Progress(std::vector<std::vector<int32_t>> sequences) : stops(std::move(sequences)) {}
     std::optional<Sampler> sampler;
+    StopSequences stops;
     int64_t count = 0;
     double first = 0;
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
   };
-  const auto progress = std::make_shared<Progress>();
+  const auto progress = std::make_shared<Progress>(std::move(stops));
   const CancelToken token = token_for(integer(info, 3));
-  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, sampling, stops, limit, outcome, progress, token] {
+  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, sampling, limit, outcome, progress, token] {
                  token.throw_if_cancelled();
                  Context& context = find(*state, id);
                  if (!progress->sampler) progress->sampler.emplace(sampling);
@@ -257,13 +272,24 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
                    });
                    return false;
                  };
-                 if (progress->count >= limit) return finish("length");
-                 if (context.length() >= state->engine->window()) return finish("window");
+                 const auto release = [&] {
+                   for (int32_t certain; progress->stops.release(certain);) outcome->call(certain, static_cast<double>(context.length()));
+                 };
+                 const bool full = context.length() >= state->engine->window();
+                 if (progress->count >= limit || full) {
+                   progress->stops.finish();
+                   release();
+                   return finish(progress->count >= limit ? "length" : "window");
+                 }
                  const int32_t next = progress->sampler->choose(context.logits());
                  if (progress->count++ == 0) progress->first = seconds_since(progress->start);
-                 const bool stop = std::find(stops.begin(), stops.end(), next) != stops.end();
-                 if (stop) return finish("stop");
-                 outcome->call(next, static_cast<double>(context.length()));
+                 const bool stop = progress->stops.push(next);
+                 release();
+                 if (stop) {
+                   // Of the sequence all but its last token is in the context.
+                   if (progress->stops.held() > 1) context.truncate(context.length() - (progress->stops.held() - 1));
+                   return finish("stop");
+                 }
                  state->engine->decode(context, next, token);
                  return true;
                })});

@@ -94,6 +94,8 @@ export interface GenerateOptions {
   maxTokens: number;
   /** Ids that end the answer; the stop token itself is part neither of the context nor of the result. */
   stopTokens: readonly number[];
+  /** Sequences of ids that do the same; what may be the beginning of one reaches `onToken` when it is certain. */
+  stopSequences?: readonly TokenIds[];
   sampling?: SamplingOptions;
   signal?: AbortSignal;
   priority?: Priority;

@@ -115,6 +115,7 @@ class NativeContext implements Context {
       ...options.sampling,
       maxTokens: options.maxTokens,
       stopTokens: [...options.stopTokens],
+      stopSequences: options.stopSequences ?? [],
     };
     const result = await this.engine.run(options.signal, (native, job) =>
       native.generate(this.id, settings, priorities[options.priority ?? 'answer'], job, (token, length) => {

@@ -50,6 +50,28 @@ describe('the panel', function () {
     if (this.currentTest.state === 'failed') await shot('failed').catch(() => undefined);
   });
 
+  it('shows what is in the prompt before the first question, and leaves a folder out with one click', async () => {
+    const { panel, page } = workbench;
+    await workbench.command('Longview: Focus on Longview View');
+    const bar = panel.locator('#budget button');
+    await bar.waitFor({ timeout: 60_000 });
+    assert.match(await bar.innerText(), /4 of 4 files · [\d,]+ of 65,536 tokens/);
+    await bar.click();
+    const map = panel.locator('#map');
+    assert.match(await map.locator('.sums').innerText(), /used, 1,536 kept free/);
+    assert.deepEqual((await map.locator('.folder .name').allInnerTexts()).slice(0, 2), ['net/', 'orders/']);
+    await map.getByText('Secrets (1)').click();
+    await map.getByText('.env').waitFor();
+    await shot('prompt-map');
+    await map.getByRole('button', { name: 'Leave net/ out of the prompt' }).click();
+    await panel.locator('#budget button', { hasText: '2 of 2 files' }).waitFor({ timeout: 15_000 });
+    await page.getByRole('button', { name: 'Undo' }).click();
+    await panel.locator('#budget button', { hasText: '4 of 4 files' }).waitFor({ timeout: 15_000 });
+    await panel.locator('#budget button').click();
+    await map.waitFor({ state: 'hidden' });
+    await shot('empty');
+  });
+
   it('answers a question from the palette, with a link to the line', async () => {
     await workbench.ask('Where is `retry_delay` defined?');
     const turn = await workbench.answered(1);
@@ -108,6 +130,48 @@ describe('the panel', function () {
     }
   });
 
+  it('fits at 200 % zoom, and keeps still where motion is reduced', async () => {
+    const { page, panel } = workbench;
+    // Half the pixels of the window, as its zoom does it.
+    await page.setViewportSize({ width: 700, height: 450 });
+    await page.emulateMedia({ reducedMotion: 'reduce' });
+    await workbench.command('Longview: Focus on Longview View');
+    await panel.locator('#question').click();
+    await page.keyboard.type('Show the code of `Session` and of every function.');
+    await page.keyboard.press('Enter');
+    const waiting = panel.locator('.facts.waiting');
+    await waiting.waitFor();
+    const animation = await waiting
+      .evaluate((facts) => getComputedStyle(facts, '::before').animationName)
+      .catch(() => 'none'); // it has its first word already
+    assert.equal(animation, 'none');
+    await workbench.answered(3);
+    await shot('zoom-200');
+    for (const selector of ['#question', '#send', '#budget button'])
+      assert.ok(await panel.locator(selector).isVisible(), selector);
+    const wide = await panel
+      .locator('#turns')
+      .evaluate(
+        (turns) =>
+          [turns, ...turns.querySelectorAll('article, p')].filter((e) => e.scrollWidth > e.clientWidth + 1)
+            .length,
+      );
+    assert.equal(wide, 0, 'nothing but code is scrolled sideways');
+    await page.emulateMedia({ reducedMotion: null });
+    await page.setViewportSize({ width: 1400, height: 900 });
+  });
+
+  it('opens the code of an answer in an editor', async () => {
+    const turn = workbench.panel.locator('article.turn').nth(2);
+    await turn.getByRole('button', { name: 'Open' }).first().click();
+    await workbench.page.locator('.tab.active', { hasText: /Untitled/ }).waitFor();
+    await workbench.page.locator('.statusbar-item', { hasText: 'Python' }).waitFor();
+    await workbench.page
+      .locator('.monaco-editor .view-line', { hasText: /class.Session|def.\w/ })
+      .first()
+      .waitFor();
+  });
+
   it('works without a mouse', async () => {
     await workbench.command('Longview: New Chat');
     await workbench.ask('Where is `Session` defined?');
@@ -138,8 +202,29 @@ describe('the panel', function () {
     await shot('code');
   });
 
-  it('says what is in the prompt and what is not', async () => {
-    await workbench.panel.locator('#budget button').click();
+  it('keeps earlier chats, goes on with them, and deletes them', async () => {
+    const { page, panel } = workbench;
+    await workbench.command('Longview: New Chat');
+    await panel.locator('.empty').waitFor();
+    await workbench.command('Longview: Chat History');
+    const rows = page.locator('.quick-input-list .monaco-list-row');
+    await rows.first().waitFor();
+    await shot('history');
+    assert.match(await rows.first().innerText(), /Where is `Session` defined\?/);
+    const before = await rows.count();
+    await page.keyboard.press('Enter');
+    await panel.locator('article.turn').nth(1).waitFor();
+    await workbench.command('Longview: Chat History');
+    await rows.first().waitFor();
+    assert.equal(await rows.count(), before - 1);
+    await page.locator('.quick-input-widget:visible [aria-label="Delete all of these chats"]').click();
+    await page.getByPlaceholder('There is no earlier chat in this workspace').waitFor();
+    await page.keyboard.press('Escape');
+    await panel.locator('article.turn').nth(1).waitFor();
+  });
+
+  it('says what is in the prompt and what is not, in a document', async () => {
+    await workbench.command('Longview: Show What Is in the Prompt');
     const editor = workbench.page.locator('.monaco-editor .view-lines').first();
     await editor.getByText('What is in the prompt').first().waitFor();
     await workbench.page.locator('.tab.active', { hasText: 'What is in the prompt' }).waitFor();

@@ -61,7 +61,11 @@ await runTests({
   launchArgs: [copy],
 });
 
-const server = await start(path.join(folder, 'vscode'), { vsix });
+const server = await start(path.join(folder, 'vscode'), {
+  vsix,
+  // The workspace's settings are written to in its folder.
+  userSettings: { 'longview.files.exclude': ['.vscode/'] },
+});
 Object.assign(process.env, {
   E2E_URL: server.url,
   E2E_FOLDER: workspace,

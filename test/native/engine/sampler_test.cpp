@@ -1,0 +1,74 @@
+#include "engine/sampler.h"
+
+#include <array>
+
+#include "base/error.h"
+#include "check.h"
+
+using namespace longview;
+
+namespace {
+
+constexpr int kDraws = 20'000;
+
+// How often each of four tokens is chosen.
+std::array<int, 4> draw(const Sampling& sampling, const std::array<float, 4>& logits) {
+  Sampler sampler(sampling);
+  std::array<int, 4> counts{};
+  for (int i = 0; i < kDraws; ++i) ++counts[static_cast<size_t>(sampler.choose(logits))];
+  return counts;
+}
+
+// Probabilities 0.1, 0.2, 0.3, 0.4.
+const std::array<float, 4> kLogits = {std::log(1.0f), std::log(2.0f), std::log(3.0f), std::log(4.0f)};
+
+}  // namespace
+
+TEST("temperature 0 is greedy: the first of the largest") {
+  CHECK(Sampler({}).choose(std::array<float, 4>{1, 3, 3, 2}) == 1);
+}
+
+TEST("temperature 1 draws by the model's probabilities, higher ones more evenly, lower ones less") {
+  const auto at_one = draw({.temperature = 1, .seed = 1}, kLogits);
+  for (size_t i = 0; i < 4; ++i) CHECK_NEAR(at_one[i], kDraws * 0.1 * static_cast<double>(i + 1), kDraws * 0.015);
+  CHECK(draw({.temperature = 4, .seed = 1}, kLogits)[0] > at_one[0]);
+  CHECK(draw({.temperature = 0.3f, .seed = 1}, kLogits)[3] > at_one[3]);
+}
+
+TEST("top-k, top-p and min-p leave out what they must, and nothing else") {
+  const auto k = draw({.temperature = 1, .top_k = 2, .seed = 2}, kLogits);
+  CHECK(k[0] == 0 && k[1] == 0);
+  CHECK_NEAR(k[3], kDraws * 4.0 / 7, kDraws * 0.015);
+  // 0.4 + 0.3 reach 0.65; 0.4 alone reaches 0.35.
+  const auto p = draw({.temperature = 1, .top_p = 0.65f, .seed = 3}, kLogits);
+  CHECK(p[0] == 0 && p[1] == 0 && p[2] > 0);
+  CHECK(draw({.temperature = 1, .top_p = 0.35f, .seed = 3}, kLogits)[3] == kDraws);
+  CHECK(draw({.temperature = 1, .top_p = 0, .seed = 3}, kLogits)[3] == kDraws);
+  // 0.2 is half of the best, 0.1 a quarter.
+  const auto m = draw({.temperature = 1, .min_p = 0.4f, .seed = 4}, kLogits);
+  CHECK(m[0] == 0 && m[1] > 0);
+}
+
+TEST("the same seed gives the same tokens, another seed others") {
+  const auto sequence = [](uint64_t seed) {
+    Sampler sampler({.temperature = 1, .seed = seed});
+    std::vector<int32_t> out;
+    for (int i = 0; i < 64; ++i) out.push_back(sampler.choose(kLogits));
+    return out;
+  };
+  CHECK(sequence(5) == sequence(5));
+  CHECK(sequence(5) != sequence(6));
+  // The first tokens of seed 1, on every machine.
+  const std::vector<int32_t> first = sequence(1);
+  CHECK(std::vector<int32_t>(first.begin(), first.begin() + 8) == std::vector<int32_t>({3, 3, 2, 3, 3, 0, 2, 3}));
+}
+
+TEST("values out of range are refused") {
+  CHECK_THROWS(Sampler({.temperature = -1}), kInvalidArgument);
+  CHECK_THROWS(Sampler({.temperature = std::nanf("")}), kInvalidArgument);
+  CHECK_THROWS(Sampler({.top_k = -1}), kInvalidArgument);
+  CHECK_THROWS(Sampler({.top_p = 1.5f}), kInvalidArgument);
+  CHECK_THROWS(Sampler({.min_p = -0.1f}), kInvalidArgument);
+}
+
+TEST_MAIN()

@@ -1,0 +1,97 @@
+/** The addon through its interface: sampling, stops, priorities, and what it says of wrong use. */
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import type { Context } from '../../../server/engine/engine';
+import { openModel, type OpenModel } from '../../../server/models/openModel';
+import { builtInModel } from '../reference';
+
+let model: OpenModel;
+let context: Context;
+const prompt = () => model.tokenizer.encodeWithSpecials('<|im_start|>user\nWhat is a parser?<|im_end|>\n');
+
+beforeAll(async () => {
+  model = await openModel(builtInModel);
+  context = await model.engine.createContext();
+});
+afterAll(() => model.dispose());
+
+/** Generates behind the prompt, from a state that holds the prompt alone. */
+async function generate(options: Partial<Parameters<Context['generate']>[0]> = {}) {
+  await context.truncate(0);
+  await context.extend(prompt());
+  const seen: number[] = [];
+  const result = await context.generate({
+    maxTokens: 12,
+    stopTokens: [],
+    onToken: (token) => seen.push(token),
+    ...options,
+  });
+  expect(seen).toEqual([...result.tokens]);
+  expect(context.length).toBe(prompt().length + result.tokens.length);
+  return result;
+}
+
+it('is greedy, and ends at its length', async () => {
+  const first = await generate();
+  expect(first).toMatchObject({ finish: 'length' });
+  expect(first.tokens.length).toBe(12);
+  expect((await generate()).tokens).toEqual(first.tokens);
+  expect((await generate({ maxTokens: 5 })).tokens).toEqual(first.tokens.subarray(0, 5));
+});
+
+it('ends before a stop token and before a stop sequence, and goes on from there', async () => {
+  const { tokens } = await generate();
+  const at = tokens.findIndex((token, i) => i > 2 && tokens.indexOf(token) === i);
+  const token = await generate({ stopTokens: [tokens[at]!] });
+  expect(token.finish).toBe('stop');
+  expect(token.tokens).toEqual(tokens.subarray(0, at));
+  const sequence = await generate({ stopSequences: [tokens.subarray(at, at + 3)] });
+  expect(sequence.finish).toBe('stop');
+  expect(sequence.tokens).toEqual(tokens.subarray(0, at));
+  // What was cut off is not in the context: the same tokens lead to the same answer.
+  await context.extend(tokens.subarray(at, at + 3));
+  const rest = await context.generate({ maxTokens: 12 - at - 3, stopTokens: [] });
+  expect(rest.tokens).toEqual(tokens.subarray(at + 3));
+  // Only the beginning of a sequence: nothing is lost.
+  const never = [...tokens.subarray(10, 12), 0, 0, 0];
+  expect((await generate({ stopSequences: [Int32Array.from(never)] })).tokens).toEqual(tokens);
+});
+
+it('draws alike from the same seed', async () => {
+  const sampling = { temperature: 1.5, topK: 50, seed: 3 };
+  const { tokens } = await generate({ sampling });
+  expect((await generate({ sampling })).tokens).toEqual(tokens);
+  expect((await generate({ sampling: { ...sampling, seed: 4 } })).tokens).not.toEqual(tokens);
+  await expect(generate({ sampling: { temperature: -1 } })).rejects.toMatchObject({
+    code: 'invalid_argument',
+  });
+});
+
+it('lets a hover go before a reading, at a chunk', async () => {
+  const reading = await model.engine.createContext();
+  const ids = new Int32Array(2200).map((_, i) => 1000 + (i % 2000));
+  const order: string[] = [];
+  let hovered: Promise<unknown> | undefined;
+  await reading.extend(ids, {
+    priority: 'prefill',
+    onProgress: ({ done, total }) => {
+      if (done < total)
+        hovered ??= context.extend(prompt(), { priority: 'hover' }).then(() => order.push('hover'));
+      else order.push('reading');
+    },
+  });
+  await hovered;
+  expect(order).toEqual(['hover', 'reading']);
+  await reading.dispose();
+});
+
+it('refuses what cannot be done, with a code', async () => {
+  const window = model.engine.window;
+  await expect(context.extend(Int32Array.from([49_152]))).rejects.toMatchObject({ code: 'invalid_argument' });
+  await expect(context.extend(new Int32Array(window + 1))).rejects.toMatchObject({ code: 'window_exceeded' });
+  await expect(context.truncate(window)).rejects.toMatchObject({ code: 'invalid_argument' });
+  const empty = await model.engine.createContext();
+  await expect(empty.generate({ maxTokens: 1, stopTokens: [] })).rejects.toMatchObject({
+    code: 'invalid_argument',
+  });
+  await empty.dispose();
+});
