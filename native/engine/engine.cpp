@@ -22,6 +22,8 @@ std::unique_ptr<Context> Context::fork() const {
   auto copy = std::make_unique<Context>(engine_);
   copy->pages_.share(pages_);
   copy->logits_ = logits_;
+  copy->tokens_ = tokens_;
+  copy->long_input_ = long_input_;
   return copy;
 }
 
@@ -30,6 +32,7 @@ void Context::truncate(int64_t length) {
                  static_cast<long long>(this->length()), static_cast<long long>(length));
   if (length == this->length()) return;
   pages_.truncate(length);
+  if (!tokens_.empty()) tokens_.resize(static_cast<size_t>(length));
   logits_.clear();
 }
 
@@ -86,20 +89,41 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_lo
   context.pages_.reserve(count);
   context.logits_.clear();
   try {
-    forward_->run(tokens, context.pages_.view(), context.length(), cancel);
+    forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, cancel);
   } catch (...) {
     context.pages_.truncate(context.length());  // gives reserved pages back
     throw;
   }
   context.pages_.advance(count);
+  if (model_.config.rope.short_window > 0) context.tokens_.insert(context.tokens_.end(), tokens.begin(), tokens.end());
   if (want_logits) {
     context.logits_.resize(static_cast<size_t>(model_.config.vocabulary));
     forward_->logits(count - 1, context.logits_);
   }
 }
 
+// LongRoPE goes by the length of the whole input, `end` tokens: where that changes the frequencies, what the context holds
+// (no more than the short window) is computed again. Throws with the context as it was.
+void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken& cancel) {
+  const int64_t short_window = model_.config.rope.short_window;
+  const bool long_input = short_window > 0 && end > short_window;
+  if (long_input == context.long_input_) return;
+  Context again(*this);
+  again.long_input_ = long_input;
+  for (std::span<const int32_t> left = context.tokens_; !left.empty();) {
+    const size_t count = std::min(left.size(), static_cast<size_t>(chunk_at(again.length())));
+    run(again, left.first(count), false, cancel);
+    counters_.prefilled_tokens += static_cast<int64_t>(count);
+    left = left.subspan(count);
+  }
+  context.pages_.truncate(0);
+  context.pages_.share(again.pages_);
+  context.long_input_ = long_input;
+}
+
 int64_t Engine::prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel) {
   const auto total = static_cast<int64_t>(tokens.size());
+  choose_frequencies(context, context.length() + total, cancel);
   const int64_t count = std::min(total, chunk_at(context.length()));
   run(context, tokens.first(static_cast<size_t>(count)), count == total, cancel);
   counters_.prefilled_tokens += count;
@@ -113,12 +137,14 @@ void Engine::prefill(Context& context, std::span<const int32_t> tokens, const Ca
 
 void Engine::decode(Context& context, int32_t token, const CancelToken& cancel) {
   check_tokens(context, {&token, 1});
+  choose_frequencies(context, context.length() + 1, cancel);
   run(context, {&token, 1}, true, cancel);
   ++counters_.decoded_tokens;
 }
 
 std::vector<float> Engine::all_logits(Context& context, std::span<const int32_t> tokens) {
   check_tokens(context, tokens);
+  choose_frequencies(context, context.length() + static_cast<int64_t>(tokens.size()), CancelToken());
   const auto vocabulary = static_cast<size_t>(model_.config.vocabulary);
   std::vector<float> all(tokens.size() * vocabulary);
   for (size_t done = 0; done < tokens.size();) {

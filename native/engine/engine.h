@@ -47,6 +47,9 @@ class Context {
   friend class Engine;
   Engine& engine_;
   PageList pages_;
+  // Of models with LongRoPE alone: the tokens, and whether the pages were computed with the frequencies of long inputs.
+  std::vector<int32_t> tokens_;
+  bool long_input_ = false;
   std::vector<float> logits_;
 };
 
@@ -79,6 +82,7 @@ class Engine {
  private:
   friend class Context;
   void run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel);
+  void choose_frequencies(Context& context, int64_t end, const CancelToken& cancel);
   int64_t chunk_at(int64_t position) const;
 
   Model model_;

@@ -20,8 +20,9 @@ class Forward {
   Forward& operator=(const Forward&) = delete;
 
   // Runs tokens at first_position.. through all layers; their K and V are written into `pages`, which must have room.
-  // Throws kCancelled between layers; then nothing of the chunk counts.
-  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, const CancelToken& cancel);
+  // `long_input`: with the frequencies that LongRoPE has for long inputs. Throws kCancelled between layers; then nothing
+  // of the chunk counts.
+  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, const CancelToken& cancel);
 
   // Logits [vocabulary] after token `row` of the last run.
   void logits(int64_t row, std::span<float> out);
@@ -38,7 +39,7 @@ class Forward {
   KvShape shape_;
   WeightHandle embedding_, output_norm_, output_;
   std::vector<Layer> layers_;
-  std::unique_ptr<DeviceRope> rope_;
+  std::unique_ptr<DeviceRope> rope_, long_rope_;  // the second of LongRoPE alone
   // [max_tokens, ...]: the residual stream, its norm, the projections, the two halves of the FFN; one row of logits.
   Activation hidden_, normed_, q_, k_, v_, attended_, gate_, up_, last_, logits_;
 };
