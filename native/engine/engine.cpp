@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "engine/memory_plan.h"
 
 namespace longview {
 namespace {
@@ -10,10 +11,6 @@ namespace {
 // A chunk is the unit of progress and of giving way. Large ones pack each weight less often; far into a long prompt
 // attention is nearly all of the work and smaller ones answer sooner.
 constexpr int64_t kLargeChunk = 1024, kSmallChunk = 512, kLargeChunkEnd = 16384;
-constexpr int64_t kSmallestWindow = 1024;
-
-double gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
-
 }  // namespace
 
 Context::Context(Engine& engine) : engine_(engine), pages_(*engine.backend_, *engine.pool_) {}
@@ -41,27 +38,13 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   LONGVIEW_CHECK(options.kv_budget_bytes >= 0, kInvalidArgument, "The KV budget must not be negative.");
   if (options_.chunk_tokens == 0) options_.chunk_tokens = backend_->preferred_chunk_tokens();
   const ModelConfig& config = model_.config;
-  const int64_t element = options.kv_format == KvFormat::kFloat32 ? 4 : 2;
-  const int64_t page_bytes = 2 * config.layers * config.kv_dim() * element * kPageTokens;
-  const int64_t chunk = std::max(options_.chunk_tokens, kLargeChunk);
-  const int64_t workspace = Forward::workspace_bytes(config, chunk);
-  const int64_t free = backend_->info().free_memory_bytes;
-
-  // Room for the window, and half as much for conversations beside the repository's own pages; weights are mapped and the
-  // system can drop them, but without them in memory nothing is fast.
-  const int64_t window_pages = (config.window + kPageTokens - 1) / kPageTokens;
-  const int64_t left = free - model_.weight_bytes - workspace;
-  const int64_t wanted = options.kv_budget_bytes > 0 ? options.kv_budget_bytes / page_bytes : window_pages + window_pages / 2 + 16;
-  const int64_t affordable = free > 0 ? std::max<int64_t>(left, 0) * 9 / 10 / page_bytes : wanted;
-  const int64_t pages = std::min({wanted, affordable, int64_t{1} << 30});
-  LONGVIEW_CHECK(pages * kPageTokens >= std::min(kSmallestWindow, config.window), kOutOfMemory,
-                 "Not enough memory for this model: its weights need %.2f GB, the workspace %.2f GB and each 1,000 tokens of context %.2f GB, but %.2f GB are free%s. "
-                 "Choose a smaller model or close other programs.",
-                 gigabytes(model_.weight_bytes), gigabytes(workspace), gigabytes(page_bytes * 1000 / kPageTokens), gigabytes(free),
-                 options.kv_budget_bytes > 0 ? " and the KV budget is set" : "");
-  window_ = std::min(config.window, pages * kPageTokens);
-  pool_ = std::make_unique<PagePool>(*backend_, KvShape{config.layers, config.kv_heads, config.head_dim, options.kv_format}, pages);
-  forward_ = std::make_unique<Forward>(*backend_, model_, options.kv_format, chunk);
+  const KvShape kv{config.layers, config.kv_heads, config.head_dim, options.kv_format};
+  const MemoryPlan plan = plan_memory(*backend_, model_, kv, {options.kv_budget_bytes, std::max(options_.chunk_tokens, kLargeChunk)});
+  if (options_.chunk_tokens > plan.chunk_tokens) options_.chunk_tokens = plan.chunk_tokens;
+  largest_chunk_ = plan.chunk_tokens;
+  window_ = std::min(config.window, plan.pages * kPageTokens);
+  pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
+  forward_ = std::make_unique<Forward>(*backend_, model_, options.kv_format, plan.chunk_tokens, options.on_load);
 }
 
 DeviceInfo Engine::device() const {
@@ -80,7 +63,7 @@ void Engine::check_tokens(const Context& context, std::span<const int32_t> token
 
 int64_t Engine::chunk_at(int64_t position) const {
   if (options_.chunk_tokens > 0) return options_.chunk_tokens;
-  return position < kLargeChunkEnd ? kLargeChunk : kSmallChunk;
+  return std::min(largest_chunk_, position < kLargeChunkEnd ? kLargeChunk : kSmallChunk);
 }
 
 void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel) {

@@ -22,6 +22,7 @@ struct EngineOptions {
   KvFormat kv_format = KvFormat::kBFloat16;
   int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
   int64_t chunk_tokens = 0;     // 0: chosen by position
+  Forward::OnLoad on_load;      // progress while weights are brought to the device; may be empty
 };
 
 struct EngineCounters {
@@ -89,7 +90,7 @@ class Engine {
   std::string device_note_;
   std::unique_ptr<Backend> backend_;
   EngineOptions options_;
-  int64_t window_ = 0;
+  int64_t window_ = 0, largest_chunk_ = 0;
   std::unique_ptr<PagePool> pool_;
   std::unique_ptr<Forward> forward_;
   EngineCounters counters_;

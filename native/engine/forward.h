@@ -1,6 +1,7 @@
 // The layer loop: one chunk of tokens through the model.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -13,8 +14,11 @@ namespace longview {
 
 class Forward {
  public:
+  // Called while weights are loaded: bytes so far, bytes in all.
+  using OnLoad = std::function<void(int64_t done, int64_t total)>;
+
   // Buffers for chunks of up to `max_tokens`. backend and model must outlive this.
-  Forward(Backend& backend, const Model& model, KvFormat kv_format, int64_t max_tokens);
+  Forward(Backend& backend, const Model& model, KvFormat kv_format, int64_t max_tokens, const OnLoad& on_load = {});
   ~Forward();
   Forward(const Forward&) = delete;
   Forward& operator=(const Forward&) = delete;
@@ -28,8 +32,8 @@ class Forward {
   void logits(int64_t row, std::span<float> out);
 
   const KvShape& kv_shape() const { return shape_; }
-  // Bytes of the buffers of a Forward with these sizes.
-  static int64_t workspace_bytes(const ModelConfig& config, int64_t max_tokens);
+  // Bytes of the buffers of a Forward with these sizes, and of what the backend keeps beside them.
+  static int64_t workspace_bytes(const Backend& backend, const ModelConfig& config, int64_t max_tokens);
 
  private:
   struct Layer;

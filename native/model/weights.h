@@ -23,6 +23,14 @@ struct LayerWeights {
   TensorView gate, up;             // [ffn, hidden]
   TensorView down;                 // [hidden, ffn]
   TensorView ffn_post_norm;        // [1, hidden]
+
+  // Calls body(view) for every one, absent ones too.
+  template <typename Body>
+  void each(const Body& body) const {
+    for (const TensorView* view : {&attention_norm, &q, &k, &v, &q_bias, &k_bias, &v_bias, &q_norm, &k_norm, &attention_output,
+                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm})
+      body(*view);
+  }
 };
 
 struct Weights {

@@ -40,12 +40,7 @@ void touch(const Model& model) {
     for (const int64_t i : {int64_t{0}, view.rows - 1})
       dequantize_row(view.type, view.data + i * row_bytes(view.type, view.cols), row.data(), view.cols);
   };
-  for (const LayerWeights& layer : model.weights.layers)
-    for (const TensorView* view :
-         {&layer.attention_norm, &layer.q, &layer.k, &layer.v, &layer.q_bias, &layer.k_bias, &layer.v_bias,
-          &layer.q_norm, &layer.k_norm, &layer.attention_output, &layer.attention_post_norm, &layer.ffn_norm,
-          &layer.gate, &layer.up, &layer.down, &layer.ffn_post_norm})
-      rows(*view);
+  for (const LayerWeights& layer : model.weights.layers) layer.each(rows);
   for (const TensorView* view : {&model.weights.embedding, &model.weights.output_norm, &model.weights.output})
     rows(*view);
   volatile uint64_t used = sum;
