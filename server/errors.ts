@@ -12,6 +12,7 @@ export type ErrorCode =
   | 'out_of_memory'
   | 'window_exceeded'
   | 'cancelled'
+  | 'device_lost'
   | 'internal'
   // from the server
   | 'no_model'

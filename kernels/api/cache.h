@@ -31,15 +31,18 @@ struct RopeTableArgs {
 };
 Status launch_rope_table(const RopeTableArgs& args, Stream stream);
 
-// Rotates q and k by the table; q in place, k and v into the pages.
+// Rotates q and k by the table; k and v go into the pages. Heads of fewer dimensions than the pages' D have zeros behind
+// theirs in `rotated` and in the pages, and their queries grow by sqrt(D / head_dim), so that attention, which scales by
+// 1/sqrt(D), takes them as they are.
 struct RopeAppendArgs {
-  void* q;              // bf16 [T, H, D]
-  const void* k;        // bf16 [T, G, D]
-  const void* v;        // bf16 [T, G, D]
+  const void* q;        // bf16 [T, H, head_dim]
+  void* rotated;        // bf16 [T, H, D]; may be q where head_dim is D
+  const void* k;        // bf16 [T, G, head_dim]
+  const void* v;        // bf16 [T, G, head_dim]
   const float* cosine;  // [T, half]
   const float* sine;
   PagedKv kv;
-  int64_t tokens, heads, half, first_position;
+  int64_t tokens, heads, head_dim, half, first_position;  // head_dim is even
   int32_t adjacent;  // pairs (2i, 2i + 1) instead of (i, i + half)
 };
 Status launch_rope_append(const RopeAppendArgs& args, Stream stream);

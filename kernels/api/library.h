@@ -10,7 +10,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 1;
+constexpr int32_t kLibraryVersion = 2;
 
 struct Library {
   int32_t version;
@@ -19,6 +19,7 @@ struct Library {
   decltype(&kernels::device_properties) device_properties;
   decltype(&kernels::open_device) open_device;
   decltype(&kernels::close_stream) close_stream;
+  decltype(&kernels::reset_device) reset_device;
   decltype(&kernels::status_text) status_text;
   decltype(&kernels::allocate) allocate;
   decltype(&kernels::release) release;
@@ -27,6 +28,7 @@ struct Library {
   decltype(&kernels::copy_to_device) copy_to_device;
   decltype(&kernels::copy_to_host) copy_to_host;
   decltype(&kernels::copy_on_device) copy_on_device;
+  decltype(&kernels::copy_rows_on_device) copy_rows_on_device;
   decltype(&kernels::fill) fill;
   decltype(&kernels::synchronize) synchronize;
   decltype(&kernels::begin_recording) begin_recording;

@@ -21,6 +21,9 @@ Status device_properties(int32_t device, DeviceProperties* out);
 // Makes `device` the calling thread's and creates a stream on it.
 Status open_device(int32_t device, Stream* stream);
 Status close_stream(Stream stream);
+// Gives back everything that this process holds on the device, its errors too: what a kernel that failed leaves behind makes
+// every later call fail. No pointer, stream or graph may be used after it.
+Status reset_device();
 const char* status_text(Status status);
 
 Status allocate(void** pointer, size_t bytes);
@@ -30,6 +33,8 @@ Status release_host(void* pointer);
 Status copy_to_device(void* device, const void* host, size_t bytes, Stream stream);
 Status copy_to_host(void* host, const void* device, size_t bytes, Stream stream);
 Status copy_on_device(void* to, const void* from, size_t bytes, Stream stream);
+// `rows` rows of `width` bytes that lie from_pitch and to_pitch bytes apart.
+Status copy_rows_on_device(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows, Stream stream);
 Status fill(void* device, int32_t byte, size_t bytes, Stream stream);
 Status synchronize(Stream stream);
 

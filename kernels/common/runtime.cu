@@ -48,6 +48,8 @@ Status open_device(int32_t device, Stream* stream) {
 
 Status close_stream(Stream stream) { return checked(cudaStreamDestroy(cuda(stream))); }
 
+Status reset_device() { return checked(cudaDeviceReset()); }
+
 const char* status_text(Status status) {
   switch (status) {
     case kInvalidShape: return "a size that the kernel does not take";
@@ -70,6 +72,9 @@ Status copy_to_host(void* host, const void* device, size_t bytes, Stream stream)
 }
 Status copy_on_device(void* to, const void* from, size_t bytes, Stream stream) {
   return checked(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda(stream)));
+}
+Status copy_rows_on_device(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows, Stream stream) {
+  return checked(cudaMemcpy2DAsync(to, to_pitch, from, from_pitch, width, rows, cudaMemcpyDeviceToDevice, cuda(stream)));
 }
 Status fill(void* device, int32_t byte, size_t bytes, Stream stream) {
   return checked(cudaMemsetAsync(device, byte, bytes, cuda(stream)));

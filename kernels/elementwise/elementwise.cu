@@ -20,6 +20,18 @@ __global__ void embed_kernel(EmbedArgs p, int64_t bytes) {
   }
 }
 
+// Of bf16, whose rows need not be whole groups.
+__global__ void embed_bf16_kernel(EmbedArgs p) {
+  const auto* row = static_cast<const uint4*>(p.embedding) + p.tokens[blockIdx.x] * (p.cols / 8);
+  auto* out = reinterpret_cast<float4*>(p.out + static_cast<int64_t>(blockIdx.x) * p.cols);
+  for (int64_t i = threadIdx.x; i < p.cols / 8; i += blockDim.x) {
+    float v[8];
+    unpack_bf16x8(row[i], v);
+    out[2 * i] = {v[0], v[1], v[2], v[3]};
+    out[2 * i + 1] = {v[4], v[5], v[6], v[7]};
+  }
+}
+
 __device__ inline float read(const float* x, int64_t i) { return x[i]; }
 __device__ inline float read(const __nv_bfloat16* x, int64_t i) { return __bfloat162float(x[i]); }
 
@@ -93,8 +105,12 @@ __global__ void __launch_bounds__(kThreads) add_kernel(float4* x, const uint4* y
 Status launch_embed(const EmbedArgs& args, Stream stream) {
   const BlockShape block = block_shape(args.type);
   if (block.elements == 0) return kUnsupportedType;
-  if (args.tokens_count <= 0 || args.tokens_count > kLargestGrid || args.cols <= 0 || args.cols % std::max(block.elements, kGroup) != 0) return kInvalidShape;
+  if (args.tokens_count <= 0 || args.tokens_count > kLargestGrid || args.cols <= 0 || args.cols % std::max(block.elements, 8) != 0) return kInvalidShape;
   if (!aligned(args.embedding) || !aligned(args.out)) return kInvalidAlignment;
+  if (args.type == WeightType::kBFloat16) {
+    embed_bf16_kernel<<<static_cast<unsigned>(args.tokens_count), 128, 0, cuda(stream)>>>(args);
+    return launched();
+  }
   for_type(args.type, [&]<WeightType kType>() {
     embed_kernel<kType><<<static_cast<unsigned>(args.tokens_count), 64, 0, cuda(stream)>>>(args, row_bytes(kType, args.cols));
   });

@@ -85,6 +85,12 @@ class Backend {
   virtual int64_t preferred_chunk_tokens() const { return 0; }
 
   // --- memory -----------------------------------------------------------------------------------------------------
+  // What upload(), an element of allocate(), a page of allocate_kv() and the operations on chunks of so many tokens (beside
+  // the activations) will take, in bytes, for a plan made before any of it is allocated.
+  virtual int64_t weight_bytes(const TensorView& weight) const = 0;
+  virtual int64_t activation_bytes() const = 0;
+  virtual int64_t kv_page_bytes(const KvShape& shape) const = 0;
+  virtual int64_t scratch_bytes(const ModelConfig& config, int64_t chunk_tokens) const = 0;
   virtual WeightHandle upload(const TensorView& weight) = 0;
   virtual std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) = 0;
   // Uninitialised [rows, cols]; freed by the backend's destructor or by release().

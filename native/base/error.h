@@ -19,6 +19,7 @@ enum class ErrorCode {
   kOutOfMemory,
   kWindowExceeded,
   kCancelled,
+  kDeviceLost,  // the GPU failed and everything on it is gone: open the engine anew
   kInternal,
 };
 
@@ -34,6 +35,7 @@ constexpr const char* name(ErrorCode code) {
     case ErrorCode::kOutOfMemory: return "out_of_memory";
     case ErrorCode::kWindowExceeded: return "window_exceeded";
     case ErrorCode::kCancelled: return "cancelled";
+    case ErrorCode::kDeviceLost: return "device_lost";
     case ErrorCode::kInternal: return "internal";
   }
   return "internal";

@@ -10,13 +10,23 @@
 
 namespace longview::cpu {
 
+namespace {
+
+constexpr int64_t kSystemPage = 4096;  // whole system pages, so that one KV page can be given back by itself
+
+int64_t element_bytes(const KvShape& shape) { return shape.format == KvFormat::kFloat32 ? 4 : 2; }
+
+}  // namespace
+
+int64_t CpuKvStorage::page_bytes(const KvShape& shape) {
+  return round_up(shape.layers * shape.kv_heads * (shape.head_dim + round_up(shape.head_dim, 16)) * kPageTokens * element_bytes(shape), kSystemPage);
+}
+
 CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape), pages_(pages) {
-  constexpr int64_t kSystemPage = 4096;  // whole system pages, so that one KV page can be given back by itself
-  const int64_t element = shape.format == KvFormat::kFloat32 ? 4 : 2;
   width_ = round_up(shape.head_dim, 16);
-  key_bytes_ = shape.head_dim * kPageTokens * element;
-  value_bytes_ = width_ * kPageTokens * element;
-  page_bytes_ = round_up(shape.layers * shape.kv_heads * (key_bytes_ + value_bytes_), kSystemPage);
+  key_bytes_ = shape.head_dim * kPageTokens * element_bytes(shape);
+  value_bytes_ = width_ * kPageTokens * element_bytes(shape);
+  page_bytes_ = page_bytes(shape);
   void* address = mmap(nullptr, static_cast<size_t>(page_bytes_ * pages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   LONGVIEW_CHECK(address != MAP_FAILED, kOutOfMemory,
                  "The KV state needs %.1f GB of address space and the system refused it (%s). Use a smaller context or a smaller model.",

@@ -19,6 +19,7 @@ class CpuKvStorage final : public KvStorage {
 
   int64_t pages() const override { return pages_; }
   int64_t page_bytes() const override { return page_bytes_; }
+  static int64_t page_bytes(const KvShape& shape);
 
   const KvShape& shape() const { return shape_; }
   int64_t value_width() const { return width_; }

@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "base/half.h"
+#include "cuda/blas.h"
 #include "cuda/device.h"
 #include "cuda/kv_pages.h"
 #include "cuda/library.h"
@@ -19,6 +20,8 @@ namespace cuda {
 namespace {
 
 constexpr int64_t kChunkTokens = 4096;
+// Partial results of split attention, at most what the device holds at once; cuBLASLt's workspace; tables.
+constexpr int64_t kScratchBytes = int64_t{128} << 20;
 
 struct CudaRope final : DeviceRope {
   RopeConfig config;
@@ -26,13 +29,20 @@ struct CudaRope final : DeviceRope {
   int64_t first = -1, tokens = 0;  // what the table holds
 };
 
+// Dimensions of a head in the pages: attention has kernels for 64 and 128, what is narrower has zeros behind it.
+int64_t page_dim(int64_t head_dim) { return head_dim <= 64 ? 64 : 128; }
+KvShape padded(KvShape shape) {
+  shape.head_dim = page_dim(shape.head_dim);
+  return shape;
+}
+
 const CudaWeight& cuda(const DeviceWeight& weight) { return static_cast<const CudaWeight&>(weight); }
 kernels::Element element(Activation x) { return x.wide ? kernels::Element::kFloat32 : kernels::Element::kBFloat16; }
 int64_t element_bytes(Activation x) { return x.wide ? 4 : 2; }
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(const kernels::Library& library) : device_(library, 0), library_(library), uploader_(device_) {}
+  explicit CudaBackend(const kernels::Library& library) : device_(library, 0), library_(library), uploader_(device_), blas_(Blas::open(device_)) {}
 
   ~CudaBackend() override {
     settle();
@@ -44,13 +54,23 @@ class CudaBackend final : public Backend {
     DeviceInfo info;
     info.kind = "cuda";
     info.isa = format("sm%d%d", p.major, p.minor);
-    info.name = format("%s, compute capability %d.%d", p.name, p.major, p.minor);
+    info.name = format("%s, compute capability %d.%d%s%s", p.name, p.major, p.minor, blas_ ? ", " : "", blas_ ? blas_->name().c_str() : "");
     info.memory_bytes = p.memory_bytes;
     info.free_memory_bytes = device_.free_memory();
     return info;
   }
 
   int64_t preferred_chunk_tokens() const override { return kChunkTokens; }
+
+  int64_t weight_bytes(const TensorView& weight) const override { return Uploader::bytes_of(weight); }
+  int64_t activation_bytes() const override { return 2; }
+  int64_t kv_page_bytes(const KvShape& shape) const override { return CudaKvStorage::page_bytes(padded(shape)); }
+  int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override {
+    const int64_t matrix = 2 * c.hidden * std::max(c.ffn, c.q_dim());  // a quantised one as bf16
+    const int64_t heads = page_dim(c.head_dim) == c.head_dim ? 0 : 2 * 2 * chunk_tokens * c.heads * page_dim(c.head_dim);
+    const int64_t angles = 2 * 4 * chunk_tokens * c.rope.dims / 2;
+    return matrix + heads + angles + kScratchBytes;
+  }
 
   WeightHandle upload(const TensorView& weight) override { return uploader_.upload(weight); }
 
@@ -76,8 +96,7 @@ class CudaBackend final : public Backend {
 
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, int64_t pages) override {
     LONGVIEW_CHECK(shape.format == KvFormat::kBFloat16, kInvalidArgument, "On the GPU the KV state is kept in bf16.");
-    LONGVIEW_CHECK(shape.head_dim == 64 || shape.head_dim == 128, kUnsupportedArchitecture, "This model's heads have %lld dimensions; the GPU code takes 64 and 128. Set longview.device to \"cpu\".", static_cast<long long>(shape.head_dim));
-    return std::make_unique<CudaKvStorage>(device_, shape, pages);
+    return std::make_unique<CudaKvStorage>(device_, padded(shape), pages);
   }
   void copy_page(KvStorage& storage, int32_t from, int32_t to, int64_t) override {
     settle();
@@ -122,6 +141,7 @@ class CudaBackend final : public Backend {
       args.weight = dequantized_.as();
       args.type = kernels::WeightType::kBFloat16;
     }
+    if (blas_ && !out.wide && blas_->multiply({args.x, args.weight, bias ? cuda(*bias).narrow() : nullptr, args.out, args.m, args.n, args.k})) return;
     check(library_.gemm(args, device_.stream()), "multiplying matrices");
   }
 
@@ -140,17 +160,27 @@ class CudaBackend final : public Backend {
       table.first = first_position;
       table.tokens = q.rows;
     }
-    check(library_.rope_append({q.data, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), paged(shape, layer, pages, first_position + q.rows), q.rows, q.cols / shape.head_dim, half, first_position,
-                                table.config.pairing == RopePairing::kAdjacent},
+    const int64_t heads = q.cols / shape.head_dim, d = page_dim(shape.head_dim);
+    if (d != shape.head_dim) queries_.grow(device_, q.rows * heads * d * 2, "the queries");
+    void* rotated = d == shape.head_dim ? q.data : queries_.as();
+    check(library_.rope_append({q.data, rotated, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), paged(shape, layer, pages, first_position + q.rows), q.rows, heads, shape.head_dim, half,
+                                first_position, table.config.pairing == RopePairing::kAdjacent},
                                device_.stream()),
           "writing the KV state");
   }
 
   void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
-    kernels::AttentionArgs args{q.data, out.data, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr};
+    // Heads of another width than the pages' were put into queries_ as the pages have them; their results come back so.
+    const int64_t d = page_dim(shape.head_dim);
+    const bool narrow = d != shape.head_dim;
+    if (narrow) results_.grow(device_, q.rows * heads * d * 2, "the results of attention");
+    kernels::AttentionArgs args{narrow ? queries_.as() : q.data, narrow ? results_.as() : out.data, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr};
     partial_.grow(device_, library_.attention_workspace_floats(args) * 4, "partial results of attention");
     args.workspace = partial_.as<float>();
     check(library_.attention(args, device_.stream()), "attending");
+    if (!narrow) return;
+    const auto bytes = [](int64_t dimensions) { return static_cast<size_t>(2 * dimensions); };
+    check(library_.copy_rows_on_device(out.data, bytes(shape.head_dim), args.out, bytes(d), bytes(shape.head_dim), static_cast<size_t>(q.rows * heads), device_.stream()), "attending");
   }
 
   void silu_mul(Activation gate, Activation up) override { check(library_.silu_mul({gate.data, up.data, gate.rows * gate.cols}, device_.stream()), "activating"); }
@@ -206,14 +236,15 @@ class CudaBackend final : public Backend {
       storage_ = &storage;
       generation_ = storage.generation();
     }
-    return {table_.as<void*>(), shape.kv_heads, shape.head_dim, layer};
+    return {table_.as<void*>(), shape.kv_heads, page_dim(shape.head_dim), layer};
   }
 
   Device device_;
   const kernels::Library& library_;
   Uploader uploader_;
   std::unordered_map<void*, Buffer> buffers_;
-  Buffer tokens_, table_, partial_, dequantized_;
+  std::unique_ptr<Blas> blas_;  // null where the machine has none
+  Buffer tokens_, table_, partial_, dequantized_, queries_, results_;
   bool recording_ = false;
   kernels::Graph graph_ = nullptr;
   std::vector<int32_t> token_ids_;
@@ -236,7 +267,9 @@ std::unique_ptr<Backend> make_cuda_backend() {
 std::string why_not_cuda(const ModelConfig& config) {
   const cuda::Loaded& loaded = cuda::load_library();
   if (!loaded.library) return loaded.why;
-  if (config.head_dim != 64 && config.head_dim != 128) return format("This model's heads have %lld dimensions; the GPU code takes 64 and 128.", static_cast<long long>(config.head_dim));
+  if (config.head_dim > 128) return format("This model's heads have %lld dimensions; the GPU code takes up to 128.", static_cast<long long>(config.head_dim));
+  for (const int64_t width : {config.hidden, config.ffn, config.q_dim(), config.kv_dim()})
+    if (width % 8 != 0) return format("This model has matrices of %lld columns; the GPU code takes multiples of 8.", static_cast<long long>(width));
   return "";
 }
 

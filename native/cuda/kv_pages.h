@@ -15,6 +15,7 @@ class CudaKvStorage final : public KvStorage {
 
   int64_t pages() const override { return static_cast<int64_t>(used_.size()); }
   int64_t page_bytes() const override { return page_bytes_; }
+  static int64_t page_bytes(const KvShape& shape);
 
   // The page's memory, taken now if it is not there. Throws kOutOfMemory.
   void* page(int32_t slot);

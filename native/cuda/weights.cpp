@@ -11,11 +11,16 @@ namespace longview::cuda {
 namespace {
 
 constexpr int64_t kStagingBytes = int64_t{8} << 20;  // of one of the two
-constexpr int64_t kColumnStep = 32;                  // columns that the kernels take at a time
+constexpr int64_t kColumnStep = 8;                   // columns that the kernels take at a time
 
 bool plain(DType type) { return format_of(type).block_elements == 1; }
 
 }  // namespace
+
+int64_t Uploader::bytes_of(const TensorView& view) {
+  if (view.rows == 1) return view.cols * kVectorBytes;
+  return plain(view.type) ? view.rows * view.cols * 2 : view.bytes;
+}
 
 Uploader::Uploader(const Device& device) : device_(device) {
   device_.check(device_.library().allocate_host(&staging_, static_cast<size_t>(2 * kStagingBytes)), "making room to load weights");
@@ -28,10 +33,13 @@ std::unique_ptr<CudaWeight> Uploader::upload(const TensorView& view) {
   weight->rows = view.rows;
   weight->cols = view.cols;
   if (view.rows == 1) {
-    std::vector<float> values(static_cast<size_t>(view.cols));
-    dequantize_row(view.type, view.data, values.data(), view.cols);
-    weight->buffer = std::make_shared<Buffer>(device_, view.cols * 4, "the weights");
-    device_.check(device_.library().copy_to_device(weight->buffer->as(), values.data(), values.size() * sizeof(float), device_.stream()), "loading weights");
+    std::vector<std::byte> both(static_cast<size_t>(view.cols * kVectorBytes));
+    auto* values = reinterpret_cast<float*>(both.data());
+    auto* narrow = reinterpret_cast<uint16_t*>(values + view.cols);
+    dequantize_row(view.type, view.data, values, view.cols);
+    for (int64_t i = 0; i < view.cols; ++i) narrow[i] = float_to_bf16(values[i]);
+    weight->buffer = std::make_shared<Buffer>(device_, view.cols * kVectorBytes, "the weights");
+    device_.check(device_.library().copy_to_device(weight->buffer->as(), both.data(), both.size(), device_.stream()), "loading weights");
     device_.check(device_.library().synchronize(device_.stream()), "loading weights");
     return weight;
   }
@@ -40,13 +48,13 @@ std::unique_ptr<CudaWeight> Uploader::upload(const TensorView& view) {
   weight->type = plain(view.type) ? kernels::WeightType::kBFloat16 : static_cast<kernels::WeightType>(view.type);
   std::weak_ptr<Buffer>& known = known_[view.data];
   weight->buffer = known.lock();
-  if (!weight->buffer) known = weight->buffer = matrix(view, weight->type);
+  if (!weight->buffer) known = weight->buffer = matrix(view);
   return weight;
 }
 
-std::shared_ptr<Buffer> Uploader::matrix(const TensorView& view, kernels::WeightType type) {
+std::shared_ptr<Buffer> Uploader::matrix(const TensorView& view) {
   const bool convert = plain(view.type) && view.type != DType::kBF16;
-  const int64_t total = type == kernels::WeightType::kBFloat16 ? view.rows * view.cols * 2 : view.bytes;
+  const int64_t total = bytes_of(view);
   auto buffer = std::make_shared<Buffer>(device_, total, "the weights");
   const kernels::Library& library = device_.library();
   std::vector<float> values;

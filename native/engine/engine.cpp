@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "engine/memory_plan.h"
 
 namespace longview {
 namespace {
@@ -10,10 +11,6 @@ namespace {
 // A chunk is the unit of progress and of giving way. Large ones pack each weight less often; far into a long prompt
 // attention is nearly all of the work and smaller ones answer sooner.
 constexpr int64_t kLargeChunk = 1024, kSmallChunk = 512, kLargeChunkEnd = 16384;
-constexpr int64_t kSmallestWindow = 1024;
-
-double gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
-
 }  // namespace
 
 Context::Context(Engine& engine) : engine_(engine), pages_(*engine.backend_, *engine.pool_) {}
@@ -22,6 +19,8 @@ std::unique_ptr<Context> Context::fork() const {
   auto copy = std::make_unique<Context>(engine_);
   copy->pages_.share(pages_);
   copy->logits_ = logits_;
+  copy->tokens_ = tokens_;
+  copy->long_input_ = long_input_;
   return copy;
 }
 
@@ -30,6 +29,7 @@ void Context::truncate(int64_t length) {
                  static_cast<long long>(this->length()), static_cast<long long>(length));
   if (length == this->length()) return;
   pages_.truncate(length);
+  if (!tokens_.empty()) tokens_.resize(static_cast<size_t>(length));
   logits_.clear();
 }
 
@@ -38,27 +38,13 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   LONGVIEW_CHECK(options.kv_budget_bytes >= 0, kInvalidArgument, "The KV budget must not be negative.");
   if (options_.chunk_tokens == 0) options_.chunk_tokens = backend_->preferred_chunk_tokens();
   const ModelConfig& config = model_.config;
-  const int64_t element = options.kv_format == KvFormat::kFloat32 ? 4 : 2;
-  const int64_t page_bytes = 2 * config.layers * config.kv_dim() * element * kPageTokens;
-  const int64_t chunk = std::max(options_.chunk_tokens, kLargeChunk);
-  const int64_t workspace = Forward::workspace_bytes(config, chunk);
-  const int64_t free = backend_->info().free_memory_bytes;
-
-  // Room for the window, and half as much for conversations beside the repository's own pages; weights are mapped and the
-  // system can drop them, but without them in memory nothing is fast.
-  const int64_t window_pages = (config.window + kPageTokens - 1) / kPageTokens;
-  const int64_t left = free - model_.weight_bytes - workspace;
-  const int64_t wanted = options.kv_budget_bytes > 0 ? options.kv_budget_bytes / page_bytes : window_pages + window_pages / 2 + 16;
-  const int64_t affordable = free > 0 ? std::max<int64_t>(left, 0) * 9 / 10 / page_bytes : wanted;
-  const int64_t pages = std::min({wanted, affordable, int64_t{1} << 30});
-  LONGVIEW_CHECK(pages * kPageTokens >= std::min(kSmallestWindow, config.window), kOutOfMemory,
-                 "Not enough memory for this model: its weights need %.2f GB, the workspace %.2f GB and each 1,000 tokens of context %.2f GB, but %.2f GB are free%s. "
-                 "Choose a smaller model or close other programs.",
-                 gigabytes(model_.weight_bytes), gigabytes(workspace), gigabytes(page_bytes * 1000 / kPageTokens), gigabytes(free),
-                 options.kv_budget_bytes > 0 ? " and the KV budget is set" : "");
-  window_ = std::min(config.window, pages * kPageTokens);
-  pool_ = std::make_unique<PagePool>(*backend_, KvShape{config.layers, config.kv_heads, config.head_dim, options.kv_format}, pages);
-  forward_ = std::make_unique<Forward>(*backend_, model_, options.kv_format, chunk);
+  const KvShape kv{config.layers, config.kv_heads, config.head_dim, options.kv_format};
+  const MemoryPlan plan = plan_memory(*backend_, model_, kv, {options.kv_budget_bytes, std::max(options_.chunk_tokens, kLargeChunk)});
+  if (options_.chunk_tokens > plan.chunk_tokens) options_.chunk_tokens = plan.chunk_tokens;
+  largest_chunk_ = plan.chunk_tokens;
+  window_ = std::min(config.window, plan.pages * kPageTokens);
+  pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
+  forward_ = std::make_unique<Forward>(*backend_, model_, options.kv_format, plan.chunk_tokens, options.on_load);
 }
 
 DeviceInfo Engine::device() const {
@@ -77,7 +63,7 @@ void Engine::check_tokens(const Context& context, std::span<const int32_t> token
 
 int64_t Engine::chunk_at(int64_t position) const {
   if (options_.chunk_tokens > 0) return options_.chunk_tokens;
-  return position < kLargeChunkEnd ? kLargeChunk : kSmallChunk;
+  return std::min(largest_chunk_, position < kLargeChunkEnd ? kLargeChunk : kSmallChunk);
 }
 
 void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel) {
@@ -86,20 +72,41 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_lo
   context.pages_.reserve(count);
   context.logits_.clear();
   try {
-    forward_->run(tokens, context.pages_.view(), context.length(), cancel);
+    forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, cancel);
   } catch (...) {
     context.pages_.truncate(context.length());  // gives reserved pages back
     throw;
   }
   context.pages_.advance(count);
+  if (model_.config.rope.short_window > 0) context.tokens_.insert(context.tokens_.end(), tokens.begin(), tokens.end());
   if (want_logits) {
     context.logits_.resize(static_cast<size_t>(model_.config.vocabulary));
     forward_->logits(count - 1, context.logits_);
   }
 }
 
+// LongRoPE goes by the length of the whole input, `end` tokens: where that changes the frequencies, what the context holds
+// (no more than the short window) is computed again. Throws with the context as it was.
+void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken& cancel) {
+  const int64_t short_window = model_.config.rope.short_window;
+  const bool long_input = short_window > 0 && end > short_window;
+  if (long_input == context.long_input_) return;
+  Context again(*this);
+  again.long_input_ = long_input;
+  for (std::span<const int32_t> left = context.tokens_; !left.empty();) {
+    const size_t count = std::min(left.size(), static_cast<size_t>(chunk_at(again.length())));
+    run(again, left.first(count), false, cancel);
+    counters_.prefilled_tokens += static_cast<int64_t>(count);
+    left = left.subspan(count);
+  }
+  context.pages_.truncate(0);
+  context.pages_.share(again.pages_);
+  context.long_input_ = long_input;
+}
+
 int64_t Engine::prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel) {
   const auto total = static_cast<int64_t>(tokens.size());
+  choose_frequencies(context, context.length() + total, cancel);
   const int64_t count = std::min(total, chunk_at(context.length()));
   run(context, tokens.first(static_cast<size_t>(count)), count == total, cancel);
   counters_.prefilled_tokens += count;
@@ -113,12 +120,14 @@ void Engine::prefill(Context& context, std::span<const int32_t> tokens, const Ca
 
 void Engine::decode(Context& context, int32_t token, const CancelToken& cancel) {
   check_tokens(context, {&token, 1});
+  choose_frequencies(context, context.length() + 1, cancel);
   run(context, {&token, 1}, true, cancel);
   ++counters_.decoded_tokens;
 }
 
 std::vector<float> Engine::all_logits(Context& context, std::span<const int32_t> tokens) {
   check_tokens(context, tokens);
+  choose_frequencies(context, context.length() + static_cast<int64_t>(tokens.size()), CancelToken());
   const auto vocabulary = static_cast<size_t>(model_.config.vocabulary);
   std::vector<float> all(tokens.size() * vocabulary);
   for (size_t done = 0; done < tokens.size();) {

@@ -22,6 +22,7 @@ struct EngineOptions {
   KvFormat kv_format = KvFormat::kBFloat16;
   int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
   int64_t chunk_tokens = 0;     // 0: chosen by position
+  Forward::OnLoad on_load;      // progress while weights are brought to the device; may be empty
 };
 
 struct EngineCounters {
@@ -47,6 +48,9 @@ class Context {
   friend class Engine;
   Engine& engine_;
   PageList pages_;
+  // Of models with LongRoPE alone: the tokens, and whether the pages were computed with the frequencies of long inputs.
+  std::vector<int32_t> tokens_;
+  bool long_input_ = false;
   std::vector<float> logits_;
 };
 
@@ -79,13 +83,14 @@ class Engine {
  private:
   friend class Context;
   void run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel);
+  void choose_frequencies(Context& context, int64_t end, const CancelToken& cancel);
   int64_t chunk_at(int64_t position) const;
 
   Model model_;
   std::string device_note_;
   std::unique_ptr<Backend> backend_;
   EngineOptions options_;
-  int64_t window_ = 0;
+  int64_t window_ = 0, largest_chunk_ = 0;
   std::unique_ptr<PagePool> pool_;
   std::unique_ptr<Forward> forward_;
   EngineCounters counters_;

@@ -1,22 +1,38 @@
 #include "engine/forward.h"
 
+#include <algorithm>
+
 namespace longview {
 
 struct Forward::Layer {
-  WeightHandle attention_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, attention_output, ffn_norm, gate, up, down;
+  WeightHandle attention_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, attention_output, attention_post_norm, ffn_norm, gate, up, down, ffn_post_norm;
 };
 
-Forward::Forward(Backend& backend, const Model& model, KvFormat kv_format, int64_t max_tokens)
+Forward::Forward(Backend& backend, const Model& model, KvFormat kv_format, int64_t max_tokens, const OnLoad& on_load)
     : backend_(backend), config_(model.config), shape_{config_.layers, config_.kv_heads, config_.head_dim, kv_format} {
-  const auto upload = [&](const TensorView& view) { return view.empty() ? nullptr : backend.upload(view); };
+  constexpr int64_t kReportBytes = int64_t{64} << 20;
+  int64_t done = 0, reported = 0;
+  const auto upload = [&](const TensorView& view) {
+    if (view.empty()) return WeightHandle();
+    WeightHandle handle = backend.upload(view);
+    done += view.bytes;
+    if (on_load && done - reported >= kReportBytes) on_load(reported = std::min(done, model.weight_bytes), model.weight_bytes);  // tied ones come twice
+    return handle;
+  };
   const Weights& w = model.weights;
   embedding_ = upload(w.embedding);
   output_norm_ = upload(w.output_norm);
   output_ = upload(w.output);
   for (const LayerWeights& l : w.layers)
     layers_.push_back({upload(l.attention_norm), upload(l.q), upload(l.k), upload(l.v), upload(l.q_bias), upload(l.k_bias), upload(l.v_bias),
-                       upload(l.q_norm), upload(l.k_norm), upload(l.attention_output), upload(l.ffn_norm), upload(l.gate), upload(l.up), upload(l.down)});
+                       upload(l.q_norm), upload(l.k_norm), upload(l.attention_output), upload(l.attention_post_norm), upload(l.ffn_norm), upload(l.gate), upload(l.up), upload(l.down),
+                       upload(l.ffn_post_norm)});
+  if (on_load) on_load(model.weight_bytes, model.weight_bytes);
   rope_ = backend.upload_rope(config_.rope);
+  if (RopeConfig far = config_.rope; !far.long_inverse_frequencies.empty()) {
+    far.inverse_frequencies.swap(far.long_inverse_frequencies);
+    long_rope_ = backend.upload_rope(far);
+  }
   hidden_ = backend.allocate_float(max_tokens, config_.hidden);
   normed_ = backend.allocate(max_tokens, config_.hidden);
   q_ = backend.allocate(max_tokens, config_.q_dim());
@@ -33,15 +49,17 @@ Forward::~Forward() {
   for (Activation* buffer : {&hidden_, &normed_, &q_, &k_, &v_, &attended_, &gate_, &up_, &last_, &logits_}) backend_.release(*buffer);
 }
 
-int64_t Forward::workspace_bytes(const ModelConfig& c, int64_t max_tokens) {
-  // Twice: the backend keeps copies of a product's input in the kernels' format.
-  return 2 * 4 * (max_tokens * (2 * c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + 2 * c.ffn) + c.hidden + c.vocabulary);
+int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, int64_t max_tokens) {
+  const int64_t narrow = max_tokens * (c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + 2 * c.ffn) + c.hidden, wide = max_tokens * c.hidden + c.vocabulary;
+  return backend.activation_bytes() * narrow + static_cast<int64_t>(sizeof(float)) * wide + backend.scratch_bytes(c, max_tokens);
 }
 
-void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, const CancelToken& cancel) {
+void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, const CancelToken& cancel) {
   const auto count = static_cast<int64_t>(tokens.size());
   const auto part = [&](Activation buffer) { return backend_.rows(buffer, 0, count); };
   const Activation hidden = part(hidden_), normed = part(normed_), q = part(q_), k = part(k_), v = part(v_), attended = part(attended_), gate = part(gate_), up = part(up_);
+
+  DeviceRope& rope = long_input && long_rope_ ? *long_rope_ : *rope_;
 
   backend_.embed(*embedding_, tokens, hidden);
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -57,9 +75,10 @@ void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t
       backend_.rms_norm_heads(q, *layer.q_norm, config_.heads, config_.norm_epsilon);
       backend_.rms_norm_heads(k, *layer.k_norm, config_.kv_heads, config_.norm_epsilon);
     }
-    backend_.rope_and_append_kv(q, k, v, *rope_, shape_, index, pages, first_position);
+    backend_.rope_and_append_kv(q, k, v, rope, shape_, index, pages, first_position);
     backend_.attention(q, shape_, config_.heads, index, pages, first_position, attended);
     backend_.linear(attended, *layer.attention_output, nullptr, normed);
+    if (layer.attention_post_norm) backend_.rms_norm(normed, *layer.attention_post_norm, config_.norm_epsilon, normed);
     backend_.add(hidden, normed);
 
     backend_.rms_norm(hidden, *layer.ffn_norm, config_.norm_epsilon, normed);
@@ -67,6 +86,7 @@ void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t
     backend_.linear(normed, *layer.up, nullptr, up);
     backend_.silu_mul(gate, up);
     backend_.linear(gate, *layer.down, nullptr, normed);
+    if (layer.ffn_post_norm) backend_.rms_norm(normed, *layer.ffn_post_norm, config_.norm_epsilon, normed);
     backend_.add(hidden, normed);
   }
 }

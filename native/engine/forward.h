@@ -1,6 +1,7 @@
 // The layer loop: one chunk of tokens through the model.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -13,22 +14,26 @@ namespace longview {
 
 class Forward {
  public:
+  // Called while weights are loaded: bytes so far, bytes in all.
+  using OnLoad = std::function<void(int64_t done, int64_t total)>;
+
   // Buffers for chunks of up to `max_tokens`. backend and model must outlive this.
-  Forward(Backend& backend, const Model& model, KvFormat kv_format, int64_t max_tokens);
+  Forward(Backend& backend, const Model& model, KvFormat kv_format, int64_t max_tokens, const OnLoad& on_load = {});
   ~Forward();
   Forward(const Forward&) = delete;
   Forward& operator=(const Forward&) = delete;
 
   // Runs tokens at first_position.. through all layers; their K and V are written into `pages`, which must have room.
-  // Throws kCancelled between layers; then nothing of the chunk counts.
-  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, const CancelToken& cancel);
+  // `long_input`: with the frequencies that LongRoPE has for long inputs. Throws kCancelled between layers; then nothing
+  // of the chunk counts.
+  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, const CancelToken& cancel);
 
   // Logits [vocabulary] after token `row` of the last run.
   void logits(int64_t row, std::span<float> out);
 
   const KvShape& kv_shape() const { return shape_; }
-  // Bytes of the buffers of a Forward with these sizes.
-  static int64_t workspace_bytes(const ModelConfig& config, int64_t max_tokens);
+  // Bytes of the buffers of a Forward with these sizes, and of what the backend keeps beside them.
+  static int64_t workspace_bytes(const Backend& backend, const ModelConfig& config, int64_t max_tokens);
 
  private:
   struct Layer;
@@ -38,7 +43,7 @@ class Forward {
   KvShape shape_;
   WeightHandle embedding_, output_norm_, output_;
   std::vector<Layer> layers_;
-  std::unique_ptr<DeviceRope> rope_;
+  std::unique_ptr<DeviceRope> rope_, long_rope_;  // the second of LongRoPE alone
   // [max_tokens, ...]: the residual stream, its norm, the projections, the two halves of the FFN; one row of logits.
   Activation hidden_, normed_, q_, k_, v_, attended_, gate_, up_, last_, logits_;
 };

@@ -1,6 +1,8 @@
 #include "model/config.h"
 
+#include <algorithm>
 #include <cmath>
+#include <iterator>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -8,13 +10,19 @@
 
 namespace longview {
 
-void check_architecture(const std::string& name, const std::string& path) {
-  LONGVIEW_CHECK(name == "llama" || name == "mistral" || name == "qwen2" || name == "qwen3",
+void set_architecture(const std::string& name, const std::string& path, ModelConfig& config) {
+  constexpr const char* kKnown[] = {"llama", "mistral", "qwen2", "qwen3", "glm", "glm4", "chatglm", "phi3"};
+  LONGVIEW_CHECK(std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown),
                  kUnsupportedArchitecture,
                  "The model %s is of the architecture \"%s\", which Longview does not run. It runs llama, "
-                 "mistral, qwen2 "
-                 "and qwen3.",
+                 "mistral, qwen2, qwen3, glm, glm4, chatglm and phi3.",
                  path.c_str(), printable(name).c_str());
+  config.architecture = name;
+  const bool glm = name == "glm" || name == "glm4" || name == "chatglm";
+  if (glm) config.rope.pairing = RopePairing::kAdjacent;
+  config.qk_norm = name == "qwen3";
+  config.post_norms = name == "glm4";
+  config.fused_gate_up = glm || name == "phi3";
 }
 
 void check_sizes(const ModelConfig& c, const std::string& path) {
@@ -52,9 +60,10 @@ ModelConfig read_config(const ModelFile& file) {
   ModelConfig config =
       file.format() == ModelFile::Format::kGguf ? read_gguf_config(file) : read_json_config(file);
   check_sizes(config, file.path());
-  for (const double frequency : config.rope.inverse_frequencies)
-    if (!(std::isfinite(frequency) && frequency >= 0 && frequency < 1e6))
-      throw_corrupt(file.path(), "its RoPE frequencies are out of range");
+  for (const auto* frequencies : {&config.rope.inverse_frequencies, &config.rope.long_inverse_frequencies})
+    for (const double frequency : *frequencies)
+      if (!(std::isfinite(frequency) && frequency >= 0 && frequency < 1e6))
+        throw_corrupt(file.path(), "its RoPE frequencies are out of range");
   return config;
 }
 

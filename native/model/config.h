@@ -8,18 +8,22 @@
 namespace longview {
 
 // Which dimensions of a head RoPE rotates together: (i, i + dims/2) or (2i, 2i + 1). GGUF files of `llama`
-// hold Q and K rows permuted for the adjacent pairing; everything else is half-split.
+// hold Q and K rows permuted for the adjacent pairing, GLM has it by nature; everything else is half-split.
 enum class RopePairing { kHalfSplit, kAdjacent };
 
 struct RopeConfig {
   RopePairing pairing = RopePairing::kHalfSplit;
   int64_t dims = 0;                         // rotated dimensions of a head, from its first; even
   std::vector<double> inverse_frequencies;  // [dims / 2], scaling (llama3, linear, YaRN) already applied
-  double attention_scale = 1.0;             // YaRN's factor on cos and sin
+  double attention_scale = 1.0;             // YaRN's and LongRoPE's factor on cos and sin
+  // LongRoPE: the frequencies of a whole input of more than short_window tokens; those above are of a shorter
+  // one. Empty for other models.
+  std::vector<double> long_inverse_frequencies;
+  int64_t short_window = 0;
 };
 
 struct ModelConfig {
-  std::string architecture;  // "llama", "qwen2", "qwen3", "mistral": a GGUF name, also for safetensors
+  std::string architecture;  // "llama", "qwen2", "phi3", …: the file's own word
   std::string name;          // for people; may be empty
   int64_t layers = 0;
   int64_t hidden = 0;
@@ -34,6 +38,8 @@ struct ModelConfig {
   RopeConfig rope;
   bool qkv_bias = false;
   bool qk_norm = false;
+  bool post_norms = false;     // the outputs of attention and FFN are normed before they are added (GLM-4-0414)
+  bool fused_gate_up = false;  // the file has one matrix for both: gate's rows, then up's
   bool tied_embeddings = false;
 
   int64_t kv_dim() const { return kv_heads * head_dim; }

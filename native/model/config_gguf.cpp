@@ -24,7 +24,24 @@ int64_t same_in_all_layers(const ModelFile& file, const std::string& key, int64_
   return list->front();
 }
 
-RopeScaling read_scaling(const ModelFile& file, const std::string& arch) {
+// One number for each pair of rotated dimensions; null where the file has none.
+const StoredTensor* find_factors(const ModelFile& file, const char* name, int64_t dims) {
+  const StoredTensor* factors = file.find(name);
+  if (!factors) return nullptr;
+  const TensorView& view = factors->view;
+  if (view.empty() || view.type != DType::kF32 || view.rows != 1 || view.cols != dims / 2)
+    throw_corrupt(file.path(), std::string(name) + " does not fit its heads");
+  return factors;
+}
+
+std::vector<double> read_factors(const StoredTensor& factors) {
+  std::vector<double> out(static_cast<size_t>(factors.view.cols));
+  for (size_t i = 0; i < out.size(); ++i)
+    out[i] = static_cast<double>(load<float>(factors.view.data + 4 * i));
+  return out;
+}
+
+RopeScaling read_scaling(const ModelFile& file, const std::string& arch, const ModelConfig& c) {
   const std::string scaling = arch + ".rope.scaling.";
   RopeScaling rope;
   rope.type = file.string_or(scaling + "type", "none");
@@ -41,18 +58,27 @@ RopeScaling read_scaling(const ModelFile& file, const std::string& arch) {
     rope.type = "linear";
     rope.settings.factor = factor;
   }
+  // LongRoPE arrives as two tensors; what the attention factor is of, its window and the one it was stretched from,
+  // stands in the settings.
+  const StoredTensor* near = find_factors(file, "rope_factors_short.weight", c.rope.dims);
+  const StoredTensor* far = find_factors(file, "rope_factors_long.weight", c.rope.dims);
+  if (near && far) {
+    rope.type = "longrope";
+    rope.short_factors = read_factors(*near);
+    rope.long_factors = read_factors(*far);
+    rope.settings.attention_factor = file.number_or(scaling + "attn_factor", 0.0);
+    rope.settings.factor = static_cast<double>(c.window) / std::max(rope.settings.original_window, 1.0);
+    rope.attention_multiplier = 1;
+  }
   return rope;
 }
 
 // Llama 3.1's scaling arrives as divisors of the frequencies.
 void divide_by_stored_factors(const ModelFile& file, RopeConfig& rope) {
-  const StoredTensor* factors = file.find("rope_freqs.weight");
+  const StoredTensor* factors = find_factors(file, "rope_freqs.weight", rope.dims);
   if (!factors) return;
-  const TensorView& view = factors->view;
-  if (view.empty() || view.type != DType::kF32 || view.rows != 1 || view.cols != rope.dims / 2)
-    throw_corrupt(file.path(), "rope_freqs.weight does not fit its heads");
-  for (size_t i = 0; i < rope.inverse_frequencies.size(); ++i)
-    rope.inverse_frequencies[i] /= static_cast<double>(load<float>(view.data + 4 * i));
+  const std::vector<double> divisors = read_factors(*factors);
+  for (size_t i = 0; i < divisors.size(); ++i) rope.inverse_frequencies[i] /= divisors[i];
 }
 
 // Rows of the embedding: the vocabulary as the weights have it, padding included.
@@ -74,10 +100,9 @@ int64_t vocabulary_of(const ModelFile& file) {
 ModelConfig read_gguf_config(const ModelFile& file) {
   const std::string& path = file.path();
   ModelConfig c;
-  c.architecture = file.string_or("general.architecture", "");
-  if (c.architecture.empty()) throw_corrupt(path, "it does not name its architecture");
-  check_architecture(c.architecture, path);
-  const std::string& arch = c.architecture;
+  const std::string arch = file.string_or("general.architecture", "");
+  if (arch.empty()) throw_corrupt(path, "it does not name its architecture");
+  set_architecture(arch, path, c);
   LONGVIEW_CHECK(file.integer_or(arch + ".expert_count", 0) == 0, kUnsupportedArchitecture,
                  "The model %s is a mixture of experts, which Longview does not run.", path.c_str());
 
@@ -91,17 +116,16 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   c.window = file.integer_or(arch + ".context_length", 0);
   c.norm_epsilon = static_cast<float>(file.number_or(arch + ".attention.layer_norm_rms_epsilon", 1e-5));
   c.vocabulary = vocabulary_of(file);
-  c.qkv_bias = arch == "qwen2" || file.find("blk.0.attn_q.bias") != nullptr;
-  c.qk_norm = arch == "qwen3";
+  c.qkv_bias = arch == "qwen2" || file.find("blk.0.attn_q.bias") || file.find("blk.0.attn_qkv.bias");
   c.tied_embeddings = file.find("output.weight") == nullptr;
-  c.rope.pairing = arch == "llama" || arch == "mistral" ? RopePairing::kAdjacent : RopePairing::kHalfSplit;
+  if (arch == "llama" || arch == "mistral") c.rope.pairing = RopePairing::kAdjacent;  // by the converter
   c.rope.dims = file.integer_or(arch + ".rope.dimension_count", c.head_dim);
   check_sizes(c, path);
   LONGVIEW_CHECK(
       file.integer_or(arch + ".attention.value_length", c.head_dim) == c.head_dim, kUnsupportedArchitecture,
       "The model %s has keys and values of different widths, which Longview does not run.", path.c_str());
 
-  const RopeScaling scaling = read_scaling(file, arch);
+  const RopeScaling scaling = read_scaling(file, arch, c);
   build_rope(scaling, path, c.rope);
   divide_by_stored_factors(file, c.rope);
   if (scaling.type == "yarn")

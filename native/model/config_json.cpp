@@ -52,6 +52,18 @@ class Members {
     if (value && !value->array()) throw_corrupt(path_, std::string(key) + " is no list");
     return value ? value->array() : nullptr;
   }
+  // Empty where there is none.
+  std::vector<double> numbers(const char* key) const {
+    std::vector<double> out;
+    const Json::Array* items = list(key);
+    if (!items) return out;
+    for (const Json& item : *items) {
+      if (!item.number()) throw_corrupt(path_, std::string(key) + " holds what is no number");
+      out.push_back(*item.number());
+    }
+    return out;
+  }
+  bool has(const char* key) const { return find(key) != nullptr; }
   const std::string& path() const { return path_; }
 
  private:
@@ -90,12 +102,18 @@ RopeScaling read_scaling(const Members& config, const Members& rope, int64_t win
   s.truncate = rope.boolean("truncate", true);
   scaling.low_frequency_factor = rope.number("low_freq_factor", 1.0);
   scaling.high_frequency_factor = rope.number("high_freq_factor", 4.0);
+  scaling.short_factors = rope.numbers("short_factor");
+  scaling.long_factors = rope.numbers("long_factor");
+  // transformers takes LongRoPE's factor from the two windows where the configuration has both.
+  if (!scaling.long_factors.empty() && (s.factor == 0 || config.has("original_max_position_embeddings")))
+    s.factor = whole / std::max(s.original_window, 1.0);
   return scaling;
 }
 
 // Tokens that every layer sees, or 0 where all see everything.
 int64_t sliding_window(const Members& config, const std::string& architecture) {
-  bool sliding = config.boolean("use_sliding_window", architecture == "mistral");
+  bool sliding =
+      config.boolean("use_sliding_window", architecture == "mistral" || architecture == "phi3");
   if (const Json::Array* types = config.list("layer_types")) {
     sliding = false;
     for (const Json& type : *types) {
@@ -134,6 +152,34 @@ int64_t first_chunk(const Members& config) {
   return first;
 }
 
+// GLM-4's own spelling of its configuration. Half of each head is rotated.
+void read_chatglm(const Members& json, ModelConfig& c) {
+  c.name = json.text("_name_or_path", "");
+  c.layers = json.integer("num_layers", 0);
+  c.hidden = json.integer("hidden_size", 0);
+  c.ffn = json.integer("ffn_hidden_size", 0);
+  c.heads = json.integer("num_attention_heads", 0);
+  c.kv_heads = json.boolean("multi_query_attention", false) ? json.integer("multi_query_group_num", 0) : c.heads;
+  c.head_dim = json.integer("kv_channels", 128);
+  c.window = json.integer("seq_length", 0);
+  c.norm_epsilon = static_cast<float>(json.number("layernorm_epsilon", 1e-5));
+  c.vocabulary = json.integer("padded_vocab_size", 0);
+  c.qkv_bias = json.boolean("add_qkv_bias", false);
+  c.rope.dims = c.head_dim / 2;
+  LONGVIEW_CHECK(json.boolean("rmsnorm", true) && json.boolean("post_layer_norm", true) &&
+                     !json.boolean("apply_residual_connection_post_layernorm", false) &&
+                     !json.boolean("add_bias_linear", false),
+                 kUnsupportedArchitecture,
+                 "The model %s is of an older kind of chatglm, which Longview does not run. It runs GLM-4.",
+                 json.path().c_str());
+}
+
+RopeScaling chatglm_rope(const Members& json) {
+  RopeScaling scaling;
+  scaling.theta = 10000 * json.number("rope_ratio", 1.0);
+  return scaling;
+}
+
 }  // namespace
 
 ModelConfig read_json_config(const ModelFile& file) {
@@ -141,11 +187,17 @@ ModelConfig read_json_config(const ModelFile& file) {
   if (!file.config().object()) throw_corrupt(path, "its config.json is not an object");
   const Members json(file.config(), path);
   ModelConfig c;
-  c.architecture = json.text("model_type", "");
-  if (c.architecture.empty())
+  const std::string architecture = json.text("model_type", "");
+  if (architecture.empty())
     throw_corrupt(path, "its config.json does not name its architecture (model_type)");
-  check_architecture(c.architecture, path);
+  set_architecture(architecture, path, c);
   refuse_what_the_graph_lacks(json);
+  if (architecture == "chatglm") {
+    read_chatglm(json, c);
+    check_sizes(c, path);
+    build_rope(chatglm_rope(json), path, c.rope);
+    return c;
+  }
 
   c.name = json.text("_name_or_path", "");
   c.layers = json.integer("num_hidden_layers", 0);
@@ -158,13 +210,11 @@ ModelConfig read_json_config(const ModelFile& file) {
   c.norm_epsilon = static_cast<float>(json.number("rms_norm_eps", 1e-6));
   c.vocabulary = json.integer("vocab_size", 0);
   c.qkv_bias = c.architecture == "qwen2" || file.find("model.layers.0.self_attn.q_proj.bias") != nullptr;
-  c.qk_norm = c.architecture == "qwen3";
   c.tied_embeddings = json.boolean("tie_word_embeddings", file.find("lm_head.weight") == nullptr);
 
   const Members rope = rope_members(json);
   const double partial = rope.number("partial_rotary_factor", json.number("partial_rotary_factor", 1.0));
   if (!(partial > 0 && partial <= 1)) throw_corrupt(path, "its partial_rotary_factor is not between 0 and 1");
-  c.rope.pairing = RopePairing::kHalfSplit;
   c.rope.dims = static_cast<int64_t>(static_cast<double>(c.head_dim) * partial);
   check_sizes(c, path);
   const RopeScaling scaling = read_scaling(json, rope, c.window);

@@ -15,8 +15,9 @@ ModelConfig read_config(const ModelFile& file);
 ModelConfig read_gguf_config(const ModelFile& file);  // config_gguf.cpp
 ModelConfig read_json_config(const ModelFile& file);  // config_json.cpp
 
-// Throws kUnsupportedArchitecture unless the graph runs `name`.
-void check_architecture(const std::string& name, const std::string& path);
+// Sets the flags of the graph that the architecture alone decides. Throws kUnsupportedArchitecture unless the
+// graph runs `name`.
+void set_architecture(const std::string& name, const std::string& path, ModelConfig& config);
 // Everything but RoPE: sizes in range, heads that fit. Called before memory is taken by them.
 void check_sizes(const ModelConfig& config, const std::string& path);
 // Clamps the window to `span` tokens, within which a model whose layers see no further is the same as one

@@ -59,6 +59,23 @@ double scale_yarn(std::vector<double>& frequencies, double theta, const YarnSett
   return mscale(1);
 }
 
+namespace {
+
+// LongRoPE (arXiv 2402.13753): every frequency has a divisor of its own, one for inputs within the original window and
+// one for longer ones. Returns the attention factor.
+double scale_longrope(const RopeScaling& scaling, std::vector<double>& near, std::vector<double>& far) {
+  far = near;
+  for (size_t i = 0; i < near.size(); ++i) {
+    near[i] /= scaling.short_factors[i];
+    far[i] /= scaling.long_factors[i];
+  }
+  const YarnSettings& s = scaling.settings;
+  if (s.attention_factor > 0) return s.attention_factor;
+  return s.factor <= 1 ? 1.0 : std::sqrt(1 + std::log(s.factor) / std::log(s.original_window));
+}
+
+}  // namespace
+
 void build_rope(const RopeScaling& scaling, const std::string& path, RopeConfig& rope) {
   const YarnSettings& s = scaling.settings;
   const auto require = [&](bool holds, const char* what, double value) {
@@ -71,12 +88,13 @@ void build_rope(const RopeScaling& scaling, const std::string& path, RopeConfig&
   rope.inverse_frequencies = plain_frequencies(scaling.theta, rope.dims);
   rope.attention_scale = 1;
   if (scaling.type == "none" || scaling.type == "default") return;
-  LONGVIEW_CHECK(scaling.type == "linear" || scaling.type == "llama3" || scaling.type == "yarn",
-                 kUnsupportedArchitecture,
-                 "The model %s scales its positions by \"%s\", which Longview does not run. It runs plain, "
-                 "linear, llama3 "
-                 "and yarn.",
-                 path.c_str(), printable(scaling.type).c_str());
+  const bool longrope = scaling.type == "longrope" || scaling.type == "su";  // the older name
+  LONGVIEW_CHECK(
+      longrope || scaling.type == "linear" || scaling.type == "llama3" || scaling.type == "yarn",
+      kUnsupportedArchitecture,
+      "The model %s scales its positions by \"%s\", which Longview does not run. It runs plain, linear, llama3, "
+      "yarn and longrope.",
+      path.c_str(), printable(scaling.type).c_str());
 
   between(s.factor, 0.01, 1e4, "scaling factor");
   if (scaling.type == "linear") {
@@ -84,6 +102,17 @@ void build_rope(const RopeScaling& scaling, const std::string& path, RopeConfig&
     return;
   }
   between(s.original_window, 1, 1e9, "original window");
+  if (longrope) {
+    between(s.original_window, 2, 1e9, "original window");
+    between(s.attention_factor, 0, 100, "attention factor");
+    require(scaling.short_factors.size() == rope.inverse_frequencies.size() &&
+                scaling.long_factors.size() == rope.inverse_frequencies.size(),
+            "number of factors", static_cast<double>(scaling.long_factors.size()));
+    rope.attention_scale =
+        scale_longrope(scaling, rope.inverse_frequencies, rope.long_inverse_frequencies);
+    rope.short_window = static_cast<int64_t>(s.original_window);
+    return;
+  }
   if (scaling.type == "llama3") {
     between(scaling.low_frequency_factor, 1e-3, 1e6, "low frequency factor");
     between(scaling.high_frequency_factor, 1e-3, 1e6, "high frequency factor");

@@ -30,11 +30,12 @@ double scale_yarn(std::vector<double>& frequencies, double theta, const YarnSett
 
 // How a model file says that its positions are scaled; both formats read theirs into this.
 struct RopeScaling {
-  std::string type = "none";  // or "default", "linear", "llama3", "yarn"
+  std::string type = "none";  // or "default", "linear", "llama3", "yarn", "longrope"
   double theta = 10000;
   YarnSettings settings;  // factor and original_window also serve the other types
   double low_frequency_factor = 1, high_frequency_factor = 4;  // llama3
   double attention_multiplier = 1;                             // GGUF's, on top of YaRN's own factor
+  std::vector<double> short_factors, long_factors;             // longrope: divisors of the frequencies
 };
 
 // Checks the ranges and fills rope.inverse_frequencies and rope.attention_scale for rope.dims, which has been

@@ -17,8 +17,8 @@ namespace {
 // ".weight" or ".bias".
 struct Names {
   const char *embedding, *output_norm, *output, *layer;
-  const char *attention_norm, *q, *k, *v, *q_norm, *k_norm, *attention_output;
-  const char *ffn_norm, *gate, *up, *down;
+  const char *attention_norm, *q, *k, *v, *qkv, *q_norm, *k_norm, *attention_output, *attention_post_norm;
+  const char *ffn_norm, *gate, *up, *gate_up, *down, *ffn_post_norm;
 };
 
 constexpr Names kGgufNames{
@@ -30,15 +30,20 @@ constexpr Names kGgufNames{
     .q = "attn_q",
     .k = "attn_k",
     .v = "attn_v",
+    .qkv = "attn_qkv",
     .q_norm = "attn_q_norm",
     .k_norm = "attn_k_norm",
     .attention_output = "attn_output",
+    .attention_post_norm = "post_attention_norm",
     .ffn_norm = "ffn_norm",
     .gate = "ffn_gate",
     .up = "ffn_up",
+    .gate_up = "ffn_up",
     .down = "ffn_down",
+    .ffn_post_norm = "post_ffw_norm",
 };
 
+// transformers' names, which nearly all models have.
 constexpr Names kHubNames{
     .embedding = "model.embed_tokens.weight",
     .output_norm = "model.norm.weight",
@@ -48,14 +53,46 @@ constexpr Names kHubNames{
     .q = "self_attn.q_proj",
     .k = "self_attn.k_proj",
     .v = "self_attn.v_proj",
+    .qkv = "self_attn.qkv_proj",
     .q_norm = "self_attn.q_norm",
     .k_norm = "self_attn.k_norm",
     .attention_output = "self_attn.o_proj",
+    .attention_post_norm = "post_self_attn_layernorm",
     .ffn_norm = "post_attention_layernorm",
     .gate = "mlp.gate_proj",
     .up = "mlp.up_proj",
+    .gate_up = "mlp.gate_up_proj",
     .down = "mlp.down_proj",
+    .ffn_post_norm = "post_mlp_layernorm",
 };
+
+// GLM-4's own code (model_type chatglm); nothing of it lies in separate matrices.
+constexpr Names kChatGlmNames{
+    .embedding = "transformer.embedding.word_embeddings.weight",
+    .output_norm = "transformer.encoder.final_layernorm.weight",
+    .output = "transformer.output_layer.weight",
+    .layer = "transformer.encoder.layers.",
+    .attention_norm = "input_layernorm",
+    .q = "self_attention.query",
+    .k = "self_attention.key",
+    .v = "self_attention.value",
+    .qkv = "self_attention.query_key_value",
+    .q_norm = "self_attention.query_norm",
+    .k_norm = "self_attention.key_norm",
+    .attention_output = "self_attention.dense",
+    .attention_post_norm = "post_self_attn_layernorm",
+    .ffn_norm = "post_attention_layernorm",
+    .gate = "mlp.gate",
+    .up = "mlp.up",
+    .gate_up = "mlp.dense_h_to_4h",
+    .down = "mlp.dense_4h_to_h",
+    .ffn_post_norm = "post_mlp_layernorm",
+};
+
+const Names& names_of(const ModelFile& file, const ModelConfig& config) {
+  if (file.format() == ModelFile::Format::kGguf) return kGgufNames;
+  return config.architecture == "chatglm" ? kChatGlmNames : kHubNames;
+}
 
 // Finds the matrices of the graph by name, checks them, and remembers which of the file's tensors were asked
 // for.
@@ -83,6 +120,7 @@ class Finder {
     }
   }
 
+  bool has(const std::string& name) const { return file_.find(name) != nullptr; }
   int64_t parameters() const { return parameters_; }
   int64_t bytes() const { return bytes_; }
 
@@ -117,18 +155,40 @@ class Finder {
   int64_t parameters_ = 0, bytes_ = 0;
 };
 
+// Rows first .. first + count - 1; of a vector, elements.
+TensorView slice(const TensorView& whole, int64_t first, int64_t count) {
+  TensorView part = whole;
+  const bool vector = whole.rows == 1;
+  const int64_t stride = row_bytes(whole.type, vector ? 1 : whole.cols);
+  (vector ? part.cols : part.rows) = count;
+  part.data = whole.data + first * stride;
+  part.bytes = count * stride;
+  return part;
+}
+
 LayerWeights find_layer(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c) {
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
   const auto bias = [&](const char* name) { return prefix + name + ".bias"; };
+  const auto split_qkv = [&](const TensorView& all, TensorView& q, TensorView& k, TensorView& v) {
+    q = slice(all, 0, c.q_dim());
+    k = slice(all, c.q_dim(), c.kv_dim());
+    v = slice(all, c.q_dim() + c.kv_dim(), c.kv_dim());
+  };
   LayerWeights layer;
   layer.attention_norm = find.vector(weight(names.attention_norm), c.hidden);
-  layer.q = find.matrix(weight(names.q), c.q_dim(), c.hidden);
-  layer.k = find.matrix(weight(names.k), c.kv_dim(), c.hidden);
-  layer.v = find.matrix(weight(names.v), c.kv_dim(), c.hidden);
-  if (c.qkv_bias) {
-    layer.q_bias = find.vector(bias(names.q), c.q_dim());
-    layer.k_bias = find.vector(bias(names.k), c.kv_dim());
-    layer.v_bias = find.vector(bias(names.v), c.kv_dim());
+  if (find.has(weight(names.qkv))) {
+    const int64_t rows = c.q_dim() + 2 * c.kv_dim();
+    split_qkv(find.matrix(weight(names.qkv), rows, c.hidden), layer.q, layer.k, layer.v);
+    if (c.qkv_bias) split_qkv(find.vector(bias(names.qkv), rows), layer.q_bias, layer.k_bias, layer.v_bias);
+  } else {
+    layer.q = find.matrix(weight(names.q), c.q_dim(), c.hidden);
+    layer.k = find.matrix(weight(names.k), c.kv_dim(), c.hidden);
+    layer.v = find.matrix(weight(names.v), c.kv_dim(), c.hidden);
+    if (c.qkv_bias) {
+      layer.q_bias = find.vector(bias(names.q), c.q_dim());
+      layer.k_bias = find.vector(bias(names.k), c.kv_dim());
+      layer.v_bias = find.vector(bias(names.v), c.kv_dim());
+    }
   }
   if (c.qk_norm) {
     layer.q_norm = find.vector(weight(names.q_norm), c.head_dim);
@@ -136,9 +196,19 @@ LayerWeights find_layer(Finder& find, const Names& names, const std::string& pre
   }
   layer.attention_output = find.matrix(weight(names.attention_output), c.hidden, c.q_dim());
   layer.ffn_norm = find.vector(weight(names.ffn_norm), c.hidden);
-  layer.gate = find.matrix(weight(names.gate), c.ffn, c.hidden);
-  layer.up = find.matrix(weight(names.up), c.ffn, c.hidden);
+  if (c.fused_gate_up) {
+    const TensorView both = find.matrix(weight(names.gate_up), 2 * c.ffn, c.hidden);
+    layer.gate = slice(both, 0, c.ffn);
+    layer.up = slice(both, c.ffn, c.ffn);
+  } else {
+    layer.gate = find.matrix(weight(names.gate), c.ffn, c.hidden);
+    layer.up = find.matrix(weight(names.up), c.ffn, c.hidden);
+  }
   layer.down = find.matrix(weight(names.down), c.hidden, c.ffn);
+  if (c.post_norms) {
+    layer.attention_post_norm = find.vector(weight(names.attention_post_norm), c.hidden);
+    layer.ffn_post_norm = find.vector(weight(names.ffn_post_norm), c.hidden);
+  }
   return layer;
 }
 
@@ -159,9 +229,8 @@ Model open_model(const std::string& path) try {
   Model model;
   model.file = ModelFile::open(path);
   model.config = read_config(*model.file);
-  const bool gguf = model.file->format() == ModelFile::Format::kGguf;
   Finder find(*model.file);
-  model.weights = find_weights(find, gguf ? kGgufNames : kHubNames, model.config);
+  model.weights = find_weights(find, names_of(*model.file, model.config), model.config);
   model.parameters = find.parameters();
   model.weight_bytes = find.bytes();
   model.fingerprint = fingerprint(*model.file);

@@ -10,16 +10,27 @@
 
 namespace longview {
 
-// Shapes are [rows, cols] = [out, in]; vectors are [1, n]. An absent matrix is an empty view.
+// Shapes are [rows, cols] = [out, in]; vectors are [1, n]. An absent matrix is an empty view. What a file fuses
+// (Q, K and V; gate and up) is taken apart here by rows.
 struct LayerWeights {
   TensorView attention_norm;  // [1, hidden]
   TensorView q, k, v;         // [heads * head_dim, hidden], [kv_heads * head_dim, hidden] twice
   TensorView q_bias, k_bias, v_bias;
-  TensorView q_norm, k_norm;    // [1, head_dim]
-  TensorView attention_output;  // [hidden, heads * head_dim]
-  TensorView ffn_norm;          // [1, hidden]
-  TensorView gate, up;          // [ffn, hidden]
-  TensorView down;              // [hidden, ffn]
+  TensorView q_norm, k_norm;       // [1, head_dim]
+  TensorView attention_output;     // [hidden, heads * head_dim]
+  TensorView attention_post_norm;  // [1, hidden]
+  TensorView ffn_norm;             // [1, hidden]
+  TensorView gate, up;             // [ffn, hidden]
+  TensorView down;                 // [hidden, ffn]
+  TensorView ffn_post_norm;        // [1, hidden]
+
+  // Calls body(view) for every one, absent ones too.
+  template <typename Body>
+  void each(const Body& body) const {
+    for (const TensorView* view : {&attention_norm, &q, &k, &v, &q_bias, &k_bias, &v_bias, &q_norm, &k_norm, &attention_output,
+                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm})
+      body(*view);
+  }
 };
 
 struct Weights {

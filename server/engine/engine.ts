@@ -22,7 +22,7 @@ export interface EngineOptions {
 
 export interface ModelInfo {
   path: string;
-  /** GGUF's name of the architecture, also for safetensors: `llama`, `qwen2`, `qwen3`, `mistral`. */
+  /** The file's own word for it: `llama`, `qwen2`, `phi3`, … */
   architecture: string;
   /** Name for people, from the metadata or the file name. */
   name: string;

@@ -2,7 +2,14 @@
 import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { LongviewError } from '../errors';
-import { bytesOf, patternNames, patterns, type Vocabulary } from './vocabulary';
+import {
+  bytesOf,
+  endTexts,
+  patternNames,
+  patterns,
+  unsupportedTokenizer,
+  type Vocabulary,
+} from './vocabulary';
 
 type Json = Record<string, unknown>;
 
@@ -66,10 +73,7 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
   const name = patternName(json.pre_tokenizer);
   const normalizers = steps(json.normalizer).map((step) => step.type);
   if (model.type !== 'BPE' || !name || normalizers.some((type) => type !== 'NFC'))
-    throw new LongviewError(
-      'unsupported_tokenizer',
-      `The tokenizer in ${file} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2 and SmolLM.`,
-    );
+    throw unsupportedTokenizer(`The tokenizer in ${file}`);
   const damaged = (what: string) => new LongviewError('file_corrupt', `${file} is damaged: ${what}.`);
   const tokens: Uint8Array[] = [];
   const place = (id: unknown, bytes: Uint8Array) => {
@@ -100,7 +104,7 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
     const text = typeof token === 'string' ? token : object(token).content;
     return typeof text === 'string' && Object.hasOwn(special, text) ? special[text] : undefined;
   };
-  const ends = ['<|im_end|>', '<|eot_id|>', '<|endoftext|>', '<|end_of_text|>'].map(idOf);
+  const ends = endTexts.map(idOf);
   const given = [generation.eos_token_id].flat().filter((id) => typeof id === 'number' && id in tokens);
   const stops = [idOf(config.eos_token), ...(given as number[]), ...ends];
   return {

@@ -24,6 +24,11 @@ const llama3 = `${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\
 const qwen2 = llama3.replace('\\p{N}{1,3}', '\\p{N}');
 // Digits stand alone, and a space before one is not taken along: gpt2's pattern after an isolating pass over digits.
 const smollm = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+|\\s+(?=\\p{N})|\\s+(?!\\S)|\\s+`;
+// Words begin with a capital and take their contraction along; capitals alone are words too.
+const capitals = `[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]`;
+const smalls = `[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]`;
+const word = `[^\\r\\n\\p{L}\\p{N}]?${capitals}`;
+const o200k = `${word}*${smalls}+${contractions}?|${word}+${smalls}*${contractions}?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
 
 /** By `tokenizer.ggml.pre`. */
 export const patterns: Readonly<Record<string, string>> = {
@@ -32,11 +37,32 @@ export const patterns: Readonly<Record<string, string>> = {
   'llama-bpe': llama3,
   llama3,
   'llama-v3': llama3,
+  'chatglm-bpe': llama3,
+  glm4: llama3,
+  'gpt-4o': o200k,
   qwen2,
   smollm,
   starcoder: smollm,
 };
 export const patternNames = Object.keys(patterns);
+
+/** Texts of tokens that end a turn: models name only some of theirs in their settings. */
+export const endTexts: readonly string[] = [
+  '<|im_end|>',
+  '<|eot_id|>',
+  '<|end|>',
+  '<|endoftext|>',
+  '<|end_of_text|>',
+  '<|user|>',
+  '<|observation|>',
+];
+
+/** `which`: the tokenizer, as the beginning of a sentence. */
+export const unsupportedTokenizer = (which: string) =>
+  new LongviewError(
+    'unsupported_tokenizer',
+    `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, Phi-4 and SmolLM, and no SentencePiece (Llama 2, Phi-3, Yi).`,
+  );
 
 /** GPT-2's alphabet: a printable character for each byte. */
 function byteOfCharacter(): Map<string, number> {
@@ -75,10 +101,7 @@ export function vocabularyFromGguf(metadata: ModelMetadata): Vocabulary {
   const pre = metadata.values['tokenizer.ggml.pre'] ?? 'default';
   const pattern = typeof pre === 'string' && Object.hasOwn(patterns, pre) ? patterns[pre] : undefined;
   if (model !== 'gpt2' || !pattern)
-    throw new LongviewError(
-      'unsupported_tokenizer',
-      `The model's tokenizer (${String(model)}, ${String(pre)}) is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2 and SmolLM.`,
-    );
+    throw unsupportedTokenizer(`The model's tokenizer (${String(model)}, ${String(pre)})`);
   const texts = strings(metadata, 'tokenizer.ggml.tokens');
   const merges = strings(metadata, 'tokenizer.ggml.merges');
   const types = metadata.values['tokenizer.ggml.token_type'];
@@ -94,7 +117,7 @@ export function vocabularyFromGguf(metadata: ModelMetadata): Vocabulary {
     const value = metadata.values[`tokenizer.ggml.${key}`];
     return typeof value === 'number' && value >= 0 && value < tokens.length ? value : undefined;
   };
-  const ends = ['<|im_end|>', '<|eot_id|>', '<|endoftext|>', '<|end_of_text|>'].map((text) => special[text]);
+  const ends = endTexts.map((text) => special[text]);
   const stops = [id('eos_token_id'), id('eot_token_id'), ...ends];
   const template = metadata.values['tokenizer.chat_template'];
   return {

@@ -77,31 +77,50 @@ TEST("embeddings of bf16 and quantised tables") {
   }
 }
 
+TEST("embeddings of rows that are no whole groups") {
+  std::mt19937_64 random(5);
+  const int64_t cols = 40;
+  const auto table = gpu::random_bf16(static_cast<size_t>(7 * cols), random);
+  const gpu::Memory<uint16_t> dtable(table);
+  const gpu::Memory<int32_t> dtokens(std::vector<int32_t>{6, 0, 6});
+  const gpu::Memory<float> out(static_cast<size_t>(3 * cols));
+  GPU(embed({dtable.get(), WeightType::kBFloat16, dtokens.get(), out.get(), 3, cols}, gpu::stream()));
+  const std::vector<float> got = out.read();
+  for (int64_t i = 0; i < cols; ++i)
+    for (const int64_t t : {0, 1, 2}) CHECK(got[static_cast<size_t>(t * cols + i)] == bf16_to_float(table[static_cast<size_t>((t == 1 ? 0 : 6) * cols + i)]));
+  CHECK(gpu::library().embed({dtable.get(), WeightType::kBFloat16, dtokens.get(), out.get(), 3, 36}, gpu::stream()) == kernels::kInvalidShape);
+}
+
 TEST("rotary positions, far out too, and what lands in the pages") {
   std::mt19937_64 random(4);
+  struct Case {
+    int64_t own, d, half;  // dimensions of a head, of a page's head, pairs that are rotated
+  };
   for (const int32_t adjacent : {0, 1})
-    for (const int64_t half : {16, 32}) {
-      const int64_t d = 64, heads = 6, kv_heads = 2, tokens = 200, layers = 3, layer = 2, pages = 8193;
+    for (const auto& [own, d, half] : {Case{64, 64, 16}, Case{64, 64, 32}, Case{128, 128, 32}, Case{96, 128, 48}, Case{48, 64, 12}}) {
+      const int64_t heads = 6, kv_heads = 2, tokens = 200, layers = 3, layer = 2, pages = 8193;
       const int64_t first = kernels::kPageTokens * (pages - 2) - 50;  // a million, across page borders
       std::vector<double> frequencies;
       for (int64_t i = 0; i < half; ++i) frequencies.push_back(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half)));
-      const auto q = gpu::random_bf16(static_cast<size_t>(tokens * heads * d), random);
-      const auto k = gpu::random_bf16(static_cast<size_t>(tokens * kv_heads * d), random), v = gpu::random_bf16(k.size(), random);
+      const auto q = gpu::random_bf16(static_cast<size_t>(tokens * heads * own), random);
+      const auto k = gpu::random_bf16(static_cast<size_t>(tokens * kv_heads * own), random), v = gpu::random_bf16(k.size(), random);
       const gpu::Memory<double> df(frequencies);
       const gpu::Memory<float> cosine(static_cast<size_t>(tokens * half)), sine(static_cast<size_t>(tokens * half));
       const int64_t block = kernels::kPageTokens * d, page = layers * kv_heads * 2 * block;
-      const gpu::Memory<uint16_t> dq(q), dk(k), dv(v), storage(static_cast<size_t>(3 * page));
+      const gpu::Memory<uint16_t> dq(q), dk(k), dv(v), storage(static_cast<size_t>(3 * page)), padded(static_cast<size_t>(tokens * heads * d));
       std::vector<void*> pointers(static_cast<size_t>(pages), nullptr);
       for (int64_t i = 0; i < 3; ++i) pointers[static_cast<size_t>(pages - 3 + i)] = storage.get() + i * page;
       const gpu::Memory<void*> table(pointers);
+      uint16_t* to = own == d ? dq.get() : padded.get();
       GPU(rope_table({df.get(), cosine.get(), sine.get(), tokens, half, first, 1.5}, gpu::stream()));
-      GPU(rope_append({dq.get(), dk.get(), dv.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, layer}, tokens, heads, half, first, adjacent}, gpu::stream()));
-      const auto rotated = [&](const std::vector<uint16_t>& x, int64_t count) {
+      GPU(rope_append({dq.get(), to, dk.get(), dv.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, layer}, tokens, heads, own, half, first, adjacent}, gpu::stream()));
+      // Heads of `width` dimensions, zeros behind their own, times `factor`.
+      const auto rotated = [&](const std::vector<uint16_t>& x, int64_t count, int64_t width, double factor) {
         std::vector<double> out;
         for (int64_t t = 0; t < tokens; ++t)
           for (int64_t h = 0; h < count; ++h) {
             std::vector<double> head;
-            for (int64_t i = 0; i < d; ++i) head.push_back(gpu::at(x, static_cast<size_t>((t * count + h) * d + i)));
+            for (int64_t i = 0; i < own; ++i) head.push_back(factor * gpu::at(x, static_cast<size_t>((t * count + h) * own + i)));
             for (int64_t i = 0; i < half; ++i) {
               const double angle = static_cast<double>(first + t) * frequencies[static_cast<size_t>(i)];
               double& a = head[static_cast<size_t>(adjacent ? 2 * i : i)];
@@ -110,27 +129,29 @@ TEST("rotary positions, far out too, and what lands in the pages") {
               a = 1.5 * (x0 * std::cos(angle) - y0 * std::sin(angle));
               b = 1.5 * (x0 * std::sin(angle) + y0 * std::cos(angle));
             }
+            head.resize(static_cast<size_t>(width), 0);
             out.insert(out.end(), head.begin(), head.end());
           }
         return out;
       };
-      CHECK(gpu::relative_error(dq.read(), rotated(q, heads)) <= gpu::kBf16Error);
+      const double grown = std::sqrt(static_cast<double>(d) / static_cast<double>(own));
+      CHECK(gpu::relative_error((own == d ? dq : padded).read(), rotated(q, heads, d, grown)) <= gpu::kBf16Error);
       const std::vector<uint16_t> written = storage.read();
       std::vector<uint16_t> keys, values;
       for (int64_t t = 0; t < tokens; ++t)
         for (int64_t g = 0; g < kv_heads; ++g) {
           const int64_t position = first + t, local = position / kernels::kPageTokens - (pages - 3);
-          for (int64_t i = 0; i < d; ++i) {
+          for (int64_t i = 0; i < own; ++i) {
             const auto at = static_cast<size_t>(local * page + (layer * kv_heads + g) * 2 * block + kernels::page_offset(position % kernels::kPageTokens, i));
             keys.push_back(written[at]);
             values.push_back(written[at + static_cast<size_t>(block)]);
           }
         }
-      CHECK(gpu::relative_error(keys, rotated(k, kv_heads)) <= gpu::kBf16Error);
+      CHECK(gpu::relative_error(keys, rotated(k, kv_heads, own, 1)) <= gpu::kBf16Error);
       CHECK(values == v);
       // Nothing else was written.
       const auto touched = static_cast<int64_t>(std::count_if(written.begin(), written.end(), [](uint16_t x) { return x != 0xffff; }));
-      CHECK(touched == tokens * kv_heads * d * 2);
+      CHECK(touched == tokens * kv_heads * own * 2);
     }
 }
 

@@ -109,7 +109,7 @@ TEST("tiny models of the fixtures") {
 }
 
 TEST("tiny models of every architecture and RoPE scaling") {
-  for (const char* name : {"llama", "llama-d128-gqa4-tied", "llama-rope-1048k", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2", "qwen3-tied"})
+  for (const char* name : {"llama", "llama-d128-gqa4-tied", "llama-rope-1048k", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2", "qwen3-tied", "glm", "phi3-longrope"})
     check_tiny(files::shared(std::string("golden/tiny/") + name), files::shared(std::string("golden/tiny/") + name + "/reference.safetensors"));
   for (const char* name : {"llama.F32", "llama.Q8_0", "qwen2.Q4_0", "qwen3-tied.Q5_1"})
     check_tiny(files::shared(std::string("golden/tiny/") + name + ".gguf"), files::shared(std::string("golden/tiny/") + name + ".reference.safetensors"));
@@ -172,6 +172,30 @@ TEST("the built-in model gives the reference's answers") {
     }
   }
   std::printf("  %s: %d of %d steps\n", engine.device().name.c_str(), agreed, steps);
+}
+
+TEST("heads that the GPU code lacks go to the CPU with a reason") {
+  ModelConfig config = open_model(files::fixture("qwen3-tied")).config;
+  if (const std::string why = why_not_cuda(config); !why.empty()) SKIP("no CUDA device: " + why);
+  config.head_dim = 192;
+  CHECK(why_not_cuda(config).find("192 dimensions") != std::string::npos);
+  config.head_dim = 64;
+  config.ffn = 100;
+  CHECK(why_not_cuda(config).find("100 columns") != std::string::npos);
+}
+
+TEST("too little memory is refused before anything is loaded, with numbers and the setting that helps") {
+  Model model = open_model(files::fixture("qwen3-tied"));
+  EngineOptions options = on_gpu(model.config);
+  options.kv_budget_bytes = 1;
+  try {
+    Engine engine(std::move(model), options);
+    CHECK(!"refused");
+  } catch (const Error& error) {
+    CHECK(error.code == ErrorCode::kOutOfMemory);
+    const std::string text = error.what();
+    for (const char* part : {"on the GPU", "weights need", "each 1,000 tokens", "are free", "longview.device"}) CHECK(text.find(part) != std::string::npos);
+  }
 }
 
 TEST("without a GPU, auto takes the CPU and says why") {

@@ -125,6 +125,15 @@ inline Gguf tiny_gguf(const std::string& arch = "llama") {
   return g;
 }
 
+// The same with fused matrices, as Phi-3 and GLM have them; `glm4` with its norms behind attention and FFN.
+inline Gguf tiny_fused_gguf(const std::string& arch) {
+  Gguf g = tiny_gguf(arch);
+  for (const char* part : {"attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up"}) g.drop(std::string("blk.0.") + part + ".weight");
+  g.add("blk.0.attn_qkv.weight", {32, 64}).add("blk.0.ffn_up.weight", {32, 64});
+  if (arch == "glm4") g.add("blk.0.post_attention_norm.weight", {32}).add("blk.0.post_ffw_norm.weight", {32});
+  return g;
+}
+
 // --- safetensors
 // --------------------------------------------------------------------------------------------------
 
@@ -179,6 +188,18 @@ inline Safetensors tiny_safetensors() {
   s.add(layer + "mlp.gate_proj.weight", {32, 32}).add(layer + "mlp.up_proj.weight", {32, 32});
   s.add(layer + "mlp.down_proj.weight", {32, 32});
   return s;
+}
+
+// The same with fused matrices, as Phi-3 has them.
+inline Safetensors tiny_fused_safetensors() {
+  Safetensors s = tiny_safetensors();
+  std::erase_if(s.tensors, [](const HubTensor& tensor) {
+    for (const char* part : {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"})
+      if (tensor.name.find(part) != std::string::npos) return true;
+    return false;
+  });
+  s.add("model.layers.0.self_attn.qkv_proj.weight", {64, 32});
+  return s.add("model.layers.0.mlp.gate_up_proj.weight", {64, 32});
 }
 
 // Members of a config.json, each as JSON text.

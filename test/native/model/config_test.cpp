@@ -71,10 +71,10 @@ TEST("both formats give the same configuration") {
 }
 
 TEST("architectures that the graph lacks are named with those it has") {
-  for (const char* arch : {"glm", "phi3", "qwen3moe", "qwen35", "gemma3"}) {
+  for (const char* arch : {"qwen3moe", "qwen35", "gemma3"}) {
     CHECK_THROWS(open(tiny_gguf(arch)), kUnsupportedArchitecture);
     CHECK(message(tiny_gguf(arch)).find('"' + std::string(arch) + '"') != std::string::npos);
-    CHECK(message(tiny_gguf(arch)).find("llama, mistral, qwen2 and qwen3") != std::string::npos);
+    CHECK(message(tiny_gguf(arch)).find("mistral, qwen2, qwen3, glm, glm4, chatglm and phi3") != std::string::npos);
     CHECK_THROWS(open(tiny_config(arch)), kUnsupportedArchitecture);
   }
   CHECK_THROWS(open(tiny_gguf().remove("general.architecture")), kFileCorrupt);
@@ -161,7 +161,6 @@ TEST("RoPE in both spellings of config.json") {
                              "original_max_position_embeddings":64})"}};
   CHECK(slowest(open(with(llama3))) == plain / 8);
   CHECK_THROWS(open(with({{"rope_scaling", R"({"type":"linear"})"}})), kFileCorrupt);
-  CHECK_THROWS(open(with({{"rope_scaling", R"({"type":"longrope","factor":4})"}})), kUnsupportedArchitecture);
   CHECK(message(with({{"rope_scaling", R"({"type":"dynamic","factor":4})"}})).find("dynamic") !=
         std::string::npos);
 }
@@ -192,7 +191,7 @@ TEST("RoPE in GGUF keys") {
   CHECK_NEAR(open(scaled).config.rope.attention_scale, 0.1 * std::log(4.0) + 1, 1e-15);
   scaled.set_f32("llama.rope.scaling.attn_factor", 0.5f);
   CHECK_NEAR(open(scaled).config.rope.attention_scale, 0.5 * (0.1 * std::log(4.0) + 1), 1e-15);
-  CHECK_THROWS(open(scaled.set_string("llama.rope.scaling.type", "longrope")), kUnsupportedArchitecture);
+  CHECK_THROWS(open(scaled.set_string("llama.rope.scaling.type", "dynamic")), kUnsupportedArchitecture);
 }
 
 TEST("GGUF's frequency factors divide") {
@@ -211,6 +210,74 @@ TEST("GGUF's frequency factors divide") {
   }
   CHECK_THROWS(open(tiny_gguf().add("rope_freqs.weight", {7})), kFileCorrupt);
   CHECK_THROWS(open(tiny_gguf().add("rope_freqs.weight", {8}, 1, 16)), kFileCorrupt);
+}
+
+TEST("GLM rotates adjacent halves, has norms behind where its file is of that kind, and its own spelling of the configuration") {
+  for (const char* arch : {"chatglm", "glm4"}) {
+    const Model glm = open(builders::tiny_fused_gguf(arch).set_u32(std::string(arch) + ".rope.dimension_count", 8));
+    CHECK(glm.config.rope.pairing == RopePairing::kAdjacent && glm.config.rope.dims == 8);
+    CHECK(glm.config.post_norms == (std::string(arch) == "glm4"));
+    CHECK(glm.weights.layers[0].attention_post_norm.empty() != glm.config.post_norms);
+  }
+  CHECK_THROWS(open(builders::tiny_fused_gguf("glm4").drop("blk.0.post_ffw_norm.weight")), kFileCorrupt);
+  CHECK_THROWS(open(builders::tiny_fused_gguf("chatglm").add("blk.0.post_ffw_norm.weight", {32})), kUnsupportedArchitecture);
+  const HubConfig own = {{"model_type", "\"chatglm\""}, {"num_layers", "1"}, {"hidden_size", "32"}, {"ffn_hidden_size", "32"}, {"num_attention_heads", "2"}, {"multi_query_attention", "true"},
+                         {"multi_query_group_num", "1"}, {"kv_channels", "16"}, {"seq_length", "1048576"}, {"padded_vocab_size", "8"}, {"rope_ratio", "10000"}};
+  Safetensors file;
+  file.add("transformer.embedding.word_embeddings.weight", {8, 32}).add("transformer.encoder.final_layernorm.weight", {32}).add("transformer.output_layer.weight", {8, 32});
+  const std::string layer = "transformer.encoder.layers.0.";
+  file.add(layer + "input_layernorm.weight", {32}).add(layer + "post_attention_layernorm.weight", {32}).add(layer + "self_attention.query_key_value.weight", {64, 32});
+  file.add(layer + "self_attention.dense.weight", {32, 32}).add(layer + "mlp.dense_h_to_4h.weight", {64, 32}).add(layer + "mlp.dense_4h_to_h.weight", {32, 32});
+  const ModelConfig c = open(own, file).config;
+  CHECK(c.window == 1048576 && c.kv_heads == 1 && c.rope.dims == 8 && !c.tied_embeddings && !c.qkv_bias);
+  CHECK(c.rope.inverse_frequencies == plain_frequencies(1e8, 8));
+  for (const auto& [key, value] : HubConfig{{"add_bias_linear", "true"}, {"rmsnorm", "false"}, {"apply_residual_connection_post_layernorm", "true"}})
+    CHECK_THROWS(open(with(own, {{key, value}}), file), kUnsupportedArchitecture);
+  CHECK_THROWS(open(with(own, {{"multi_query_group_num", "0"}}), file), kFileCorrupt);
+  CHECK_THROWS(open(with(own, {{"kv_channels", "2"}}), file), kFileCorrupt);
+}
+
+TEST("LongRoPE: two sets of divisors, and a factor from the two windows") {
+  const std::string factors = R"("short_factor":[1,1,1,1,1,1,1,2],"long_factor":[1,2,3,4,5,6,7,8])";
+  const HubConfig phi = with(tiny_config("phi3"), {{"original_max_position_embeddings", "64"}, {"rope_scaling", R"({"type":"longrope",)" + factors + "}"}});
+  const std::vector<double> plain = plain_frequencies(10000, 16);
+  const RopeConfig rope = open(phi, builders::tiny_fused_safetensors()).config.rope;
+  CHECK(rope.short_window == 64 && rope.inverse_frequencies.back() == plain.back() / 2);
+  for (size_t i = 0; i < 8; ++i) CHECK(rope.long_inverse_frequencies[i] == plain[i] / static_cast<double>(i + 1));
+  CHECK_NEAR(rope.attention_scale, std::sqrt(1 + std::log(4.0) / std::log(64.0)), 1e-15);
+  const auto scaled = [&](const std::string& members) { return with(phi, {{"rope_scaling", "{" + members + "}"}}); };
+  CHECK(open(scaled(R"("type":"su",)" + factors), builders::tiny_fused_safetensors()).config.rope.short_window == 64);
+  CHECK(open(scaled(R"("type":"longrope","attention_factor":1.5,)" + factors), builders::tiny_fused_safetensors()).config.rope.attention_scale == 1.5);
+  for (const char* bad : {R"("type":"longrope")", R"("type":"longrope","short_factor":[1],"long_factor":[1])", R"("type":"longrope","short_factor":[1,1,1,1,1,1,1,"x"],"long_factor":[1,2,3,4,5,6,7,8])",
+                          R"("type":"longrope","short_factor":[1,1,1,1,1,1,1,0],"long_factor":[1,2,3,4,5,6,7,8])", R"("type":"longrope","short_factor":[1,1,1,1,1,1,1,1],"long_factor":[1,2,3,4,5,6,7,-8])"})
+    CHECK_THROWS(open(scaled(bad), builders::tiny_fused_safetensors()), kFileCorrupt);
+  CHECK_THROWS(open(with(phi, {{"original_max_position_embeddings", "1"}}), builders::tiny_fused_safetensors()), kFileCorrupt);
+
+  Gguf gguf = builders::tiny_fused_gguf("phi3").set_u32("phi3.rope.scaling.original_context_length", 64).add("rope_factors_short.weight", {8}).add("rope_factors_long.weight", {8});
+  CHECK_THROWS(open(gguf), kFileCorrupt);  // divisors of 0
+  for (const char* name : {"rope_factors_short.weight", "rope_factors_long.weight"})
+    for (size_t i = 0; i < 8; ++i) {
+      const float value = static_cast<float>(i + 1);
+      std::memcpy(gguf.tensor(name).bytes.data() + 4 * i, &value, 4);
+    }
+  CHECK(open(gguf).config.rope.long_inverse_frequencies == rope.long_inverse_frequencies);
+  gguf.tensor("rope_factors_long.weight").dims = {4};
+  CHECK_THROWS(open(gguf), kFileCorrupt);
+}
+
+TEST("fused matrices are taken apart by rows, without a copy") {
+  const Model model = open(builders::tiny_fused_gguf("chatglm"));
+  const LayerWeights& layer = model.weights.layers[0];
+  CHECK(layer.q.rows == 32 && layer.k.rows == 16 && layer.v.rows == 16 && layer.gate.rows == 32 && layer.up.rows == 32);
+  CHECK(layer.k.data == layer.q.data + 32 * 32 * 4 && layer.v.data == layer.k.data + 16 * 32 * 4 && layer.up.data == layer.gate.data + 32 * 32 * 4);
+  CHECK(layer.v.bytes == 16 * 32 * 4);
+  Gguf biased = builders::tiny_fused_gguf("chatglm").add("blk.0.attn_qkv.bias", {64});
+  const Model with_bias = open(biased);
+  CHECK(with_bias.config.qkv_bias && with_bias.weights.layers[0].v_bias.cols == 16);
+  CHECK(with_bias.weights.layers[0].v_bias.data == with_bias.weights.layers[0].q_bias.data + 48 * 4);
+  biased.tensor("blk.0.attn_qkv.bias").dims = {32};
+  CHECK_THROWS(open(biased), kFileCorrupt);
+  CHECK_THROWS(open(builders::tiny_gguf("phi3")), kFileCorrupt);  // gate and up apart
 }
 
 TEST("layers that see only a part limit the window and say so") {

@@ -40,12 +40,7 @@ void touch(const Model& model) {
     for (const int64_t i : {int64_t{0}, view.rows - 1})
       dequantize_row(view.type, view.data + i * row_bytes(view.type, view.cols), row.data(), view.cols);
   };
-  for (const LayerWeights& layer : model.weights.layers)
-    for (const TensorView* view :
-         {&layer.attention_norm, &layer.q, &layer.k, &layer.v, &layer.q_bias, &layer.k_bias, &layer.v_bias,
-          &layer.q_norm, &layer.k_norm, &layer.attention_output, &layer.ffn_norm, &layer.gate, &layer.up,
-          &layer.down})
-      rows(*view);
+  for (const LayerWeights& layer : model.weights.layers) layer.each(rows);
   for (const TensorView* view : {&model.weights.embedding, &model.weights.output_norm, &model.weights.output})
     rows(*view);
   volatile uint64_t used = sum;
@@ -121,6 +116,17 @@ TEST("damaged safetensors, made small") {
   builders::HubConfig config = builders::tiny_config();
   config["rope_scaling"] = R"({"rope_type":"yarn","factor":4,"original_max_position_embeddings":64})";
   damage_safetensors(builders::text(config), builders::tiny_safetensors().build(), 2000, 20'000);
+}
+
+TEST("damaged safetensors with fused matrices and LongRoPE") {
+  builders::HubConfig config = builders::tiny_config("phi3");
+  config["rope_scaling"] = R"({"type":"longrope","short_factor":[1,1,1,1,1,1,1,1],"long_factor":[1,2,3,4,5,6,7,8],
+    "original_max_position_embeddings":64})";
+  damage_safetensors(builders::text(config), builders::tiny_fused_safetensors().build(), 1000, 40'000);
+}
+
+TEST("damaged GGUF files with fused matrices and norms behind") {
+  damage_gguf(builders::tiny_fused_gguf("glm4").build(), 1000, 50'000);
 }
 
 TEST("damaged safetensors of a real tool") {

@@ -15,6 +15,7 @@ struct Expected {
   const char* architecture;
   int64_t layers, hidden, ffn, heads, kv_heads, head_dim, vocabulary, window;
   bool qkv_bias, qk_norm, tied;
+  int64_t rope_dims = 0;  // 0: head_dim
 };
 
 void check_model(const std::string& path, const Expected& e) {
@@ -33,11 +34,12 @@ void check_model(const std::string& path, const Expected& e) {
   CHECK(c.qk_norm == e.qk_norm);
   CHECK(c.tied_embeddings == e.tied);
   CHECK(c.note.empty());
-  CHECK(c.rope.dims == e.head_dim);
-  CHECK(c.rope.inverse_frequencies.size() == static_cast<size_t>(e.head_dim / 2));
+  const int64_t dims = e.rope_dims > 0 ? e.rope_dims : e.head_dim;
+  CHECK(c.rope.dims == dims);
+  CHECK(c.rope.inverse_frequencies.size() == static_cast<size_t>(dims / 2));
   const bool gguf = model.file->format() == ModelFile::Format::kGguf;
   CHECK(c.rope.pairing ==
-        (gguf && c.architecture == "llama" ? RopePairing::kAdjacent : RopePairing::kHalfSplit));
+        ((gguf && c.architecture == "llama") || c.architecture == "glm" ? RopePairing::kAdjacent : RopePairing::kHalfSplit));
   CHECK(static_cast<int64_t>(model.weights.layers.size()) == e.layers);
   CHECK(model.weights.layers.back().q_bias.empty() == !e.qkv_bias);
   CHECK(model.weights.layers.back().k_norm.empty() == !e.qk_norm);
@@ -55,6 +57,8 @@ constexpr Expected kTiny[] = {
     {"mistral", "mistral", 2, 128, 256, 4, 2, 64, 320, 4096, false, false, false},
     {"qwen2", "qwen2", 2, 256, 256, 4, 2, 64, 320, 4096, true, false, false},
     {"qwen3-tied", "qwen3", 2, 128, 256, 4, 2, 64, 320, 4096, false, true, true},
+    {"glm", "glm", 2, 128, 256, 4, 2, 64, 320, 4096, true, false, false, 32},
+    {"phi3-longrope", "phi3", 2, 384, 256, 4, 4, 96, 320, 4096, false, false, false},
     {"llama.F32.gguf", "llama", 2, 128, 256, 4, 2, 64, 320, 4096, false, false, false},
     {"llama.Q8_0.gguf", "llama", 2, 128, 256, 4, 2, 64, 320, 4096, false, false, false},
     {"qwen2.Q4_0.gguf", "qwen2", 2, 256, 256, 4, 2, 64, 320, 4096, true, false, false},
@@ -96,7 +100,7 @@ TEST("all tiny golden models open") {
 
 TEST("architectures that the graph lacks are refused by name") {
   const std::string folder = files::shared("golden/tiny");
-  for (const char* name : {"glm", "phi3-longrope", "qwen3-moe", "qwen3.5-hybrid"})
+  for (const char* name : {"qwen3-moe", "qwen3.5-hybrid"})
     CHECK_THROWS(open_model(folder + "/" + name), kUnsupportedArchitecture);
 }
 

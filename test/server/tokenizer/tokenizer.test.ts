@@ -1,9 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readModelMetadata } from '../../../server/engine/nativeEngine';
 import { createTokenizer } from '../../../server/tokenizer/tokenizer';
-import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
+import { patterns, vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
 import { builtInModel, reference, root } from '../reference';
 
 const tokenizer = createTokenizer(vocabularyFromGguf(readModelMetadata(builtInModel)));
@@ -44,6 +45,21 @@ describe('the built-in tokenizer', () => {
 
   it('names a tokenizer that it does not have', () => {
     const metadata = { format: 'gguf' as const, values: { 'tokenizer.ggml.model': 'llama' } };
-    expect(() => vocabularyFromGguf(metadata)).toThrow(/tokenizer \(llama, default\)/);
+    expect(() => vocabularyFromGguf(metadata)).toThrow(/tokenizer \(llama, default\).*no SentencePiece/);
+  });
+
+  it("has GLM-4's and Phi-4's patterns", () => {
+    const o200k = createRequire(import.meta.url)('tiktoken/encoders/o200k_base.json') as { pat_str: string };
+    expect(patterns['gpt-4o']).toBe(o200k.pat_str);
+    expect(patterns['chatglm-bpe']).toBe(patterns['llama-bpe']);
+    const values = {
+      'tokenizer.ggml.model': 'gpt2',
+      'tokenizer.ggml.pre': 'glm4',
+      'tokenizer.ggml.tokens': ['a', '<|user|>', '<|endoftext|>'],
+      'tokenizer.ggml.token_type': [1, 3, 3],
+      'tokenizer.ggml.merges': [],
+      'tokenizer.ggml.eos_token_id': 2,
+    };
+    expect(vocabularyFromGguf({ format: 'gguf', values }).stopTokens).toEqual([2, 1]);
   });
 });

@@ -1,0 +1,61 @@
+#include "engine/memory_plan.h"
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+#include "engine/forward.h"
+
+namespace longview {
+namespace {
+
+constexpr int64_t kSmallestWindow = 1024, kSmallestChunk = 256;
+constexpr int64_t kMostPages = int64_t{1} << 30;
+
+double gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
+
+// Tied matrices count once.
+int64_t weight_bytes(const Backend& backend, const Weights& weights) {
+  int64_t total = 0;
+  std::set<const std::byte*> counted;
+  const auto add = [&](const TensorView& view) {
+    if (!view.empty() && counted.insert(view.data).second) total += backend.weight_bytes(view);
+  };
+  add(weights.embedding), add(weights.output_norm), add(weights.output);
+  for (const LayerWeights& layer : weights.layers) layer.each(add);
+  return total;
+}
+
+}  // namespace
+
+MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape& kv, const MemoryLimits& limits) {
+  const ModelConfig& config = model.config;
+  const DeviceInfo device = backend.info();
+  MemoryPlan plan;
+  plan.weight_bytes = weight_bytes(backend, model.weights);
+  plan.page_bytes = backend.kv_page_bytes(kv);
+
+  // Room for the window, and half as much for conversations beside the repository's own pages. Of what is free a tenth
+  // stays so: other programs, and what allocators round up.
+  const int64_t window_pages = (config.window + kPageTokens - 1) / kPageTokens;
+  const int64_t wanted = limits.kv_budget_bytes > 0 ? limits.kv_budget_bytes / plan.page_bytes : window_pages + window_pages / 2 + 16;
+  const int64_t least = (std::min(kSmallestWindow, config.window) + kPageTokens - 1) / kPageTokens;
+  for (plan.chunk_tokens = limits.chunk_tokens;; plan.chunk_tokens /= 2) {
+    plan.workspace_bytes = Forward::workspace_bytes(backend, config, plan.chunk_tokens);
+    const int64_t left = device.free_memory_bytes - plan.weight_bytes - plan.workspace_bytes;
+    const int64_t affordable = device.free_memory_bytes > 0 ? std::max<int64_t>(left, 0) * 9 / 10 / plan.page_bytes : wanted;
+    plan.pages = std::min({wanted, affordable, kMostPages});
+    // A smaller chunk is slower; it is worth it where the window would suffer.
+    const bool cramped = plan.pages < std::min(wanted, window_pages) && plan.workspace_bytes > plan.pages * plan.page_bytes / 8;
+    if ((plan.pages >= least && !cramped) || plan.chunk_tokens / 2 < kSmallestChunk) break;
+  }
+  const bool gpu = device.kind == "cuda";
+  LONGVIEW_CHECK(plan.pages >= least, kOutOfMemory,
+                 "Not enough memory%s for this model: its weights need %.2f GB, the workspace %.2f GB and each 1,000 tokens of context %.2f GB, but %.2f GB are free%s. "
+                 "Choose a smaller model%s or close other programs.",
+                 gpu ? " on the GPU" : "", gigabytes(plan.weight_bytes), gigabytes(plan.workspace_bytes), gigabytes(plan.page_bytes * 1000 / kPageTokens), gigabytes(device.free_memory_bytes),
+                 limits.kv_budget_bytes > 0 ? " and the KV budget is set" : "", gpu ? ", set longview.device to \"cpu\"," : "");
+  return plan;
+}
+
+}  // namespace longview

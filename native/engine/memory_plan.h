@@ -1,0 +1,27 @@
+// What a model will need on a device, reckoned before anything is allocated: one budget for the weights, the KV pool and the
+// workspace.
+#pragma once
+
+#include "backend/backend.h"
+#include "model/weights.h"
+
+namespace longview {
+
+struct MemoryPlan {
+  int64_t weight_bytes = 0;
+  int64_t workspace_bytes = 0;  // activations of a chunk, and what the device's operations keep beside them
+  int64_t page_bytes = 0;       // of the KV state
+  int64_t pages = 0;
+  int64_t chunk_tokens = 0;  // the largest chunk that there is room for
+};
+
+struct MemoryLimits {
+  int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
+  int64_t chunk_tokens = 0;     // the largest chunk that will be asked for
+};
+
+// Shrinks the chunk before it shrinks the window. Throws kOutOfMemory, with the numbers and what helps, where not even a
+// small window fits.
+MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape& kv, const MemoryLimits& limits);
+
+}  // namespace longview

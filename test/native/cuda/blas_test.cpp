@@ -1,0 +1,37 @@
+// cuBLASLt, where the machine has it, against double; and that it can be switched off.
+#include "cuda/blas.h"
+
+#include <array>
+#include <cstdlib>
+
+#include "kernels/gpu.h"
+
+using namespace longview;
+
+TEST("products with and without a bias, at ragged sizes") {
+  const cuda::Device device(gpu::library(), 0);
+  const std::unique_ptr<cuda::Blas> blas = cuda::Blas::open(device);
+  if (!blas) SKIP("no cuBLASLt");
+  std::printf("  %s\n", blas->name().c_str());
+  std::mt19937_64 random(1);
+  for (const auto& [m, n, k] : std::initializer_list<std::array<int64_t, 3>>{{128, 128, 64}, {9, 8, 8}, {127, 136, 40}, {300, 576, 576}, {1000, 264, 72}, {17, 40, 1536}})
+    for (const bool biased : {false, true}) {
+      const auto x = gpu::random_bf16(static_cast<size_t>(m * k), random), w = gpu::random_bf16(static_cast<size_t>(n * k), random), bias = gpu::random_bf16(static_cast<size_t>(n), random, 10);
+      const gpu::Memory<uint16_t> dx(x), dw(w), db(bias), out(static_cast<size_t>(m * n));
+      GPU(synchronize(gpu::stream()));
+      CHECK(blas->multiply({dx.get(), dw.get(), biased ? db.get() : nullptr, out.get(), m, n, k}));
+      GPU(synchronize(device.stream()));
+      std::vector<double> wanted(static_cast<size_t>(m * n));
+      for (int64_t i = 0; i < m; ++i)
+        for (int64_t j = 0; j < n; ++j) {
+          double sum = biased ? gpu::at(bias, static_cast<size_t>(j)) : 0.0;
+          for (int64_t l = 0; l < k; ++l) sum += gpu::at(x, static_cast<size_t>(i * k + l)) * gpu::at(w, static_cast<size_t>(j * k + l));
+          wanted[static_cast<size_t>(i * n + j)] = sum;
+        }
+      const double error = gpu::relative_error(out.read(), wanted);
+      if (!(error <= gpu::kBf16Error)) std::printf("  m %d n %d k %d bias %d: %.1e\n", int(m), int(n), int(k), biased, error);
+      CHECK(error <= gpu::kBf16Error);
+    }
+}
+
+TEST_MAIN()

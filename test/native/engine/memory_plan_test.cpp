@@ -1,0 +1,67 @@
+// The budget that is reckoned before anything is allocated.
+#include "engine/memory_plan.h"
+
+#include "base/error.h"
+#include "check.h"
+#include "engine/engine.h"
+#include "engine/forward.h"
+#include "model/builders.h"
+#include "model/files.h"
+
+using namespace longview;
+
+namespace {
+
+const files::Scratch scratch;
+const std::unique_ptr<Backend> backend = make_cpu_backend({});
+
+KvShape shape_of(const ModelConfig& c) { return {c.layers, c.kv_heads, c.head_dim, KvFormat::kBFloat16}; }
+
+}  // namespace
+
+TEST("weights, pages and the workspace are what they will take") {
+  const Model model = open_model(files::fixture("qwen3-tied"));
+  const MemoryPlan plan = plan_memory(*backend, model, shape_of(model.config), {0, 1024});
+  CHECK(plan.weight_bytes == model.weight_bytes);  // tied matrices once
+  CHECK(plan.page_bytes == backend->allocate_kv(shape_of(model.config), 1)->page_bytes());
+  CHECK(plan.pages == 4096 / kPageTokens * 3 / 2 + 16);
+  CHECK(plan.chunk_tokens == 1024);
+  CHECK(plan.workspace_bytes == Forward::workspace_bytes(*backend, model.config, 1024));
+  const MemoryPlan small = plan_memory(*backend, model, shape_of(model.config), {plan.page_bytes * 10, 1024});
+  CHECK(small.pages == 10);
+}
+
+TEST("what does not fit is refused with the numbers") {
+  const Model model = open_model(files::fixture("qwen3-tied"));
+  try {
+    plan_memory(*backend, model, shape_of(model.config), {1, 1024});
+    CHECK(!"refused");
+  } catch (const Error& error) {
+    CHECK(error.code == ErrorCode::kOutOfMemory);
+    for (const char* part : {"weights need", "the workspace", "each 1,000 tokens", "are free", "KV budget"}) CHECK(std::string(error.what()).find(part) != std::string::npos);
+  }
+}
+
+TEST("a window beyond the memory shrinks the chunk before the window") {
+  // 64 GB of KV state for 2^31 tokens at the least: no machine of these tests holds all of it.
+  const Model model = open_model(scratch.put("model.gguf", builders::tiny_gguf().set_u32("llama.context_length", 1u << 31).build()));
+  const KvShape wide{64, 64, 128, KvFormat::kBFloat16};
+  const MemoryPlan plan = plan_memory(*backend, model, wide, {0, 1024});
+  CHECK(plan.pages * kPageTokens < model.config.window);
+  CHECK(plan.chunk_tokens <= 1024 && plan.chunk_tokens >= 256);
+  CHECK(plan.weight_bytes + plan.workspace_bytes + plan.pages * plan.page_bytes <= backend->info().memory_bytes);
+}
+
+TEST("loading weights reports progress up to all of them") {
+  int64_t last = 0, total = 0;
+  EngineOptions options;
+  options.on_load = [&](int64_t done, int64_t all) {
+    CHECK(done >= last && done <= all);
+    last = done;
+    total = all;
+  };
+  const Engine engine(files::fixture("qwen3-tied"), options);
+  CHECK(total == engine.model().weight_bytes && last == total);
+}
+
+TEST_MAIN()
