@@ -37,6 +37,7 @@ export default tseslint.config(
         afterEach: 'readonly',
         fetch: 'readonly',
         Element: 'readonly',
+        getComputedStyle: 'readonly',
       },
     },
   },
