@@ -142,7 +142,7 @@ describe('the panel', function () {
     const waiting = panel.locator('.facts.waiting');
     await waiting.waitFor();
     const animation = await waiting
-      .evaluate((facts) => getComputedStyle(facts, '::before').animationName)
+      .evaluate((facts) => facts.ownerDocument.defaultView.getComputedStyle(facts, '::before').animationName)
       .catch(() => 'none'); // it has its first word already
     assert.equal(animation, 'none');
     await workbench.answered(3);
@@ -207,7 +207,9 @@ describe('the panel', function () {
     await workbench.command('Longview: New Chat');
     await panel.locator('.empty').waitFor();
     await workbench.command('Longview: Chat History');
-    const rows = page.locator('.quick-input-list .monaco-list-row');
+    const list = page.getByPlaceholder('Go on with an earlier chat');
+    const rows = page.locator('.quick-input-list .monaco-list-row', { hasText: /\d questions?/ });
+    await list.waitFor();
     await rows.first().waitFor();
     await shot('history');
     assert.match(await rows.first().innerText(), /Where is `Session` defined\?/);
@@ -215,6 +217,7 @@ describe('the panel', function () {
     await page.keyboard.press('Enter');
     await panel.locator('article.turn').nth(1).waitFor();
     await workbench.command('Longview: Chat History');
+    await list.waitFor();
     await rows.first().waitFor();
     assert.equal(await rows.count(), before - 1);
     await page.locator('.quick-input-widget:visible [aria-label="Delete all of these chats"]').click();
