@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { HoverExplanations, identifierAt } from './answers/hover';
 import { overBudget, Session } from './answers/session';
-import type { PrefillProgress } from './engine/engine';
+import type { LoadProgress, PrefillProgress } from './engine/engine';
 import { LongviewError } from './errors';
 import { Lock } from './lock';
 import { catalog } from './models/catalog';
@@ -73,6 +73,8 @@ export class Service {
       return result;
     } catch (error) {
       const known = error instanceof LongviewError ? error : undefined;
+      // What was on the device is gone: the next question opens the model anew.
+      if (known?.code === 'device_lost') await this.dispose();
       if (known && (known.code === 'cancelled' || this.model)) {
         this.showReady();
         if (known.code !== 'cancelled')
@@ -97,7 +99,10 @@ export class Service {
     if (this.model?.path === wanted) return this.model.open;
     this.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });
     const { device, threads } = this.settings;
-    const open = await openModel(wanted, { device, threads });
+    const loading = throttled(({ done, total }: LoadProgress) =>
+      this.show({ phase: 'starting', message: loadingMessage(path.basename(wanted), done, total) }),
+    );
+    const open = await openModel(wanted, { device, threads }, loading);
     await this.closeSession();
     await this.model?.open.dispose();
     this.model = { path: wanted, open };
@@ -296,6 +301,11 @@ function phaseMessage(phase: Phase, detail?: { done: number; total: number }): s
     default:
       return phase;
   }
+}
+
+function loadingMessage(name: string, done: number, total: number): string {
+  const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
+  return `Loading ${name}: ${gigabytes(done)} of ${gigabytes(total)} GB`;
 }
 
 function prefillStatus({ done, total, tokensPerSecond }: PrefillProgress): PrefillStatus {

@@ -21,6 +21,30 @@ Status launch_gemm(const GemmArgs& args, Stream stream);
 constexpr int64_t kMatvecRows = 8;
 Status launch_matvec(const GemmArgs& args, Stream stream);
 
+// One row of x with several weights of one type in one launch: out[i] = x * weight[i]^T (+ bias[i]).
+constexpr int32_t kMatvecParts = 3;
+enum class MatvecResult : int32_t {
+  kWrite,   // out[i] of `element`
+  kAdd,     // out[i] += ..., float32
+  kSwiglu,  // two parts of the same n: out[0] = silu(first) * second, bf16
+};
+struct MatvecPart {
+  const void* weight;  // [n, K], aligned to 16 bytes
+  const float* bias;   // [n] or null
+  void* out;           // [n]
+  int64_t n;           // a multiple of 4 but for the last part's
+};
+struct MatvecRowArgs {
+  const void* x;  // bf16 [K], aligned to 16 bytes
+  WeightType type;
+  int64_t k;  // as of GemmArgs
+  MatvecPart parts[kMatvecParts];
+  int32_t count;
+  MatvecResult result;
+  Element element;
+};
+Status launch_matvec_row(const MatvecRowArgs& args, Stream stream);
+
 // Quantised rows to bf16.
 struct DequantizeArgs {
   const void* weight;

@@ -49,6 +49,7 @@ struct Library {
   decltype(&kernels::launch_attention) attention;
   decltype(&kernels::launch_gemm) gemm;
   decltype(&kernels::launch_matvec) matvec;
+  decltype(&kernels::launch_matvec_row) matvec_row;
   decltype(&kernels::launch_dequantize) dequantize;
 };
 

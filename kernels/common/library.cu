@@ -38,6 +38,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_attention,
       launch_gemm,
       launch_matvec,
+      launch_matvec_row,
       launch_dequantize,
   };
   return &library;

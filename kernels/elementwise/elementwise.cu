@@ -1,6 +1,7 @@
 #include "kernels/api/elementwise.h"
 #include "kernels/common/dequantize.cuh"
 #include "kernels/common/launch.cuh"
+#include "kernels/ptx/dependent_launch.cuh"
 
 namespace longview::kernels {
 namespace {
@@ -38,6 +39,7 @@ __device__ inline float read(const __nv_bfloat16* x, int64_t i) { return __bfloa
 // A row a block of kThreads, or a warp where rows are short (heads).
 template <typename T, int kRowThreads>
 __global__ void __launch_bounds__(kThreads) rms_norm_kernel(const T* x, const float* weight, __nv_bfloat16* out, int64_t rows, int64_t cols, float epsilon) {
+  ptx::start_dependents();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kRowThreads) + threadIdx.x / kRowThreads;
   if (row >= rows) return;
   const int lane = threadIdx.x % kRowThreads;

@@ -49,6 +49,13 @@ class DeviceWeight {
 };
 using WeightHandle = std::unique_ptr<DeviceWeight>;
 
+// out = x * weight^T (+ bias, where it is not null).
+struct Projection {
+  const DeviceWeight* weight;
+  const DeviceWeight* bias;
+  Activation out;
+};
+
 // K and V of all layers for `pages` pages of kPageTokens tokens. The layout inside a page is the device's own.
 class KvStorage {
  public:
@@ -115,6 +122,21 @@ class Backend {
   virtual void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) = 0;
   // out = x * weight^T (+ bias). x [T, in], weight [out, in], out [T, out]; bias may be null.
   virtual void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) = 0;
+  // The same for several weights at once. A device may do it in one go, which pays where few tokens meet many bytes.
+  virtual void linear_all(Activation x, std::span<const Projection> projections) {
+    for (const Projection& p : projections) linear(x, *p.weight, p.bias, p.out);
+  }
+  // sum += x * weight^T. `scratch` has the shape of sum and any content.
+  virtual void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) {
+    linear(x, weight, nullptr, scratch);
+    add(sum, scratch);
+  }
+  // out = silu(x * gate^T) * (x * up^T). `scratch` has the shape of out and any content.
+  virtual void linear_swiglu(Activation x, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) {
+    linear(x, gate, nullptr, out);
+    linear(x, up, nullptr, scratch);
+    silu_mul(out, scratch);
+  }
   // RMSNorm of each head by itself (Qwen3's QK-norm). x [T, heads * head_dim], weight [1, head_dim], in place.
   virtual void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) = 0;
   // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.

@@ -166,10 +166,15 @@ static Napi::Value undefined(Napi::Env env) { return env.Undefined(); }
 
 Napi::Value EngineObject::open(const Napi::CallbackInfo& info) {
   if (info.Length() < 1 || !info[0].IsString()) throw Napi::TypeError::New(info.Env(), "open needs a path");
-  return once(info.Env(), *queue_, [state = state_, path = info[0].As<Napi::String>().Utf8Value(), options = read_options(object(info, 1))] {
-    state->engine = std::make_unique<Engine>(path, options);
-    return [state](Napi::Env env) { return describe(env, *state->engine); };
-  });
+  const auto outcome = std::make_shared<Outcome>(info.Env(), argument(info, 2));
+  EngineOptions options = read_options(object(info, 1));
+  options.on_load = [outcome](int64_t done, int64_t total) { outcome->call(static_cast<double>(done), static_cast<double>(total)); };
+  queue_->add({kHousekeeping, guarded(outcome, [state = state_, outcome, path = info[0].As<Napi::String>().Utf8Value(), options = std::move(options)] {
+                 state->engine = std::make_unique<Engine>(path, options);
+                 outcome->resolve([state](Napi::Env env) { return describe(env, *state->engine); });
+                 return false;
+               })});
+  return outcome->promise();
 }
 
 Napi::Value EngineObject::create(const Napi::CallbackInfo& info) {

@@ -145,6 +145,33 @@ class CudaBackend final : public Backend {
     check(library_.gemm(args, device_.stream()), "multiplying matrices");
   }
 
+  void linear_all(Activation x, std::span<const Projection> projections) override {
+    const CudaWeight& first = cuda(*projections[0].weight);
+    const auto alike = [&](const Projection& p) { return cuda(*p.weight).type == first.type && cuda(*p.weight).rows % 4 == 0 && p.out.wide == projections[0].out.wide; };
+    if (x.rows != 1 || projections.size() > kernels::kMatvecParts || !std::all_of(projections.begin(), projections.end(), alike)) return Backend::linear_all(x, projections);
+    kernels::MatvecRowArgs args = row_args(x, first, kernels::MatvecResult::kWrite, projections[0].out);
+    args.count = 0;
+    for (const Projection& p : projections) args.parts[args.count++] = part(*p.weight, p.bias, p.out);
+    check(library_.matvec_row(args, device_.stream()), "multiplying a vector");
+  }
+
+  void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) override {
+    LONGVIEW_CHECK(sum.wide, kInternal, "the residual stream must be float32");
+    if (x.rows != 1) return Backend::linear_add(x, weight, scratch, sum);
+    kernels::MatvecRowArgs args = row_args(x, cuda(weight), kernels::MatvecResult::kAdd, sum);
+    args.parts[0] = part(weight, nullptr, sum);
+    check(library_.matvec_row(args, device_.stream()), "multiplying a vector");
+  }
+
+  void linear_swiglu(Activation x, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) override {
+    if (x.rows != 1 || cuda(gate).type != cuda(up).type || cuda(gate).rows % 4 != 0) return Backend::linear_swiglu(x, gate, up, scratch, out);
+    kernels::MatvecRowArgs args = row_args(x, cuda(gate), kernels::MatvecResult::kSwiglu, out);
+    args.count = 2;
+    args.parts[0] = part(gate, nullptr, out);
+    args.parts[1] = part(up, nullptr, scratch);
+    check(library_.matvec_row(args, device_.stream()), "multiplying a vector");
+  }
+
   void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
     check(library_.rms_norm({x.data, element(x), cuda(weight).buffer->as<float>(), x.data, x.rows * heads, x.cols / heads, epsilon}, device_.stream()), "normalising heads");
   }
@@ -201,6 +228,11 @@ class CudaBackend final : public Backend {
   }
 
  private:
+  static kernels::MatvecRowArgs row_args(Activation x, const CudaWeight& weight, kernels::MatvecResult result, Activation out) { return {x.data, weight.type, weight.cols, {}, 1, result, element(out)}; }
+  static kernels::MatvecPart part(const DeviceWeight& weight, const DeviceWeight* bias, Activation out) {
+    return {cuda(weight).buffer->as(), bias ? cuda(*bias).buffer->as<float>() : nullptr, out.data, cuda(weight).rows};
+  }
+
   void check(kernels::Status status, const char* what) const { device_.check(status, what); }
 
   void run_recorded() {

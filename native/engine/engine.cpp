@@ -45,6 +45,7 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   window_ = std::min(config.window, plan.pages * kPageTokens);
   pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
   forward_ = std::make_unique<Forward>(*backend_, model_, options.kv_format, plan.chunk_tokens, options.on_load);
+  options_.on_load = {};  // what it holds need not live as long
 }
 
 DeviceInfo Engine::device() const {

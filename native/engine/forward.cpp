@@ -1,6 +1,7 @@
 #include "engine/forward.h"
 
 #include <algorithm>
+#include <array>
 
 namespace longview {
 
@@ -68,27 +69,26 @@ void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t
     const auto index = static_cast<int64_t>(i);
 
     backend_.rms_norm(hidden, *layer.attention_norm, config_.norm_epsilon, normed);
-    backend_.linear(normed, *layer.q, layer.q_bias.get(), q);
-    backend_.linear(normed, *layer.k, layer.k_bias.get(), k);
-    backend_.linear(normed, *layer.v, layer.v_bias.get(), v);
+    backend_.linear_all(normed, std::array<Projection, 3>{{{layer.q.get(), layer.q_bias.get(), q}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}});
     if (layer.q_norm) {
       backend_.rms_norm_heads(q, *layer.q_norm, config_.heads, config_.norm_epsilon);
       backend_.rms_norm_heads(k, *layer.k_norm, config_.kv_heads, config_.norm_epsilon);
     }
     backend_.rope_and_append_kv(q, k, v, rope, shape_, index, pages, first_position);
     backend_.attention(q, shape_, config_.heads, index, pages, first_position, attended);
-    backend_.linear(attended, *layer.attention_output, nullptr, normed);
-    if (layer.attention_post_norm) backend_.rms_norm(normed, *layer.attention_post_norm, config_.norm_epsilon, normed);
-    backend_.add(hidden, normed);
+    add_product(attended, *layer.attention_output, layer.attention_post_norm.get(), normed, hidden);
 
     backend_.rms_norm(hidden, *layer.ffn_norm, config_.norm_epsilon, normed);
-    backend_.linear(normed, *layer.gate, nullptr, gate);
-    backend_.linear(normed, *layer.up, nullptr, up);
-    backend_.silu_mul(gate, up);
-    backend_.linear(gate, *layer.down, nullptr, normed);
-    if (layer.ffn_post_norm) backend_.rms_norm(normed, *layer.ffn_post_norm, config_.norm_epsilon, normed);
-    backend_.add(hidden, normed);
+    backend_.linear_swiglu(normed, *layer.gate, *layer.up, up, gate);
+    add_product(gate, *layer.down, layer.ffn_post_norm.get(), normed, hidden);
   }
+}
+
+void Forward::add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* post_norm, Activation scratch, Activation sum) {
+  if (!post_norm) return backend_.linear_add(x, weight, scratch, sum);
+  backend_.linear(x, weight, nullptr, scratch);
+  backend_.rms_norm(scratch, *post_norm, config_.norm_epsilon, scratch);
+  backend_.add(sum, scratch);
 }
 
 void Forward::logits(int64_t row, std::span<float> out) {

@@ -38,6 +38,9 @@ class Forward {
  private:
   struct Layer;
 
+  // sum += x * weight^T, normed before it is added where there is a norm for that.
+  void add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* post_norm, Activation scratch, Activation sum);
+
   Backend& backend_;
   const ModelConfig& config_;
   KvShape shape_;

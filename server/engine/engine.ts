@@ -60,6 +60,12 @@ export interface EngineCounters {
   kvBytesUsed: number;
 }
 
+export interface LoadProgress {
+  /** Bytes of weights on the device so far. */
+  done: number;
+  total: number;
+}
+
 export interface PrefillProgress {
   /** Tokens of this call done so far. */
   done: number;

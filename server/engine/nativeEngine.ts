@@ -12,6 +12,7 @@ import type {
   ExtendResult,
   GenerateOptions,
   GenerateResult,
+  LoadProgress,
   ModelInfo,
   ModelMetadata,
   Priority,
@@ -22,6 +23,7 @@ interface AddonEngine {
   open(
     path: string,
     options: EngineOptions,
+    onLoad: (done: number, total: number) => void,
   ): Promise<{ model: ModelInfo; device: DeviceInfo; window: number }>;
   create(context: number): Promise<void>;
   fork(from: number, to: number): Promise<void>;
@@ -197,11 +199,20 @@ class NativeEngine implements Engine {
   }
 }
 
-/** Opens a model. Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory. */
-export async function openNativeEngine(file: string, options: EngineOptions = {}): Promise<Engine> {
+/**
+ * Opens a model. Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory.
+ * `onLoad` is called while weights travel to the device, with bytes.
+ */
+export async function openNativeEngine(
+  file: string,
+  options: EngineOptions = {},
+  onLoad: (progress: LoadProgress) => void = () => undefined,
+): Promise<Engine> {
   const native = new (loadAddon().Engine)();
   try {
-    const { model, device, window } = await native.open(file, options);
+    const { model, device, window } = await native.open(file, options, (done, total) =>
+      onLoad({ done, total }),
+    );
     const name = model.name || path.basename(file).replace(/\.(gguf|safetensors)$/, '');
     return new NativeEngine(native, { ...model, name, path: file }, device, window);
   } catch (error) {

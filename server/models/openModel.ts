@@ -1,5 +1,5 @@
 /** A model ready for questions: its engine, its tokenizer and its chat format. */
-import type { Engine, EngineOptions } from '../engine/engine';
+import type { Engine, EngineOptions, LoadProgress } from '../engine/engine';
 import { openNativeEngine, readModelMetadata } from '../engine/nativeEngine';
 import { createChatFormat, type ChatFormat } from '../prompt/template';
 import { createTokenizer } from '../tokenizer/tokenizer';
@@ -15,7 +15,11 @@ export interface OpenModel {
 }
 
 /** Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory. */
-export async function openModel(file: string, options: EngineOptions = {}): Promise<OpenModel> {
+export async function openModel(
+  file: string,
+  options: EngineOptions = {},
+  onLoad?: (progress: LoadProgress) => void,
+): Promise<OpenModel> {
   const metadata = readModelMetadata(file);
   const tokenizer = createTokenizer(
     metadata.format === 'gguf'
@@ -24,7 +28,7 @@ export async function openModel(file: string, options: EngineOptions = {}): Prom
   );
   try {
     const format = createChatFormat(tokenizer);
-    const engine = await openNativeEngine(file, options);
+    const engine = await openNativeEngine(file, options, onLoad);
     return {
       engine,
       tokenizer,

@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "base/error.h"
+#include "cuda/blas.h"
 #include "kernels/gpu.h"
 
 using namespace longview;
@@ -14,15 +15,15 @@ namespace {
 
 const char* only = nullptr;
 
-double median_ms(const std::function<void()>& launch) {
+double median_ms(const std::function<void()>& launch, kernels::Stream stream) {
   kernels::Event begin = nullptr, end = nullptr;
   GPU(create_event(&begin));
   GPU(create_event(&end));
   std::vector<float> times;
   for (int run = 0; run < 12; ++run) {
-    GPU(record_event(begin, gpu::stream()));
+    GPU(record_event(begin, stream));
     launch();
-    GPU(record_event(end, gpu::stream()));
+    GPU(record_event(end, stream));
     float ms = 0;
     GPU(elapsed_ms(begin, end, &ms));
     if (run >= 2) times.push_back(ms);
@@ -33,9 +34,9 @@ double median_ms(const std::function<void()>& launch) {
   return times[times.size() / 2];
 }
 
-void report(const std::string& name, double flop, double bytes, const std::function<void()>& launch) {
+void report(const std::string& name, double flop, double bytes, const std::function<void()>& launch, kernels::Stream stream = gpu::stream()) {
   if (only && name.find(only) == std::string::npos) return;
-  const double ms = median_ms(launch);
+  const double ms = median_ms(launch, stream);
   std::printf("%-44s %9.3f ms", name.c_str(), ms);
   if (flop > 0) std::printf(" %8.1f TFLOP/s", flop / ms / 1e9);
   if (bytes > 0) std::printf(" %8.1f GB/s", bytes / ms / 1e6);
@@ -73,7 +74,14 @@ void bench_linear(int64_t m, int64_t n, int64_t k) {
   const Random x(static_cast<size_t>(m * k)), w(static_cast<size_t>(n * k));
   const gpu::Memory<uint16_t> out(static_cast<size_t>(m * n));
   const kernels::GemmArgs args{x.get(), w.get(), WeightType::kBFloat16, nullptr, out.get(), Element::kBFloat16, m, n, k};
-  report(format("gemm %d x %d x %d bf16", int(m), int(n), int(k)), 2.0 * static_cast<double>(m * n) * static_cast<double>(k), 0, [&] { GPU(gemm(args, gpu::stream())); });
+  const double flop = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
+  report(format("gemm %d x %d x %d bf16", int(m), int(n), int(k)), flop, 0, [&] { GPU(gemm(args, gpu::stream())); });
+  static const cuda::Device device(gpu::library(), 0);
+  static const std::unique_ptr<cuda::Blas> blas = cuda::Blas::open(device);
+  if (!blas) return;
+  report(format("the same by %s", blas->name().c_str()), flop, 0, [&] {
+    if (!blas->multiply({x.get(), w.get(), nullptr, out.get(), m, n, k})) std::printf("no kernel\n");
+  }, device.stream());
 }
 
 void bench_matvec(const char* name, WeightType type, double bits, int64_t n, int64_t k) {
@@ -121,6 +129,7 @@ int main(int argc, char** argv) {
       bench_matvec("Q6_K", WeightType::kQ6_K, 6.5625, n, k);
     }
     bench_attention(32768, 0, 32, 8, 128);
+    bench_attention(131072, 0, 32, 8, 128);
     bench_attention(4096, 131072 - 4096, 32, 8, 128);
     bench_attention(4096, 61440 - 4096, 9, 3, 64);
     bench_attention(1, 131071, 32, 8, 128);

@@ -1,5 +1,6 @@
 // Products with weights against double, at ragged sizes and in every weight type.
 #include <array>
+#include <memory>
 
 #include "kernels/gpu.h"
 #include "model/quant_formats.h"
@@ -116,6 +117,68 @@ TEST("quantised weights: every type, as bf16 and in products of few rows") {
       const double error = gpu::relative_error(out.read(), product(x, values, nullptr, m, n, k));
       if (!(error <= gpu::kFloatError)) std::printf("  type %d m %d: %.1e\n", int(type), int(m), error);
       CHECK(error <= gpu::kFloatError);
+    }
+  }
+}
+
+TEST("one row with several weights: apart, added to a sum, and gated") {
+  std::mt19937_64 random(11);
+  for (const WeightType type : {WeightType::kBFloat16, WeightType::kQ4_K, WeightType::kQ6_K, WeightType::kQ8_0, WeightType::kQ5_0}) {
+    const int64_t k = 1280, n[3] = {132, 36, 37};
+    const auto x = gpu::random_bf16(static_cast<size_t>(k), random);
+    const gpu::Memory<uint16_t> dx(x);
+    std::vector<std::vector<float>> values;
+    std::vector<std::unique_ptr<gpu::Memory<uint8_t>>> weights;
+    const auto add = [&](int64_t rows) {
+      std::vector<uint8_t> bytes;
+      if (type == WeightType::kBFloat16) {
+        const auto some = gpu::random_bf16(static_cast<size_t>(rows * k), random);
+        bytes.resize(some.size() * 2);
+        std::memcpy(bytes.data(), some.data(), bytes.size());
+      } else {
+        bytes = random_blocks(type, rows * k, random);
+      }
+      values.emplace_back(static_cast<size_t>(rows * k));
+      dequantize_row(static_cast<DType>(type), reinterpret_cast<const std::byte*>(bytes.data()), values.back().data(), rows * k);
+      weights.push_back(std::make_unique<gpu::Memory<uint8_t>>(bytes));
+    };
+    kernels::MatvecRowArgs args{dx.get(), type, k, {}, 3, kernels::MatvecResult::kWrite, Element::kFloat32};
+    std::vector<std::unique_ptr<gpu::Memory<float>>> outs;
+    const auto bias = gpu::random_float(37, random, 10);
+    const gpu::Memory<float> db(bias);
+    for (int i = 0; i < 3; ++i) {
+      add(n[i]);
+      outs.push_back(std::make_unique<gpu::Memory<float>>(static_cast<size_t>(n[i])));
+      args.parts[i] = {weights.back()->get(), i == 2 ? db.get() : nullptr, outs.back()->get(), n[i]};
+    }
+    GPU(matvec_row(args, gpu::stream()));
+    for (int i = 0; i < 3; ++i)
+      CHECK(gpu::relative_error(outs[static_cast<size_t>(i)]->read(), product(x, values[static_cast<size_t>(i)], i == 2 ? &bias : nullptr, 1, n[i], k)) <= gpu::kFloatError);
+
+    const auto before = gpu::random_float(37, random, 10);
+    const gpu::Memory<float> sum(before);
+    args.count = 1;
+    args.parts[0] = {weights[2]->get(), nullptr, sum.get(), 37};
+    args.result = kernels::MatvecResult::kAdd;
+    GPU(matvec_row(args, gpu::stream()));
+    CHECK(gpu::relative_error(sum.read(), product(x, values[2], &before, 1, 37, k)) <= gpu::kFloatError);
+
+    for (const int64_t gated : {132, 37}) {
+      add(gated), add(gated);
+      const gpu::Memory<uint16_t> out(static_cast<size_t>(gated));
+      args.count = 2;
+      for (int i = 0; i < 2; ++i) args.parts[i] = {weights[weights.size() - 2 + static_cast<size_t>(i)]->get(), nullptr, out.get(), gated};
+      args.result = kernels::MatvecResult::kSwiglu;
+      const kernels::Status status = gpu::library().matvec_row(args, gpu::stream());
+      if (gated % 4 != 0) {
+        CHECK(status == kernels::kInvalidShape);
+        continue;
+      }
+      CHECK(status == kernels::kOk);
+      const auto g = product(x, values[values.size() - 2], nullptr, 1, gated, k), u = product(x, values.back(), nullptr, 1, gated, k);
+      std::vector<double> wanted;
+      for (size_t i = 0; i < g.size(); ++i) wanted.push_back(g[i] / (1 + std::exp(-g[i])) * u[i]);
+      CHECK(gpu::relative_error(out.read(), wanted) <= gpu::kBf16Error);
     }
   }
 }
