@@ -15,6 +15,8 @@ import type {
   ModelInfo,
   ModelMetadata,
   Priority,
+  ScoreOptions,
+  ScoreResult,
   TokenIds,
 } from './engine';
 
@@ -34,6 +36,13 @@ interface AddonEngine {
     job: number,
     onProgress: (done: number, length: number) => void,
   ): Promise<number>;
+  score(
+    context: number,
+    tokens: TokenIds,
+    priority: number,
+    job: number,
+    onProgress: (done: number, length: number) => void,
+  ): Promise<ScoreResult>;
   generate(
     context: number,
     options: object,
@@ -107,6 +116,14 @@ class NativeContext implements Context {
       }),
     );
     return { tokens: before, seconds: (performance.now() - start) / 1000 };
+  }
+
+  score(tokens: TokenIds, options: ScoreOptions = {}): Promise<ScoreResult> {
+    return this.engine.run(options.signal, (native, job) =>
+      native.score(this.id, tokens, priorities[options.priority ?? 'prefill'], job, (_done, length) => {
+        this.length = length;
+      }),
+    );
   }
 
   async generate(options: GenerateOptions): Promise<GenerateResult> {
