@@ -70,6 +70,13 @@ Napi::Object object(const Napi::CallbackInfo& info, size_t index) {
   return info[index].As<Napi::Object>();
 }
 
+std::vector<int32_t> token_ids(const Napi::CallbackInfo& info, size_t index) {
+  if (info.Length() <= index || !info[index].IsTypedArray() || info[index].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array)
+    throw Napi::TypeError::New(info.Env(), "tokens must be an Int32Array");
+  const auto given = info[index].As<Napi::Int32Array>();
+  return {given.Data(), given.Data() + given.ElementLength()};
+}
+
 Napi::Value argument(const Napi::CallbackInfo& info, size_t index) { return info.Length() > index ? info[index] : info.Env().Undefined(); }
 
 // Numbers of a JavaScript array or typed array.
@@ -146,7 +153,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
   return DefineClass(env, "Engine",
                      {InstanceMethod<&EngineObject::open>("open"), InstanceMethod<&EngineObject::create>("create"), InstanceMethod<&EngineObject::fork>("fork"),
                       InstanceMethod<&EngineObject::truncate>("truncate"), InstanceMethod<&EngineObject::drop>("drop"), InstanceMethod<&EngineObject::extend>("extend"),
-                      InstanceMethod<&EngineObject::generate>("generate"), InstanceMethod<&EngineObject::logits>("logits"), InstanceMethod<&EngineObject::counters>("counters"),
+                      InstanceMethod<&EngineObject::score>("score"), InstanceMethod<&EngineObject::generate>("generate"), InstanceMethod<&EngineObject::logits>("logits"), InstanceMethod<&EngineObject::counters>("counters"),
                       InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close")});
 }
 
@@ -209,15 +216,13 @@ Napi::Value EngineObject::drop(const Napi::CallbackInfo& info) {
 Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int64_t id = integer(info, 0);
-  if (!argument(info, 1).IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) throw Napi::TypeError::New(env, "tokens must be an Int32Array");
-  const auto given = info[1].As<Napi::Int32Array>();
   const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
   struct Progress {
     std::vector<int32_t> tokens;
     size_t done = 0;
     bool checked = false;
   };
-  const auto progress = std::make_shared<Progress>(Progress{{given.Data(), given.Data() + given.ElementLength()}});
+  const auto progress = std::make_shared<Progress>(Progress{token_ids(info, 1)});
   const CancelToken token = token_for(integer(info, 3));
   queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, outcome, progress, token] {
                  Context& context = find(*state, id);
@@ -229,6 +234,41 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
                  outcome->call(static_cast<double>(progress->done), length);
                  if (progress->done < progress->tokens.size()) return true;
                  outcome->resolve([length](Napi::Env e) { return Napi::Number::New(e, length); });
+                 return false;
+               })});
+  return outcome->promise();
+}
+
+Napi::Value EngineObject::score(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  const int64_t id = integer(info, 0);
+  const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
+  struct Progress {
+    std::vector<int32_t> tokens;
+    std::vector<TokenScore> scores;
+    size_t done = 0;
+  };
+  const auto progress = std::make_shared<Progress>(Progress{token_ids(info, 1), {}});
+  progress->scores.resize(progress->tokens.size());
+  const CancelToken token = token_for(integer(info, 3));
+  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, outcome, progress, token] {
+                 Context& context = find(*state, id);
+                 const auto left = std::span<const int32_t>(progress->tokens).subspan(progress->done);
+                 progress->done += static_cast<size_t>(state->engine->score_chunk(context, left, std::span(progress->scores).subspan(progress->done), token));
+                 outcome->call(static_cast<double>(progress->done), static_cast<double>(context.length()));
+                 if (progress->done < progress->tokens.size()) return true;
+                 outcome->resolve([progress](Napi::Env e) {
+                   Napi::Float64Array nll = Napi::Float64Array::New(e, progress->scores.size());
+                   Napi::Int32Array top1 = Napi::Int32Array::New(e, progress->scores.size());
+                   for (size_t i = 0; i < progress->scores.size(); ++i) {
+                     nll.Data()[i] = progress->scores[i].nll;
+                     top1.Data()[i] = progress->scores[i].top1;
+                   }
+                   Napi::Object result = Napi::Object::New(e);
+                   result.Set("nll", nll);
+                   result.Set("top1", top1);
+                   return result;
+                 });
                  return false;
                })});
   return outcome->promise();

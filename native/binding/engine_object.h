@@ -31,6 +31,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value truncate(const Napi::CallbackInfo& info);  // (context, length)
   Napi::Value drop(const Napi::CallbackInfo& info);      // (context)
   Napi::Value extend(const Napi::CallbackInfo& info);    // (context, tokens, priority, job, onProgress) -> length
+  Napi::Value score(const Napi::CallbackInfo& info);     // (context, tokens, priority, job, onProgress) -> {nll, top1}
   Napi::Value generate(const Napi::CallbackInfo& info);  // (context, options, priority, job, onToken) -> {finish, length}
   Napi::Value logits(const Napi::CallbackInfo& info);    // (context) -> Float32Array
   Napi::Value counters(const Napi::CallbackInfo& info);  // -> object

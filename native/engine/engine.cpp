@@ -126,6 +126,28 @@ void Engine::decode(Context& context, int32_t token, const CancelToken& cancel) 
   ++counters_.decoded_tokens;
 }
 
+int64_t Engine::score_chunk(Context& context, std::span<const int32_t> tokens, std::span<TokenScore> scores, const CancelToken& cancel) {
+  check_tokens(context, tokens);
+  LONGVIEW_CHECK(scores.size() >= tokens.size(), kInternal, "%zu tokens cannot be scored in room for %zu.", tokens.size(), scores.size());
+  if (tokens.empty()) return 0;
+  LONGVIEW_CHECK(!context.logits().empty(), kInvalidArgument, "The first token to score follows nothing: extend the context first.");
+  const int64_t before = context.length();
+  const int64_t count = std::min(static_cast<int64_t>(tokens.size()), chunk_at(before));
+  scores[0] = score_token(context.logits(), tokens[0]);
+  run(context, tokens.first(static_cast<size_t>(count)), true, cancel);
+  try {
+    forward_->each_logits(count - 1, cancel, [&](int64_t row, std::span<const float> logits) {
+      const auto next = static_cast<size_t>(row + 1);
+      scores[next] = score_token(logits, tokens[next]);
+    });
+  } catch (...) {
+    context.truncate(before);
+    throw;
+  }
+  counters_.prefilled_tokens += count;
+  return count;
+}
+
 std::vector<float> Engine::all_logits(Context& context, std::span<const int32_t> tokens) {
   check_tokens(context, tokens);
   choose_frequencies(context, context.length() + static_cast<int64_t>(tokens.size()), CancelToken());

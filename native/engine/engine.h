@@ -12,6 +12,7 @@
 #include "cache/page_list.h"
 #include "engine/forward.h"
 #include "engine/sampler.h"
+#include "engine/score.h"
 #include "model/weights.h"
 
 namespace longview {
@@ -77,6 +78,10 @@ class Engine {
   void prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel);
   // One token behind the context; updates its logits.
   void decode(Context& context, int32_t token, const CancelToken& cancel);
+  // Pre-fills the first chunk of `tokens`, as prefill_chunk does, and says for each of its tokens how the model foresaw it
+  // from everything before it. The context must have logits: something was read before. scores [tokens], of which as many
+  // are written as the result says. A cancelled call leaves the context as it was, but without logits.
+  int64_t score_chunk(Context& context, std::span<const int32_t> tokens, std::span<TokenScore> scores, const CancelToken& cancel);
   // Logits after every token of a prompt, for comparisons: [tokens, vocabulary].
   std::vector<float> all_logits(Context& context, std::span<const int32_t> tokens);
 

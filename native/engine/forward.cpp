@@ -47,7 +47,8 @@ Forward::Forward(Backend& backend, const Model& model, KvFormat kv_format, int64
 }
 
 Forward::~Forward() {
-  for (Activation* buffer : {&hidden_, &normed_, &q_, &k_, &v_, &attended_, &gate_, &up_, &last_, &logits_}) backend_.release(*buffer);
+  for (Activation* buffer : {&hidden_, &normed_, &q_, &k_, &v_, &attended_, &gate_, &up_, &last_, &logits_, &logit_rows_})
+    if (buffer->data) backend_.release(*buffer);
 }
 
 int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, int64_t max_tokens) {
@@ -95,6 +96,22 @@ void Forward::logits(int64_t row, std::span<float> out) {
   backend_.rms_norm(backend_.rows(hidden_, row, 1), *output_norm_, config_.norm_epsilon, last_);
   backend_.linear(last_, *output_, nullptr, logits_);
   backend_.read_row(logits_, 0, out);
+}
+
+void Forward::each_logits(int64_t count, const CancelToken& cancel, const std::function<void(int64_t row, std::span<const float>)>& each) {
+  if (!logit_rows_.data) logit_rows_ = backend_.allocate_float(kLogitRows, config_.vocabulary);
+  std::vector<float> row(static_cast<size_t>(config_.vocabulary));
+  for (int64_t first = 0; first < count; first += kLogitRows) {
+    cancel.throw_if_cancelled();
+    const int64_t block = std::min(kLogitRows, count - first);
+    const Activation normed = backend_.rows(normed_, 0, block), logits = backend_.rows(logit_rows_, 0, block);
+    backend_.rms_norm(backend_.rows(hidden_, first, block), *output_norm_, config_.norm_epsilon, normed);
+    backend_.linear(normed, *output_, nullptr, logits);
+    for (int64_t i = 0; i < block; ++i) {
+      backend_.read_row(logits, i, row);
+      each(first + i, row);
+    }
+  }
 }
 
 }  // namespace longview

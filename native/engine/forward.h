@@ -31,6 +31,11 @@ class Forward {
   // Logits [vocabulary] after token `row` of the last run.
   void logits(int64_t row, std::span<float> out);
 
+  // Calls `each` with the logits [vocabulary] after every token row 0 .. count - 1 of the last run, in order. The output
+  // matrix is applied to kLogitRows rows at once: their float32 logits are all the memory that this takes.
+  void each_logits(int64_t count, const CancelToken& cancel, const std::function<void(int64_t row, std::span<const float>)>& each);
+  static constexpr int64_t kLogitRows = 64;
+
   const KvShape& kv_shape() const { return shape_; }
   // Bytes of the buffers of a Forward with these sizes, and of what the backend keeps beside them.
   static int64_t workspace_bytes(const Backend& backend, const ModelConfig& config, int64_t max_tokens);
@@ -49,6 +54,7 @@ class Forward {
   std::unique_ptr<DeviceRope> rope_, long_rope_;  // the second of LongRoPE alone
   // [max_tokens, ...]: the residual stream, its norm, the projections, the two halves of the FFN; one row of logits.
   Activation hidden_, normed_, q_, k_, v_, attended_, gate_, up_, last_, logits_;
+  Activation logit_rows_;  // [kLogitRows, vocabulary], made when first asked for: questions do without
 };
 
 }  // namespace longview

@@ -87,6 +87,19 @@ export interface ExtendResult {
   seconds: number;
 }
 
+export interface ScoreOptions {
+  signal?: AbortSignal;
+  priority?: Priority;
+}
+
+/** How the model foresaw each of the tokens that were scored. */
+export interface ScoreResult {
+  /** -ln of the probability of each token, given everything before it. */
+  nll: Float64Array;
+  /** The likeliest token in its place; of equals the one with the smallest id. */
+  top1: Int32Array;
+}
+
 export interface SamplingOptions {
   /** 0 is greedy: the default. */
   temperature?: number;
@@ -127,6 +140,11 @@ export interface Context {
   readonly length: number;
   /** Pre-fills tokens behind what is there, chunk by chunk. Throws `window_exceeded`, `out_of_memory`, `cancelled`. */
   extend(tokens: TokenIds, options?: ExtendOptions): Promise<ExtendResult>;
+  /**
+   * Extends by tokens as `extend` does (densely) and says how the model foresaw each: teacher forcing, for evaluations.
+   * What comes before must be the result of an `extend`, `score` or `generate`.
+   */
+  score(tokens: TokenIds, options?: ScoreOptions): Promise<ScoreResult>;
   /** Continues after the last extended token. */
   generate(options: GenerateOptions): Promise<GenerateResult>;
   /** Logits [vocabulary] after the last token of the last `extend`. */

@@ -16,6 +16,8 @@ import type {
   ModelInfo,
   ModelMetadata,
   Priority,
+  ScoreOptions,
+  ScoreResult,
   TokenIds,
 } from './engine';
 
@@ -36,6 +38,13 @@ interface AddonEngine {
     job: number,
     onProgress: (done: number, length: number) => void,
   ): Promise<number>;
+  score(
+    context: number,
+    tokens: TokenIds,
+    priority: number,
+    job: number,
+    onProgress: (done: number, length: number) => void,
+  ): Promise<ScoreResult>;
   generate(
     context: number,
     options: object,
@@ -109,6 +118,14 @@ class NativeContext implements Context {
       }),
     );
     return { tokens: before, seconds: (performance.now() - start) / 1000 };
+  }
+
+  score(tokens: TokenIds, options: ScoreOptions = {}): Promise<ScoreResult> {
+    return this.engine.run(options.signal, (native, job) =>
+      native.score(this.id, tokens, priorities[options.priority ?? 'prefill'], job, (_done, length) => {
+        this.length = length;
+      }),
+    );
   }
 
   async generate(options: GenerateOptions): Promise<GenerateResult> {

@@ -1,0 +1,156 @@
+/** The evaluation itself, end to end on a small repository: the built-in model's own answers are right, planted ones wrong. */
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { builtInModel } from '../../server/models/locate';
+import { openModel, type OpenModel } from '../../server/models/openModel';
+import { fileText, head, tail } from '../../server/prompt/frame';
+import { concat } from '../../server/prompt/template';
+import { force } from './forced';
+import { parseModes } from './modes';
+import { writeData, type Data, type Sequence } from './sequences';
+import { projectRoot } from './serverClient';
+import { quantile, summarize, type Summary } from './summary';
+
+process.env.LONGVIEW_ADDON ??= join(projectRoot, 'dist/longview.node');
+
+const source = `"""Waits between attempts."""
+
+RETRY_LIMIT = 7
+BACKOFF_SECONDS = 0.25
+
+
+def next_delay(attempt, jitter=0.5):
+    """Return the seconds to wait before an attempt."""
+    return BACKOFF_SECONDS * 2**attempt + jitter
+
+
+class RetryPolicy:
+    """Decides whether another attempt is made."""
+`;
+const questions = ['What is the value of `RETRY_LIMIT`?', 'Where is `next_delay` defined?'];
+const folder = mkdtempSync(join(tmpdir(), 'longview-eval-'));
+let model: OpenModel;
+/** Two questions in one conversation, with the answers that the model gives by itself. */
+let sequence: Sequence;
+
+beforeAll(async () => {
+  model = await openModel(builtInModel(projectRoot), { device: 'cpu' });
+  const { tokenizer, format, engine } = model;
+  const encode = (text: string) => tokenizer.encode(text);
+  const text = [head('retry', ['retry/policy.py']), fileText('retry/policy.py', source), tail];
+  const parts = [format.system(concat(...text.map(encode)))];
+  const answers: Sequence['answers'] = [];
+  const context = await engine.createContext();
+  await context.extend(parts[0]!);
+  for (const [i, question] of questions.entries()) {
+    const turn = i === 0 ? format.question(question) : format.followUp(question);
+    await context.extend(turn);
+    const answer = await context.generate({ maxTokens: 60, stopTokens: tokenizer.stopTokens });
+    expect(answer.finish).toBe('stop');
+    answers.push({ from: context.length - answer.tokens.length, to: context.length, kind: '' });
+    parts.push(turn, answer.tokens);
+  }
+  sequence = { index: 0, tokens: concat(...parts), answers };
+  await context.dispose();
+});
+afterAll(async () => {
+  await model.dispose();
+  rmSync(folder, { recursive: true });
+});
+
+const dense = parseModes('dense')[0]!;
+const evaluated = async (sequences: Sequence[]) => {
+  const forced = [];
+  for (const one of sequences) forced.push(await force(model.engine, dense, one));
+  return forced;
+};
+const dataOf = (sequences: Sequence[]): Data => ({ n: sequence.tokens.length, sequences });
+
+/** The sequence with another token in the middle of its last answer. */
+function withWrongToken(): Sequence {
+  const tokens = sequence.tokens.slice();
+  const { from, to } = sequence.answers[1]!;
+  const at = (from + to) >> 1;
+  tokens[at] = tokens[at]! + 1;
+  return { ...sequence, index: 1, tokens };
+}
+
+describe('an evaluation', () => {
+  it("finds the model's own answers exact, and dense no different from dense", async () => {
+    const data = dataOf([sequence]);
+    const summary = summarize('dense', data, await evaluated([sequence]), await evaluated([sequence]));
+    expect(summary).toMatchObject({ answers: 2, exact: 1, top1: 1, meanDeltaNll: 0, p99DeltaNll: 0 });
+    expect(summary).toMatchObject({ density: 1, prefillDensity: 1 });
+    expect(summary.nll).toBeGreaterThan(0);
+    expect(summary.nll).toBeLessThan(0.5);
+    expect(summary.seconds).toBeGreaterThan(0);
+  });
+
+  it('sees a planted wrong token: one answer less is exact, and the tokens cost more', async () => {
+    const sequences = [sequence, withWrongToken()];
+    const data = dataOf(sequences);
+    const right = await evaluated([sequence, sequence]);
+    const wrong = await evaluated(sequences);
+    const summary = summarize('planted', data, right, wrong);
+    expect(summary.exact).toBe(0.75);
+    expect(summary.meanDeltaNll).toBeGreaterThan(0);
+    expect(summary.worstSequence.sequence).toBe(1);
+    expect(summary.worstBlock.sequence).toBe(1);
+  });
+
+  it('of a mode that an engine lacks is refused, not run densely', async () => {
+    const mode = { text: 'adaptive', mode: 'adaptive' } as const;
+    await expect(force(model.engine, mode, sequence)).rejects.toThrow(/densely/);
+  });
+
+  it('prints a line of JSON for each mode, and ends with 2 when called wrongly', async () => {
+    const file = join(folder, 'data.safetensors');
+    writeData(
+      file,
+      dataOf([{ ...sequence, answers: sequence.answers.map((a) => ({ ...a, kind: 'look' })) }]),
+    );
+    const run = (...args: string[]) =>
+      promisify(execFile)(
+        process.execPath,
+        ['--import', 'tsx', join(projectRoot, 'test/eval/evaluate.ts'), ...args],
+        { cwd: projectRoot },
+      );
+    const { stdout } = await run('--data', file, '--mode', 'dense,dense', '--device', 'cpu', '--json');
+    const lines = stdout
+      .trim()
+      .split('\n')
+      .map((line) => JSON.parse(line) as Summary);
+    expect(lines).toHaveLength(2);
+    expect(lines[0]).toMatchObject({
+      mode: 'dense',
+      n: sequence.tokens.length,
+      exact: 1,
+      kinds: { look: 1 },
+    });
+
+    await expect(run('--mode', 'dense')).rejects.toMatchObject({ code: 2 });
+    await expect(run('--data', file, '--mode', 'denser')).rejects.toMatchObject({ code: 2 });
+    await expect(run('--data', join(folder, 'none'), '--mode', 'dense')).rejects.toMatchObject({ code: 1 });
+  });
+});
+
+describe('the figures', () => {
+  it('have quantiles between the two nearest values', () => {
+    expect(quantile([3, 1, 2], 0.5)).toBe(2);
+    expect(quantile([0, 10], 0.99)).toBeCloseTo(9.9);
+    expect(quantile([7], 0.99)).toBe(7);
+  });
+
+  it('are of the modes that were asked for', () => {
+    expect(parseModes('dense, auto:fast').map(({ mode, target }) => [mode, target])).toEqual([
+      ['dense', undefined],
+      ['auto', 'fast'],
+    ]);
+    for (const wrong of ['', 'dense,', 'auto:slow', 'auto:fast:exact', 'toString'])
+      expect(() => parseModes(wrong)).toThrow(/Modes: dense/);
+  });
+});

@@ -1,0 +1,135 @@
+/**
+ * What sparse pre-fill loses: `npm run --silent eval -- --data F.safetensors --mode dense,adaptive`.
+ * The same model answers the same questions after a dense and after a sparse reading, teacher-forced.
+ */
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { openNativeEngine } from '../../server/engine/nativeEngine';
+import { builtInModel } from '../../server/models/locate';
+import { force, type Forced } from './forced';
+import { modesHelp, parseModes, type Mode } from './modes';
+import { readData, type Data } from './sequences';
+import { projectRoot } from './serverClient';
+import { summarize, table, type Summary } from './summary';
+
+const usage = `npm run --silent eval -- --data F [options]
+
+  --data F       safetensors with \`tokens\` I32 [sequences, n] and \`mask\` U8 [sequences, n]: 1 on answer tokens. All before
+                 the first answer of a sequence is pre-filled in the mode, but for the last 32 tokens: they and what
+                 follows are dense, as questions and answers are. What follows the last answer is not run.
+  --mode LIST    separated by commas (default dense,adaptive):
+                 ${modesHelp}
+  --model M      model file or folder (default: the built-in model)
+  --profile P    head profile of the modes that are calibrated (default: the model's own)
+  --device D     auto, cpu or cuda (default auto)
+  --threads N    CPU threads (default: all)
+  --sequences L  only these rows of the file: 0,2,5 (default: all)
+  --json         a line of JSON for each mode, in the order of --mode:
+    mode, n             as asked for; tokens of a sequence
+    sequences, answers  evaluated; an answer is a run of masked tokens
+    tokens              masked tokens
+    top1                share of masked tokens whose likeliest token is the one of the dense run (1 for dense)
+    exact               share of answers with the likeliest token right in every place
+    nll                 mean of -ln p of the masked tokens
+    meanDeltaNll, p99DeltaNll  nll less the dense run's on the same token: mean and 99th percentile
+    density             pairs of query and key that attention visited, of all causal ones, dense rows included
+    prefillDensity      the same in the rows that were pre-filled in the mode
+    seconds             pre-fill and scoring of all sequences
+    worstSequence, worstBlock  largest mean difference of a sequence, of 128 positions in one
+    kinds               exact by kind of question, where the file's metadata names kinds
+
+Dense is always run, for the differences. Exit code: 0 done, 1 failed, 2 wrong usage.`;
+
+class UsageError extends Error {}
+
+function readArguments() {
+  try {
+    const string = { type: 'string' } as const;
+    const { values } = parseArgs({
+      options: {
+        data: string,
+        mode: { ...string, default: 'dense,adaptive' },
+        model: string,
+        profile: string,
+        device: { ...string, default: 'auto' },
+        threads: { ...string, default: '0' },
+        sequences: string,
+        json: { type: 'boolean', default: false },
+        help: { type: 'boolean', default: false },
+      },
+    });
+    const count = (name: string, text: string) => {
+      const value = Number(text);
+      if (text.trim() === '' || !Number.isSafeInteger(value) || value < 0)
+        throw new Error(`--${name} takes whole numbers, not '${text}'.`);
+      return value;
+    };
+    const device = (['auto', 'cpu', 'cuda'] as const).find((name) => name === values.device);
+    if (!device) throw new Error(`There is no device '${values.device}': auto, cpu or cuda.`);
+    return {
+      ...values,
+      device,
+      modes: parseModes(values.mode),
+      threads: count('threads', values.threads),
+      rows: values.sequences?.split(',').map((row) => count('sequences', row)),
+    };
+  } catch (error) {
+    throw new UsageError((error as Error).message);
+  }
+}
+
+async function main() {
+  const options = readArguments();
+  if (options.help) return console.log(usage);
+  if (!options.data) throw new UsageError('--data names the file to evaluate on.');
+  process.env.LONGVIEW_ADDON ??= join(projectRoot, 'dist', 'longview.node');
+  const data = readData(options.data);
+  const { rows } = options;
+  if (rows) data.sequences = data.sequences.filter(({ index }) => rows.includes(index));
+  if (data.sequences.length === 0) throw new Error('None of these sequences has answers.');
+
+  const model = options.model ?? builtInModel(projectRoot);
+  const run = (mode: Mode) => evaluate(model, mode, data, options);
+  const dense = await run({ text: 'dense', mode: 'dense' });
+  const summaries: Summary[] = [];
+  for (const mode of options.modes) {
+    const forced = mode.mode === 'dense' ? dense : await run(mode);
+    const summary = summarize(mode.text, data, dense, forced);
+    summaries.push(summary);
+    if (options.json) console.log(JSON.stringify(summary));
+  }
+  if (!options.json) console.log(table(summaries));
+}
+
+async function evaluate(
+  model: string,
+  mode: Mode,
+  data: Data,
+  { device, threads, profile }: { device: 'auto' | 'cpu' | 'cuda'; threads: number; profile?: string },
+): Promise<Forced[]> {
+  const { mode: name, target } = mode;
+  const options = { device, threads, prefill: { mode: name, target, profile } };
+  const engine = await openNativeEngine(model, options);
+  try {
+    if (data.n > engine.window)
+      throw new Error(`Sequences of ${data.n} tokens do not fit the window of ${engine.window}.`);
+    const forced: Forced[] = [];
+    for (const sequence of data.sequences) {
+      const result = await force(engine, mode, sequence);
+      forced.push(result);
+      const density = `${(100 * result.density).toFixed(1)} % density`;
+      const progress = `${forced.length} of ${data.sequences.length}`;
+      process.stderr.write(`${mode.text}: ${progress}, ${result.seconds.toFixed(1)} s, ${density}\n`);
+    }
+    return forced;
+  } finally {
+    await engine.dispose();
+  }
+}
+
+main().catch((error: unknown) => {
+  const wrongUsage = error instanceof UsageError;
+  console.error(error instanceof Error ? error.message : error);
+  if (wrongUsage) console.error(`\n${usage}`);
+  process.exitCode = wrongUsage ? 2 : 1;
+});

@@ -1,0 +1,65 @@
+/** Teacher forcing: how a model foresees the answers of a sequence when all before them was pre-filled in some mode. */
+import type { Engine, ExtendOptions } from '../../server/engine/engine';
+import type { Mode } from './modes';
+import type { Sequence } from './sequences';
+
+/** Rows before the first answer that are dense in every mode, as questions are: they do the retrieving. */
+export const denseRowsBefore = 32;
+
+/** Of the answer tokens of one sequence, in order. */
+export interface Forced {
+  nll: Float64Array;
+  top1: Int32Array;
+  /** The tokens that stand there. */
+  truth: Int32Array;
+  /** Query-key pairs that attention visited, of all that are causal; and in the rows before the dense ones. */
+  density: number;
+  prefillDensity: number;
+  seconds: number;
+}
+
+/** Pre-fills `sequence` up to its first answer in the mode, the rest densely; what follows the last answer is not run. */
+export async function force(engine: Engine, mode: Mode, sequence: Sequence): Promise<Forced> {
+  const { tokens, answers } = sequence;
+  const firstAnswer = answers[0]!.from;
+  const end = answers.at(-1)!.to;
+  // One token at least is pre-filled: scores need something before them.
+  const dense = Math.max(1, firstAnswer - denseRowsBefore);
+  const context = await engine.createContext();
+  const start = performance.now();
+  try {
+    const options: ExtendOptions & { sparse: boolean } = { sparse: mode.mode !== 'dense' };
+    const prefilled = await context.extend(tokens.subarray(0, dense), options);
+    const scores = await context.score(tokens.subarray(dense, end));
+    const seconds = (performance.now() - start) / 1000;
+    const prefillDensity = mode.mode === 'dense' ? 1 : densityOf(prefilled);
+    const positions = answers.flatMap(({ from, to }) =>
+      Array.from({ length: to - from }, (_, i) => from + i),
+    );
+    return {
+      nll: Float64Array.from(positions, (at) => scores.nll[at - dense]!),
+      top1: Int32Array.from(positions, (at) => scores.top1[at - dense]!),
+      truth: Int32Array.from(positions, (at) => tokens[at]!),
+      density: 1 - (1 - prefillDensity) * (pairs(dense) / pairs(end)),
+      prefillDensity,
+      seconds,
+    };
+  } finally {
+    await context.dispose();
+  }
+}
+
+/** Causal pairs of a query and a key among so many tokens. */
+function pairs(tokens: number): number {
+  return (tokens * (tokens + 1)) / 2;
+}
+
+/** An engine that does not say how much it visited has visited everything: its figures would be dense ones. */
+function densityOf(result: object): number {
+  const { density } = result as { density?: unknown };
+  if (typeof density !== 'number')
+    throw new Error(
+      'This engine pre-filled densely: it was built without sparse modes. Run `npm run build`.',
+    );
+  return density;
+}

@@ -1,0 +1,118 @@
+/** Files that are read as evaluation data: whole ones, and damaged ones, which must be refused with a sentence. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { readData, writeData } from './sequences';
+import { writeSafetensors } from './safetensors';
+
+const folder = mkdtempSync(join(tmpdir(), 'longview-eval-'));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const i32 = (shape: number[], ...values: number[]) => ({
+  dtype: 'I32' as const,
+  shape,
+  data: Int32Array.from(values),
+});
+const u8 = (shape: number[], ...values: number[]) => ({
+  dtype: 'U8' as const,
+  shape,
+  data: Uint8Array.from(values),
+});
+
+const file = join(folder, 'data.safetensors');
+const good = { tokens: i32([2, 3], 5, 6, 7, 8, 9, 10), mask: u8([2, 3], 0, 1, 1, 0, 0, 1) };
+
+/** The file with another header: a text, or a change to the parsed one. */
+function withHeader(change: string | ((header: Record<string, Record<string, unknown>>) => void)): void {
+  writeSafetensors(file, good);
+  const bytes = readFileSync(file);
+  const end = 8 + Number(bytes.readBigUInt64LE());
+  let json = change;
+  if (typeof json !== 'string') {
+    const header = JSON.parse(bytes.toString('utf8', 8, end)) as Record<string, Record<string, unknown>>;
+    json(header);
+    json = JSON.stringify(header);
+  }
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(Buffer.byteLength(json)));
+  writeFileSync(file, Buffer.concat([length, Buffer.from(json), bytes.subarray(end)]));
+}
+
+describe('evaluation data', () => {
+  it('comes back as it was written, kinds and all', () => {
+    const data = {
+      n: 4,
+      sequences: [
+        { index: 0, tokens: Int32Array.of(1, 2, 3, 4), answers: [{ from: 2, to: 4, kind: 'where' }] },
+        {
+          index: 1,
+          tokens: Int32Array.of(5, 6, 7, 8),
+          answers: [
+            { from: 1, to: 2, kind: 'value' },
+            { from: 3, to: 4, kind: 'doc' },
+          ],
+        },
+      ],
+    };
+    writeData(file, data);
+    expect(readData(file)).toEqual(data);
+  });
+
+  it('skips sequences without an answer and keeps their numbers', () => {
+    writeSafetensors(file, { ...good, mask: u8([2, 3], 0, 0, 0, 0, 1, 1) });
+    expect(readData(file).sequences.map(({ index }) => index)).toEqual([1]);
+  });
+
+  it.each<[string, RegExp]>([
+    ['[', /header is not JSON/],
+    ['[]', /header is not an object/],
+    ['{"tokens": 5, "mask": null}', /entry of `tokens`/],
+    ['{"mask": {}}', /no tensor `tokens`/],
+    ['{"__proto__": {"tokens": 1}}', /no tensor `tokens`/],
+  ])('refuses the header %s', (header, message) => {
+    withHeader(header);
+    expect(() => readData(file)).toThrow(message);
+  });
+
+  it.each<[string, unknown, RegExp]>([
+    ['shape', [2, 2 ** 40], /does not fit/],
+    ['shape', [2 ** 52, 2 ** 52], /does not fit/],
+    ['shape', [2, -3], /entry of `tokens`/],
+    ['shape', '2,3', /entry of `tokens`/],
+    ['data_offsets', [0, 2 ** 40], /does not fit/],
+    ['data_offsets', [24, 0], /does not fit/],
+    ['data_offsets', [8, 32], /does not fit/],
+    ['data_offsets', [-8, 16], /entry of `tokens`/],
+    ['data_offsets', [0.5, 24.5], /entry of `tokens`/],
+    ['dtype', 'I64', /is I64, not I32/],
+  ])('refuses %s %j', (key, value, message) => {
+    withHeader((header) => (header.tokens![key] = value));
+    expect(() => readData(file)).toThrow(message);
+  });
+
+  it.each<[string, Parameters<typeof writeSafetensors>[1], RegExp]>([
+    ['other shapes', { ...good, mask: u8([3, 2], 0, 1, 1, 0, 0, 1) }, /`mask` is \[3, 2\]/],
+    ['one dimension', { tokens: i32([6], 5, 6, 7, 8, 9, 10), mask: u8([6], 0, 1, 1, 0, 0, 1) }, /not \[seq/],
+    ['a mask of 2', { ...good, mask: u8([2, 3], 0, 2, 1, 0, 0, 1) }, /other values/],
+    ['no answer', { ...good, mask: u8([2, 3], 0, 0, 0, 0, 0, 0) }, /no answer/],
+    ['an answer after nothing', { ...good, mask: u8([2, 3], 1, 1, 0, 0, 0, 1) }, /at the start/],
+  ])('refuses %s', (_what, tensors, message) => {
+    writeSafetensors(file, tensors);
+    expect(() => readData(file)).toThrow(message);
+  });
+
+  it('refuses a file cut anywhere', () => {
+    writeSafetensors(file, good);
+    const bytes = readFileSync(file);
+    for (let length = 0; length < bytes.length; length++) {
+      writeFileSync(file, bytes.subarray(0, length));
+      expect(() => readData(file)).toThrow(file);
+    }
+  });
+
+  it('refuses kinds that are not one for each answer', () => {
+    writeSafetensors(file, good, { kinds: 'where' });
+    expect(() => readData(file)).toThrow(/names 1 kinds, `mask` marks 2/);
+  });
+});

@@ -1,0 +1,85 @@
+/** Token sequences with the answers in them marked: what the evaluation is run on, and how it is kept in a file. */
+import { readSafetensors, writeSafetensors } from './safetensors';
+
+/** Consecutive answer tokens of one sequence: positions `from` to `to - 1`. */
+export interface Answer {
+  from: number;
+  to: number;
+  /** What kind of question it answers; empty where the file does not say. */
+  kind: string;
+}
+
+export interface Sequence {
+  /** Its row in the file. */
+  index: number;
+  tokens: Int32Array;
+  answers: Answer[];
+}
+
+export interface Data {
+  /** Tokens of every sequence, padding included. */
+  n: number;
+  /** Those with answers. */
+  sequences: Sequence[];
+}
+
+/**
+ * Reads `tokens` I32 [sequences, n] and `mask` U8 [sequences, n], 1 on answer tokens; each run of ones is an answer. The
+ * metadata may name their kinds: `kinds`, separated by commas, in the order of the answers.
+ * Throws a sentence where a file cannot be evaluated.
+ */
+export function readData(path: string): Data {
+  const { tensors, metadata } = readSafetensors(path, { tokens: 'I32', mask: 'U8' });
+  const { tokens, mask } = tensors;
+  const fail = (what: string): never => {
+    throw new Error(`${path}: ${what}`);
+  };
+  const [count = 0, n = 0] = tokens.shape;
+  if (tokens.shape.length !== 2 || count < 1 || n < 2)
+    fail(`\`tokens\` is [${tokens.shape.join(', ')}], not [sequences, n] with n of 2 or more`);
+  if (mask.shape.join() !== tokens.shape.join())
+    fail(`\`mask\` is [${mask.shape.join(', ')}], \`tokens\` [${tokens.shape.join(', ')}]`);
+  if (mask.data.some((x) => x > 1)) fail('`mask` holds other values than 0 and 1');
+
+  const sequences = Array.from({ length: count }, (_, i) => ({
+    index: i,
+    tokens: tokens.data.slice(i * n, (i + 1) * n) as Int32Array,
+    answers: runsOf(mask.data.subarray(i * n, (i + 1) * n) as Uint8Array),
+  }));
+  const answers = sequences.flatMap((sequence) => sequence.answers);
+  if (answers.length === 0) fail('`mask` marks no answer');
+  if (answers.some(({ from }) => from === 0))
+    fail('an answer stands at the start of a sequence, after nothing');
+  const kinds = metadata.kinds?.split(',');
+  if (kinds && kinds.length !== answers.length)
+    fail(`the metadata names ${kinds.length} kinds, \`mask\` marks ${answers.length} answers`);
+  kinds?.forEach((kind, i) => (answers[i]!.kind = kind));
+  return { n, sequences: sequences.filter((sequence) => sequence.answers.length > 0) };
+}
+
+function runsOf(mask: Uint8Array): Answer[] {
+  const runs: Answer[] = [];
+  for (const [i, marked] of mask.entries()) {
+    const last = runs.at(-1);
+    if (!marked) continue;
+    if (last?.to === i) last.to++;
+    else runs.push({ from: i, to: i + 1, kind: '' });
+  }
+  return runs;
+}
+
+export function writeData(path: string, { n, sequences }: Data): void {
+  const tokens = new Int32Array(sequences.length * n);
+  const mask = new Uint8Array(sequences.length * n);
+  for (const [i, sequence] of sequences.entries()) {
+    tokens.set(sequence.tokens, i * n);
+    for (const { from, to } of sequence.answers) mask.fill(1, i * n + from, i * n + to);
+  }
+  const shape = [sequences.length, n];
+  const kinds = sequences.flatMap((sequence) => sequence.answers.map((answer) => answer.kind));
+  writeSafetensors(
+    path,
+    { tokens: { dtype: 'I32', shape, data: tokens }, mask: { dtype: 'U8', shape, data: mask } },
+    kinds.every((kind) => kind !== '') ? { kinds: kinds.join(',') } : {},
+  );
+}
