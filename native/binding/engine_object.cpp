@@ -174,7 +174,10 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
                    state->engine->check_tokens(context, left);
                    progress->checked = true;
                    progress->adopted = progress->done = static_cast<size_t>(state->engine->adopt(context, left));
-                   if (progress->adopted > 0) return true;
+                   if (progress->adopted > 0) {
+                     outcome->call(static_cast<double>(progress->done), static_cast<double>(context.length()));
+                     return true;
+                   }
                  }
                  if (!left.empty()) progress->done += static_cast<size_t>(state->engine->prefill_chunk(context, left, token));
                  const auto length = static_cast<double>(context.length());
