@@ -74,6 +74,7 @@ export class Server {
       settings: readSettings(),
       modelsFolder: Uri.joinPath(globalStorageUri, 'models').fsPath,
       extensionFolder: extensionUri.fsPath,
+      cacheFolder: Uri.joinPath(globalStorageUri, 'cache').fsPath,
       trusted: workspace.isTrusted,
     };
     const client = new LanguageClient(

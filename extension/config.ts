@@ -14,6 +14,7 @@ export function readSettings(): Settings {
     maxFileKiB: get<number>('files.maxKiB'),
     hover: get<boolean>('hover.enabled'),
     maxAnswerTokens: get<number>('answer.maxTokens'),
+    cacheMaxGiB: get<number>('cache.maxGiB'),
   };
 }
 

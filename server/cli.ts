@@ -1,9 +1,11 @@
 /**
- * `longview ask|prefill|context|models`: progress to stderr, answers to stdout; exit 0 (done), 1 (failed) or 2 (usage).
+ * `longview ask|prefill|context|models|cache`: progress to stderr, answers to stdout; exit 0 (done), 1 (failed) or 2 (usage).
  */
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { overBudget, rootOf, Session } from './answers/session';
+import { clearCache, defaultCacheFolder, defaultMaxGiB, savedWorkspaces } from './cache/storage';
+import { WorkspaceCache } from './cache/workspaceCache';
 import type { PrefillProgress } from './engine/engine';
 import { LongviewError } from './errors';
 import { catalog } from './models/catalog';
@@ -19,6 +21,7 @@ const usage = `Usage:
   longview prefill [options]                                   reads the repository, as the first question would
   longview context [options]                                   what is in the prompt, and what is left out and why
   longview models [list | download ID | use PATH]              models on this machine and in the catalogue
+  longview cache [list | clear]                                saved states of repositories, and their sizes
 
 Options:
   --repo FOLDER     the repository (default: here); may be repeated
@@ -27,7 +30,9 @@ Options:
   --exclude GLOB    leave files out; may be repeated
   --threads N       CPU threads (default: all)
   --max-tokens N    length of an answer (default: 512)
-  --json            for machines`;
+  --json            for machines
+
+What was read is saved in LONGVIEW_CACHE_DIR (default: ~/.cache/longview; empty: nowhere).`;
 
 const extensionFolder = path.join(__dirname, '..');
 // npm runs scripts in the package's folder; people mean the one they stand in.
@@ -60,7 +65,11 @@ function whole(text: string | undefined, option: string): number | undefined {
 }
 
 /** Opens model and session, runs `work`, closes them. */
-async function withSession<T>(options: Options, work: (session: Session) => Promise<T>): Promise<T> {
+async function withSession<T>(
+  options: Options,
+  signal: AbortSignal,
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
   const threads = whole(options.threads, 'threads');
   const maxAnswerTokens = whole(options['max-tokens'], 'max-tokens');
   const named = options.model ? path.resolve(here, options.model) : '';
@@ -68,9 +77,23 @@ async function withSession<T>(options: Options, work: (session: Session) => Prom
   try {
     const roots = (options.repo ?? ['.']).map((folder) => rootOf(path.resolve(here, folder)));
     const { include, exclude } = options;
-    return await work(
-      await Session.create(model, roots, { include, exclude, maxAnswerTokens, gitHistory: true }),
-    );
+    const root = defaultCacheFolder();
+    const maxBytes = defaultMaxGiB * 2 ** 30;
+    const cache =
+      root === undefined ? undefined : new WorkspaceCache(model.engine, roots, { root, maxBytes });
+    const session = await Session.create(model, roots, {
+      include,
+      exclude,
+      maxAnswerTokens,
+      gitHistory: true,
+      cache,
+    });
+    try {
+      return await work(session);
+    } finally {
+      await session.dispose(signal);
+      if (cache?.saved.note !== undefined) console.error(cache.saved.note);
+    }
   } finally {
     await model.dispose();
   }
@@ -104,7 +127,7 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
   const { values, positionals } = parse(args);
   if (positionals.length === 0 || positionals.some((question) => question.trim() === ''))
     throw new UsageError('A question is missing.');
-  await withSession(values, async (session) => {
+  await withSession(values, signal, async (session) => {
     let shown = false;
     for (const question of positionals) {
       const { answer, citations, stats } = await session.ask({
@@ -130,7 +153,7 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
 
 async function prefill(args: string[], signal: AbortSignal): Promise<void> {
   const { values } = parse(args);
-  await withSession(values, async (session) => {
+  await withSession(values, signal, async (session) => {
     const { tokens, reused, seconds } = await session.prefill({
       signal,
       onPacked: (repository) => showPacked(session, repository),
@@ -147,7 +170,7 @@ async function prefill(args: string[], signal: AbortSignal): Promise<void> {
 
 async function context(args: string[], signal: AbortSignal): Promise<void> {
   const { values } = parse(args);
-  await withSession(values, async (session) => {
+  await withSession(values, signal, async (session) => {
     const result = await session.context(signal);
     if (values.json) return console.log(JSON.stringify(result));
     const { files, skipped, usedTokens, reservedTokens, window } = result;
@@ -196,11 +219,34 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
   }
 }
 
+async function cache(args: string[]): Promise<void> {
+  const { values, positionals } = parse(args);
+  const [verb = 'list', what] = positionals;
+  const root = defaultCacheFolder();
+  if (what !== undefined || (verb !== 'list' && verb !== 'clear'))
+    throw new UsageError('cache takes list or clear.');
+  if (verb === 'clear') {
+    const freedBytes = root === undefined ? 0 : await clearCache(root);
+    return console.log(values.json ? JSON.stringify({ freedBytes }) : `${gigabytes(freedBytes)} freed`);
+  }
+  const saved = root === undefined ? [] : await savedWorkspaces(root);
+  if (values.json) return console.log(JSON.stringify({ saved }));
+  for (const { bytes, folders, model } of saved)
+    console.log(`${gigabytes(bytes).padStart(10)}  ${folders.join(', ')} (${model})`);
+  const total = saved.reduce((sum, { bytes }) => sum + bytes, 0);
+  console.log(`${gigabytes(total).padStart(10)}  in all, in ${root ?? 'no folder'}`);
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(2)} GB`;
+}
+
 const commands: Record<string, (args: string[], signal: AbortSignal) => Promise<void>> = {
   ask,
   prefill,
   context,
   models,
+  cache,
 };
 
 async function main(): Promise<number> {

@@ -13,6 +13,8 @@ export type ErrorCode =
   | 'window_exceeded'
   | 'cancelled'
   | 'device_lost'
+  | 'disk_full'
+  | 'cannot_write'
   | 'internal'
   // from the server
   | 'no_model'
@@ -22,7 +24,6 @@ export type ErrorCode =
   | 'empty_workspace'
   | 'question_too_long'
   | 'download_failed'
-  | 'disk_full'
   | 'checksum_mismatch';
 
 export class LongviewError extends Error {

@@ -71,13 +71,15 @@ function reporter<T extends AskProgress | DownloadProgress>(token: string | numb
 }
 
 connection.onInitialize(({ workspaceFolders, initializationOptions }): InitializeResult => {
-  const { settings, modelsFolder, extensionFolder, trusted } = initializationOptions as InitializationOptions;
+  const { settings, modelsFolder, extensionFolder, cacheFolder, trusted } =
+    initializationOptions as InitializationOptions;
   roots = toRoots(workspaceFolders ?? []);
   service = new Service({
     settings,
     roots,
     modelsFolder,
     extensionFolder,
+    cacheFolder,
     trusted,
     onStatus: (status: Status) => void connection.sendNotification(methods.status, status),
   });
@@ -132,6 +134,13 @@ connection.onRequest(methods.modelsDelete, (params: DeleteModelParams, token: Ca
 );
 connection.onRequest(methods.explain, (params: ExplainParams, token: CancellationToken) =>
   answer(token, (service, signal) => service.explain(params.symbol, signal)),
+);
+
+connection.onRequest(methods.cacheList, (token: CancellationToken) =>
+  answer(token, (service) => service.savedStates()),
+);
+connection.onRequest(methods.cacheClear, (token: CancellationToken) =>
+  answer(token, (service) => service.clearSavedStates()),
 );
 
 connection.onHover(({ textDocument, position }, token) =>

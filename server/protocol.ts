@@ -21,6 +21,8 @@ export interface InitializationOptions {
   modelsFolder: string;
   /** Folder of the extension: holds media/model with the built-in model. */
   extensionFolder: string;
+  /** Folder for saved states; absent: nothing is kept on disk. */
+  cacheFolder?: string;
   /** False in an untrusted workspace: paths in workspace settings are ignored by the extension. */
   trusted: boolean;
 }
@@ -38,6 +40,8 @@ export interface Settings {
   maxFileKiB: number;
   hover: boolean;
   maxAnswerTokens: number;
+  /** Bytes of all saved states together, in GiB; 0: nothing is kept on disk. */
+  cacheMaxGiB: number;
 }
 
 // --- status: server -> extension, notification ------------------------------------------------------------------------
@@ -72,6 +76,25 @@ export interface Status {
   /** Absent until the workspace was packed. */
   context?: { files: number; tokens: number; window: number; skipped: number };
   prefill?: PrefillStatus;
+  /** How what was read stands to the files; absent until the repository was read. */
+  freshness?: Freshness;
+  /** Absent where nothing is kept on disk. */
+  saved?: SavedState;
+}
+
+export interface Freshness {
+  /** `changed`: files were saved since they were read. `refreshing`: they are being read now. */
+  state: 'current' | 'changed' | 'refreshing';
+  changedFiles: number;
+}
+
+/** What of the repository's state is on disk. */
+export interface SavedState {
+  /** Tokens saved, of `total`. */
+  tokens: number;
+  total: number;
+  /** Why something is missing, a sentence. */
+  note?: string;
 }
 
 export interface ModelStatus {
@@ -269,6 +292,29 @@ export interface ExplainResult {
   text?: string;
 }
 
+// --- saved states -----------------------------------------------------------------------------------------------------
+
+export interface SavedWorkspace {
+  /** Where it lies. */
+  folder: string;
+  /** Whose it is. */
+  folders: string[];
+  model: string;
+  bytes: number;
+  /** When it was last used; 0: not known. */
+  usedMs: number;
+}
+
+/** `longview/cache/list`: extension -> server, request without parameters. The one used last first. */
+export interface CacheResult {
+  saved: SavedWorkspace[];
+}
+
+/** `longview/cache/clear`: extension -> server, request without parameters. Deletes every saved state. */
+export interface ClearCacheResult {
+  freedBytes: number;
+}
+
 /** Method names, in one place. */
 export const methods = {
   ask: 'longview/ask',
@@ -280,6 +326,8 @@ export const methods = {
   modelsUse: 'longview/models/use',
   modelsDelete: 'longview/models/delete',
   explain: 'longview/explain',
+  cacheList: 'longview/cache/list',
+  cacheClear: 'longview/cache/clear',
 } as const;
 
 // --- extension <-> webview (postMessage) --------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
 /** The backend without its wire: a model, a workspace, their session, and one status that says how they are. */
 import { existsSync } from 'node:fs';
 import path from 'node:path';
+import { clearCache, savedWorkspaces } from './cache/storage';
+import { WorkspaceCache } from './cache/workspaceCache';
 import { HoverExplanations, identifierAt } from './answers/hover';
 import { overBudget, Session } from './answers/session';
 import type { LoadProgress, PrefillProgress } from './engine/engine';
@@ -16,6 +18,8 @@ import type {
   AskParams,
   AskProgress,
   AskResult,
+  CacheResult,
+  ClearCacheResult,
   ContextResult,
   DownloadProgress,
   ExplainResult,
@@ -33,9 +37,13 @@ export interface ServiceOptions {
   roots: readonly Root[];
   modelsFolder: string;
   extensionFolder: string;
+  cacheFolder?: string;
   trusted: boolean;
   onStatus: (status: Status) => void;
 }
+
+/** An editor that closes gives its servers two seconds. */
+const closingMs = 1500;
 
 export class Service {
   private model: { path: string; open: OpenModel } | undefined;
@@ -127,15 +135,31 @@ export class Service {
         maxFileBytes: maxFileKiB * 1024,
         maxAnswerTokens,
         gitHistory: this.options.trusted,
+        cache: this.openedCache(model),
       });
       return this.session;
     });
   }
 
+  private openedCache({ engine }: OpenModel): WorkspaceCache | undefined {
+    const { cacheFolder: root } = this.options;
+    const maxBytes = this.settings.cacheMaxGiB * 2 ** 30;
+    if (root === undefined || maxBytes === 0) return undefined;
+    return new WorkspaceCache(engine, this.roots, {
+      root,
+      maxBytes,
+      onChange: throttled((saved) => {
+        this.status = { ...this.status, saved };
+        this.options.onStatus(this.status);
+      }),
+    });
+  }
+
+  /** What is being saved may take a moment, no more: what is written by then is kept. */
   private async closeSession(): Promise<void> {
     const session = this.session;
     this.session = undefined;
-    await session?.dispose();
+    await session?.dispose(AbortSignal.timeout(closingMs));
   }
 
   /** New settings or folders: what they change is opened again with the next question. */
@@ -277,6 +301,16 @@ export class Service {
     await deleteModel(file, this.options.modelsFolder);
   }
 
+  async savedStates(): Promise<CacheResult> {
+    const { cacheFolder } = this.options;
+    return { saved: cacheFolder === undefined ? [] : await savedWorkspaces(cacheFolder) };
+  }
+
+  async clearSavedStates(): Promise<ClearCacheResult> {
+    const { cacheFolder } = this.options;
+    return { freedBytes: cacheFolder === undefined ? 0 : await clearCache(cacheFolder) };
+  }
+
   dispose(): Promise<void> {
     return this.opening.run(async () => {
       await this.closeSession();
@@ -322,12 +356,14 @@ function timeLeft(seconds: number): string {
   return seconds < 120 ? `${Math.ceil(seconds)} s` : `${Math.round(seconds / 60)} min`;
 }
 
-/** At most ten calls a second; the last of `done == total` always comes through. */
-function throttled<T extends { done: number; total: number }>(call: (value: T) => void): (value: T) => void {
+/** At most ten calls a second; the last one, of all that there is to do, always comes through. */
+function throttled<T extends { total: number; done?: number; tokens?: number }>(
+  call: (value: T) => void,
+): (value: T) => void {
   let last = 0;
   return (value) => {
     const now = performance.now();
-    if (now - last < 100 && value.done < value.total) return;
+    if (now - last < 100 && (value.done ?? value.tokens ?? 0) < value.total) return;
     last = now;
     call(value);
   };

@@ -5,6 +5,7 @@
 // passes on, and reads logits back. Operations are queued in order; only read_* wait.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -62,6 +63,8 @@ class KvStorage {
   virtual ~KvStorage() = default;
   virtual int64_t pages() const = 0;
   virtual int64_t page_bytes() const = 0;  // of all layers
+  // Names format and layout of a page's bytes: pages written to disk are read back only where it is the same.
+  virtual std::string layout() const = 0;
 };
 
 struct KvShape {
@@ -114,6 +117,9 @@ class Backend {
   virtual void copy_page(KvStorage& storage, int32_t from, int32_t to, int64_t tokens) = 0;
   // Gives the memory of an unused page back to the system; its content is lost.
   virtual void discard_page(KvStorage& storage, int32_t page) = 0;
+  // Copies the bytes of a page (page_bytes() of them, as layout() says) to the host, and back. Both wait.
+  virtual void read_page(KvStorage& storage, int32_t page, std::span<std::byte> out) = 0;
+  virtual void write_page(KvStorage& storage, int32_t page, std::span<const std::byte> bytes) = 0;
 
   // --- operations, in the order of a layer ------------------------------------------------------------------------
   // out[t] = embedding[tokens[t]]. Token ids have been checked against the vocabulary. out [T, hidden].

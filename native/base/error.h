@@ -20,6 +20,8 @@ enum class ErrorCode {
   kWindowExceeded,
   kCancelled,
   kDeviceLost,  // the GPU failed and everything on it is gone: open the engine anew
+  kDiskFull,
+  kCannotWrite,
   kInternal,
 };
 
@@ -36,6 +38,8 @@ constexpr const char* name(ErrorCode code) {
     case ErrorCode::kWindowExceeded: return "window_exceeded";
     case ErrorCode::kCancelled: return "cancelled";
     case ErrorCode::kDeviceLost: return "device_lost";
+    case ErrorCode::kDiskFull: return "disk_full";
+    case ErrorCode::kCannotWrite: return "cannot_write";
     case ErrorCode::kInternal: return "internal";
   }
   return "internal";

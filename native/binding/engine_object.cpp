@@ -4,61 +4,13 @@
 #include <optional>
 
 #include "base/error.h"
-#include "binding/metadata.h"
+#include "binding/outcome.h"
 #include "engine/stop_sequences.h"
 
 namespace longview::binding {
 namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
-
-// Settles a promise and calls a callback from the engine's thread. One object lives as long as its job.
-class Outcome {
- public:
-  using Make = std::function<Napi::Value(Napi::Env)>;
-
-  Outcome(Napi::Env env, const Napi::Value& callback)
-      : deferred_(Napi::Promise::Deferred::New(env)), has_callback_(callback.IsFunction()) {
-    const Napi::Function function = has_callback_ ? callback.As<Napi::Function>() : Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
-    calls_ = Napi::ThreadSafeFunction::New(env, function, "longview", 0, 1);
-  }
-
-  Napi::Promise promise() const { return deferred_.Promise(); }
-
-  void call(double a, double b) {
-    if (!has_callback_) return;
-    calls_.NonBlockingCall([a, b](Napi::Env env, Napi::Function function) { function.Call({Napi::Number::New(env, a), Napi::Number::New(env, b)}); });
-  }
-  void resolve(Make make) {
-    calls_.NonBlockingCall([deferred = deferred_, make = std::move(make)](Napi::Env env, Napi::Function) { deferred.Resolve(make(env)); });
-    calls_.Release();
-  }
-  void reject(const Error& error) {
-    calls_.NonBlockingCall([deferred = deferred_, error](Napi::Env env, Napi::Function) { deferred.Reject(to_js(env, error).Value()); });
-    calls_.Release();
-  }
-
- private:
-  Napi::Promise::Deferred deferred_;
-  Napi::ThreadSafeFunction calls_;
-  bool has_callback_;
-};
-
-// A step that may throw becomes one that settles its promise: the queue's thread must not see exceptions.
-std::function<bool()> guarded(std::shared_ptr<Outcome> outcome, std::function<bool()> step) {
-  return [outcome = std::move(outcome), step = std::move(step)] {
-    try {
-      return step();
-    } catch (const Error& error) {
-      outcome->reject(error);
-    } catch (const std::bad_alloc&) {
-      outcome->reject(Error(ErrorCode::kOutOfMemory, "The machine is out of memory. Close other programs or use a smaller context.", __FILE__, __LINE__));
-    } catch (const std::exception& error) {
-      outcome->reject(Error(ErrorCode::kInternal, error.what(), __FILE__, __LINE__));
-    }
-    return false;
-  };
-}
 
 int64_t integer(const Napi::CallbackInfo& info, size_t index) {
   if (info.Length() <= index || !info[index].IsNumber()) throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a number");
@@ -126,6 +78,7 @@ Napi::Value describe(Napi::Env env, const Engine& engine) {
   model.Set("parameters", static_cast<double>(m.parameters));
   model.Set("weightBytes", static_cast<double>(m.weight_bytes));
   model.Set("kvBytesPerToken", static_cast<double>(engine.pool().page_bytes()) / static_cast<double>(kPageTokens));
+  model.Set("kvLayout", engine.cache_layout());
   device.Set("kind", d.kind);
   device.Set("name", d.name);
   device.Set("note", d.note);
@@ -153,7 +106,8 @@ Napi::Function EngineObject::define(Napi::Env env) {
   return DefineClass(env, "Engine",
                      {InstanceMethod<&EngineObject::open>("open"), InstanceMethod<&EngineObject::create>("create"), InstanceMethod<&EngineObject::fork>("fork"),
                       InstanceMethod<&EngineObject::truncate>("truncate"), InstanceMethod<&EngineObject::drop>("drop"), InstanceMethod<&EngineObject::extend>("extend"),
-                      InstanceMethod<&EngineObject::score>("score"), InstanceMethod<&EngineObject::generate>("generate"), InstanceMethod<&EngineObject::logits>("logits"), InstanceMethod<&EngineObject::counters>("counters"),
+                      InstanceMethod<&EngineObject::score>("score"), InstanceMethod<&EngineObject::generate>("generate"), InstanceMethod<&EngineObject::logits>("logits"),
+                      InstanceMethod<&EngineObject::counters>("counters"), InstanceMethod<&EngineObject::save>("save"), InstanceMethod<&EngineObject::load>("load"),
                       InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close")});
 }
 
@@ -219,7 +173,7 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
   const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
   struct Progress {
     std::vector<int32_t> tokens;
-    size_t done = 0;
+    size_t done = 0, adopted = 0;
     bool checked = false;
   };
   const auto progress = std::make_shared<Progress>(Progress{token_ids(info, 1)});
@@ -227,13 +181,20 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
   queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, outcome, progress, token] {
                  Context& context = find(*state, id);
                  const std::span<const int32_t> left = std::span<const int32_t>(progress->tokens).subspan(progress->done);
-                 if (!progress->checked) state->engine->check_tokens(context, left);
-                 progress->checked = true;
+                 if (!progress->checked) {
+                   state->engine->check_tokens(context, left);
+                   progress->checked = true;
+                   progress->adopted = progress->done = static_cast<size_t>(state->engine->adopt(context, left));
+                   if (progress->adopted > 0) {
+                     outcome->call(static_cast<double>(progress->done), static_cast<double>(context.length()));
+                     return true;
+                   }
+                 }
                  if (!left.empty()) progress->done += static_cast<size_t>(state->engine->prefill_chunk(context, left, token));
                  const auto length = static_cast<double>(context.length());
                  outcome->call(static_cast<double>(progress->done), length);
                  if (progress->done < progress->tokens.size()) return true;
-                 outcome->resolve([length](Napi::Env e) { return Napi::Number::New(e, length); });
+                 outcome->resolve([adopted = static_cast<double>(progress->adopted)](Napi::Env e) { return Napi::Number::New(e, adopted); });
                  return false;
                })});
   return outcome->promise();
@@ -381,6 +342,7 @@ Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
   cancels_.clear();
   return once(info.Env(), *queue_, [state = state_] {
     state->contexts.clear();
+    state->saves.clear();
     state->engine.reset();
     return undefined;
   });

@@ -16,6 +16,7 @@ namespace longview::binding {
 struct EngineState {
   std::unique_ptr<Engine> engine;
   std::map<int64_t, std::unique_ptr<Context>> contexts;
+  std::map<int64_t, std::unique_ptr<Context>> saves;  // forks that are being written to disk, by job
 };
 
 class EngineObject : public Napi::ObjectWrap<EngineObject> {
@@ -30,11 +31,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value fork(const Napi::CallbackInfo& info);      // (from, to)
   Napi::Value truncate(const Napi::CallbackInfo& info);  // (context, length)
   Napi::Value drop(const Napi::CallbackInfo& info);      // (context)
-  Napi::Value extend(const Napi::CallbackInfo& info);    // (context, tokens, priority, job, onProgress) -> length
+  Napi::Value extend(const Napi::CallbackInfo& info);    // (context, tokens, priority, job, onProgress) -> tokens found held
   Napi::Value score(const Napi::CallbackInfo& info);     // (context, tokens, priority, job, onProgress) -> {nll, top1}
   Napi::Value generate(const Napi::CallbackInfo& info);  // (context, options, priority, job, onToken) -> {finish, length}
   Napi::Value logits(const Napi::CallbackInfo& info);    // (context) -> Float32Array
   Napi::Value counters(const Napi::CallbackInfo& info);  // -> object
+  Napi::Value save(const Napi::CallbackInfo& info);      // (context, options, priority, job, onProgress) -> result; engine_cache.cpp
+  Napi::Value load(const Napi::CallbackInfo& info);      // (context, tokens, folder, priority, job, onProgress) -> result
   void cancel(const Napi::CallbackInfo& info);           // (job)
   Napi::Value close(const Napi::CallbackInfo& info);     // cancels, waits, frees
 
@@ -42,7 +45,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
   std::shared_ptr<EngineState> state_ = std::make_shared<EngineState>();
   std::map<int64_t, CancelToken> cancels_;
-  std::unique_ptr<JobQueue> queue_ = std::make_unique<JobQueue>();  // last: its thread ends first
+  std::unique_ptr<JobQueue> queue_ = std::make_unique<JobQueue>();
+  std::unique_ptr<JobQueue> disk_ = std::make_unique<JobQueue>();  // writes saves; last: its thread ends first, for it waits on the other
 };
 
 }  // namespace longview::binding

@@ -1,21 +1,46 @@
 #include "cache/page_list.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 
 namespace longview {
 
 void PageList::share(const PageList& other) {
   LONGVIEW_CHECK(slots_.empty(), kInternal, "a page list that is in use cannot become a copy");
-  const int64_t pages = (other.length_ + kPageTokens - 1) / kPageTokens;
+  const int64_t pages = (other.length() + kPageTokens - 1) / kPageTokens;
   slots_.assign(other.slots_.begin(), other.slots_.begin() + pages);
   for (const int32_t slot : slots_) pool_->share(slot);
-  length_ = other.length_;
+  tokens_ = other.tokens_;
+  entries_ = other.entries_;
+  root_ = other.root_;
+}
+
+int64_t PageList::adopt(std::span<const int32_t> tokens) {
+  const int64_t start = length();
+  int64_t covered = 0;
+  std::vector<int32_t> page(kPageTokens);
+  while (true) {
+    const int64_t tail = length() % kPageTokens, wanted = kPageTokens - tail;
+    if (covered + wanted >= static_cast<int64_t>(tokens.size())) return covered;
+    const std::span<const int32_t> more = tokens.subspan(static_cast<size_t>(covered), static_cast<size_t>(wanted));
+    std::copy(tokens_.end() - tail, tokens_.end(), page.begin());
+    std::copy(more.begin(), more.end(), page.begin() + tail);
+    const int32_t entry = index_->find(entries_.empty() ? root_ : entries_.back(), page);
+    if (entry == PrefixIndex::kNone) return covered;
+    pool_->share(index_->page(entry));
+    truncate(length() - tail);
+    slots_.push_back(index_->page(entry));
+    entries_.push_back(entry);
+    tokens_.insert(tokens_.end(), page.begin(), page.end());
+    covered = length() - start;
+  }
 }
 
 void PageList::reserve(int64_t tokens) {
-  const int64_t tail = length_ % kPageTokens;
+  const int64_t tail = length() % kPageTokens;
   if (tokens > 0 && tail != 0) {
-    int32_t& slot = slots_[static_cast<size_t>(length_ / kPageTokens)];
+    int32_t& slot = slots_[static_cast<size_t>(length() / kPageTokens)];
     if (pool_->shared(slot)) {
       const int32_t own = pool_->take();
       backend_->copy_page(pool_->storage(), slot, own, tail);
@@ -23,7 +48,7 @@ void PageList::reserve(int64_t tokens) {
       slot = own;
     }
   }
-  const auto pages = static_cast<size_t>((length_ + tokens + kPageTokens - 1) / kPageTokens);
+  const auto pages = static_cast<size_t>((length() + tokens + kPageTokens - 1) / kPageTokens);
   const size_t before = slots_.size();
   try {
     while (slots_.size() < pages) slots_.push_back(pool_->take());
@@ -33,10 +58,24 @@ void PageList::reserve(int64_t tokens) {
   }
 }
 
+void PageList::advance(std::span<const int32_t> tokens) {
+  tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
+  while (static_cast<int64_t>(entries_.size()) < length() / kPageTokens) {
+    const size_t page = entries_.size();
+    const int32_t entry = index_->insert(page == 0 ? root_ : entries_.back(), this->tokens().subspan(page * kPageTokens, kPageTokens), slots_[page]);
+    entries_.push_back(entry);
+    if (entry == PrefixIndex::kNone || index_->page(entry) == slots_[page]) continue;
+    pool_->share(index_->page(entry));
+    pool_->release(slots_[page]);
+    slots_[page] = index_->page(entry);
+  }
+}
+
 void PageList::truncate(int64_t length) {
-  length_ = length;
+  tokens_.resize(static_cast<size_t>(length));
   const auto pages = static_cast<size_t>((length + kPageTokens - 1) / kPageTokens);
   for (; slots_.size() > pages; slots_.pop_back()) pool_->release(slots_.back());
+  entries_.resize(std::min(entries_.size(), static_cast<size_t>(length / kPageTokens)));
 }
 
 }  // namespace longview

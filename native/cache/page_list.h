@@ -1,38 +1,49 @@
-// The pages of one token sequence, in order. Copies of the list share pages; a ragged tail is copied when it is written.
+// The pages of one token sequence, in order, and its token ids. Copies of the list share pages; a ragged tail is copied when
+// it is written. Full pages go into the engine's index, where later sequences find them.
 #pragma once
 
 #include <span>
 #include <vector>
 
 #include "cache/page_pool.h"
+#include "cache/prefix_index.h"
 
 namespace longview {
 
 class PageList {
  public:
-  PageList(Backend& backend, PagePool& pool) : backend_(&backend), pool_(&pool) {}
+  PageList(Backend& backend, PagePool& pool, PrefixIndex& index) : backend_(&backend), pool_(&pool), index_(&index) {}
   ~PageList() { truncate(0); }
   PageList(const PageList&) = delete;
   PageList& operator=(const PageList&) = delete;
 
-  int64_t length() const { return length_; }
+  int64_t length() const { return static_cast<int64_t>(tokens_.size()); }
+  std::span<const int32_t> tokens() const { return tokens_; }
   KvPages view() const { return {&pool_->storage(), slots_}; }
 
+  // What the first page follows; PrefixIndex::kRoot unless said otherwise while the list is empty.
+  void start_at(int32_t root) { root_ = root; }
   // Takes the place of another list's content, sharing its pages. This list must be empty.
   void share(const PageList& other);
+  // Goes on with pages of the index as far as they hold `tokens`; returns how many of them that covers. The last token is
+  // never covered: running it gives the logits. A ragged tail gives way to a page that holds it and more.
+  int64_t adopt(std::span<const int32_t> tokens);
   // Makes room for `tokens` more without counting them: the tail becomes this list's own, pages are taken. On kOutOfMemory
   // the list is as before.
   void reserve(int64_t tokens);
-  // Counts tokens that were written into reserved room.
-  void advance(int64_t tokens) { length_ += tokens; }
+  // Counts tokens whose K and V were written into reserved room.
+  void advance(std::span<const int32_t> tokens);
   // Keeps the first `length` tokens.
   void truncate(int64_t length);
 
  private:
   Backend* backend_;
   PagePool* pool_;
+  PrefixIndex* index_;
+  int32_t root_ = PrefixIndex::kRoot;
+  std::vector<int32_t> tokens_;
   std::vector<int32_t> slots_;
-  int64_t length_ = 0;
+  std::vector<int32_t> entries_;  // of the full pages, in the index
 };
 
 }  // namespace longview

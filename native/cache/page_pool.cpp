@@ -11,6 +11,7 @@ PagePool::PagePool(Backend& backend, const KvShape& shape, int64_t pages)
 }
 
 int32_t PagePool::take() {
+  if (free_.empty() && reclaim_) reclaim_();
   LONGVIEW_CHECK(!free_.empty(), kOutOfMemory,
                  "The KV state is full: all %lld pages (%.2f GB) are in use. Close a conversation, or leave out files to make the prompt smaller.",
                  static_cast<long long>(capacity()), static_cast<double>(capacity() * page_bytes()) / 1e9);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -19,6 +20,8 @@ class PagePool {
   void share(int32_t page);
   // The last reference frees the page and gives its memory back.
   void release(int32_t page);
+  // Called when no page is free: releases one that nobody needs and returns true, or returns false.
+  void when_full(std::function<bool()> reclaim) { reclaim_ = std::move(reclaim); }
   bool shared(int32_t page) const { return references_[static_cast<size_t>(page)] > 1; }
 
   KvStorage& storage() { return *storage_; }
@@ -32,6 +35,7 @@ class PagePool {
   std::vector<int32_t> references_;
   std::vector<int32_t> free_;
   int64_t used_ = 0;
+  std::function<bool()> reclaim_;
 };
 
 }  // namespace longview

@@ -89,6 +89,12 @@ class CpuBackend final : public Backend {
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, int64_t pages) override { return std::make_unique<CpuKvStorage>(shape, pages); }
   void copy_page(KvStorage& storage, int32_t from, int32_t to, int64_t) override { static_cast<CpuKvStorage&>(storage).copy(from, to); }
   void discard_page(KvStorage& storage, int32_t page) override { static_cast<CpuKvStorage&>(storage).discard(page); }
+  void read_page(KvStorage& storage, int32_t page, std::span<std::byte> out) override {
+    std::ranges::copy(static_cast<CpuKvStorage&>(storage).bytes(page), out.begin());
+  }
+  void write_page(KvStorage& storage, int32_t page, std::span<const std::byte> bytes) override {
+    std::ranges::copy(bytes, static_cast<CpuKvStorage&>(storage).bytes(page).begin());
+  }
 
   void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {
     const TensorView& view = cpu(embedding).view;

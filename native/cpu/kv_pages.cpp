@@ -34,6 +34,11 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape),
   data_ = static_cast<std::byte*>(address);
 }
 
+std::string CpuKvStorage::layout() const {
+  return format("cpu-%s-%lldx%lldx%lld", shape_.format == KvFormat::kFloat32 ? "f32" : "bf16", static_cast<long long>(shape_.layers),
+                static_cast<long long>(shape_.kv_heads), static_cast<long long>(shape_.head_dim));
+}
+
 CpuKvStorage::~CpuKvStorage() { munmap(data_, static_cast<size_t>(page_bytes_ * pages_)); }
 
 void CpuKvStorage::write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const {

@@ -20,6 +20,8 @@ class CpuKvStorage final : public KvStorage {
   int64_t pages() const override { return pages_; }
   int64_t page_bytes() const override { return page_bytes_; }
   static int64_t page_bytes(const KvShape& shape);
+  // Every instruction set reads the same layout.
+  std::string layout() const override;
 
   const KvShape& shape() const { return shape_; }
   int64_t value_width() const { return width_; }
@@ -31,6 +33,7 @@ class CpuKvStorage final : public KvStorage {
   void write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const;
   void copy(int32_t from, int32_t to) const;
   void discard(int32_t page) const;
+  std::span<std::byte> bytes(int32_t page) const { return {data_ + page * page_bytes_, static_cast<size_t>(page_bytes_)}; }
 
  private:
   KvShape shape_;

@@ -108,6 +108,16 @@ class CudaBackend final : public Backend {
     settle();
     static_cast<CudaKvStorage&>(storage).discard(page);
   }
+  void read_page(KvStorage& storage, int32_t page, std::span<std::byte> out) override {
+    settle();
+    check(library_.copy_to_host(out.data(), static_cast<CudaKvStorage&>(storage).page(page), out.size(), device_.stream()), "reading a page of the KV state");
+    check(library_.synchronize(device_.stream()), "reading a page of the KV state");
+  }
+  void write_page(KvStorage& storage, int32_t page, std::span<const std::byte> bytes) override {
+    settle();
+    check(library_.copy_to_device(static_cast<CudaKvStorage&>(storage).page(page), bytes.data(), bytes.size(), device_.stream()), "loading a page of the KV state");
+    check(library_.synchronize(device_.stream()), "loading a page of the KV state");
+  }
 
   void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {
     LONGVIEW_CHECK(out.wide, kInternal, "the residual stream must be float32");

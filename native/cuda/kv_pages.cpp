@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace longview::cuda {
 namespace {
 
@@ -11,7 +13,11 @@ constexpr int64_t kSlabBytes = int64_t{64} << 20;
 
 int64_t CudaKvStorage::page_bytes(const KvShape& shape) { return shape.layers * shape.kv_heads * 2 * kPageTokens * shape.head_dim * 2; }
 
-CudaKvStorage::CudaKvStorage(const Device& device, const KvShape& shape, int64_t pages) : device_(device), page_bytes_(page_bytes(shape)), used_(static_cast<size_t>(pages), false) {
+CudaKvStorage::CudaKvStorage(const Device& device, const KvShape& shape, int64_t pages)
+    : device_(device),
+      page_bytes_(page_bytes(shape)),
+      layout_(format("cuda-bf16-%lldx%lldx%lld", static_cast<long long>(shape.layers), static_cast<long long>(shape.kv_heads), static_cast<long long>(shape.head_dim))),
+      used_(static_cast<size_t>(pages), false) {
   slab_pages_ = std::max<int64_t>(1, kSlabBytes / page_bytes_);
   slabs_.resize(static_cast<size_t>((pages + slab_pages_ - 1) / slab_pages_));
   used_in_slab_.resize(slabs_.size(), 0);

@@ -16,6 +16,7 @@ class CudaKvStorage final : public KvStorage {
   int64_t pages() const override { return static_cast<int64_t>(used_.size()); }
   int64_t page_bytes() const override { return page_bytes_; }
   static int64_t page_bytes(const KvShape& shape);
+  std::string layout() const override { return layout_; }
 
   // The page's memory, taken now if it is not there. Throws kOutOfMemory.
   void* page(int32_t slot);
@@ -26,6 +27,7 @@ class CudaKvStorage final : public KvStorage {
  private:
   const Device& device_;
   int64_t page_bytes_ = 0, slab_pages_ = 0, generation_ = 0;
+  std::string layout_;
   std::vector<bool> used_;  // by page
   std::vector<Buffer> slabs_;
   std::vector<int64_t> used_in_slab_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "cache/chain.h"
 #include "engine/memory_plan.h"
 
 namespace longview {
@@ -11,15 +12,24 @@ namespace {
 // A chunk is the unit of progress and of giving way. Large ones pack each weight less often; far into a long prompt
 // attention is nearly all of the work and smaller ones answer sooner.
 constexpr int64_t kLargeChunk = 1024, kSmallChunk = 512, kLargeChunkEnd = 16384;
+
+// All that the content of a page depends on beside token ids. `settings` names what changes K and V of a given model.
+std::string cache_identity_text(const Model& model, const std::string& layout, const std::string& settings) {
+  const RopeConfig& rope = model.config.rope;
+  std::string text = model.fingerprint + "|" + layout + "|" + settings + format("|%d %lld %a", static_cast<int>(rope.pairing), static_cast<long long>(rope.dims), rope.attention_scale);
+  for (const auto* list : {&rope.inverse_frequencies, &rope.long_inverse_frequencies})
+    for (const double frequency : *list) text += format(" %a", frequency);
+  return text;
+}
+
 }  // namespace
 
-Context::Context(Engine& engine) : engine_(engine), pages_(*engine.backend_, *engine.pool_) {}
+Context::Context(Engine& engine) : engine_(engine), pages_(*engine.backend_, *engine.pool_, *engine.index_) {}
 
 std::unique_ptr<Context> Context::fork() const {
   auto copy = std::make_unique<Context>(engine_);
   copy->pages_.share(pages_);
   copy->logits_ = logits_;
-  copy->tokens_ = tokens_;
   copy->long_input_ = long_input_;
   return copy;
 }
@@ -29,7 +39,6 @@ void Context::truncate(int64_t length) {
                  static_cast<long long>(this->length()), static_cast<long long>(length));
   if (length == this->length()) return;
   pages_.truncate(length);
-  if (!tokens_.empty()) tokens_.resize(static_cast<size_t>(length));
   logits_.clear();
 }
 
@@ -44,6 +53,8 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   largest_chunk_ = plan.chunk_tokens;
   window_ = std::min(config.window, plan.pages * kPageTokens);
   pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
+  root_ = chain_root(cache_identity_text(model_, pool_->storage().layout(), "dense"));
+  index_ = std::make_unique<PrefixIndex>(*pool_, root_);
   forward_ = std::make_unique<Forward>(*backend_, model_, options.kv_format, plan.chunk_tokens, options.on_load);
   options_.on_load = {};  // what it holds need not live as long
 }
@@ -78,23 +89,32 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_lo
     context.pages_.truncate(context.length());  // gives reserved pages back
     throw;
   }
-  context.pages_.advance(count);
-  if (model_.config.rope.short_window > 0) context.tokens_.insert(context.tokens_.end(), tokens.begin(), tokens.end());
+  context.pages_.advance(tokens);
   if (want_logits) {
     context.logits_.resize(static_cast<size_t>(model_.config.vocabulary));
     forward_->logits(count - 1, context.logits_);
   }
 }
 
+// Whether pages of other contexts can follow, for an input of `end` tokens; an empty context is made ready for them.
+bool Engine::begin_for(Context& context, int64_t end) const {
+  const bool long_input = is_long(end);
+  if (long_input == context.long_input_) return true;
+  if (context.length() > 0) return false;
+  context.long_input_ = long_input;
+  context.pages_.start_at(start_of(long_input));
+  return true;
+}
+
 // LongRoPE goes by the length of the whole input, `end` tokens: where that changes the frequencies, what the context holds
 // (no more than the short window) is computed again. Throws with the context as it was.
 void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken& cancel) {
-  const int64_t short_window = model_.config.rope.short_window;
-  const bool long_input = short_window > 0 && end > short_window;
+  const bool long_input = is_long(end);
   if (long_input == context.long_input_) return;
   Context again(*this);
   again.long_input_ = long_input;
-  for (std::span<const int32_t> left = context.tokens_; !left.empty();) {
+  again.pages_.start_at(start_of(long_input));
+  for (std::span<const int32_t> left = context.tokens(); !left.empty();) {
     const size_t count = std::min(left.size(), static_cast<size_t>(chunk_at(again.length())));
     run(again, left.first(count), false, cancel);
     counters_.prefilled_tokens += static_cast<int64_t>(count);
@@ -103,6 +123,13 @@ void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken
   context.pages_.truncate(0);
   context.pages_.share(again.pages_);
   context.long_input_ = long_input;
+}
+
+int64_t Engine::adopt(Context& context, std::span<const int32_t> tokens) {
+  if (!begin_for(context, context.length() + static_cast<int64_t>(tokens.size()))) return 0;
+  const int64_t covered = context.pages_.adopt(tokens);
+  if (covered > 0) context.logits_.clear();
+  return covered;
 }
 
 int64_t Engine::prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel) {
@@ -146,6 +173,36 @@ int64_t Engine::score_chunk(Context& context, std::span<const int32_t> tokens, s
   }
   counters_.prefilled_tokens += count;
   return count;
+}
+
+void Engine::read_page(const Context& context, int64_t number, std::span<std::byte> out) {
+  const std::span<const int32_t> slots = context.pages_.view().page_slots;
+  LONGVIEW_CHECK(number >= 0 && number < static_cast<int64_t>(slots.size()), kInvalidArgument, "The context has no page %lld.", static_cast<long long>(number));
+  backend_->read_page(pool_->storage(), slots[static_cast<size_t>(number)], out);
+}
+
+CacheIdentity Engine::cache_identity(const Context& context) const {
+  return {context.long_input_ ? chain_root(format("%llx long", static_cast<unsigned long long>(root_))) : root_, pool_->page_bytes()};
+}
+
+std::unique_ptr<PageStream> Engine::open_stream(Context& context, std::span<const int32_t> tokens, const std::string& folder) const {
+  if (!begin_for(context, context.length() + static_cast<int64_t>(tokens.size()))) return nullptr;
+  std::vector<int32_t> all(context.tokens().begin(), context.tokens().end());
+  all.insert(all.end(), tokens.begin(), tokens.end());
+  return std::make_unique<PageStream>(folder, cache_identity(context), all, context.length() / kPageTokens);
+}
+
+bool Engine::load_page(Context& context, PageStream& stream) {
+  if (stream.finished() || stream.end() <= context.length()) return false;
+  const PageStream::Page* page = stream.next(std::chrono::milliseconds(5));
+  if (!page) return true;
+  context.truncate(context.length() / kPageTokens * kPageTokens);  // a ragged tail: the page holds it and more
+  context.pages_.reserve(static_cast<int64_t>(page->tokens.size()));
+  backend_->write_page(pool_->storage(), context.pages_.view().page_slots.back(), page->bytes);
+  context.pages_.advance(page->tokens);
+  context.logits_.clear();
+  stream.pop();
+  return true;
 }
 
 std::vector<float> Engine::all_logits(Context& context, std::span<const int32_t> tokens) {

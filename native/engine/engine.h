@@ -9,7 +9,9 @@
 
 #include "backend/backend.h"
 #include "base/cancel.h"
+#include "cache/cache_file.h"
 #include "cache/page_list.h"
+#include "cache/page_stream.h"
 #include "engine/forward.h"
 #include "engine/sampler.h"
 #include "engine/score.h"
@@ -39,6 +41,7 @@ class Context {
   explicit Context(Engine& engine);
 
   int64_t length() const { return pages_.length(); }
+  std::span<const int32_t> tokens() const { return pages_.tokens(); }
   // Logits [vocabulary] after the last token; empty for a new or truncated context.
   std::span<const float> logits() const { return logits_; }
   std::unique_ptr<Context> fork() const;
@@ -49,9 +52,7 @@ class Context {
   friend class Engine;
   Engine& engine_;
   PageList pages_;
-  // Of models with LongRoPE alone: the tokens, and whether the pages were computed with the frequencies of long inputs.
-  std::vector<int32_t> tokens_;
-  bool long_input_ = false;
+  bool long_input_ = false;  // LongRoPE: the pages were computed with the frequencies of long inputs
   std::vector<float> logits_;
 };
 
@@ -67,11 +68,14 @@ class Engine {
   int64_t window() const { return window_; }
   const EngineCounters& counters() const { return counters_; }
   const PagePool& pool() const { return *pool_; }
+  const PrefixIndex& index() const { return *index_; }
 
   std::unique_ptr<Context> create_context() { return std::make_unique<Context>(*this); }
 
   // Throws kInvalidArgument (a token outside the vocabulary) or kWindowExceeded before any work.
   void check_tokens(const Context& context, std::span<const int32_t> tokens) const;
+  // Goes on with pages that are held already, of whichever context; returns how many of `tokens` they cover, never all.
+  int64_t adopt(Context& context, std::span<const int32_t> tokens);
   // Pre-fills the first chunk of `tokens` and returns how many that were; logits follow when it was the last chunk.
   int64_t prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel);
   // All chunks.
@@ -82,12 +86,29 @@ class Engine {
   // from everything before it. The context must have logits: something was read before. scores [tokens], of which as many
   // are written as the result says. A cancelled call leaves the context as it was, but without logits.
   int64_t score_chunk(Context& context, std::span<const int32_t> tokens, std::span<TokenScore> scores, const CancelToken& cancel);
+
+  // What pages on disk must belong to to be used here.
+  CacheIdentity cache_identity(const Context& context) const;
+  // Names layout and settings of the KV state, for a folder's name.
+  std::string cache_layout() const { return pool_->storage().layout(); }
+  // Copies the bytes of a context's page to `out`.
+  void read_page(const Context& context, int64_t number, std::span<std::byte> out);
+  // The pages from the context's last full one on, as far as `folder` has them for the context's tokens and `tokens` behind.
+  // Null where they cannot follow.
+  std::unique_ptr<PageStream> open_stream(Context& context, std::span<const int32_t> tokens, const std::string& folder) const;
+  // Takes the stream's next page, waited for a few milliseconds, behind the context; false when there is no more. Throws
+  // kOutOfMemory.
+  bool load_page(Context& context, PageStream& stream);
+
   // Logits after every token of a prompt, for comparisons: [tokens, vocabulary].
   std::vector<float> all_logits(Context& context, std::span<const int32_t> tokens);
 
  private:
   friend class Context;
   void run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel);
+  bool is_long(int64_t end) const { return model_.config.rope.short_window > 0 && end > model_.config.rope.short_window; }
+  static int32_t start_of(bool long_input) { return long_input ? PrefixIndex::kLongRoot : PrefixIndex::kRoot; }
+  bool begin_for(Context& context, int64_t end) const;
   void choose_frequencies(Context& context, int64_t end, const CancelToken& cancel);
   int64_t chunk_at(int64_t position) const;
 
@@ -97,6 +118,8 @@ class Engine {
   EngineOptions options_;
   int64_t window_ = 0, largest_chunk_ = 0;
   std::unique_ptr<PagePool> pool_;
+  uint64_t root_ = 0;
+  std::unique_ptr<PrefixIndex> index_;
   std::unique_ptr<Forward> forward_;
   EngineCounters counters_;
 };

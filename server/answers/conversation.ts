@@ -90,6 +90,7 @@ export class Conversation {
     try {
       const own = await context.extend(tokens.subarray(common), { signal, priority });
       prefillSeconds += own.seconds;
+      reused += own.reused;
       this.tokens = tokens;
       options.onAnswering?.();
       const decoder = tokenizer.decoder();

@@ -19,14 +19,41 @@ export interface Reading {
   reused: number;
 }
 
+/** Where the state lies between processes. */
+export interface StateStore {
+  /** Loads what is stored of `tokens` behind what the context holds; returns by how many it grew. Throws `cancelled` alone. */
+  load(
+    context: Context,
+    tokens: Int32Array,
+    onProgress?: (progress: { done: number; total: number }) => void,
+    signal?: AbortSignal,
+  ): Promise<number>;
+  /** Stores the context in the background, as it is when that begins. */
+  save(context: Context): void;
+}
+
+/** A long reading is saved now and then, so that a crash loses little of it. */
+const saveTokens = 8192;
+const saveMs = 30_000;
+/** Tokens of a KV page: below, there is nothing to load. */
+const pageTokens = 128;
+
 export class RepositoryState {
   private held: Int32Array = new Int32Array();
   private readonly lock = new Lock();
 
-  private constructor(private readonly context: Context) {}
+  private constructor(
+    private readonly context: Context,
+    private readonly store?: StateStore,
+  ) {}
 
-  static async create(engine: Engine): Promise<RepositoryState> {
-    return new RepositoryState(await engine.createContext());
+  static async create(engine: Engine, store?: StateStore): Promise<RepositoryState> {
+    return new RepositoryState(await engine.createContext(), store);
+  }
+
+  /** Tokens that are read. */
+  get length(): number {
+    return this.context.length;
   }
 
   /** Reads what of `prompt` is not read yet. Cancelled, it keeps what it has. `onProgress` counts tokens of the prompt. */
@@ -43,16 +70,62 @@ export class RepositoryState {
     onProgress?: (progress: PrefillProgress) => void,
     signal?: AbortSignal,
   ): Promise<Reading> {
-    const reused = commonPrefix(this.held.subarray(0, this.context.length), prompt);
+    const total = prompt.length;
+    let reused = commonPrefix(this.held.subarray(0, this.context.length), prompt);
     if (reused < this.context.length) await this.context.truncate(reused);
     this.held = prompt;
-    if (reused === prompt.length) return { seconds: 0, reused };
-    const { seconds } = await this.context.extend(prompt.subarray(reused), {
+    if (reused === total) return { seconds: 0, reused };
+    const start = performance.now();
+    try {
+      if (total - reused >= pageTokens)
+        reused += await this.load(prompt.subarray(reused), total, onProgress, signal);
+      if (reused < total) {
+        const extended = await this.context.extend(prompt.subarray(reused), {
+          signal,
+          onProgress: this.savingNowAndThen(({ done, tokensPerSecond }) =>
+            onProgress?.({ done: reused + done, total, tokensPerSecond }),
+          ),
+        });
+        reused += extended.reused;
+      }
+    } finally {
+      // Also what a stopped reading has done.
+      this.store?.save(this.context);
+    }
+    return { seconds: (performance.now() - start) / 1000, reused };
+  }
+
+  private async load(
+    tokens: Int32Array,
+    total: number,
+    onProgress?: (progress: PrefillProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<number> {
+    const start = performance.now();
+    const before = this.context.length;
+    const loaded = await this.store?.load(
+      this.context,
+      tokens,
+      ({ done }) => {
+        const seconds = (performance.now() - start) / 1000;
+        onProgress?.({ done, total, tokensPerSecond: (done - before) / Math.max(seconds, 1e-3) });
+      },
       signal,
-      onProgress: ({ done, tokensPerSecond }) =>
-        onProgress?.({ done: reused + done, total: prompt.length, tokensPerSecond }),
-    });
-    return { seconds, reused };
+    );
+    return loaded ?? 0;
+  }
+
+  private savingNowAndThen(
+    onProgress: (progress: PrefillProgress) => void,
+  ): (progress: PrefillProgress) => void {
+    let saved = { tokens: 0, ms: performance.now() };
+    return (progress) => {
+      onProgress(progress);
+      const now = performance.now();
+      if (progress.done - saved.tokens < saveTokens && now - saved.ms < saveMs) return;
+      saved = { tokens: progress.done, ms: now };
+      this.store?.save(this.context);
+    };
   }
 
   /** Reads `prompt` and forks, with no other reader in between. */

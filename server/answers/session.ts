@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import path from 'node:path';
 import type { PrefillProgress } from '../engine/engine';
 import { LongviewError } from '../errors';
+import type { WorkspaceCache } from '../cache/workspaceCache';
 import { Lock } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { Packer, type PackedRepository } from '../prompt/pack';
@@ -10,7 +11,7 @@ import type { AskResult, ContextResult, Phase } from '../protocol';
 import { scanWorkspace, type Root, type ScanOptions } from '../workspace/scan';
 import { findCitations } from './citations';
 import { Conversation, type Turn } from './conversation';
-import { RepositoryState, type Reading } from './repositoryState';
+import { RepositoryState, type Reading, type StateStore } from './repositoryState';
 
 /** Tokens kept free for a question, beside the answer. */
 const questionReserve = 1024;
@@ -19,6 +20,8 @@ const maxConversations = 8;
 
 export interface SessionOptions extends Omit<ScanOptions, 'signal'> {
   maxAnswerTokens?: number;
+  /** Keeps the state on disk between processes. */
+  cache?: WorkspaceCache;
 }
 
 export interface AskRequest {
@@ -60,7 +63,20 @@ export class Session {
     roots: readonly Root[],
     options: SessionOptions = {},
   ): Promise<Session> {
-    return new Session(model, roots, await RepositoryState.create(model.engine), options);
+    const { cache } = options;
+    // Until something was packed there is nothing to load or save.
+    let session: Session | undefined = undefined;
+    const store: StateStore | undefined = cache && {
+      load: (...load) => cache.load(...load),
+      save: (context) => {
+        const packing = session?.packer.current;
+        if (packing) cache.save(context, packing);
+      },
+    };
+    session = new Session(model, roots, await RepositoryState.create(model.engine, store), options);
+    const packing = await cache?.restore();
+    if (packing) session.packer.adopt(packing);
+    return session;
   }
 
   private get maxAnswerTokens(): number {
@@ -208,10 +224,11 @@ export class Session {
     };
   }
 
-  /** Stops what runs, waits for it, and frees the state. */
-  async dispose(): Promise<void> {
+  /** Stops what runs, waits for it, and frees the state, when it is saved or `signal` does not let it be saved further. */
+  async dispose(signal?: AbortSignal): Promise<void> {
     this.closing.abort();
     await Promise.allSettled(this.running);
+    await this.options.cache?.finish(signal);
     for (const conversation of this.conversations.values()) await conversation.dispose();
     await this.state.dispose();
   }

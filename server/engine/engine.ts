@@ -35,6 +35,8 @@ export interface ModelInfo {
   parameters: number;
   weightBytes: number;
   kvBytesPerToken: number;
+  /** Names format and layout of the KV state: saved pages are read back only where it is the same. */
+  kvLayout: string;
 }
 
 export interface DeviceInfo {
@@ -84,6 +86,8 @@ export interface ExtendOptions {
 
 export interface ExtendResult {
   tokens: number;
+  /** Of these, tokens whose pages were held already: by another context, or by none any more. */
+  reused: number;
   seconds: number;
 }
 
@@ -131,6 +135,43 @@ export interface GenerateResult {
   seconds: number;
 }
 
+export interface SaveOptions {
+  /** Made where it is missing. One for each model and KV layout. */
+  folder: string;
+  /** Bytes that the folder may take; what does not fit is left out from the end. Absent: no limit. */
+  maxBytes?: number;
+  /** Write every page anew: something there is damaged. */
+  afresh?: boolean;
+  signal?: AbortSignal;
+  /** Tokens on disk, of the context's. */
+  onProgress?: (progress: { done: number; total: number }) => void;
+}
+
+export interface SaveResult {
+  /** Tokens of the context, from its beginning, that are on disk. */
+  tokens: number;
+  writtenBytes: number;
+  /** Another process writes to the folder at this time: nothing was done. */
+  busy: boolean;
+}
+
+export interface LoadOptions {
+  folder: string;
+  signal?: AbortSignal;
+  priority?: Priority;
+  /** Length of the context, of what it will be. */
+  onProgress?: (progress: { done: number; total: number }) => void;
+}
+
+export interface LoadResult {
+  /** Tokens that the context grew by. */
+  tokens: number;
+  /** A part of what is there was not sound, and was not used: the next save should be afresh. */
+  damaged: boolean;
+  /** Why there is less than could be expected, a sentence; else empty. */
+  note: string;
+}
+
 /**
  * The KV state of a token sequence. Forks share pages; a context is used by one job at a time.
  * An aborted call throws LongviewError `cancelled` and keeps what it has done: `length` tells how much.
@@ -149,6 +190,13 @@ export interface Context {
   generate(options: GenerateOptions): Promise<GenerateResult>;
   /** Logits [vocabulary] after the last token of the last `extend`. */
   logits(): Promise<Float32Array>;
+  /**
+   * Writes the pages to disk as they are at this moment, beside other work and behind all that someone waits for. Throws
+   * `disk_full`, `cannot_write`; aborted, it keeps what it has written.
+   */
+  save(options: SaveOptions): Promise<SaveResult>;
+  /** Goes on with pages from disk, as far as they hold `tokens`; there may be none. `extend` does the rest. */
+  load(tokens: TokenIds, options: LoadOptions): Promise<LoadResult>;
   /** A context with the same tokens; pages are shared, a ragged tail is copied on write. */
   fork(): Promise<Context>;
   /** Keeps the first `length` tokens. */

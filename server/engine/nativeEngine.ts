@@ -12,10 +12,14 @@ import type {
   ExtendResult,
   GenerateOptions,
   GenerateResult,
+  LoadOptions,
   LoadProgress,
+  LoadResult,
   ModelInfo,
   ModelMetadata,
   Priority,
+  SaveOptions,
+  SaveResult,
   ScoreOptions,
   ScoreResult,
   TokenIds,
@@ -53,6 +57,21 @@ interface AddonEngine {
     onToken: (token: number, length: number) => void,
   ): Promise<Omit<GenerateResult, 'tokens'> & { length: number }>;
   logits(context: number): Promise<Float32Array>;
+  save(
+    context: number,
+    options: { folder: string; maxBytes: number; afresh: boolean },
+    priority: number,
+    job: number,
+    onProgress: (done: number, total: number) => void,
+  ): Promise<SaveResult>;
+  load(
+    context: number,
+    tokens: TokenIds,
+    folder: string,
+    priority: number,
+    job: number,
+    onProgress: (length: number, total: number) => void,
+  ): Promise<{ length: number; damaged: boolean; note: string }>;
   counters(): Promise<EngineCounters>;
   cancel(job: number): void;
   close(): Promise<void>;
@@ -63,7 +82,9 @@ interface Addon {
   readModelMetadata(path: string): ModelMetadata;
 }
 
-const priorities: Record<Priority, number> = { answer: 3, hover: 2, prefill: 1 };
+/** Pages are saved between the chunks of a pre-fill, and wait for everything that someone waits for. */
+const savePriority = 2;
+const priorities: Record<Priority, number> = { answer: 4, hover: 3, prefill: 1 };
 
 let addon: Addon | undefined;
 
@@ -109,7 +130,7 @@ class NativeContext implements Context {
   async extend(tokens: TokenIds, options: ExtendOptions = {}): Promise<ExtendResult> {
     const start = performance.now();
     let before = 0;
-    await this.engine.run(options.signal, (native, job) =>
+    const reused = await this.engine.run(options.signal, (native, job) =>
       native.extend(this.id, tokens, priorities[options.priority ?? 'prefill'], job, (done, length) => {
         this.length = length;
         const seconds = (performance.now() - start) / 1000;
@@ -117,7 +138,7 @@ class NativeContext implements Context {
         options.onProgress?.({ done, total: tokens.length, tokensPerSecond: done / Math.max(seconds, 1e-3) });
       }),
     );
-    return { tokens: before, seconds: (performance.now() - start) / 1000 };
+    return { tokens: before, reused, seconds: (performance.now() - start) / 1000 };
   }
 
   score(tokens: TokenIds, options: ScoreOptions = {}): Promise<ScoreResult> {
@@ -149,6 +170,26 @@ class NativeContext implements Context {
 
   logits(): Promise<Float32Array> {
     return this.engine.run(undefined, (native) => native.logits(this.id));
+  }
+
+  save({ folder, maxBytes = 0, afresh = false, signal, onProgress }: SaveOptions): Promise<SaveResult> {
+    return this.engine.run(signal, (native, job) =>
+      native.save(this.id, { folder, maxBytes, afresh }, savePriority, job, (done, total) =>
+        onProgress?.({ done, total }),
+      ),
+    );
+  }
+
+  async load(tokens: TokenIds, { folder, signal, priority, onProgress }: LoadOptions): Promise<LoadResult> {
+    const before = this.length;
+    const { length, damaged, note } = await this.engine.run(signal, (native, job) =>
+      native.load(this.id, tokens, folder, priorities[priority ?? 'prefill'], job, (done, total) => {
+        this.length = done;
+        onProgress?.({ done, total });
+      }),
+    );
+    this.length = length;
+    return { tokens: length - before, damaged, note };
   }
 
   async fork(): Promise<Context> {

@@ -1,4 +1,5 @@
 /** The text around the files: the only form that the built-in model knows, byte for byte (media/model/README.md). */
+import { createHash } from 'node:crypto';
 
 const instructions =
   'You answer questions about the repository below. Base every answer on its files and name where you found it as ' +
@@ -37,4 +38,16 @@ export function laterVersion(path: string, text: string, version: number): strin
 
 export function deletedFile(path: string): string {
   return `<deleted path="${path}"/>\n`;
+}
+
+/** Changes when the text around the files does: prompts of the former kind are not gone on with. */
+export function frameFingerprint(): string {
+  const all = [
+    head('name', ['a', 'b/c']),
+    fileText('a', 'text'),
+    laterVersion('a', 'text', 2),
+    deletedFile('a'),
+    tail,
+  ];
+  return createHash('sha256').update(all.join('\0')).digest('hex');
 }

@@ -1,11 +1,13 @@
 /**
  * The repository as one prompt. What was packed once keeps its place: edits are appended as later versions, so that the
- * model's state of everything before them stays valid. When they grow past a tenth, the next packing starts afresh.
+ * model's state of everything before them stays valid. When they grow past a tenth, they are packed afresh: at once, or,
+ * where someone does that in the background, when the new packing has been read.
  */
+import { createHash } from 'node:crypto';
 import { LongviewError, throwIfAborted } from '../errors';
-import type { ContextFile, SkippedFile } from '../protocol';
+import type { ContextFile, SkippedFile, SkipReason } from '../protocol';
 import type { Tokenizer } from '../tokenizer/types';
-import { readText, type ScannedFile, type ScanResult } from '../workspace/scan';
+import { readText, textFault, type ScannedFile, type ScanResult } from '../workspace/scan';
 import { stayingOrder } from './budget';
 import { deletedFile, fileText, head, laterVersion, tail } from './frame';
 import { concat } from './template';
@@ -25,24 +27,56 @@ export interface PackedRepository {
   overlayTokens: number;
 }
 
-export interface PackOptions {
+export interface PackerOptions {
   name: string;
   tokenizer: Tokenizer;
   /** Tokens of the whole system text at most. */
   budget: number;
+}
+
+export interface PackOptions {
   signal?: AbortSignal;
   /** Called now and then with how many of the files have been counted. */
   onProgress?: (done: number, total: number) => void;
+  /** Texts of open documents that count instead of the file's, by absolute path; undefined: leave it as it is packed. */
+  buffers?: ReadonlyMap<string, string | undefined>;
+  /** Someone packs afresh in the background when `rebaseDue` says so: until then edits may grow further. */
+  rebaseLater?: boolean;
 }
 
-interface Entry {
+export interface Entry {
   path: string;
   absolutePath: string;
-  text: string;
+  /** Absent until it was read, after the packing came from disk. */
+  text?: string;
+  /** Of the text, SHA-256. */
+  hash: string;
   tokens: number;
   version: number;
   bytes: number;
+  /** -1: not the file's own text. */
   ctimeMs: number;
+}
+
+/** A prompt and how it came about: what has to be kept for an edit to cost the edit. */
+export interface Packing {
+  /** Instructions, tree and the first version of every file. */
+  base: Int32Array;
+  /** Files of `base`, in its order. */
+  basePaths: string[];
+  /** Later versions and deletions. */
+  overlay: { path: string; ids: Int32Array }[];
+  /** What the prompt holds, by path. */
+  entries: Map<string, Entry>;
+  leftOut: SkippedFile[];
+}
+
+function hashOf(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+function overlayTokens({ overlay }: Pick<Packing, 'overlay'>): number {
+  return overlay.reduce((sum, { ids }) => sum + ids.length, 0);
 }
 
 /** What changes rarely first, as scanned; an edit then leaves a long common prefix. */
@@ -57,43 +91,57 @@ function breathe(): Promise<void> {
 
 /** Packs a workspace, and packs it again at the price of what changed. */
 export class Packer {
-  private base: Int32Array = new Int32Array();
-  private overlay: Int32Array[] = [];
-  private readonly entries = new Map<string, Entry>();
-  private leftOut: SkippedFile[] = [];
-  private leftOutPaths = new Set<string>();
+  private packing: Packing | undefined;
 
-  constructor(private readonly options: Omit<PackOptions, 'signal' | 'onProgress'>) {}
+  constructor(private readonly options: PackerOptions) {}
+
+  /** What was packed last; replaced, never changed. */
+  get current(): Packing | undefined {
+    return this.packing;
+  }
+
+  /** Goes on from a packing: of an earlier process, or made by `fresh`. */
+  adopt(packing: Packing): void {
+    this.packing = packing;
+  }
+
+  /** Edits have grown past a tenth: packing afresh would be worth its price. */
+  get rebaseDue(): boolean {
+    return this.packing !== undefined && !isSmall(this.packing, 1);
+  }
 
   /**
    * The prompt for what the scan found. Left out when not all fits: whole files by budget.ts's rule, each listed.
    * Throws LongviewError `empty_workspace`, `window_exceeded`, `cancelled`; the former state is kept then.
    */
-  async pack(
-    scan: ScanResult,
-    { signal, onProgress }: Pick<PackOptions, 'signal' | 'onProgress'> = {},
-  ): Promise<PackedRepository> {
-    if (this.base.length === 0 || !(await this.append(scan, signal)))
-      await this.fresh(scan, signal, onProgress);
-    const overlay = concat(...this.overlay);
+  async pack(scan: ScanResult, options: PackOptions = {}): Promise<PackedRepository> {
+    const { packing } = this;
+    this.packing =
+      (packing && (await this.append(packing, scan, options))) ?? (await this.fresh(scan, options));
+    return this.describe(this.packing, scan);
+  }
+
+  private describe({ base, overlay, entries, leftOut }: Packing, scan: ScanResult): PackedRepository {
     return {
-      files: [...this.entries.values()].map(({ path, absolutePath, text, tokens }) => ({
+      files: [...entries.values()].map(({ path, absolutePath, text = '', tokens }) => ({
         path,
         absolutePath,
         text,
         tokens,
       })),
-      skipped: [...scan.skipped.filter((file) => !this.entries.has(file.path)), ...this.leftOut],
-      tokens: concat(this.base, overlay, this.options.tokenizer.encode(tail)),
-      overlayTokens: overlay.length,
+      skipped: [...scan.skipped.filter((file) => !entries.has(file.path)), ...leftOut],
+      tokens: concat(base, ...overlay.map(({ ids }) => ids), this.options.tokenizer.encode(tail)),
+      overlayTokens: overlayTokens({ overlay }),
     };
   }
 
-  private async fresh(
-    scan: ScanResult,
-    signal?: AbortSignal,
-    onProgress?: PackOptions['onProgress'],
-  ): Promise<void> {
+  /** Tokens of the prompt of a packing. */
+  promptOf({ base, overlay }: Packing): Int32Array {
+    return concat(base, ...overlay.map(({ ids }) => ids), this.options.tokenizer.encode(tail));
+  }
+
+  /** Packs without edits. Files keep their places where the tree stays the same: what was read before the first edit serves. */
+  async fresh(scan: ScanResult, { signal, onProgress, buffers }: PackOptions = {}): Promise<Packing> {
     const { tokenizer, budget, name } = this.options;
     const leftOut: SkippedFile[] = [];
     const kept: (Entry & { ids: Int32Array; file: ScannedFile })[] = [];
@@ -112,12 +160,13 @@ export class Packer {
         over(`${Math.ceil(file.bytes / 1024)} KiB`);
         continue;
       }
-      const content = await readText(file);
+      const content = await contentOf(file, buffers);
       if ('reason' in content) {
         leftOut.push({ path: file.path, ...content });
         continue;
       }
-      const ids = tokenizer.encode(fileText(file.path, content.text));
+      const { text, ctimeMs } = content;
+      const ids = tokenizer.encode(fileText(file.path, text));
       // Its name in the tree counts too; exactly below.
       if (used + ids.length > budget) {
         full = true;
@@ -125,12 +174,23 @@ export class Packer {
         continue;
       }
       used += ids.length;
-      kept.push({ ...file, text: content.text, tokens: ids.length, version: 1, ids, file });
+      const { path, absolutePath, bytes } = file;
+      const entry = {
+        path,
+        absolutePath,
+        text,
+        hash: hashOf(text),
+        tokens: ids.length,
+        version: 1,
+        bytes,
+        ctimeMs,
+      };
+      kept.push({ ...entry, ids, file });
     }
     let headTokens: Int32Array;
     let inOrder: typeof kept;
     for (;;) {
-      const order = new Map(stableOrder(kept.map(({ file }) => file)).map((file, i) => [file.path, i]));
+      const order = new Map(this.orderOf(kept.map(({ file }) => file)).map((path, i) => [path, i]));
       inOrder = [...kept].sort((a, b) => (order.get(a.path) ?? 0) - (order.get(b.path) ?? 0));
       headTokens = tokenizer.encode(
         head(
@@ -154,53 +214,106 @@ export class Packer {
             'empty_workspace',
             `There is no text to read in ${name}: every file was left out.`,
           );
-    this.base = concat(headTokens, ...inOrder.map((file) => file.ids));
-    this.overlay = [];
-    this.entries.clear();
-    for (const { ids: _ids, file: _file, ...entry } of inOrder) this.entries.set(entry.path, entry);
-    this.leftOut = leftOut;
-    this.leftOutPaths = new Set(leftOut.map((file) => file.path));
+    return {
+      base: concat(headTokens, ...inOrder.map((file) => file.ids)),
+      basePaths: inOrder.map((file) => file.path),
+      overlay: [],
+      entries: new Map(inOrder.map(({ ids: _ids, file: _file, ...entry }) => [entry.path, entry])),
+      leftOut,
+    };
   }
 
-  /** Appends what changed; false when a fresh packing is better. */
-  private async append(scan: ScanResult, signal?: AbortSignal): Promise<boolean> {
+  private orderOf(files: readonly ScannedFile[]): string[] {
+    const before = this.packing?.basePaths ?? [];
+    const paths = new Set(files.map(({ path }) => path));
+    if (before.length === paths.size && before.every((path) => paths.has(path))) return before;
+    return stableOrder(files).map(({ path }) => path);
+  }
+
+  /** Appends what changed; undefined when a fresh packing is better. */
+  private async append(
+    packing: Packing,
+    scan: ScanResult,
+    { signal, buffers, rebaseLater }: PackOptions,
+  ): Promise<Packing | undefined> {
     const { tokenizer, budget } = this.options;
-    const added: Int32Array[] = [];
-    const changed: Entry[] = [];
-    const found = new Map(scan.files.map((file) => [file.path, file]));
-    for (const path of this.entries.keys())
-      if (!found.has(path)) added.push(tokenizer.encode(deletedFile(path)));
-    const deleted = [...this.entries.keys()].filter((path) => !found.has(path));
+    const entries = new Map(packing.entries);
+    const leftOut = new Set(packing.leftOut.map((file) => file.path));
+    const found = new Set(scan.files.map((file) => file.path));
+    const deleted = [...entries.keys()].filter((path) => !found.has(path));
+    const changed: { entry: Entry; text: string }[] = [];
     for (const file of stableOrder(scan.files)) {
       throwIfAborted(signal);
-      const known = this.entries.get(file.path);
-      if (known && known.ctimeMs === file.ctimeMs && known.bytes === file.bytes) continue;
-      if (!known && this.leftOutPaths.has(file.path)) continue;
-      const content = await readText(file);
+      const known = entries.get(file.path);
+      const buffered = buffers?.has(file.absolutePath);
+      if (known?.text !== undefined && buffered && buffers?.get(file.absolutePath) === undefined) continue;
+      const same = known?.ctimeMs === file.ctimeMs && known.bytes === file.bytes;
+      if (known?.text !== undefined && same && !buffered) continue;
+      if (!known && leftOut.has(file.path)) continue;
+      const content = await contentOf(file, buffers);
       if ('reason' in content) {
-        if (!known) continue;
-        deleted.push(file.path);
-        added.push(tokenizer.encode(deletedFile(file.path)));
+        if (known) deleted.push(file.path);
         continue;
       }
-      if (known?.text === content.text) {
-        changed.push({ ...known, ctimeMs: file.ctimeMs, bytes: file.bytes });
-        continue;
-      }
-      const version = (known?.version ?? 0) + 1;
-      const ids = tokenizer.encode(
-        version === 1 ? fileText(file.path, content.text) : laterVersion(file.path, content.text, version),
-      );
-      added.push(ids);
-      changed.push({ ...file, text: content.text, tokens: ids.length, version });
+      const { text, ctimeMs } = content;
+      const { path, absolutePath, bytes } = file;
+      const hash = hashOf(text);
+      if (known?.hash === hash) entries.set(path, { ...known, absolutePath, text, ctimeMs, bytes });
+      else
+        changed.push({
+          entry: { path, absolutePath, hash, tokens: 0, version: known?.version ?? 0, bytes, ctimeMs },
+          text,
+        });
     }
-    const overlay = [...this.overlay, ...added];
-    const overlayTokens = overlay.reduce((sum, ids) => sum + ids.length, 0);
-    const small = overlayTokens <= Math.max(this.base.length / 10, 256);
-    if (added.length > 0 && (!small || this.base.length + overlayTokens + 8 > budget)) return false;
-    this.overlay = overlay;
-    for (const path of deleted) this.entries.delete(path);
-    for (const entry of changed) this.entries.set(entry.path, entry);
-    return true;
+    if (deleted.length + changed.length === 0) {
+      const fits = packing.base.length + overlayTokens(packing) + 8 <= budget;
+      return fits && (rebaseLater || isSmall(packing, 1)) ? { ...packing, entries } : undefined;
+    }
+
+    // A file that was the last to be edited and is edited again takes the place of that version.
+    const overlay = [...packing.overlay];
+    const again = new Map(changed.map(({ entry }) => [entry.path, entry]));
+    for (
+      let last = overlay.at(-1);
+      last && entries.has(last.path) && again.has(last.path);
+      last = overlay.at(-1)
+    ) {
+      again.get(last.path)!.version--;
+      again.delete(last.path);
+      overlay.pop();
+    }
+    for (const path of deleted) {
+      overlay.push({ path, ids: tokenizer.encode(deletedFile(path)) });
+      entries.delete(path);
+    }
+    for (const { entry, text } of changed) {
+      const { path } = entry;
+      const version = entry.version + 1;
+      const ids = tokenizer.encode(version === 1 ? fileText(path, text) : laterVersion(path, text, version));
+      overlay.push({ path, ids });
+      entries.set(path, { ...entry, text, tokens: ids.length, version });
+    }
+    const result = { ...packing, overlay, entries };
+    const small = isSmall(result, rebaseLater ? 5 : 1);
+    return small && result.base.length + overlayTokens(result) + 8 <= budget ? result : undefined;
   }
+}
+
+/** Whether the edits are at most so many tenths of the rest; a few tokens always are. */
+function isSmall(packing: Packing, tenths: number): boolean {
+  return overlayTokens(packing) <= Math.max((packing.base.length * tenths) / 10, 256);
+}
+
+/** The text that counts: an open document's, else the file's. */
+async function contentOf(
+  file: ScannedFile,
+  buffers: PackOptions['buffers'],
+): Promise<{ text: string; ctimeMs: number } | { reason: SkipReason; detail?: string }> {
+  const buffer = buffers?.get(file.absolutePath);
+  if (buffer === undefined) {
+    const content = await readText(file);
+    return 'reason' in content ? content : { ...content, ctimeMs: file.ctimeMs };
+  }
+  const text = buffer.replace(/\r\n?/g, '\n');
+  return textFault(file.path, text) ?? { text, ctimeMs: -1 };
 }

@@ -234,10 +234,15 @@ export async function readText(
   } catch {
     return { reason: 'invalid-utf8' };
   }
+  return textFault(file.path, text) ?? { text };
+}
+
+/** Why a text has no place in the prompt; undefined where it has. */
+export function textFault(file: string, text: string): { reason: SkipReason; detail?: string } | undefined {
   const secret = secretIn(text);
   if (secret) return { reason: 'secret', detail: `it holds ${secret}` };
   const lines = text.split('\n').length;
-  if (/\.(js|css|mjs|cjs)$/.test(file.path) && text.length > 20_000 && text.length / lines > 400)
+  if (/\.(js|css|mjs|cjs)$/.test(file) && text.length > 20_000 && text.length / lines > 400)
     return { reason: 'minified' };
-  return text.trim() === '' ? { reason: 'empty' } : { text };
+  return text.trim() === '' ? { reason: 'empty' } : undefined;
 }

@@ -54,6 +54,8 @@ export class ServerClient {
     folder: string,
     settings: Partial<Settings>,
     onStatus: (status: Status) => void = () => {},
+    /** Absent: nothing is kept on disk, so that every reading is a first one. */
+    savedStates?: string,
   ): Promise<ServerClient> {
     const entry = join(projectRoot, 'dist', 'server.js');
     if (!existsSync(entry)) throw new Error('dist/server.js is missing. Run `npm run build` first.');
@@ -74,10 +76,12 @@ export class ServerClient {
         maxFileKiB: 1024,
         hover: false,
         maxAnswerTokens: 256,
+        cacheMaxGiB: 40,
         ...settings,
       },
       modelsFolder: cacheFolder('models'),
       extensionFolder: projectRoot,
+      cacheFolder: savedStates,
       trusted: true,
     };
     await connection.sendRequest('initialize', {

@@ -14,7 +14,7 @@ const below: Record<string, string[]> = {
   cache: ['base', 'model', 'backend'],
   sparse: ['base', 'model', 'backend', 'cache'],
   engine: ['base', 'model', 'backend', 'cpu', 'cuda', 'cache', 'sparse'],
-  binding: ['base', 'model', 'backend', 'engine'],
+  binding: ['base', 'model', 'backend', 'cache', 'engine'],
   tool: ['base', 'model', 'backend', 'cache', 'engine', 'cpu'],
 };
 

@@ -1,0 +1,62 @@
+// How a job's result comes back to JavaScript.
+#pragma once
+
+#include <napi.h>
+
+#include <functional>
+#include <memory>
+
+#include "base/error.h"
+#include "binding/metadata.h"
+
+namespace longview::binding {
+
+// Settles a promise and calls a callback from the engine's thread. One object lives as long as its job.
+class Outcome {
+ public:
+  using Make = std::function<Napi::Value(Napi::Env)>;
+
+  Outcome(Napi::Env env, const Napi::Value& callback)
+      : deferred_(Napi::Promise::Deferred::New(env)), has_callback_(callback.IsFunction()) {
+    const Napi::Function function = has_callback_ ? callback.As<Napi::Function>() : Napi::Function::New(env, [](const Napi::CallbackInfo&) {});
+    calls_ = Napi::ThreadSafeFunction::New(env, function, "longview", 0, 1);
+  }
+
+  Napi::Promise promise() const { return deferred_.Promise(); }
+
+  void call(double a, double b) {
+    if (!has_callback_) return;
+    calls_.NonBlockingCall([a, b](Napi::Env env, Napi::Function function) { function.Call({Napi::Number::New(env, a), Napi::Number::New(env, b)}); });
+  }
+  void resolve(Make make) {
+    calls_.NonBlockingCall([deferred = deferred_, make = std::move(make)](Napi::Env env, Napi::Function) { deferred.Resolve(make(env)); });
+    calls_.Release();
+  }
+  void reject(const Error& error) {
+    calls_.NonBlockingCall([deferred = deferred_, error](Napi::Env env, Napi::Function) { deferred.Reject(to_js(env, error).Value()); });
+    calls_.Release();
+  }
+
+ private:
+  Napi::Promise::Deferred deferred_;
+  Napi::ThreadSafeFunction calls_;
+  bool has_callback_;
+};
+
+// A step that may throw becomes one that settles its promise: the queue's thread must not see exceptions.
+inline std::function<bool()> guarded(std::shared_ptr<Outcome> outcome, std::function<bool()> step) {
+  return [outcome = std::move(outcome), step = std::move(step)] {
+    try {
+      return step();
+    } catch (const Error& error) {
+      outcome->reject(error);
+    } catch (const std::bad_alloc&) {
+      outcome->reject(Error(ErrorCode::kOutOfMemory, "The machine is out of memory. Close other programs or use a smaller context.", __FILE__, __LINE__));
+    } catch (const std::exception& error) {
+      outcome->reject(Error(ErrorCode::kInternal, error.what(), __FILE__, __LINE__));
+    }
+    return false;
+  };
+}
+
+}  // namespace longview::binding

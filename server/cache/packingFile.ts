@@ -1,0 +1,130 @@
+/**
+ * A packing on disk: what a later process needs to go on with the same prompt, so that files edited meanwhile become later
+ * versions and the saved state of everything before them serves.
+ *
+ * One file, replaced whole: `LVPACK1\n`, SHA-256 of the rest (32 bytes), length of the JSON (4 bytes, little-endian), the
+ * JSON, and the token ids of base and overlay as 32-bit integers. What does not read back exactly is as good as absent.
+ */
+import { createHash } from 'node:crypto';
+import { promises as fs } from 'node:fs';
+import path from 'node:path';
+import { frameFingerprint } from '../prompt/frame';
+import type { Entry, Packing } from '../prompt/pack';
+import { concat } from '../prompt/template';
+import type { SkippedFile, SkipReason } from '../protocol';
+
+const name = 'packing.bin';
+const magic = Buffer.from('LVPACK1\n');
+const headBytes = magic.length + 32 + 4;
+
+type SavedEntry = Omit<Entry, 'absolutePath' | 'text'>;
+
+interface Header {
+  frame: string;
+  baseTokens: number;
+  basePaths: string[];
+  overlay: { path: string; tokens: number }[];
+  entries: SavedEntry[];
+  leftOut: SkippedFile[];
+}
+
+function digest(...parts: Uint8Array[]): Buffer {
+  const hash = createHash('sha256');
+  for (const part of parts) hash.update(part);
+  return hash.digest();
+}
+
+/** Throws Node's errors where the folder cannot be written to. */
+export async function writePacking(folder: string, packing: Packing): Promise<void> {
+  const { base, basePaths, overlay, entries, leftOut } = packing;
+  const header: Header = {
+    frame: frameFingerprint(),
+    baseTokens: base.length,
+    basePaths,
+    overlay: overlay.map(({ path, ids }) => ({ path, tokens: ids.length })),
+    entries: [...entries.values()].map(({ absolutePath: _a, text: _t, ...entry }) => entry),
+    leftOut,
+  };
+  const json = Buffer.from(JSON.stringify(header));
+  const ids = concat(base, ...overlay.map((part) => part.ids));
+  const size = Buffer.alloc(4);
+  size.writeUInt32LE(json.length);
+  const tokens = new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
+  const fresh = path.join(folder, `${name}.new`);
+  const file = await fs.open(fresh, 'w', 0o600);
+  try {
+    for (const part of [magic, digest(size, json, tokens), size, json, tokens]) await file.write(part);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await fs.rename(fresh, path.join(folder, name));
+}
+
+/** Undefined where there is none, or none of this version, this frame and this vocabulary. */
+export async function readPacking(folder: string, vocabularySize: number): Promise<Packing | undefined> {
+  const bytes = await fs.readFile(path.join(folder, name)).catch(() => undefined);
+  if (!bytes || bytes.length < headBytes || !bytes.subarray(0, magic.length).equals(magic)) return undefined;
+  const body = bytes.subarray(magic.length + 32);
+  if (!digest(body).equals(bytes.subarray(magic.length, magic.length + 32))) return undefined;
+  const size = body.readUInt32LE(0);
+  if (size > body.length - 4 || (body.length - 4 - size) % 4 !== 0) return undefined;
+  try {
+    const header = checkHeader(JSON.parse(body.toString('utf8', 4, 4 + size)));
+    // Copied: Int32Array needs an aligned offset.
+    const ids = new Int32Array(Uint8Array.from(body.subarray(4 + size)).buffer);
+    return header && assemble(header, ids, vocabularySize);
+  } catch {
+    return undefined;
+  }
+}
+
+const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+const isText = (value: unknown): value is string => typeof value === 'string';
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null;
+
+function checkHeader(value: unknown): Header | undefined {
+  if (!isObject(value) || value.frame !== frameFingerprint() || !isCount(value.baseTokens)) return undefined;
+  const { basePaths, overlay, entries, leftOut } = value;
+  const lists = [basePaths, overlay, entries, leftOut];
+  if (!lists.every(Array.isArray)) return undefined;
+  const sound =
+    (basePaths as unknown[]).every(isText) &&
+    (overlay as unknown[]).every((part) => isObject(part) && isText(part.path) && isCount(part.tokens)) &&
+    (entries as unknown[]).every(
+      (entry) =>
+        isObject(entry) &&
+        isText(entry.path) &&
+        isText(entry.hash) &&
+        isCount(entry.tokens) &&
+        isCount(entry.version) &&
+        isCount(entry.bytes) &&
+        typeof entry.ctimeMs === 'number',
+    ) &&
+    (leftOut as unknown[]).every((file) => isObject(file) && isText(file.path) && isText(file.reason));
+  return sound ? (value as unknown as Header) : undefined;
+}
+
+function assemble(header: Header, ids: Int32Array, vocabularySize: number): Packing | undefined {
+  const total = header.overlay.reduce((sum, { tokens }) => sum + tokens, header.baseTokens);
+  if (total !== ids.length || header.baseTokens === 0) return undefined;
+  if (!ids.every((id) => id >= 0 && id < vocabularySize)) return undefined;
+  let at = header.baseTokens;
+  return {
+    base: ids.slice(0, at),
+    basePaths: header.basePaths,
+    overlay: header.overlay.map(({ path, tokens }) => ({ path, ids: ids.slice(at, (at += tokens)) })),
+    entries: new Map(
+      header.entries.map(({ path, hash, tokens, version, bytes, ctimeMs }) => [
+        path,
+        { path, absolutePath: '', hash, tokens, version, bytes, ctimeMs },
+      ]),
+    ),
+    leftOut: header.leftOut.map(({ path, reason, detail }) => ({
+      path,
+      reason: reason as SkipReason,
+      ...(isText(detail) && { detail }),
+    })),
+  };
+}

@@ -1,0 +1,93 @@
+/** The folders of saved states: where they lie, how large they are, which of them go. */
+import { randomBytes } from 'node:crypto';
+import { promises as fs } from 'node:fs';
+import { homedir } from 'node:os';
+import path from 'node:path';
+import type { SavedWorkspace } from '../protocol';
+
+export const defaultMaxGiB = 40;
+
+/** The terminal's; the editor has its own. Undefined: LONGVIEW_CACHE_DIR is set and empty, and nothing is kept on disk. */
+export function defaultCacheFolder(): string | undefined {
+  const given = process.env.LONGVIEW_CACHE_DIR;
+  if (given !== undefined) return given === '' ? undefined : path.resolve(given);
+  return path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache'), 'longview');
+}
+
+const labelName = 'label.json';
+const folderName = /^[0-9a-f]{24}$/;
+const trashName = /^\.trash-/;
+
+interface Label {
+  folders: string[];
+  model: string;
+}
+
+/** Says whose state a folder holds. Its time of writing is when the state was last used. */
+export async function writeLabel(folder: string, label: Label): Promise<void> {
+  await fs.writeFile(path.join(folder, labelName), `${JSON.stringify(label)}\n`, { mode: 0o600 });
+}
+
+async function readLabel(folder: string): Promise<Label> {
+  try {
+    const { folders, model } = JSON.parse(
+      await fs.readFile(path.join(folder, labelName), 'utf8'),
+    ) as Partial<Label>;
+    return {
+      folders: Array.isArray(folders) ? folders.map(String) : [],
+      model: typeof model === 'string' ? model : '',
+    };
+  } catch {
+    return { folders: [], model: '' };
+  }
+}
+
+async function describe(folder: string): Promise<SavedWorkspace> {
+  let bytes = 0;
+  let usedMs = 0;
+  for (const name of await fs.readdir(folder).catch(() => [])) {
+    const status = await fs.lstat(path.join(folder, name)).catch(() => undefined);
+    // What is taken on the disk, not what the file claims.
+    bytes += status ? Math.min(status.size, status.blocks * 512) : 0;
+    if (name === labelName) usedMs = status?.mtimeMs ?? 0;
+  }
+  return { folder, bytes, usedMs, ...(await readLabel(folder)) };
+}
+
+/** Every saved state, the one used last first. */
+export async function savedWorkspaces(root: string): Promise<SavedWorkspace[]> {
+  const names = await fs.readdir(root).catch(() => []);
+  const all = await Promise.all(
+    names.filter((name) => folderName.test(name)).map((name) => describe(path.join(root, name))),
+  );
+  return all.sort((a, b) => b.usedMs - a.usedMs);
+}
+
+/** Gone at once for everyone, then deleted: who writes in it at this time finds no place for its manifest. */
+async function remove(root: string, folder: string): Promise<void> {
+  const trash = path.join(root, `.trash-${randomBytes(6).toString('hex')}`);
+  await fs.rename(folder, trash);
+  await fs.rm(trash, { recursive: true, force: true });
+}
+
+/** Deletes saved states, those used least recently first, until all together take at most `maxBytes`; `keep` stays. */
+export async function evict(root: string, maxBytes: number, keep: string): Promise<void> {
+  const all = await savedWorkspaces(root);
+  let total = all.reduce((sum, { bytes }) => sum + bytes, 0);
+  for (const { folder, bytes } of all.reverse()) {
+    if (total <= maxBytes) return;
+    if (folder === keep) continue;
+    await remove(root, folder);
+    total -= bytes;
+  }
+}
+
+/** Deletes every saved state; returns the bytes that were freed. */
+export async function clearCache(root: string): Promise<number> {
+  const all = await savedWorkspaces(root);
+  for (const { folder } of all) await remove(root, folder);
+  // Left by a process that ended while it deleted.
+  for (const name of await fs.readdir(root).catch(() => []))
+    if (trashName.test(name)) await fs.rm(path.join(root, name), { recursive: true, force: true });
+  return all.reduce((sum, { bytes }) => sum + bytes, 0);
+}
