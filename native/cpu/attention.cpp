@@ -4,7 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <numbers>
+
+#include "cpu/attention_tile.h"
 
 namespace longview::cpu {
 namespace {
@@ -92,82 +93,17 @@ void Attention::run(const float* q, int64_t tokens, int64_t heads, int64_t layer
 
 void Attention::tile(const Job& job, int64_t item, int thread) {
   const Rows rows = rows_of(job, item);
-  const int64_t d = job.storage.shape().head_dim, width = job.storage.value_width(), count = rows.tokens * job.group;
-  const bool stored_bf16 = job.storage.shape().format == KvFormat::kBFloat16;
-  const bool bf16 = bf16_ && stored_bf16;
-  // Scratch: queries, scores, output, maxima, sums; bf16 weights, or K and V of a page as floats.
-  const int64_t d_padded = d + 32, extra = bf16 ? count * kPageTokens / 2 : stored_bf16 ? kPageTokens * (d + width) : 0;
-  float* queries = scratch_[static_cast<size_t>(thread)].get<float>(count * (d_padded + kPageTokens + width + 2) + extra);
-  float* scores = queries + count * d_padded;
-  float* output = scores + count * kPageTokens;
-  float* maximum = output + count * width;
-  float* sum = maximum + count;
-  float* more = sum + count;
-  auto* queries_bf16 = reinterpret_cast<uint16_t*>(queries);
-  auto* weights_bf16 = reinterpret_cast<uint16_t*>(more);
-
-  // Scores come out in log2 units: 1/sqrt(d) and log2(e) are folded into the queries.
-  const float scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(d)));
-  for (int64_t r = 0; r < count; ++r) {
-    const float* row = job.q + (rows.first_token + r / job.group) * job.heads * d + (rows.kv_head * job.group + r % job.group) * d;
-    if (bf16) kernels_.to_bf16(row, queries_bf16 + r * d_padded, d, scale);
-    else
-      for (int64_t i = 0; i < d; ++i) queries[r * d_padded + i] = row[i] * scale;
-  }
-  std::memset(output, 0, static_cast<size_t>(count * width) * sizeof(float));
-  std::fill(maximum, maximum + count, -std::numeric_limits<float>::infinity());
-  std::fill(sum, sum + count, 0.0f);
-
-  const int64_t first = job.first_position + rows.first_token;
-  for (int64_t page = rows.first_page; page < rows.end_page; ++page) {
-    const int32_t slot = job.page_slots[static_cast<size_t>(page)];
-    const std::byte* keys = job.storage.keys(slot, job.layer, rows.kv_head);
-    const std::byte* values = job.storage.values(slot, job.layer, rows.kv_head);
-    const int64_t begin = page * kPageTokens;
-    // Tokens of the page that any row sees, in whole steps of the products.
-    const int64_t tokens = std::min(kPageTokens, round_up(first + rows.tokens - begin, 32));
-    if (bf16) {
-      kernels_.gemm_bf16(count, tokens, d, queries_bf16, d_padded, reinterpret_cast<const uint32_t*>(keys), kPageTokens, scores, kPageTokens, false);
-    } else {
-      const float* k = reinterpret_cast<const float*>(keys);
-      if (stored_bf16) {
-        kernels_.widen_pairs(reinterpret_cast<const uint32_t*>(keys), d / 2, kPageTokens, kPageTokens, more, kPageTokens);
-        k = more;
-      }
-      kernels_.gemm_f32(count, tokens, d, queries, d_padded, k, kPageTokens, scores, kPageTokens, false);
-    }
-    if (begin + tokens > first + 1) {  // the diagonal crosses this page
-      for (int64_t r = 0; r < count; ++r) {
-        const int64_t seen = std::clamp<int64_t>(first + r / job.group + 1 - begin, 0, tokens);
-        std::fill(scores + r * kPageTokens + seen, scores + r * kPageTokens + tokens, -std::numeric_limits<float>::infinity());
-      }
-    }
-    for (int64_t r = 0; r < count; ++r) kernels_.softmax_step(scores + r * kPageTokens, tokens, maximum + r, sum + r, output + r * width, width);
-    if (bf16) {
-      for (int64_t r = 0; r < count; ++r) kernels_.to_bf16(scores + r * kPageTokens, weights_bf16 + r * kPageTokens, tokens, 1.0f);
-      kernels_.gemm_bf16(count, width, tokens, weights_bf16, kPageTokens, reinterpret_cast<const uint32_t*>(values), width, output, width, true);
-    } else {
-      const float* v = reinterpret_cast<const float*>(values);
-      if (stored_bf16) {
-        float* widened = more + kPageTokens * d;
-        kernels_.widen_pairs(reinterpret_cast<const uint32_t*>(values), kPageTokens / 2, width, width, widened, width);
-        v = widened;
-      }
-      kernels_.gemm_f32(count, width, tokens, scores, kPageTokens, v, width, output, width, true);
-    }
-  }
-
-  if (job.parts > 1) {
-    const int64_t at = item * job.part_rows;
-    std::memcpy(job.part_output + at * width, output, static_cast<size_t>(count * width) * sizeof(float));
-    std::memcpy(job.part_maximum + at, maximum, static_cast<size_t>(count) * sizeof(float));
-    std::memcpy(job.part_sum + at, sum, static_cast<size_t>(count) * sizeof(float));
-    return;
-  }
-  for (int64_t r = 0; r < count; ++r) {
-    float* row = job.out + (rows.first_token + r / job.group) * job.heads * d + (rows.kv_head * job.group + r % job.group) * d;
-    for (int64_t i = 0; i < d; ++i) row[i] = output[r * width + i] / sum[r];
-  }
+  const int64_t count = rows.tokens * job.group, width = job.storage.value_width();
+  AttentionTile tile(kernels_, bf16_ && job.storage.shape().format == KvFormat::kBFloat16, {job.storage, job.page_slots, job.layer, rows.kv_head},
+                     {job.q, job.heads, rows.kv_head * job.group, job.group, rows.first_token, rows.tokens, job.first_position + rows.first_token},
+                     scratch_[static_cast<size_t>(thread)]);
+  tile.visit(rows.first_page * kPageTokens, rows.end_page * kPageTokens);
+  tile.flush();
+  if (job.parts == 1) return tile.write(job.out);
+  const int64_t at = item * job.part_rows;
+  std::memcpy(job.part_output + at * width, tile.output(), static_cast<size_t>(count * width) * sizeof(float));
+  std::memcpy(job.part_maximum + at, tile.maximum(), static_cast<size_t>(count) * sizeof(float));
+  std::memcpy(job.part_sum + at, tile.sum(), static_cast<size_t>(count) * sizeof(float));
 }
 
 }  // namespace longview::cpu

@@ -15,6 +15,7 @@
 #include "cpu/kv_pages.h"
 #include "cpu/linear.h"
 #include "cpu/rope.h"
+#include "cpu/sparse_attention.h"
 #include "model/quant_formats.h"
 
 namespace longview {
@@ -46,7 +47,7 @@ int64_t meminfo(const char* key) {
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, Precision precision, int threads)
-      : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), attention_(kernels, precision, pool_) {}
+      : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), attention_(kernels, precision, pool_), sparse_(kernels, precision, pool_) {}
 
   ~CpuBackend() override {
     for (void* buffer : buffers_) std::free(buffer);
@@ -136,11 +137,24 @@ class CpuBackend final : public Backend {
         storage.write(page, layer, h, position % kPageTokens, key, floats(v) + t * v.cols + h * d);
       }
     });
+    if (shape.mean_tokens == 0) return;
+    // Of every block whose last token this chunk has written.
+    const int64_t first = first_position / shape.mean_tokens, blocks = (first_position + q.rows) / shape.mean_tokens - first;
+    pool_.parallel_for(std::max<int64_t>(blocks, 0) * shape.kv_heads, [&](int64_t item, int) {
+      const int64_t head = item % shape.kv_heads;
+      make_block_means({storage, pages.page_slots, layer, head}, first + item / shape.kv_heads, floats(k) + head * d, floats(v) + head * d, k.cols, first_position);
+    });
   }
 
   void attention(Activation q, const KvShape&, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
     attention_.run(floats(q), q.rows, heads, layer, static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, floats(out));
   }
+
+  int64_t sparse_block_tokens(const KvShape&) const override { return kMeanTokens; }
+  void attention_sparse(Activation q, const KvShape&, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
+    sparse_.run(floats(q), q.rows, heads, layer, static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, plans, floats(out));
+  }
+  void take_coverage(std::span<HeadCoverage> out) override { sparse_.take_coverage(out); }
 
   void silu_mul(Activation gate, Activation up) override {
     each_row(gate.rows, [&](int64_t t) { kernels_.silu_mul(floats(gate) + t * gate.cols, floats(up) + t * gate.cols, gate.cols); });
@@ -168,6 +182,7 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   Linear linear_;
   Attention attention_;
+  SparseAttention sparse_;
   std::unordered_set<void*> buffers_;
 };
 

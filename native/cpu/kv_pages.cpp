@@ -14,18 +14,26 @@ namespace {
 
 constexpr int64_t kSystemPage = 4096;  // whole system pages, so that one KV page can be given back by itself
 
-int64_t element_bytes(const KvShape& shape) { return shape.format == KvFormat::kFloat32 ? 4 : 2; }
+int64_t blocks_of_page(const KvShape& shape) { return shape.mean_tokens > 0 ? kPageTokens / shape.mean_tokens : 0; }
+
+// K and V of one head, and their means.
+int64_t head_bytes(const KvShape& shape) {
+  const int64_t element = shape.format == KvFormat::kFloat32 ? 4 : 2;
+  return (shape.head_dim + round_up(shape.head_dim, 16)) * (kPageTokens + blocks_of_page(shape)) * element;
+}
 
 }  // namespace
 
 int64_t CpuKvStorage::page_bytes(const KvShape& shape) {
-  return round_up(shape.layers * shape.kv_heads * (shape.head_dim + round_up(shape.head_dim, 16)) * kPageTokens * element_bytes(shape), kSystemPage);
+  return round_up(shape.layers * shape.kv_heads * head_bytes(shape), kSystemPage);
 }
 
 CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape), pages_(pages) {
   width_ = round_up(shape.head_dim, 16);
-  key_bytes_ = shape.head_dim * kPageTokens * element_bytes(shape);
-  value_bytes_ = width_ * kPageTokens * element_bytes(shape);
+  page_blocks_ = blocks_of_page(shape);
+  key_bytes_ = shape.head_dim * kPageTokens * element_bytes();
+  value_bytes_ = width_ * kPageTokens * element_bytes();
+  head_bytes_ = head_bytes(shape);
   page_bytes_ = page_bytes(shape);
   void* address = mmap(nullptr, static_cast<size_t>(page_bytes_ * pages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   LONGVIEW_CHECK(address != MAP_FAILED, kOutOfMemory,
@@ -35,25 +43,55 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape),
 }
 
 std::string CpuKvStorage::layout() const {
-  return format("cpu-%s-%lldx%lldx%lld", shape_.format == KvFormat::kFloat32 ? "f32" : "bf16", static_cast<long long>(shape_.layers),
-                static_cast<long long>(shape_.kv_heads), static_cast<long long>(shape_.head_dim));
+  const std::string means = shape_.mean_tokens > 0 ? format("-means%lld", static_cast<long long>(shape_.mean_tokens)) : "";
+  return format("cpu-%s-%lldx%lldx%lld%s", shape_.format == KvFormat::kFloat32 ? "f32" : "bf16", static_cast<long long>(shape_.layers),
+                static_cast<long long>(shape_.kv_heads), static_cast<long long>(shape_.head_dim), means.c_str());
 }
 
 CpuKvStorage::~CpuKvStorage() { munmap(data_, static_cast<size_t>(page_bytes_ * pages_)); }
 
 void CpuKvStorage::write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const {
+  write_row(keys(page, layer, head), values(page, layer, head), kPageTokens, slot, k, v);
+}
+
+void CpuKvStorage::write_means(int32_t page, int64_t layer, int64_t head, int64_t block, const float* k, const float* v) const {
+  write_row(key_means(page, layer, head), value_means(page, layer, head), page_blocks_, block, k, v);
+}
+
+void CpuKvStorage::write_row(std::byte* keys_at, std::byte* values_at, int64_t columns, int64_t slot, const float* k, const float* v) const {
   const int64_t d = shape_.head_dim;
   if (shape_.format == KvFormat::kFloat32) {
-    auto* keys_out = reinterpret_cast<float*>(keys(page, layer, head));
-    auto* values_out = reinterpret_cast<float*>(values(page, layer, head));
-    for (int64_t i = 0; i < d; ++i) keys_out[i * kPageTokens + slot] = k[i];
+    auto* keys_out = reinterpret_cast<float*>(keys_at);
+    auto* values_out = reinterpret_cast<float*>(values_at);
+    for (int64_t i = 0; i < d; ++i) keys_out[i * columns + slot] = k[i];
     std::memcpy(values_out + slot * width_, v, static_cast<size_t>(d) * sizeof(float));
     return;
   }
-  auto* keys_out = reinterpret_cast<uint16_t*>(keys(page, layer, head));
-  auto* values_out = reinterpret_cast<uint16_t*>(values(page, layer, head));
-  for (int64_t i = 0; i < d; ++i) keys_out[((i / 2) * kPageTokens + slot) * 2 + i % 2] = float_to_bf16(k[i]);
+  auto* keys_out = reinterpret_cast<uint16_t*>(keys_at);
+  auto* values_out = reinterpret_cast<uint16_t*>(values_at);
+  for (int64_t i = 0; i < d; ++i) keys_out[((i / 2) * columns + slot) * 2 + i % 2] = float_to_bf16(k[i]);
   for (int64_t i = 0; i < d; ++i) values_out[((slot / 2) * width_ + i) * 2 + slot % 2] = float_to_bf16(v[i]);
+}
+
+void CpuKvStorage::read(int32_t page, int64_t layer, int64_t head, int64_t slot, float* k, float* v) const {
+  const int64_t d = shape_.head_dim;
+  if (shape_.format == KvFormat::kFloat32) {
+    const auto* keys_in = reinterpret_cast<const float*>(keys(page, layer, head));
+    for (int64_t i = 0; i < d; ++i) k[i] = keys_in[i * kPageTokens + slot];
+    std::memcpy(v, reinterpret_cast<const float*>(values(page, layer, head)) + slot * width_, static_cast<size_t>(d) * sizeof(float));
+    return;
+  }
+  const auto* keys_in = reinterpret_cast<const uint16_t*>(keys(page, layer, head));
+  const auto* values_in = reinterpret_cast<const uint16_t*>(values(page, layer, head));
+  for (int64_t i = 0; i < d; ++i) k[i] = bf16_to_float(keys_in[((i / 2) * kPageTokens + slot) * 2 + i % 2]);
+  for (int64_t i = 0; i < d; ++i) v[i] = bf16_to_float(values_in[((slot / 2) * width_ + i) * 2 + slot % 2]);
+}
+
+void CpuKvStorage::read_key_mean(int32_t page, int64_t layer, int64_t head, int64_t block, float* k) const {
+  const std::byte* means = key_means(page, layer, head);
+  for (int64_t i = 0; i < shape_.head_dim; ++i)
+    k[i] = shape_.format == KvFormat::kFloat32 ? reinterpret_cast<const float*>(means)[i * page_blocks_ + block]
+                                               : bf16_to_float(reinterpret_cast<const uint16_t*>(means)[((i / 2) * page_blocks_ + block) * 2 + i % 2]);
 }
 
 void CpuKvStorage::copy(int32_t from, int32_t to) const {

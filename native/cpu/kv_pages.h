@@ -2,7 +2,8 @@
 //   float32:  K [head_dim][128 tokens],                V [128 tokens][width]
 //   bf16:     K [head_dim / 2][128 tokens][2 dims],    V [64 token pairs][width][2 tokens]
 // so that both products of attention read them as the right-hand matrix of kernels.h, without repacking. width is head_dim
-// rounded up to 16; what was never written is zero.
+// rounded up to 16; what was never written is zero. Where the shape asks for means, they follow in the same layouts, with a
+// page's 128 / mean_tokens blocks in the place of its tokens.
 #pragma once
 
 #include "backend/backend.h"
@@ -25,19 +26,29 @@ class CpuKvStorage final : public KvStorage {
 
   const KvShape& shape() const { return shape_; }
   int64_t value_width() const { return width_; }
+  int64_t element_bytes() const { return shape_.format == KvFormat::kFloat32 ? 4 : 2; }
+  // Blocks of a page that have means; 0 where none are kept.
+  int64_t page_blocks() const { return page_blocks_; }
   std::byte* keys(int32_t page, int64_t layer, int64_t head) const {
-    return data_ + page * page_bytes_ + (layer * shape_.kv_heads + head) * (key_bytes_ + value_bytes_);
+    return data_ + page * page_bytes_ + (layer * shape_.kv_heads + head) * head_bytes_;
   }
   std::byte* values(int32_t page, int64_t layer, int64_t head) const { return keys(page, layer, head) + key_bytes_; }
+  std::byte* key_means(int32_t page, int64_t layer, int64_t head) const { return values(page, layer, head) + value_bytes_; }
+  std::byte* value_means(int32_t page, int64_t layer, int64_t head) const { return key_means(page, layer, head) + page_blocks_ * shape_.head_dim * element_bytes(); }
 
   void write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const;
+  void read(int32_t page, int64_t layer, int64_t head, int64_t slot, float* k, float* v) const;
+  void read_key_mean(int32_t page, int64_t layer, int64_t head, int64_t block, float* k) const;
+  void write_means(int32_t page, int64_t layer, int64_t head, int64_t block, const float* k, const float* v) const;
   void copy(int32_t from, int32_t to) const;
   void discard(int32_t page) const;
   std::span<std::byte> bytes(int32_t page) const { return {data_ + page * page_bytes_, static_cast<size_t>(page_bytes_)}; }
 
  private:
+  void write_row(std::byte* keys_at, std::byte* values_at, int64_t columns, int64_t slot, const float* k, const float* v) const;
+
   KvShape shape_;
-  int64_t pages_ = 0, width_ = 0, key_bytes_ = 0, value_bytes_ = 0, page_bytes_ = 0;
+  int64_t pages_ = 0, width_ = 0, page_blocks_ = 0, key_bytes_ = 0, value_bytes_ = 0, head_bytes_ = 0, page_bytes_ = 0;
   std::byte* data_ = nullptr;
 };
 

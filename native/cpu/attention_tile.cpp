@@ -1,0 +1,178 @@
+#include "cpu/attention_tile.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numbers>
+
+namespace longview::cpu {
+namespace {
+
+constexpr int64_t kStep = 32;  // columns go through the products in whole steps
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+}  // namespace
+
+AttentionTile::AttentionTile(const Kernels& kernels, bool bf16, const HeadPages& pages, const TileRows& rows, Scratch& scratch)
+    : kernels_(kernels), bf16_(bf16), pages_(pages), rows_(rows), d_(pages.storage.shape().head_dim), width_(pages.storage.value_width()), d_padded_(d_ + 32) {
+  const int64_t count = rows.count(), page = kPageTokens * (d_ + width_);
+  const int64_t floats = count * (d_padded_ + kStrip + width_ + 2), weights = count * kStrip / 2;
+  queries_ = scratch.get<float>(floats + weights + 2 * page);
+  scores_ = queries_ + count * d_padded_;
+  output_ = scores_ + count * kStrip;
+  maximum_ = output_ + count * width_;
+  sum_ = maximum_ + count;
+  weights_ = reinterpret_cast<uint16_t*>(sum_ + count);
+  widened_ = sum_ + count + weights;
+  gathered_ = reinterpret_cast<std::byte*>(widened_ + page);
+
+  // Scores come out in log2 units: 1/sqrt(d) and log2(e) are folded into the queries.
+  const float scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(d_)));
+  auto* queries_bf16 = reinterpret_cast<uint16_t*>(queries_);
+  for (int64_t r = 0; r < count; ++r) {
+    const float* row = rows.q + (rows.first_token + r / rows.joined) * rows.heads * d_ + (rows.first_head + r % rows.joined) * d_;
+    if (bf16) kernels.to_bf16(row, queries_bf16 + r * d_padded_, d_, scale);
+    else
+      for (int64_t i = 0; i < d_; ++i) queries_[r * d_padded_ + i] = row[i] * scale;
+  }
+  std::memset(output_, 0, static_cast<size_t>(count * width_) * sizeof(float));
+  std::fill(maximum_, maximum_ + count, kHidden);
+  std::fill(sum_, sum_ + count, 0.0f);
+}
+
+void AttentionTile::limit(int64_t sink, int64_t window) {
+  sink_ = sink;
+  window_ = window;
+}
+
+void AttentionTile::visit(int64_t begin, int64_t end) {
+  end = std::min(end, rows_.end_position());
+  while (begin < end) {
+    const int64_t page = begin / kPageTokens, page_begin = page * kPageTokens;
+    const int64_t from = (begin - page_begin) / kStep * kStep;
+    const int64_t to = std::min({kPageTokens, round_up(end - page_begin, kStep), from + kStrip - filled_});
+    const int32_t slot = pages_.page_slots[static_cast<size_t>(page)];
+    Segment s{pages_.storage.keys(slot, pages_.layer, pages_.kv_head), pages_.storage.values(slot, pages_.layer, pages_.kv_head), filled_, to - from, page_begin + from, begin, end, false};
+    s.keys += from * 4;  // a column: one dim in float32, or a pair of dims in bf16
+    s.values += from * width_ * pages_.storage.element_bytes();
+    const int64_t first_seen_by_none = rows_.first_position + 1;
+    s.masked = s.position < begin || s.position + s.tokens > std::min(end, first_seen_by_none) ||
+               (window_ > 0 && s.position + s.tokens > sink_ && s.position < rows_.end_position() - window_);
+    add(s);
+    begin = page_begin + to;
+  }
+}
+
+void AttentionTile::visit_columns(std::span<const int32_t> columns) {
+  flush();
+  const int64_t element = pages_.storage.element_bytes();
+  const bool floats = element == 4;
+  for (size_t done = 0; done < columns.size(); done += static_cast<size_t>(kStrip)) {
+    const std::span<const int32_t> part = columns.subspan(done, std::min(columns.size() - done, static_cast<size_t>(kStrip)));
+    const int64_t tokens = round_up(static_cast<int64_t>(part.size()), kStep);
+    std::byte* values = gathered_ + kPageTokens * d_ * element;
+    std::memset(gathered_, 0, static_cast<size_t>(kPageTokens * (d_ + width_) * element));
+    for (size_t c = 0; c < part.size(); ++c) {
+      const int32_t slot = pages_.page_slots[static_cast<size_t>(part[c] / kPageTokens)];
+      const int64_t at = part[c] % kPageTokens, to = static_cast<int64_t>(c);
+      const auto* k = reinterpret_cast<const uint32_t*>(pages_.storage.keys(slot, pages_.layer, pages_.kv_head));
+      auto* k_out = reinterpret_cast<uint32_t*>(gathered_);
+      for (int64_t i = 0; i < (floats ? d_ : d_ / 2); ++i) k_out[i * kPageTokens + to] = k[i * kPageTokens + at];
+      if (floats) {
+        std::memcpy(reinterpret_cast<float*>(values) + to * width_, reinterpret_cast<const float*>(pages_.storage.values(slot, pages_.layer, pages_.kv_head)) + at * width_,
+                    static_cast<size_t>(width_) * sizeof(float));
+      } else {
+        const auto* v = reinterpret_cast<const uint16_t*>(pages_.storage.values(slot, pages_.layer, pages_.kv_head));
+        auto* v_out = reinterpret_cast<uint16_t*>(values);
+        for (int64_t i = 0; i < width_; ++i) v_out[(to / 2 * width_ + i) * 2 + to % 2] = v[(at / 2 * width_ + i) * 2 + at % 2];
+      }
+    }
+    // All of them lie before every row; positions count up from 0 only to mask the padding.
+    add({gathered_, values, 0, tokens, 0, 0, static_cast<int64_t>(part.size()), tokens > static_cast<int64_t>(part.size())});
+    flush();
+  }
+}
+
+void AttentionTile::add(const Segment& segment) {
+  segments_[segment_count_++] = segment;
+  filled_ += segment.tokens;
+  if (filled_ == kStrip) flush();
+}
+
+void AttentionTile::mask(const Segment& s) {
+  for (int64_t r = 0; r < rows_.count(); ++r) {
+    const int64_t position = rows_.first_position + r / rows_.joined;
+    float* scores = scores_ + r * kStrip + s.at;
+    const int64_t lower = std::clamp<int64_t>(s.begin - s.position, 0, s.tokens);
+    const int64_t upper = std::clamp<int64_t>(std::min(s.end, position + 1) - s.position, lower, s.tokens);
+    std::fill(scores, scores + lower, kHidden);
+    std::fill(scores + upper, scores + s.tokens, kHidden);
+    if (window_ > 0) {
+      const int64_t from = std::clamp<int64_t>(sink_ - s.position, 0, s.tokens), to = std::clamp<int64_t>(position + 1 - window_ - s.position, 0, s.tokens);
+      if (from < to) std::fill(scores + from, scores + to, kHidden);
+    }
+  }
+}
+
+void AttentionTile::score(int64_t first, int64_t count, const void* b, int64_t ldb, int64_t n, float* scores, int64_t ld) const {
+  if (bf16_)
+    kernels_.gemm_bf16(count, n, d_, reinterpret_cast<const uint16_t*>(queries_) + first * d_padded_, d_padded_, static_cast<const uint32_t*>(b), ldb, scores, ld, false);
+  else
+    kernels_.gemm_f32(count, n, d_, queries_ + first * d_padded_, d_padded_, static_cast<const float*>(b), ldb, scores, ld, false);
+}
+
+void AttentionTile::score_all(int64_t first, int64_t count, float* scores, int64_t ld) {
+  const bool widen = !bf16_ && pages_.storage.shape().format == KvFormat::kBFloat16;
+  for (int64_t begin = 0; begin < rows_.end_position(); begin += kPageTokens) {
+    const void* keys = pages_.storage.keys(pages_.page_slots[static_cast<size_t>(begin / kPageTokens)], pages_.layer, pages_.kv_head);
+    if (widen) {
+      kernels_.widen_pairs(static_cast<const uint32_t*>(keys), d_ / 2, kPageTokens, kPageTokens, widened_, kStrip);
+      keys = widened_;
+    }
+    score(first, count, keys, kPageTokens, kPageTokens, scores + begin, ld);
+  }
+}
+
+void AttentionTile::flush() {
+  if (filled_ == 0) return;
+  const int64_t count = rows_.count();
+  const std::span<const Segment> segments(segments_.data(), segment_count_);
+  const bool widen = !bf16_ && pages_.storage.shape().format == KvFormat::kBFloat16;
+  for (const Segment& s : segments) {
+    const void* keys = s.keys;
+    if (widen) {
+      kernels_.widen_pairs(reinterpret_cast<const uint32_t*>(s.keys), d_ / 2, s.tokens, kPageTokens, widened_ + s.at, kStrip);
+      keys = widened_ + s.at;
+    }
+    score(0, count, keys, kPageTokens, s.tokens, scores_ + s.at, kStrip);
+    if (s.masked) mask(s);
+  }
+  for (int64_t r = 0; r < count; ++r) kernels_.softmax_step(scores_ + r * kStrip, filled_, maximum_ + r, sum_ + r, output_ + r * width_, width_);
+  if (bf16_)
+    for (int64_t r = 0; r < count; ++r) kernels_.to_bf16(scores_ + r * kStrip, weights_ + r * kStrip, filled_, 1.0f);
+  for (const Segment& s : segments) {
+    if (bf16_) {
+      kernels_.gemm_bf16(count, width_, s.tokens, weights_ + s.at, kStrip, reinterpret_cast<const uint32_t*>(s.values), width_, output_, width_, true);
+      continue;
+    }
+    const auto* values = reinterpret_cast<const float*>(s.values);
+    if (widen) {
+      float* widened = widened_ + kPageTokens * d_ + s.at * width_;
+      kernels_.widen_pairs(reinterpret_cast<const uint32_t*>(s.values), s.tokens / 2, width_, width_, widened, width_);
+      values = widened;
+    }
+    kernels_.gemm_f32(count, width_, s.tokens, scores_ + s.at, kStrip, values, width_, output_, width_, true);
+  }
+  segment_count_ = 0;
+  filled_ = 0;
+}
+
+void AttentionTile::write(float* out) const {
+  for (int64_t r = 0; r < rows_.count(); ++r) {
+    float* row = out + (rows_.first_token + r / rows_.joined) * rows_.heads * d_ + (rows_.first_head + r % rows_.joined) * d_;
+    for (int64_t i = 0; i < d_; ++i) row[i] = output_[r * width_ + i] / sum_[r];
+  }
+}
+
+}  // namespace longview::cpu

@@ -1,0 +1,91 @@
+// A tile of query rows on its way through the keys: online softmax over whatever keys it visits, in strips of up to 128.
+// Dense and sparse attention differ only in which keys they make it visit.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+
+#include "cpu/kernels.h"
+#include "cpu/kv_pages.h"
+#include "cpu/scratch.h"
+
+namespace longview::cpu {
+
+// One layer's K and V of one KV head, in the order of positions.
+struct HeadPages {
+  const CpuKvStorage& storage;
+  std::span<const int32_t> page_slots;
+  int64_t layer, kv_head;
+};
+
+// Row r is position first_position + r / joined of query head first_head + r % joined; all of the same KV head.
+struct TileRows {
+  const float* q;        // [tokens of the chunk, heads * head_dim]
+  int64_t heads;
+  int64_t first_head, joined;
+  int64_t first_token, tokens;  // rows of q
+  int64_t first_position;       // absolute, of first_token
+
+  int64_t count() const { return tokens * joined; }
+  int64_t end_position() const { return first_position + tokens; }
+};
+
+class AttentionTile {
+ public:
+  static constexpr int64_t kStrip = 128;
+
+  // Loads the queries. `bf16`: products in bf16 (pages must hold it). The scratch belongs to the tile while it lives.
+  AttentionTile(const Kernels& kernels, bool bf16, const HeadPages& pages, const TileRows& rows, Scratch& scratch);
+
+  // From here on a row sees only the first `sink` keys and the last `window` up to itself.
+  void limit(int64_t sink, int64_t window);
+  // Visits keys begin .. end - 1, each row as far as it sees them. Never the same key twice.
+  void visit(int64_t begin, int64_t end);
+  // The same for single keys, all of them before the tile's first position.
+  void visit_columns(std::span<const int32_t> columns);
+  // Everything visited is in output, maximum and sum only after this.
+  void flush();
+  // Divides by the sums and stores to out [tokens of the chunk, heads * head_dim].
+  void write(float* out) const;
+
+  // scores[r, j] = q_r . b_j in log2 units, for rows first .. first + count - 1 and b a right-hand matrix of kernels.h.
+  void score(int64_t first, int64_t count, const void* b, int64_t ldb, int64_t n, float* scores, int64_t ld) const;
+
+  // Scores of the same rows with every key before the tile's end, masked or not; scores [count, ld], ld at least
+  // end_position() rounded up to a page.
+  void score_all(int64_t first, int64_t count, float* scores, int64_t ld);
+
+  const TileRows& rows() const { return rows_; }
+  bool bf16() const { return bf16_; }
+  float* output() { return output_; }    // [count, value_width], not yet divided
+  float* maximum() { return maximum_; }  // [count]
+  float* sum() { return sum_; }          // [count]
+
+ private:
+  // A part of a strip: its keys lie together in memory.
+  struct Segment {
+    const std::byte *keys, *values;
+    int64_t at, tokens;        // columns of the strip
+    int64_t position;          // of its first column
+    int64_t begin, end;        // positions that were asked for
+    bool masked;
+  };
+  void add(const Segment& segment);
+  void mask(const Segment& segment);
+
+  const Kernels& kernels_;
+  const bool bf16_;
+  const HeadPages pages_;
+  const TileRows rows_;
+  const int64_t d_, width_, d_padded_;
+  int64_t sink_ = 0, window_ = 0;  // window 0: no limit
+  float *queries_, *scores_, *output_, *maximum_, *sum_, *widened_;
+  uint16_t* weights_;
+  std::byte* gathered_;  // K and V of single keys, as in a page
+  std::array<Segment, kStrip / 16> segments_;
+  size_t segment_count_ = 0;
+  int64_t filled_ = 0;
+};
+
+}  // namespace longview::cpu

@@ -1,0 +1,309 @@
+#include "cpu/sparse_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "sparse/a_shape.h"
+#include "sparse/adaptive.h"
+#include "sparse/block_sparse.h"
+
+namespace longview::cpu {
+namespace {
+
+// Positions of an adaptive tile: few rows choose fewer keys. Measured on the built-in model at 32,768 tokens, 16 keep no fewer
+// for the same accuracy, and 64 rows that choose blocks of 128 lose two answers in a hundred more.
+constexpr int64_t kAdaptivePositions = 32;
+// Of the other patterns': MInference's block of rows.
+constexpr int64_t kPositions = sparse::kSlashBlock;
+// One tile in so many compares its last position with dense attention: under 1 % of dense work.
+constexpr int64_t kProbeTiles = 4;
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+// Heads of a KV group whose keys do not depend on their queries go together. Adaptive heads choose each for itself: that keeps
+// fewer keys than a choice for all of them.
+bool joinable(Pattern pattern) { return pattern == Pattern::kDense || pattern == Pattern::kAShape; }
+
+}  // namespace
+
+struct SparseAttention::Job {
+  const float* q;
+  int64_t tokens, heads, layer;
+  const CpuKvStorage& storage;
+  std::span<const int32_t> page_slots;
+  int64_t first_position;
+  std::span<const HeadPlan> plans;
+  float* out;
+  int64_t group;
+
+  HeadPages pages(int64_t kv_head) const { return {storage, page_slots, layer, kv_head}; }
+};
+
+struct SparseAttention::Item {
+  int64_t first_head, joined, first_token, tokens;
+};
+
+// The keys that a tile visits, and the blocks that stand in by their means.
+struct SparseAttention::Choice {
+  sparse::KeySet keys;
+  int64_t begin = 0, end = 0;  // blocks that were candidates
+  int64_t means = 0;           // of these, not visited
+  std::vector<float> weights;  // [end - begin] of the tile's last row: 2^(score - maximum), 0 for visited blocks
+  float maximum = 0;
+};
+
+SparseAttention::SparseAttention(const Kernels& kernels, Precision precision, ThreadPool& pool)
+    : kernels_(kernels), bf16_(kernels.gemm_bf16 && precision != Precision::kFloat32), pool_(pool), threads_(static_cast<size_t>(pool.threads())) {}
+
+void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
+                          int64_t first_position, std::span<const HeadPlan> plans, float* out) {
+  const int64_t kv_heads = storage.shape().kv_heads;
+  const Job job{q, tokens, heads, layer, storage, page_slots, first_position, plans, out, heads / kv_heads};
+  const auto uses = [&](Pattern pattern) { return std::any_of(plans.begin(), plans.end(), [&](const HeadPlan& plan) { return plan.pattern == pattern; }); };
+
+  if (uses(Pattern::kAdaptive) || uses(Pattern::kBlockSparse)) {
+    means_.resize(static_cast<size_t>(kv_heads));
+    const int64_t blocks = (first_position + tokens) / kMeanTokens;
+    const bool bf16 = bf16_ && storage.shape().format == KvFormat::kBFloat16;
+    pool_.parallel_for(kv_heads, [&](int64_t head, int) { means_[static_cast<size_t>(head)].gather(kernels_, bf16, job.pages(head), blocks); });
+  }
+  if (uses(Pattern::kVerticalSlash)) {
+    indices_.resize(static_cast<size_t>(heads));
+    pool_.parallel_for(heads, [&](int64_t head, int thread) {
+      if (plans[static_cast<size_t>(head)].pattern == Pattern::kVerticalSlash) index_head(job, head, threads_[static_cast<size_t>(thread)]);
+    });
+  }
+
+  // Longest first: the last positions of all heads, then the ones before.
+  std::vector<Item> items;
+  for (int64_t head = 0; head < heads;) {
+    const HeadPlan& plan = plans[static_cast<size_t>(head)];
+    int64_t joined = 1;
+    while (joinable(plan.pattern) && (head + joined) % job.group != 0 && plans[static_cast<size_t>(head + joined)] == plan) ++joined;
+    const int64_t step = plan.pattern == Pattern::kAdaptive ? kAdaptivePositions : kPositions;
+    for (int64_t first = 0; first < tokens; first += step) items.push_back({head, joined, first, std::min(step, tokens - first)});
+    head += joined;
+  }
+  std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.first_token > b.first_token; });
+
+  for (Thread& thread : threads_) thread.coverage.assign(static_cast<size_t>(heads), {});
+  pool_.parallel_for(static_cast<int64_t>(items.size()), [&](int64_t item, int thread) { run_item(job, items[static_cast<size_t>(item)], threads_[static_cast<size_t>(thread)]); });
+  coverage_.resize(static_cast<size_t>(storage.shape().layers * heads));
+  for (const Thread& thread : threads_)
+    for (int64_t head = 0; head < heads; ++head) coverage_[static_cast<size_t>(layer * heads + head)] += thread.coverage[static_cast<size_t>(head)];
+}
+
+void SparseAttention::take_coverage(std::span<HeadCoverage> out) {
+  std::fill(out.begin(), out.end(), HeadCoverage{});
+  std::copy_n(coverage_.begin(), std::min(out.size(), coverage_.size()), out.begin());
+  coverage_.clear();
+}
+
+void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread) {
+  const HeadPlan& plan = job.plans[static_cast<size_t>(item.first_head)];
+  const int64_t first = job.first_position + item.first_token;
+  const bool bf16 = bf16_ && job.storage.shape().format == KvFormat::kBFloat16;
+  AttentionTile tile(kernels_, bf16, job.pages(item.first_head / job.group), {job.q, job.heads, item.first_head, item.joined, item.first_token, item.tokens, first}, thread.tile);
+  Choice choice;
+  switch (plan.pattern) {
+    case Pattern::kDense: choice.keys.ranges = {{0, first + item.tokens}}; break;
+    case Pattern::kAShape: choice.keys = sparse::a_shape_keys(plan, first, first + item.tokens); break;
+    case Pattern::kVerticalSlash: choice.keys = sparse::vertical_slash_keys(indices_[static_cast<size_t>(item.first_head)], first); break;
+    case Pattern::kBlockSparse: choice.keys = block_sparse(job, plan, tile); break;
+    case Pattern::kAdaptive: adaptive(job, plan, tile, choice, thread); break;
+  }
+  if (plan.pattern != Pattern::kAdaptive) visit(tile, choice.keys);
+  count(item, first, choice, thread);
+  if (plan.pattern != Pattern::kDense && item.first_token / item.tokens % kProbeTiles == 0) probe(tile, choice, thread);
+  tile.write(job.out);
+}
+
+void SparseAttention::visit(AttentionTile& tile, const sparse::KeySet& keys) const {
+  tile.limit(keys.sink, keys.window);
+  for (const sparse::KeyRange& range : keys.ranges) tile.visit(range.begin, range.end);
+  if (!keys.columns.empty()) tile.visit_columns(keys.columns);
+  tile.flush();
+}
+
+// Keys and means that each row was multiplied with.
+void SparseAttention::count(const Item& item, int64_t first_position, const Choice& choice, Thread& thread) const {
+  double visited = 0, causal = 0;
+  for (int64_t position = first_position; position < first_position + item.tokens; ++position) {
+    visited += static_cast<double>(static_cast<int64_t>(choice.keys.columns.size()) + choice.means);
+    for (const sparse::KeyRange& range : choice.keys.ranges) {
+      int64_t seen = std::max<int64_t>(std::min(range.end, position + 1) - range.begin, 0);
+      if (choice.keys.window > 0) {
+        const int64_t from = std::max(range.begin, choice.keys.sink), to = std::min(range.end, position + 1 - choice.keys.window);
+        seen -= std::max<int64_t>(to - from, 0);
+      }
+      visited += static_cast<double>(seen);
+    }
+    causal += static_cast<double>(position + 1);
+  }
+  for (int64_t h = item.first_head; h < item.first_head + item.joined; ++h) {
+    thread.coverage[static_cast<size_t>(h)].visited += visited;
+    thread.coverage[static_cast<size_t>(h)].causal += causal;
+  }
+}
+
+void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTile& tile, Choice& choice, Thread& thread) {
+  const TileRows& rows = tile.rows();
+  sparse::Candidates blocks = sparse::adaptive_candidates(plan, rows.first_position, kMeanTokens);
+  blocks.begin = round_up(blocks.begin, 2);  // V's means lie in pairs
+  const int64_t candidates = blocks.end - blocks.begin, count = rows.count(), width = job.storage.value_width();
+  if (candidates <= 0) {
+    choice.keys.ranges = {{0, rows.end_position()}};
+    return visit(tile, choice.keys);
+  }
+  // What is visited anyway comes first: it tells how much of the mass the other blocks have.
+  const int64_t sink_end = blocks.begin * kMeanTokens, tail = blocks.end * kMeanTokens;
+  tile.visit(0, sink_end);
+  tile.visit(tail, rows.end_position());
+  tile.flush();
+
+  // Every other block as its mean key, in the same online softmax.
+  const GatheredMeans& means = means_[static_cast<size_t>(rows.first_head / job.group)];
+  const int64_t n = round_up(candidates, 32);
+  constexpr auto kLength = static_cast<float>(kMeanTokens);
+  float* weights = thread.means.get<float>(count * n + count * n / 2 + count + n);
+  auto* weights_bf16 = reinterpret_cast<uint16_t*>(weights + count * n);
+  float* inverse = weights + count * n + count * n / 2;
+  float* mass = inverse + count;
+  tile.score(0, count, means.keys(blocks.begin), means.ld(), n, weights, n);
+  for (int64_t r = 0; r < count; ++r) {
+    std::fill(weights + r * n + candidates, weights + (r + 1) * n, kHidden);
+    float total = tile.sum()[r] / kLength;
+    kernels_.softmax_step(weights + r * n, n, tile.maximum() + r, &total, tile.output() + r * width, width);
+    tile.sum()[r] = total * kLength;
+    inverse[r] = 1.0f / (total * static_cast<float>(count));
+  }
+  kernels_.gemm_f32(1, n, count, inverse, count, weights, n, mass, n, false);
+  thread.keep.resize(static_cast<size_t>(candidates));
+  sparse::adaptive_select(plan, {mass, static_cast<size_t>(candidates)}, thread.keep);
+
+  // A block that is visited does not count as a mean; the others stay.
+  choice.keys.ranges.push_back({0, sink_end});
+  const auto add = [&](int64_t begin, int64_t end) {
+    if (choice.keys.ranges.back().end == begin) choice.keys.ranges.back().end = end;
+    else choice.keys.ranges.push_back({begin, end});
+  };
+  std::vector<int32_t>& kept = thread.kept;
+  kept.clear();
+  for (int64_t j = 0; j < candidates; ++j) {
+    if (!thread.keep[static_cast<size_t>(j)]) continue;
+    kept.push_back(static_cast<int32_t>(j));
+    add((blocks.begin + j) * kMeanTokens, (blocks.begin + j + 1) * kMeanTokens);
+  }
+  for (int64_t r = 0; r < count; ++r) {
+    float* row = weights + r * n;
+    float gone = 0;
+    for (const int32_t j : kept) {
+      gone += row[j];
+      row[j] = 0;
+    }
+    tile.sum()[r] = std::max(tile.sum()[r] - gone * kLength, 0.0f);
+  }
+  choice.means = candidates - static_cast<int64_t>(kept.size());
+  if (choice.means > 0) {
+    if (tile.bf16()) {
+      for (int64_t r = 0; r < count; ++r) kernels_.to_bf16(weights + r * n, weights_bf16 + r * n, n, 1.0f);
+      kernels_.gemm_bf16(count, width, n, weights_bf16, n, static_cast<const uint32_t*>(means.values(blocks.begin)), width, tile.output(), width, true);
+    } else {
+      kernels_.gemm_f32(count, width, n, weights, n, static_cast<const float*>(means.values(blocks.begin)), width, tile.output(), width, true);
+    }
+  }
+  choice.begin = blocks.begin;
+  choice.end = blocks.end;
+  choice.weights.assign(weights + (count - 1) * n, weights + (count - 1) * n + candidates);
+  choice.maximum = tile.maximum()[count - 1];
+  for (size_t i = choice.keys.ranges.front().end == sink_end ? 1 : 0; i < choice.keys.ranges.size(); ++i)
+    tile.visit(std::max(choice.keys.ranges[i].begin, sink_end), choice.keys.ranges[i].end);
+  tile.flush();
+  add(tail, rows.end_position());
+}
+
+sparse::KeySet SparseAttention::block_sparse(const Job& job, const HeadPlan& plan, const AttentionTile& tile) const {
+  const TileRows& rows = tile.rows();
+  const int64_t d = job.storage.shape().head_dim, blocks = rows.first_position / sparse::kPoolTokens, parts = sparse::kPoolTokens / kMeanTokens;
+  // The pooled query against the pooled keys: the score of a block of 64 is the mean of the scores of its two means of 32.
+  std::vector<float> pooled(static_cast<size_t>(d), 0.0f);
+  for (int64_t t = 0; t < rows.tokens; ++t) {
+    const float* row = rows.q + (rows.first_token + t) * rows.heads * d + rows.first_head * d;
+    for (int64_t i = 0; i < d; ++i) pooled[static_cast<size_t>(i)] += row[i] / static_cast<float>(rows.tokens);
+  }
+  std::vector<float> scores(static_cast<size_t>(blocks), 0.0f), key(static_cast<size_t>(d));
+  const HeadPages pages = job.pages(rows.first_head / job.group);
+  for (int64_t b = 0; b < blocks; ++b)
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t position = b * sparse::kPoolTokens + part * kMeanTokens;
+      job.storage.read_key_mean(pages.page_slots[static_cast<size_t>(position / kPageTokens)], pages.layer, pages.kv_head, position % kPageTokens / kMeanTokens, key.data());
+      scores[static_cast<size_t>(b)] += kernels_.dot(pooled.data(), key.data(), d);
+    }
+  return sparse::block_sparse_keys(plan, rows.end_position(), scores);
+}
+
+void SparseAttention::index_head(const Job& job, int64_t head, Thread& thread) {
+  const int64_t rows = std::min(sparse::kIndexRows, job.tokens), end = job.first_position + job.tokens;
+  const bool bf16 = bf16_ && job.storage.shape().format == KvFormat::kBFloat16;
+  AttentionTile tile(kernels_, bf16, job.pages(head / job.group), {job.q, job.heads, head, 1, job.tokens - rows, rows, end - rows}, thread.tile);
+  const int64_t ld = round_up(end, kPageTokens);
+  float* scores = thread.index.get<float>(rows * ld);
+  tile.score_all(0, rows, scores, ld);
+  indices_[static_cast<size_t>(head)] = sparse::vertical_slash_index(job.plans[static_cast<size_t>(head)], rows, end, job.first_position > 0, [&](int64_t row) {
+    float* p = scores + row * ld;
+    const int64_t seen = end - rows + row + 1;
+    const float maximum = *std::max_element(p, p + seen);
+    float sum = 0;
+    for (int64_t j = 0; j < seen; ++j) sum += p[j] = std::exp2(p[j] - maximum);
+    for (int64_t j = 0; j < seen; ++j) p[j] /= sum;
+    std::fill(p + seen, p + end, 0.0f);
+    return std::span<const float>(p, static_cast<size_t>(end));
+  });
+}
+
+// The last row of the tile, by dense attention: how much of its mass lies where the tile's own attention put it. A block that
+// stood in by its mean counts as a whole: a key that its mean hides is what is looked for.
+void SparseAttention::probe(AttentionTile& tile, const Choice& choice, Thread& thread) const {
+  const TileRows& rows = tile.rows();
+  const int64_t last = rows.count() - 1, end = rows.end_position();
+  float* p = thread.probe.get<float>(round_up(end, kPageTokens));
+  tile.score_all(last, 1, p, round_up(end, kPageTokens));
+  const float maximum = *std::max_element(p, p + end);
+  double sum = 0;
+  for (int64_t j = 0; j < end; ++j) sum += static_cast<double>(p[j] = std::exp2(p[j] - maximum));
+
+  const double scale = 1.0 / static_cast<double>(tile.sum()[last]);
+  // What a visited key weighs here, beside its weight in dense attention.
+  const double ratio = std::exp2(static_cast<double>(maximum - tile.maximum()[last])) * sum * scale;
+  double covered = 0;
+  const auto add = [&](int64_t begin, int64_t to) {
+    for (int64_t j = begin; j < to; ++j) covered += static_cast<double>(p[j]);
+  };
+  const sparse::KeySet& keys = choice.keys;
+  for (const sparse::KeyRange& range : keys.ranges) {
+    const int64_t to = std::min(range.end, end);
+    if (keys.window > 0) {
+      add(range.begin, std::min(to, keys.sink));
+      add(std::max({range.begin, keys.sink, end - keys.window}), to);
+    } else {
+      add(range.begin, to);
+    }
+  }
+  for (const int32_t column : keys.columns) covered += static_cast<double>(p[column]);
+  covered *= std::min(1.0, ratio) / sum;
+  for (int64_t b = 0; b < choice.end - choice.begin && choice.means > 0; ++b) {
+    const float weight = choice.weights[static_cast<size_t>(b)];
+    if (weight <= 0) continue;
+    double block = 0;
+    for (int64_t j = (choice.begin + b) * kMeanTokens; j < (choice.begin + b + 1) * kMeanTokens; ++j) block += static_cast<double>(p[j]);
+    const double mean = static_cast<double>(weight * static_cast<float>(kMeanTokens)) * std::exp2(static_cast<double>(choice.maximum - tile.maximum()[last])) * scale;
+    covered += std::min(block / sum, mean);
+  }
+  for (int64_t h = rows.first_head; h < rows.first_head + rows.joined; ++h) {
+    thread.coverage[static_cast<size_t>(h)].covered += covered;
+    ++thread.coverage[static_cast<size_t>(h)].probes;
+  }
+  }
+
+}  // namespace longview::cpu

@@ -1,0 +1,30 @@
+#include "sparse/block_sparse.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+namespace longview::sparse {
+
+KeySet block_sparse_keys(const HeadPlan& plan, int64_t end_position, std::span<const float> scores) {
+  const auto blocks = static_cast<int64_t>(scores.size());
+  const int64_t own = (end_position + kPoolTokens - 1) / kPoolTokens - blocks;
+  const int64_t budget = std::clamp<int64_t>(plan.blocks - own, 0, blocks);
+  std::vector<int32_t> order(scores.size());
+  std::iota(order.begin(), order.end(), 0);
+  const auto before = [&](int32_t a, int32_t b) { return scores[static_cast<size_t>(a)] != scores[static_cast<size_t>(b)] ? scores[static_cast<size_t>(a)] > scores[static_cast<size_t>(b)] : a < b; };
+  std::nth_element(order.begin(), order.begin() + budget, order.end(), before);
+  order.resize(static_cast<size_t>(budget));
+  std::sort(order.begin(), order.end());
+
+  KeySet keys;
+  const auto add = [&](int64_t begin, int64_t end) {
+    if (!keys.ranges.empty() && keys.ranges.back().end == begin) keys.ranges.back().end = end;
+    else keys.ranges.push_back({begin, end});
+  };
+  for (const int32_t block : order) add(block * kPoolTokens, (block + 1) * kPoolTokens);
+  add(blocks * kPoolTokens, end_position);
+  return keys;
+}
+
+}  // namespace longview::sparse
