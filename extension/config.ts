@@ -9,6 +9,8 @@ export function readSettings(): Settings {
     modelPath: get<string>('model.path').trim(),
     device: get<Settings['device']>('device'),
     threads: get<number>('threads'),
+    prefillMode: get<Settings['prefillMode']>('prefill.mode'),
+    prefillTarget: get<Settings['prefillTarget']>('prefill.target'),
     include: get<string[]>('files.include'),
     exclude: get<string[]>('files.exclude'),
     maxFileKiB: get<number>('files.maxKiB'),

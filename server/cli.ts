@@ -29,6 +29,8 @@ Options:
   --include GLOB    take files that would be left out; may be repeated
   --exclude GLOB    leave files out; may be repeated
   --threads N       CPU threads (default: all)
+  --prefill-mode M  how the repository is read: auto (default), adaptive, minference, dense
+  --prefill-target T  what that may cost in accuracy: fast, balanced (default), exact
   --max-tokens N    length of an answer (default: 512)
   --json            for machines
 
@@ -52,6 +54,8 @@ function parse(args: string[]) {
       include: { type: 'string', multiple: true },
       exclude: { type: 'string', multiple: true },
       threads: { type: 'string' },
+      'prefill-mode': { type: 'string' },
+      'prefill-target': { type: 'string' },
       'max-tokens': { type: 'string' },
       json: { type: 'boolean' },
     },
@@ -64,6 +68,18 @@ function whole(text: string | undefined, option: string): number | undefined {
   return Number(text);
 }
 
+/** The first of `values` where the option is not given. */
+function oneOf<const T extends string>(
+  text: string | undefined,
+  option: string,
+  values: readonly [T, ...T[]],
+): T {
+  if (text === undefined) return values[0];
+  const value = values.find((candidate) => candidate === text);
+  if (value === undefined) throw new UsageError(`--${option} must be one of ${values.join(', ')}.`);
+  return value;
+}
+
 /** Opens model and session, runs `work`, closes them. */
 async function withSession<T>(
   options: Options,
@@ -73,7 +89,13 @@ async function withSession<T>(
   const threads = whole(options.threads, 'threads');
   const maxAnswerTokens = whole(options['max-tokens'], 'max-tokens');
   const named = options.model ? path.resolve(here, options.model) : '';
-  const model = await openModel(locateModel(named, defaultModelsFolder(), extensionFolder), { threads });
+  const model = await openModel(locateModel(named, defaultModelsFolder(), extensionFolder), {
+    threads,
+    prefill: {
+      mode: oneOf(options['prefill-mode'], 'prefill-mode', ['auto', 'adaptive', 'minference', 'dense']),
+      target: oneOf(options['prefill-target'], 'prefill-target', ['balanced', 'fast', 'exact']),
+    },
+  });
   try {
     const roots = (options.repo ?? ['.']).map((folder) => rootOf(path.resolve(here, folder)));
     const { include, exclude } = options;

@@ -33,6 +33,9 @@ export interface Settings {
   modelPath: string;
   device: 'auto' | 'cuda' | 'cpu';
   threads: number;
+  /** How a repository is read: server/engine/engine.ts, PrefillOptions. */
+  prefillMode: 'auto' | 'adaptive' | 'minference' | 'dense';
+  prefillTarget: 'fast' | 'balanced' | 'exact';
   /** Globs (gitignore syntax) that are taken in addition to / left out of the default selection. */
   include: string[];
   exclude: string[];
@@ -158,6 +161,10 @@ export interface AskStats {
   firstTokenSeconds: number;
   decodeTokensPerSecond: number;
   answerTokens: number;
+  /** Share of the keys that was visited while the repository was read, 1 for all; absent where it was loaded from disk. */
+  density?: number;
+  /** Mean mass that sparse attention put where dense attention puts it; absent where all was dense. */
+  coveredMass?: number;
   device: string;
   model: string;
 }

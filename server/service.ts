@@ -106,11 +106,15 @@ export class Service {
     const wanted = file ?? locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
     if (this.model?.path === wanted) return this.model.open;
     this.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });
-    const { device, threads } = this.settings;
+    const { device, threads, prefillMode, prefillTarget } = this.settings;
     const loading = throttled(({ done, total }: LoadProgress) =>
       this.show({ phase: 'starting', message: loadingMessage(path.basename(wanted), done, total) }),
     );
-    const open = await openModel(wanted, { device, threads }, loading);
+    const open = await openModel(
+      wanted,
+      { device, threads, prefill: { mode: prefillMode, target: prefillTarget } },
+      loading,
+    );
     await this.closeSession();
     await this.model?.open.dispose();
     this.model = { path: wanted, open };
@@ -172,9 +176,14 @@ export class Service {
       const { hover: _b, ...is } = this.settings;
       if (!roots && JSON.stringify(was) === JSON.stringify(is)) return;
       await this.closeSession();
-      const engineSame =
-        was.modelPath === is.modelPath && was.device === is.device && was.threads === is.threads;
-      if (engineSame) return;
+      const ofEngine = ({
+        modelPath,
+        device,
+        threads,
+        prefillMode,
+        prefillTarget,
+      }: Omit<Settings, 'hover'>) => JSON.stringify([modelPath, device, threads, prefillMode, prefillTarget]);
+      if (ofEngine(was) === ofEngine(is)) return;
       await this.model?.open.dispose();
       this.model = undefined;
     });

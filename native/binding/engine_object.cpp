@@ -62,6 +62,14 @@ EngineOptions read_options(const Napi::Object& from) {
   options.kv_format = string_or(from, "kvFormat", "bf16") == "f32" ? KvFormat::kFloat32 : KvFormat::kBFloat16;
   if (options.kv_format == KvFormat::kFloat32 && device == "auto") options.device = DeviceChoice::kCpu;  // exact: the reference
   options.kv_budget_bytes = static_cast<int64_t>(number_or(from, "kvBudgetBytes", 0));
+  if (const Napi::Value prefill = from.Get("prefill"); prefill.IsObject()) {
+    const std::string mode = string_or(prefill.As<Napi::Object>(), "mode", "auto"), target = string_or(prefill.As<Napi::Object>(), "target", "balanced");
+    const auto known_mode = prefill_mode_of(mode);
+    const auto known_target = prefill_target_of(target);
+    LONGVIEW_CHECK(known_mode, kInvalidArgument, "There is no way of reading called \"%s\". Set longview.prefill.mode to auto, adaptive, minference or dense.", mode.c_str());
+    LONGVIEW_CHECK(known_target, kInvalidArgument, "There is no target called \"%s\". Set longview.prefill.target to fast, balanced or exact.", target.c_str());
+    options.prefill = {*known_mode, *known_target};
+  }
   return options;
 }
 
@@ -174,11 +182,13 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
   struct Progress {
     std::vector<int32_t> tokens;
     size_t done = 0, adopted = 0;
+    HeadCoverage coverage;
     bool checked = false;
   };
   const auto progress = std::make_shared<Progress>(Progress{token_ids(info, 1)});
   const CancelToken token = token_for(integer(info, 3));
-  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, outcome, progress, token] {
+  const bool sparse = argument(info, 5).ToBoolean();
+  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, sparse, outcome, progress, token] {
                  Context& context = find(*state, id);
                  const std::span<const int32_t> left = std::span<const int32_t>(progress->tokens).subspan(progress->done);
                  if (!progress->checked) {
@@ -190,11 +200,20 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
                      return true;
                    }
                  }
-                 if (!left.empty()) progress->done += static_cast<size_t>(state->engine->prefill_chunk(context, left, token));
+                 const HeadCoverage before = state->engine->counters().coverage;
+                 if (!left.empty()) progress->done += static_cast<size_t>(state->engine->prefill_chunk(context, left, token, sparse));
+                 progress->coverage += state->engine->counters().coverage - before;
                  const auto length = static_cast<double>(context.length());
                  outcome->call(static_cast<double>(progress->done), length);
                  if (progress->done < progress->tokens.size()) return true;
-                 outcome->resolve([adopted = static_cast<double>(progress->adopted)](Napi::Env e) { return Napi::Number::New(e, adopted); });
+                 outcome->resolve([progress](Napi::Env e) {
+                   const HeadCoverage& c = progress->coverage;
+                   Napi::Object result = Napi::Object::New(e);
+                   result.Set("reused", static_cast<double>(progress->adopted));
+                   if (c.causal > 0) result.Set("density", c.visited / c.causal);
+                   if (c.probes > 0) result.Set("coveredMass", c.covered / static_cast<double>(c.probes));
+                   return result;
+                 });
                  return false;
                })});
   return outcome->promise();

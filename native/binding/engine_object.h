@@ -31,7 +31,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value fork(const Napi::CallbackInfo& info);      // (from, to)
   Napi::Value truncate(const Napi::CallbackInfo& info);  // (context, length)
   Napi::Value drop(const Napi::CallbackInfo& info);      // (context)
-  Napi::Value extend(const Napi::CallbackInfo& info);    // (context, tokens, priority, job, onProgress) -> tokens found held
+  Napi::Value extend(const Napi::CallbackInfo& info);    // (context, tokens, priority, job, onProgress, sparse) -> {reused, density?, coveredMass?}
   Napi::Value score(const Napi::CallbackInfo& info);     // (context, tokens, priority, job, onProgress) -> {nll, top1}
   Napi::Value generate(const Napi::CallbackInfo& info);  // (context, options, priority, job, onToken) -> {finish, length}
   Napi::Value logits(const Napi::CallbackInfo& info);    // (context) -> Float32Array

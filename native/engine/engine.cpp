@@ -31,6 +31,7 @@ std::unique_ptr<Context> Context::fork() const {
   copy->pages_.share(pages_);
   copy->logits_ = logits_;
   copy->long_input_ = long_input_;
+  copy->budget_ = budget_;
   return copy;
 }
 
@@ -47,15 +48,21 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   LONGVIEW_CHECK(options.kv_budget_bytes >= 0, kInvalidArgument, "The KV budget must not be negative.");
   if (options_.chunk_tokens == 0) options_.chunk_tokens = backend_->preferred_chunk_tokens();
   const ModelConfig& config = model_.config;
-  const KvShape kv{config.layers, config.kv_heads, config.head_dim, options.kv_format};
+  KvShape kv{config.layers, config.kv_heads, config.head_dim, options.kv_format};
+  prefill_ = std::make_unique<PrefillPlan>(options.prefill, config.layers, config.heads);
+  if (!prefill_->dense()) kv.mean_tokens = backend_->sparse_block_tokens(kv);
+  if (!prefill_->dense() && kv.mean_tokens == 0) {
+    prefill_ = std::make_unique<PrefillPlan>(PrefillOptions{}, config.layers, config.heads);
+    if (device_note_.empty()) device_note_ = "Sparse reading is not there for this model on this device: it is read densely.";
+  }
   const MemoryPlan plan = plan_memory(*backend_, model_, kv, {options.kv_budget_bytes, std::max(options_.chunk_tokens, kLargeChunk)});
   if (options_.chunk_tokens > plan.chunk_tokens) options_.chunk_tokens = plan.chunk_tokens;
   largest_chunk_ = plan.chunk_tokens;
   window_ = std::min(config.window, plan.pages * kPageTokens);
   pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
-  root_ = chain_root(cache_identity_text(model_, pool_->storage().layout(), "dense"));
+  root_ = chain_root(cache_identity_text(model_, pool_->storage().layout(), prefill_->identity()));
   index_ = std::make_unique<PrefixIndex>(*pool_, root_);
-  forward_ = std::make_unique<Forward>(*backend_, model_, options.kv_format, plan.chunk_tokens, options.on_load);
+  forward_ = std::make_unique<Forward>(*backend_, model_, kv, plan.chunk_tokens, options.on_load);
   options_.on_load = {};  // what it holds need not live as long
 }
 
@@ -73,27 +80,43 @@ void Engine::check_tokens(const Context& context, std::span<const int32_t> token
                  static_cast<long long>(end), static_cast<long long>(window_));
 }
 
-int64_t Engine::chunk_at(int64_t position) const {
+int64_t Engine::chunk_at(int64_t position, bool sparse) const {
   if (options_.chunk_tokens > 0) return options_.chunk_tokens;
-  return std::min(largest_chunk_, position < kLargeChunkEnd ? kLargeChunk : kSmallChunk);
+  return std::min(largest_chunk_, sparse || position < kLargeChunkEnd ? kLargeChunk : kSmallChunk);
 }
 
-void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel) {
+void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel, bool sparse) {
   cancel.throw_if_cancelled();
   const auto count = static_cast<int64_t>(tokens.size());
+  const std::vector<HeadPlan> plans = sparse && prefill_->applies(context.length(), count) ? context.budget_.apply(prefill_->heads()) : std::vector<HeadPlan>{};
   context.pages_.reserve(count);
   context.logits_.clear();
   try {
-    forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, cancel);
+    forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, plans, cancel);
   } catch (...) {
     context.pages_.truncate(context.length());  // gives reserved pages back
     throw;
   }
+  if (sparse) count_coverage(context, count, !plans.empty());
   context.pages_.advance(tokens);
   if (want_logits) {
     context.logits_.resize(static_cast<size_t>(model_.config.vocabulary));
     forward_->logits(count - 1, context.logits_);
   }
+}
+
+// What the chunk of `count` tokens behind the context visited.
+void Engine::count_coverage(Context& context, int64_t count, bool sparse) {
+  const ModelConfig& config = model_.config;
+  if (!sparse) {
+    const double keys = static_cast<double>(config.layers * config.heads) * static_cast<double>(count) * (static_cast<double>(context.length()) + static_cast<double>(count + 1) / 2);
+    counters_.coverage += {keys, keys, 0, 0};
+    return;
+  }
+  std::vector<HeadCoverage> heads(static_cast<size_t>(config.layers * config.heads));
+  backend_->take_coverage(heads);
+  context.budget_.update(heads, prefill_->target_mass());
+  for (const HeadCoverage& head : heads) counters_.coverage += head;
 }
 
 // Whether pages of other contexts can follow, for an input of `end` tokens; an empty context is made ready for them.
@@ -132,18 +155,18 @@ int64_t Engine::adopt(Context& context, std::span<const int32_t> tokens) {
   return covered;
 }
 
-int64_t Engine::prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel) {
+int64_t Engine::prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse) {
   const auto total = static_cast<int64_t>(tokens.size());
   choose_frequencies(context, context.length() + total, cancel);
-  const int64_t count = std::min(total, chunk_at(context.length()));
-  run(context, tokens.first(static_cast<size_t>(count)), count == total, cancel);
+  const int64_t count = std::min(total, chunk_at(context.length(), sparse && !prefill_->dense()));
+  run(context, tokens.first(static_cast<size_t>(count)), count == total, cancel, sparse);
   counters_.prefilled_tokens += count;
   return count;
 }
 
-void Engine::prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel) {
+void Engine::prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse) {
   check_tokens(context, tokens);
-  while (!tokens.empty()) tokens = tokens.subspan(static_cast<size_t>(prefill_chunk(context, tokens, cancel)));
+  while (!tokens.empty()) tokens = tokens.subspan(static_cast<size_t>(prefill_chunk(context, tokens, cancel, sparse)));
 }
 
 void Engine::decode(Context& context, int32_t token, const CancelToken& cancel) {

@@ -16,6 +16,8 @@
 #include "engine/sampler.h"
 #include "engine/score.h"
 #include "model/weights.h"
+#include "sparse/budget.h"
+#include "sparse/prefill_plan.h"
 
 namespace longview {
 
@@ -25,12 +27,14 @@ struct EngineOptions {
   KvFormat kv_format = KvFormat::kBFloat16;
   int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
   int64_t chunk_tokens = 0;     // 0: chosen by position
+  PrefillOptions prefill;       // of chunks that may be read sparsely
   Forward::OnLoad on_load;      // progress while weights are brought to the device; may be empty
 };
 
 struct EngineCounters {
   int64_t prefilled_tokens = 0;
   int64_t decoded_tokens = 0;
+  HeadCoverage coverage;  // of chunks that were allowed to be read sparsely, all layers and heads; visited all where dense
 };
 
 class Engine;
@@ -54,6 +58,7 @@ class Context {
   PageList pages_;
   bool long_input_ = false;  // LongRoPE: the pages were computed with the frequencies of long inputs
   std::vector<float> logits_;
+  Budget budget_;  // of sparse attention
 };
 
 class Engine {
@@ -76,10 +81,11 @@ class Engine {
   void check_tokens(const Context& context, std::span<const int32_t> tokens) const;
   // Goes on with pages that are held already, of whichever context; returns how many of `tokens` they cover, never all.
   int64_t adopt(Context& context, std::span<const int32_t> tokens);
-  // Pre-fills the first chunk of `tokens` and returns how many that were; logits follow when it was the last chunk.
-  int64_t prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel);
+  // Pre-fills the first chunk of `tokens` and returns how many that were; logits follow when it was the last chunk. `sparse`:
+  // attention may leave keys out, as EngineOptions::prefill says; questions and answers are read densely.
+  int64_t prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);
   // All chunks.
-  void prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel);
+  void prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);
   // One token behind the context; updates its logits.
   void decode(Context& context, int32_t token, const CancelToken& cancel);
   // Pre-fills the first chunk of `tokens`, as prefill_chunk does, and says for each of its tokens how the model foresaw it
@@ -105,18 +111,20 @@ class Engine {
 
  private:
   friend class Context;
-  void run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel);
+  void run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel, bool sparse = false);
   bool is_long(int64_t end) const { return model_.config.rope.short_window > 0 && end > model_.config.rope.short_window; }
   static int32_t start_of(bool long_input) { return long_input ? PrefixIndex::kLongRoot : PrefixIndex::kRoot; }
+  void count_coverage(Context& context, int64_t count, bool sparse);
   bool begin_for(Context& context, int64_t end) const;
   void choose_frequencies(Context& context, int64_t end, const CancelToken& cancel);
-  int64_t chunk_at(int64_t position) const;
+  int64_t chunk_at(int64_t position, bool sparse = false) const;
 
   Model model_;
   std::string device_note_;
   std::unique_ptr<Backend> backend_;
   EngineOptions options_;
   int64_t window_ = 0, largest_chunk_ = 0;
+  std::unique_ptr<PrefillPlan> prefill_;
   std::unique_ptr<PagePool> pool_;
   uint64_t root_ = 0;
   std::unique_ptr<PrefixIndex> index_;

@@ -9,8 +9,8 @@ struct Forward::Layer {
   WeightHandle attention_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, attention_output, attention_post_norm, ffn_norm, gate, up, down, ffn_post_norm;
 };
 
-Forward::Forward(Backend& backend, const Model& model, KvFormat kv_format, int64_t max_tokens, const OnLoad& on_load)
-    : backend_(backend), config_(model.config), shape_{config_.layers, config_.kv_heads, config_.head_dim, kv_format} {
+Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int64_t max_tokens, const OnLoad& on_load)
+    : backend_(backend), config_(model.config), shape_(shape) {
   constexpr int64_t kReportBytes = int64_t{64} << 20;
   int64_t done = 0, reported = 0;
   const auto upload = [&](const TensorView& view) {
@@ -56,7 +56,7 @@ int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, i
   return backend.activation_bytes() * narrow + static_cast<int64_t>(sizeof(float)) * wide + backend.scratch_bytes(c, max_tokens);
 }
 
-void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, const CancelToken& cancel) {
+void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, const CancelToken& cancel) {
   const auto count = static_cast<int64_t>(tokens.size());
   const auto part = [&](Activation buffer) { return backend_.rows(buffer, 0, count); };
   const Activation hidden = part(hidden_), normed = part(normed_), q = part(q_), k = part(k_), v = part(v_), attended = part(attended_), gate = part(gate_), up = part(up_);
@@ -76,7 +76,8 @@ void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t
       backend_.rms_norm_heads(k, *layer.k_norm, config_.kv_heads, config_.norm_epsilon);
     }
     backend_.rope_and_append_kv(q, k, v, rope, shape_, index, pages, first_position);
-    backend_.attention(q, shape_, config_.heads, index, pages, first_position, attended);
+    if (plans.empty()) backend_.attention(q, shape_, config_.heads, index, pages, first_position, attended);
+    else backend_.attention_sparse(q, shape_, config_.heads, index, pages, first_position, plans.subspan(i * static_cast<size_t>(config_.heads), static_cast<size_t>(config_.heads)), attended);
     add_product(attended, *layer.attention_output, layer.attention_post_norm.get(), normed, hidden);
 
     backend_.rms_norm(hidden, *layer.ffn_norm, config_.norm_epsilon, normed);

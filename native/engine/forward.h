@@ -18,15 +18,15 @@ class Forward {
   using OnLoad = std::function<void(int64_t done, int64_t total)>;
 
   // Buffers for chunks of up to `max_tokens`. backend and model must outlive this.
-  Forward(Backend& backend, const Model& model, KvFormat kv_format, int64_t max_tokens, const OnLoad& on_load = {});
+  Forward(Backend& backend, const Model& model, const KvShape& shape, int64_t max_tokens, const OnLoad& on_load = {});
   ~Forward();
   Forward(const Forward&) = delete;
   Forward& operator=(const Forward&) = delete;
 
   // Runs tokens at first_position.. through all layers; their K and V are written into `pages`, which must have room.
-  // `long_input`: with the frequencies that LongRoPE has for long inputs. Throws kCancelled between layers; then nothing
-  // of the chunk counts.
-  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, const CancelToken& cancel);
+  // `long_input`: with the frequencies that LongRoPE has for long inputs. `plans`: of all heads, [layers * heads], for sparse
+  // attention; empty for dense. Throws kCancelled between layers; then nothing of the chunk counts.
+  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, const CancelToken& cancel);
 
   // Logits [vocabulary] after token `row` of the last run.
   void logits(int64_t row, std::span<float> out);

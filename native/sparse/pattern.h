@@ -40,8 +40,8 @@ struct HeadPlan {
 struct HeadCoverage {
   double visited = 0;   // keys, and means that stand for a block of keys
   double causal = 0;    // keys that a dense head visits
-  double covered = 0;   // over the probe rows: the mass that sparse attention puts where dense attention puts it,
-                        // sum of min(p, p_sparse) over the keys; without means that is the mass of the visited keys
+  double covered = 0;   // over the probe rows: the mass that sparse attention puts where dense attention puts it, the sum of
+                        // min(p, p_sparse) over visited keys and over blocks that stand in by their means
   int64_t probes = 0;   // rows that were probed
 
   HeadCoverage& operator+=(const HeadCoverage& other) {
@@ -51,6 +51,7 @@ struct HeadCoverage {
     probes += other.probes;
     return *this;
   }
+  HeadCoverage operator-(const HeadCoverage& other) const { return {visited - other.visited, causal - other.causal, covered - other.covered, probes - other.probes}; }
 };
 
 // "dense", "a_shape", "vertical_slash", "block_sparse", "adaptive".

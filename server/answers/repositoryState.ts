@@ -40,6 +40,8 @@ const pageTokens = 128;
 
 export class RepositoryState {
   private held: Int32Array = new Int32Array();
+  /** How sparsely the longest stretch was read that was read at once; nothing is known of what was loaded. */
+  attention: { tokens: number; density?: number; coveredMass?: number } = { tokens: 0 };
   private readonly lock = new Lock();
 
   private constructor(
@@ -82,11 +84,15 @@ export class RepositoryState {
       if (reused < total) {
         const extended = await this.context.extend(prompt.subarray(reused), {
           signal,
+          sparse: true,
           onProgress: this.savingNowAndThen(({ done, tokensPerSecond }) =>
             onProgress?.({ done: reused + done, total, tokensPerSecond }),
           ),
         });
         reused += extended.reused;
+        const { tokens, density, coveredMass } = extended;
+        if (density !== undefined && tokens >= this.attention.tokens)
+          this.attention = { tokens, density, coveredMass };
       }
     } finally {
       // Also what a stopped reading has done.

@@ -175,6 +175,8 @@ export class Session {
         firstTokenSeconds: packedSeconds + asked.firstTokenSeconds,
         decodeTokensPerSecond: asked.decodeTokensPerSecond,
         answerTokens: asked.answerTokens,
+        density: this.state.attention.density,
+        coveredMass: this.state.attention.coveredMass,
         device: this.model.engine.device.name,
         model: this.model.engine.model.name,
       },

@@ -6,6 +6,16 @@
 /** Token ids of the loaded model's vocabulary. */
 export type TokenIds = Int32Array;
 
+/**
+ * How a prompt is read (native/sparse/prefill_plan.h): `auto` leaves out keys where that is faster, `minference` by that
+ * method's patterns, the last three are for comparisons.
+ */
+export interface PrefillOptions {
+  mode: 'auto' | 'adaptive' | 'minference' | 'dense' | 'a_shape' | 'vertical_slash' | 'block_sparse';
+  /** What to pay for speed with; `exact` is dense. */
+  target?: 'fast' | 'balanced' | 'exact';
+}
+
 export interface EngineOptions {
   /** `auto` takes CUDA where there is a device and a library for it, else the CPU. */
   device?: 'auto' | 'cuda' | 'cpu';
@@ -14,6 +24,8 @@ export interface EngineOptions {
   /** Arithmetic of matrix products. `f32` is the exact reference, `auto` the fastest path of the device. */
   precision?: 'auto' | 'f32' | 'bf16' | 'int8';
   kvFormat?: 'bf16' | 'f32';
+  /** Of what `extend` may read sparsely; absent: dense. */
+  prefill?: PrefillOptions;
   /** Upper bound for KV pages in bytes; absent: what the window needs, within free memory. */
   kvBudgetBytes?: number;
   /** Code path of the CPU (`scalar`, `avx2`, `avx512`, `avx512bf16`, `amx`); absent: the best. For tests and benches. */
@@ -79,6 +91,8 @@ export interface PrefillProgress {
 export type Priority = 'answer' | 'hover' | 'prefill';
 
 export interface ExtendOptions {
+  /** Attention may leave keys out, as EngineOptions.prefill says: for a repository, never for a question or an answer. */
+  sparse?: boolean;
   signal?: AbortSignal;
   priority?: Priority;
   onProgress?: (progress: PrefillProgress) => void;
@@ -89,6 +103,10 @@ export interface ExtendResult {
   /** Of these, tokens whose pages were held already: by another context, or by none any more. */
   reused: number;
   seconds: number;
+  /** Share of the keys that dense attention visits; absent where nothing was to be read, or not `sparse`. */
+  density?: number;
+  /** Mean mass that sparse attention puts where dense attention puts it, by probe rows; absent where all was dense. */
+  coveredMass?: number;
 }
 
 export interface ScoreOptions {

@@ -41,7 +41,8 @@ interface AddonEngine {
     priority: number,
     job: number,
     onProgress: (done: number, length: number) => void,
-  ): Promise<number>;
+    sparse: boolean,
+  ): Promise<Pick<ExtendResult, 'reused' | 'density' | 'coveredMass'>>;
   score(
     context: number,
     tokens: TokenIds,
@@ -130,15 +131,17 @@ class NativeContext implements Context {
   async extend(tokens: TokenIds, options: ExtendOptions = {}): Promise<ExtendResult> {
     const start = performance.now();
     let before = 0;
-    const reused = await this.engine.run(options.signal, (native, job) =>
-      native.extend(this.id, tokens, priorities[options.priority ?? 'prefill'], job, (done, length) => {
-        this.length = length;
-        const seconds = (performance.now() - start) / 1000;
-        before = done;
-        options.onProgress?.({ done, total: tokens.length, tokensPerSecond: done / Math.max(seconds, 1e-3) });
-      }),
+    const priority = priorities[options.priority ?? 'prefill'];
+    const progress = (done: number, length: number) => {
+      this.length = length;
+      const seconds = (performance.now() - start) / 1000;
+      before = done;
+      options.onProgress?.({ done, total: tokens.length, tokensPerSecond: done / Math.max(seconds, 1e-3) });
+    };
+    const result = await this.engine.run(options.signal, (native, job) =>
+      native.extend(this.id, tokens, priority, job, progress, options.sparse ?? false),
     );
-    return { tokens: before, reused, seconds: (performance.now() - start) / 1000 };
+    return { tokens: before, ...result, seconds: (performance.now() - start) / 1000 };
   }
 
   score(tokens: TokenIds, options: ScoreOptions = {}): Promise<ScoreResult> {

@@ -71,6 +71,8 @@ export class ServerClient {
         modelPath: '',
         device: 'cpu',
         threads: 0,
+        prefillMode: 'auto',
+        prefillTarget: 'balanced',
         include: [],
         exclude: [],
         maxFileKiB: 1024,

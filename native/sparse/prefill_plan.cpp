@@ -1,0 +1,65 @@
+#include "sparse/prefill_plan.h"
+
+#include <array>
+
+#include "base/error.h"
+
+namespace longview {
+namespace {
+
+constexpr std::array kModes = {"dense", "auto", "adaptive", "minference", "a_shape", "vertical_slash", "block_sparse"};
+constexpr std::array kTargets = {"fast", "balanced", "exact"};
+
+// Tokens of context from which auto is faster than dense attention on a CPU, and from which MInference's users switch it on.
+constexpr int64_t kAutoFrom = 4096, kMinferenceFrom = 32768;
+// A shorter chunk is a question or an edit: choosing costs more than it saves.
+constexpr int64_t kLeastChunk = 64;
+
+// A block of 32 keys is visited when it holds this share of a tile's mass.
+constexpr float kFastThreshold = 0.003f, kBalancedThreshold = 0.001f;
+constexpr double kFastMass = 0.9, kBalancedMass = 0.95;
+
+template <typename Value, size_t N>
+std::optional<Value> find(const std::array<const char*, N>& names, std::string_view name) {
+  for (size_t i = 0; i < N; ++i)
+    if (name == names[i]) return static_cast<Value>(i);
+  return std::nullopt;
+}
+
+Pattern pattern_for(PrefillMode mode) {
+  switch (mode) {
+    case PrefillMode::kDense: return Pattern::kDense;
+    case PrefillMode::kAuto:
+    case PrefillMode::kAdaptive: return Pattern::kAdaptive;
+    case PrefillMode::kAShape: return Pattern::kAShape;
+    case PrefillMode::kBlockSparse: return Pattern::kBlockSparse;
+    case PrefillMode::kMinference:
+    case PrefillMode::kVerticalSlash: return Pattern::kVerticalSlash;
+  }
+  return Pattern::kDense;
+}
+
+}  // namespace
+
+const char* name(PrefillMode mode) { return kModes[static_cast<size_t>(mode)]; }
+const char* name(PrefillTarget target) { return kTargets[static_cast<size_t>(target)]; }
+std::optional<PrefillMode> prefill_mode_of(std::string_view name) { return find<PrefillMode>(kModes, name); }
+std::optional<PrefillTarget> prefill_target_of(std::string_view name) { return find<PrefillTarget>(kTargets, name); }
+
+PrefillPlan::PrefillPlan(const PrefillOptions& options, int64_t layers, int64_t heads) {
+  identity_ = "dense";
+  const Pattern pattern = pattern_for(options.mode);
+  if (pattern == Pattern::kDense || options.target == PrefillTarget::kExact) return;
+  const bool fast = options.target == PrefillTarget::kFast;
+  HeadPlan plan = default_plan(pattern);
+  if (pattern == Pattern::kAdaptive) plan.threshold = fast ? kFastThreshold : kBalancedThreshold;
+  heads_.assign(static_cast<size_t>(layers * heads), plan);
+  target_mass_ = fast ? kFastMass : kBalancedMass;
+  if (options.mode == PrefillMode::kAuto) from_ = kAutoFrom;
+  if (options.mode == PrefillMode::kMinference) from_ = kMinferenceFrom;
+  identity_ = format("%s %s %.6f from %lld", name(options.mode), name(options.target), static_cast<double>(plan.threshold), static_cast<long long>(from_));
+}
+
+bool PrefillPlan::applies(int64_t position, int64_t tokens) const { return !dense() && tokens >= kLeastChunk && position + tokens > from_; }
+
+}  // namespace longview

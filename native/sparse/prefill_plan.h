@@ -1,0 +1,60 @@
+// How a prompt is read: the mode and the target that a user sets, as a plan for every head.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "sparse/pattern.h"
+
+namespace longview {
+
+enum class PrefillMode : uint8_t {
+  kDense,
+  kAuto,       // dense where that is faster or `exact` is asked for, else adaptive
+  kAdaptive,   // adaptive as soon as there is anything to choose among
+  kMinference, // MInference's patterns: each head by its profile, vertical_slash without one; dense below 32,768 tokens
+  kAShape,     // one pattern for all heads, for comparisons
+  kVerticalSlash,
+  kBlockSparse,
+};
+
+// What to pay for speed with. kExact: nothing; attention is dense.
+enum class PrefillTarget : uint8_t { kFast, kBalanced, kExact };
+
+// "dense", "auto", "adaptive", "minference", "a_shape", "vertical_slash", "block_sparse"; "fast", "balanced", "exact".
+const char* name(PrefillMode mode);
+const char* name(PrefillTarget target);
+std::optional<PrefillMode> prefill_mode_of(std::string_view name);
+std::optional<PrefillTarget> prefill_target_of(std::string_view name);
+
+struct PrefillOptions {
+  PrefillMode mode = PrefillMode::kDense;
+  PrefillTarget target = PrefillTarget::kBalanced;
+};
+
+class PrefillPlan {
+ public:
+  PrefillPlan(const PrefillOptions& options, int64_t layers, int64_t heads);
+
+  bool dense() const { return heads_.empty(); }
+  // Of all heads, [layers * heads]; empty where all is dense.
+  std::span<const HeadPlan> heads() const { return heads_; }
+  // Whether a chunk of `tokens` tokens behind `position` others is read by these plans.
+  bool applies(int64_t position, int64_t tokens) const;
+  // The share of the mass that a head's attention must put where dense attention puts it; below it the head's budget rises.
+  double target_mass() const { return target_mass_; }
+  // Names everything that the KV state of a sparse reading depends on.
+  const std::string& identity() const { return identity_; }
+
+ private:
+  std::vector<HeadPlan> heads_;
+  int64_t from_ = 0;
+  double target_mass_ = 0;
+  std::string identity_;
+};
+
+}  // namespace longview
