@@ -76,7 +76,7 @@ export interface PrefillProgress {
 }
 
 /** Jobs wait for each other at chunk and token boundaries in this order. */
-export type Priority = 'answer' | 'hover' | 'prefill';
+export type Priority = 'answer' | 'hover' | 'prefill' | 'background';
 
 export interface ExtendOptions {
   signal?: AbortSignal;
