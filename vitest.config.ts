@@ -7,5 +7,7 @@ export default defineConfig({
     hookTimeout: 120_000,
     // The engine takes every core: two of them at once would measure each other.
     fileParallelism: false,
+    // Nothing is kept on disk but where a test says so.
+    env: { LONGVIEW_CACHE_DIR: '' },
   },
 });

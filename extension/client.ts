@@ -13,6 +13,8 @@ import {
   type AskParams,
   type AskProgress,
   type AskResult,
+  type CacheResult,
+  type ClearCacheResult,
   type ContextResult,
   type DeleteModelParams,
   type DownloadParams,
@@ -23,6 +25,7 @@ import {
   type InitializationOptions,
   type ModelsResult,
   type PrefillResult,
+  type SavedWorkspace,
   type Status,
   type UseModelParams,
 } from '../server/protocol';
@@ -42,6 +45,7 @@ export class Server {
   private startedAt = 0;
   private stopping = false;
   private nextToken = 1;
+  private readonly watcher = workspace.createFileSystemWatcher('**/*');
   private readonly statusChanged = new EventEmitter<Status>();
   private readonly crashed = new EventEmitter<string>();
   readonly onStatus = this.statusChanged.event;
@@ -50,6 +54,7 @@ export class Server {
 
   constructor(private readonly context: ExtensionContext) {
     context.subscriptions.push(
+      this.watcher,
       this.statusChanged,
       this.crashed,
       workspace.onDidChangeConfiguration((event) => {
@@ -57,6 +62,10 @@ export class Server {
         void this.client.sendNotification('workspace/didChangeConfiguration', { settings: readSettings() });
       }),
     );
+  }
+
+  get isRunning(): boolean {
+    return this.client?.state === State.Running;
   }
 
   /** Starts it where it does not run. */
@@ -83,6 +92,7 @@ export class Server {
       { module, transport: TransportKind.ipc },
       {
         documentSelector: [{ scheme: 'file' }],
+        synchronize: { fileEvents: this.watcher },
         initializationOptions: options,
         // A hover's link may run this command and no other.
         markdown: { isTrusted: { enabledCommands: ['longview.explain'] } },
@@ -141,6 +151,15 @@ export class Server {
 
   async promptContents(): Promise<ContextResult> {
     return (await this.running()).sendRequest<ContextResult>(methods.context);
+  }
+
+  async savedStates(): Promise<SavedWorkspace[]> {
+    return (await (await this.running()).sendRequest<CacheResult>(methods.cacheList)).saved;
+  }
+
+  /** Returns the bytes that were freed. */
+  async clearSavedStates(): Promise<number> {
+    return (await (await this.running()).sendRequest<ClearCacheResult>(methods.cacheClear)).freedBytes;
   }
 
   async models(): Promise<ModelsResult> {

@@ -19,7 +19,8 @@ export function registerCommands(server: Server, chat: ChatView, contents: Promp
     'longview.openSettings': () =>
       commands.executeCommand('workbench.action.openSettings', 'longview') as Promise<void>,
     'longview.explain': (symbol) => explain(server, symbol),
-    'longview.showMenu': () => showMenu(),
+    'longview.clearCache': () => clearCache(server),
+    'longview.showMenu': () => showMenu(server),
   };
   return Object.entries(table).map(([id, run]) =>
     commands.registerCommand(id, async (argument?: unknown) => {
@@ -93,13 +94,38 @@ async function exportChat(chat: ChatView): Promise<void> {
   await window.showTextDocument(document);
 }
 
-async function showMenu(): Promise<void> {
+const gigabytes = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
+
+async function clearCache(server: Server): Promise<void> {
+  const saved = await server.savedStates();
+  if (saved.length === 0) return void window.showInformationMessage('Nothing is saved on disk.');
+  const total = saved.reduce((sum, { bytes }) => sum + bytes, 0);
+  const detail = saved.map(
+    ({ bytes, folders, model }) => `${gigabytes(bytes)}: ${folders.join(', ')} (${model})`,
+  );
+  const clear = await window.showWarningMessage(
+    `Delete the saved states of ${saved.length} ${saved.length === 1 ? 'workspace' : 'workspaces'}, ${gigabytes(total)}? Each is read again when it is asked about in a new window.`,
+    { modal: true, detail: detail.join('\n') },
+    'Delete',
+  );
+  if (clear !== 'Delete') return;
+  void window.showInformationMessage(`${gigabytes(await server.clearSavedStates())} freed.`);
+}
+
+async function showMenu(server: Server): Promise<void> {
+  const saved = server.isRunning ? await server.savedStates() : [];
+  const total = saved.reduce((sum, { bytes }) => sum + bytes, 0);
   const entries = [
     { label: '$(comment) Ask about this repo', id: 'longview.ask' },
     { label: '$(book) Read the repository now', id: 'longview.readNow' },
     { label: '$(list-tree) Show what is in the prompt', id: 'longview.showPromptContents' },
     { label: '$(history) Chat history', id: 'longview.showHistory' },
     { label: '$(package) Choose a model', id: 'longview.chooseModel' },
+    {
+      label: '$(trash) Clear the cache',
+      description: saved.length > 0 ? `${gigabytes(total)} on disk` : '',
+      id: 'longview.clearCache',
+    },
     { label: '$(gear) Settings', id: 'longview.openSettings' },
   ];
   const chosen = await window.showQuickPick(entries, { title: 'Longview' });

@@ -44,13 +44,18 @@ function text({ phase, health, prefill }: Status): string {
   }
 }
 
-function tooltip({ message, model, device, context }: Status): MarkdownString {
+function tooltip({ message, model, device, context, saved }: Status): MarkdownString {
   const lines = [message];
   if (model) lines.push(`Model: ${model.name}, window ${model.window.toLocaleString('en')} tokens`);
   if (device) lines.push(`Device: ${device}`);
   if (context)
     lines.push(
       `In the prompt: ${context.files} of ${context.files + context.skipped} files, ${context.tokens.toLocaleString('en')} tokens`,
+    );
+  if (saved?.note) lines.push(saved.note);
+  else if (saved && saved.total > 0)
+    lines.push(
+      `Saved on disk: ${saved.tokens.toLocaleString('en')} of ${saved.total.toLocaleString('en')} tokens`,
     );
   const markdown = new MarkdownString();
   for (const line of lines) markdown.appendText(`${line}\n\n`);

@@ -33,6 +33,11 @@ import type { Root } from './workspace/scan';
 
 const connection = createConnection(ProposedFeatures.all);
 const documents = new TextDocuments(TextDocument);
+/** Versions of open documents that are as the file; others are not saved. */
+const savedVersions = new Map<string, number>();
+documents.onDidOpen(({ document }) => savedVersions.set(document.uri, document.version));
+documents.onDidSave(({ document }) => savedVersions.set(document.uri, document.version));
+documents.onDidClose(({ document }) => savedVersions.delete(document.uri));
 const progressType = new ProgressType<AskProgress | DownloadProgress>();
 let service: Service | undefined;
 let roots: Root[] = [];
@@ -41,6 +46,13 @@ function toRoots(folders: readonly { uri: string; name: string }[]): Root[] {
   return folders
     .filter(({ uri }) => uri.startsWith('file:'))
     .map(({ uri, name }) => ({ name, folder: fileURLToPath(uri) }));
+}
+
+function unsavedTexts(): Map<string, string> {
+  const unsaved = documents
+    .all()
+    .filter(({ uri, version }) => uri.startsWith('file:') && savedVersions.get(uri) !== version);
+  return new Map(unsaved.map((document) => [fileURLToPath(document.uri), document.getText()]));
 }
 
 /** Runs a request on the service; errors go out with their code and sentence. */
@@ -81,11 +93,12 @@ connection.onInitialize(({ workspaceFolders, initializationOptions }): Initializ
     extensionFolder,
     cacheFolder,
     trusted,
+    unsavedTexts,
     onStatus: (status: Status) => void connection.sendNotification(methods.status, status),
   });
   return {
     capabilities: {
-      textDocumentSync: TextDocumentSyncKind.Incremental,
+      textDocumentSync: { openClose: true, change: TextDocumentSyncKind.Incremental, save: true },
       hoverProvider: true,
       workspace: { workspaceFolders: { supported: true, changeNotifications: true } },
     },
@@ -104,6 +117,10 @@ connection.onInitialized(() => {
 
 connection.onDidChangeConfiguration(({ settings }) => {
   void service?.change({ settings: settings as Settings });
+});
+
+connection.onDidChangeWatchedFiles(({ changes }) => {
+  if (changes.some(({ uri }) => !uri.includes('/.git/'))) service?.filesChanged();
 });
 
 connection.onRequest(methods.ask, (params: AskParams, token: CancellationToken) =>

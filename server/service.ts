@@ -4,6 +4,7 @@ import path from 'node:path';
 import { clearCache, savedWorkspaces } from './cache/storage';
 import { WorkspaceCache } from './cache/workspaceCache';
 import { HoverExplanations, identifierAt } from './answers/hover';
+import { Refresher } from './answers/refresher';
 import { overBudget, Session } from './answers/session';
 import type { LoadProgress, PrefillProgress } from './engine/engine';
 import { LongviewError } from './errors';
@@ -39,6 +40,8 @@ export interface ServiceOptions {
   extensionFolder: string;
   cacheFolder?: string;
   trusted: boolean;
+  /** Texts of open documents that are not saved, by absolute path. */
+  unsavedTexts?: () => ReadonlyMap<string, string>;
   onStatus: (status: Status) => void;
 }
 
@@ -48,6 +51,7 @@ const closingMs = 1500;
 export class Service {
   private model: { path: string; open: OpenModel } | undefined;
   private session: Session | undefined;
+  private refresher: Refresher | undefined;
   private settings: Settings;
   private roots: readonly Root[];
   /** Opening and closing of model and session. */
@@ -66,6 +70,17 @@ export class Service {
     const { prefill: _gone, ...rest } = this.status;
     this.status = { ...rest, health: 'ok', ...change };
     this.options.onStatus(this.status);
+  }
+
+  /** What changes beside the phases. */
+  private showAside(change: Partial<Status>): void {
+    this.status = { ...this.status, ...change };
+    this.options.onStatus(this.status);
+  }
+
+  /** Files were saved, made or deleted. */
+  filesChanged(): void {
+    this.refresher?.poke();
   }
 
   private showReady(): void {
@@ -123,6 +138,8 @@ export class Service {
     this.status = {
       ...this.status,
       model: { name: engine.model.name, path: wanted, window: engine.window, builtIn },
+      freshness: undefined,
+      saved: undefined,
       device: [engine.device.name, engine.device.note].filter((text) => text !== '').join('. '),
       context: undefined,
     };
@@ -140,6 +157,12 @@ export class Service {
         maxAnswerTokens,
         gitHistory: this.options.trusted,
         cache: this.openedCache(model),
+        unsavedTexts: this.options.unsavedTexts,
+        rebasesInBackground: true,
+      });
+      this.refresher ??= new Refresher(this.session, {
+        onFreshness: (freshness) => this.showAside({ freshness }),
+        onFailure: (message) => this.showAside({ health: 'warning', message }),
       });
       return this.session;
     });
@@ -152,17 +175,15 @@ export class Service {
     return new WorkspaceCache(engine, this.roots, {
       root,
       maxBytes,
-      onChange: throttled((saved) => {
-        this.status = { ...this.status, saved };
-        this.options.onStatus(this.status);
-      }),
+      onChange: throttled((saved) => this.showAside({ saved })),
     });
   }
 
   /** What is being saved may take a moment, no more: what is written by then is kept. */
   private async closeSession(): Promise<void> {
-    const session = this.session;
-    this.session = undefined;
+    const { session, refresher } = this;
+    this.session = this.refresher = undefined;
+    await refresher?.dispose();
     await session?.dispose(AbortSignal.timeout(closingMs));
   }
 
@@ -199,7 +220,7 @@ export class Service {
         progress({ kind: 'phase', phase: name, message, ...(prefill && { prefill }) });
       };
       const { question, conversationId, history } = params;
-      return session.ask({
+      const result = await session.ask({
         question,
         conversationId,
         history,
@@ -212,6 +233,8 @@ export class Service {
         onProgress: throttled((reading) => phase('reading', readingMessage(reading), prefillStatus(reading))),
         onText: (text) => progress({ kind: 'text', text }),
       });
+      this.showRead(session);
+      return result;
     });
   }
 
@@ -226,8 +249,14 @@ export class Service {
           this.show({ phase: 'reading', message: readingMessage(reading), prefill: prefillStatus(reading) }),
         ),
       });
+      this.showRead(session);
       return { tokens, reusedTokens: reused, seconds };
     });
+  }
+
+  private showRead(session: Session): void {
+    this.status = { ...this.status, freshness: { state: 'current', changedFiles: 0 } };
+    if (session.rebaseDue) this.refresher?.poke();
   }
 
   private showPacked(session: Session, repository: PackedRepository) {

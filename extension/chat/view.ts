@@ -125,7 +125,14 @@ function showNote(shown: boolean): void {
   note.append(text, choose, dismiss);
 }
 
-function showStatus({ health, message, context, model }: Status): void {
+/** How what was read stands to the files, in a few words. */
+function freshnessText({ state, changedFiles }: NonNullable<Status['freshness']>): string {
+  if (state === 'current') return 'up to date';
+  const files = `${changedFiles} ${changedFiles === 1 ? 'file' : 'files'} changed since`;
+  return state === 'changed' ? files : `${files}, refreshing`;
+}
+
+function showStatus({ health, message, context, model, freshness }: Status): void {
   form.dataset.health = health;
   if (health !== 'ok') announce(message);
   budget.hidden = !context;
@@ -157,6 +164,13 @@ function showStatus({ health, message, context, model }: Status): void {
       label.setAttribute('aria-expanded', String(!map.hidden));
     });
     budget.append(meter, label);
+    if (freshness) {
+      const line = document.createElement('span');
+      line.className = 'freshness';
+      line.dataset.state = freshness.state;
+      line.textContent = freshnessText(freshness);
+      budget.append(line);
+    }
   }
   showNote(noteWanted && model?.builtIn === true);
 }

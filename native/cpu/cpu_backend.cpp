@@ -94,7 +94,7 @@ class CpuBackend final : public Backend {
     std::ranges::copy(static_cast<CpuKvStorage&>(storage).bytes(page), out.begin());
   }
   void write_page(KvStorage& storage, int32_t page, std::span<const std::byte> bytes) override {
-    std::ranges::copy(bytes, static_cast<CpuKvStorage&>(storage).bytes(page).begin());
+    static_cast<CpuKvStorage&>(storage).fill(page, bytes);
   }
 
   void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {

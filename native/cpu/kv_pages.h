@@ -42,6 +42,8 @@ class CpuKvStorage final : public KvStorage {
   void write_means(int32_t page, int64_t layer, int64_t head, int64_t block, const float* k, const float* v) const;
   void copy(int32_t from, int32_t to) const;
   void discard(int32_t page) const;
+  // Takes a page's bytes from elsewhere.
+  void fill(int32_t page, std::span<const std::byte> from) const;
   std::span<std::byte> bytes(int32_t page) const { return {data_ + page * page_bytes_, static_cast<size_t>(page_bytes_)}; }
 
  private:

@@ -2,7 +2,7 @@
  * The model's state of a packed repository: one context whose tokens are the prompt's. When the prompt changes, what both
  * have in common stays; the rest is read. Conversations fork it.
  */
-import type { Context, Engine, PrefillProgress } from '../engine/engine';
+import type { Context, Engine, PrefillProgress, Priority } from '../engine/engine';
 import { Lock } from '../lock';
 
 /** Length of the longest common prefix. */
@@ -63,14 +63,16 @@ export class RepositoryState {
     prompt: Int32Array,
     onProgress?: (progress: PrefillProgress) => void,
     signal?: AbortSignal,
+    priority: Priority = 'prefill',
   ): Promise<Reading> {
-    return this.lock.run(() => this.readNow(prompt, onProgress, signal), signal);
+    return this.lock.run(() => this.readNow(prompt, onProgress, signal, priority), signal);
   }
 
   private async readNow(
     prompt: Int32Array,
     onProgress?: (progress: PrefillProgress) => void,
     signal?: AbortSignal,
+    priority: Priority = 'prefill',
   ): Promise<Reading> {
     const total = prompt.length;
     let reused = commonPrefix(this.held.subarray(0, this.context.length), prompt);
@@ -85,6 +87,7 @@ export class RepositoryState {
         const extended = await this.context.extend(prompt.subarray(reused), {
           signal,
           sparse: true,
+          priority,
           onProgress: this.savingNowAndThen(({ done, tokensPerSecond }) =>
             onProgress?.({ done: reused + done, total, tokensPerSecond }),
           ),
@@ -144,6 +147,11 @@ export class RepositoryState {
       const reading = await this.readNow(prompt, onProgress, signal);
       return { ...reading, context: await this.context.fork() };
     }, signal);
+  }
+
+  /** Tokens of `prompt`, from its beginning, that are read. */
+  commonWith(prompt: Int32Array): number {
+    return commonPrefix(this.held.subarray(0, this.context.length), prompt);
   }
 
   /** Whether `prompt` is read to its end. */

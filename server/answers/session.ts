@@ -11,7 +11,7 @@ import type { AskResult, ContextResult, Phase } from '../protocol';
 import { scanWorkspace, type Root, type ScanOptions } from '../workspace/scan';
 import { findCitations } from './citations';
 import { Conversation, type Turn } from './conversation';
-import { RepositoryState, type Reading, type StateStore } from './repositoryState';
+import { commonPrefix, RepositoryState, type Reading, type StateStore } from './repositoryState';
 
 /** Tokens kept free for a question, beside the answer. */
 const questionReserve = 1024;
@@ -22,6 +22,10 @@ export interface SessionOptions extends Omit<ScanOptions, 'signal'> {
   maxAnswerTokens?: number;
   /** Keeps the state on disk between processes. */
   cache?: WorkspaceCache;
+  /** Texts of open documents that are not saved, by absolute path: a question counts them. */
+  unsavedTexts?: () => ReadonlyMap<string, string>;
+  /** Someone calls `rebase` when it is due. */
+  rebasesInBackground?: boolean;
 }
 
 export interface AskRequest {
@@ -41,6 +45,7 @@ export class Session {
   private readonly packer: Packer;
   private readonly packing = new Lock();
   private packed: PackedRepository | undefined;
+  private roomToRebase = true;
   private readonly closing = new AbortController();
   private readonly running = new Set<Promise<unknown>>();
   private readonly conversations = new Map<string, Conversation>();
@@ -110,16 +115,82 @@ export class Session {
 
   /** Looks at the files and packs them, or what changed since. */
   pack({ signal, onPhase }: Pick<AskRequest, 'signal' | 'onPhase'> = {}): Promise<PackedRepository> {
+    return this.packWith(this.options.unsavedTexts?.(), { signal, onPhase });
+  }
+
+  private packWith(
+    buffers: ReadonlyMap<string, string | undefined> | undefined,
+    { signal, onPhase }: Pick<AskRequest, 'signal' | 'onPhase'>,
+  ): Promise<PackedRepository> {
     return this.packing.run(async () => {
       onPhase?.('scanning');
       const scan = await scanWorkspace(this.roots, { ...this.options, signal });
       onPhase?.('tokenizing', { done: 0, total: scan.files.length });
       this.packed = await this.packer.pack(scan, {
         signal,
+        buffers,
+        rebaseLater: this.options.rebasesInBackground && this.roomToRebase,
         onProgress: (done, total) => onPhase?.('tokenizing', { done, total }),
       });
       return this.packed;
     }, signal);
+  }
+
+  // --- keeping up with the files --------------------------------------------------------------------------------------
+
+  /** Whether anything of the repository has been read. */
+  get hasRead(): boolean {
+    return this.state.length > 0;
+  }
+
+  /** Looks at the saved files (unsaved texts stay as they were packed): how many changed since they were read. */
+  async changedFiles(signal?: AbortSignal): Promise<number> {
+    const unsaved = [...(this.options.unsavedTexts?.().keys() ?? [])];
+    const repository = await this.packWith(new Map(unsaved.map((file) => [file, undefined])), { signal });
+    const read = this.state.commonWith(this.prompt(repository));
+    const { base, overlay } = this.packer.current!;
+    const before = commonPrefix(this.model.format.system(new Int32Array()), this.prompt(repository));
+    let end = before + base.length;
+    const paths = new Set(read < end ? this.packer.current!.basePaths : []);
+    for (const { path, ids } of overlay) {
+      end += ids.length;
+      if (read < end) paths.add(path);
+    }
+    return paths.size;
+  }
+
+  /** Reads what was packed last, in the background. */
+  catchUp(signal?: AbortSignal): Promise<void> {
+    return this.tracked(signal, async (both) => {
+      if (this.packed) await this.state.read(this.prompt(this.packed), undefined, both, 'background');
+    });
+  }
+
+  get rebaseDue(): boolean {
+    return this.roomToRebase && this.packer.rebaseDue;
+  }
+
+  /** Packs and reads afresh beside everything else, and changes over when that is done. */
+  rebase(signal?: AbortSignal): Promise<void> {
+    return this.tracked(signal, async (both) => {
+      const scan = await scanWorkspace(this.roots, { ...this.options, signal: both });
+      const packing = await this.packer.fresh(scan, { signal: both });
+      const prompt = this.model.format.system(this.packer.promptOf(packing));
+      const context = await this.model.engine.createContext();
+      try {
+        await context.extend(prompt, { signal: both, priority: 'background' });
+        await this.packing.run(() => Promise.resolve(this.packer.adopt(packing)));
+        // Finds the pages that were just made.
+        await this.packWith(this.options.unsavedTexts?.(), { signal: both });
+        await this.state.read(this.prompt(this.packed!), undefined, both);
+      } catch (error) {
+        if (!(error instanceof LongviewError) || error.code !== 'out_of_memory') throw error;
+        // Both do not fit: the next question packs afresh, and the former state makes room.
+        this.roomToRebase = false;
+      } finally {
+        await context.dispose();
+      }
+    });
   }
 
   private prompt(repository: PackedRepository): Int32Array {
@@ -154,12 +225,23 @@ export class Session {
     const id = request.conversationId ?? randomUUID();
     const conversation = this.conversation(id, request.history ?? []);
     onPhase?.('reading');
-    const asked = await conversation.ask(this.prompt(repository), question, {
-      maxTokens: this.maxAnswerTokens,
-      signal,
-      onProgress: request.onProgress,
-      onAnswering: () => onPhase?.('answering'),
-      onText: request.onText,
+    let spoken = false;
+    const ask = () =>
+      conversation.ask(this.prompt(repository), question, {
+        maxTokens: this.maxAnswerTokens,
+        signal,
+        onProgress: request.onProgress,
+        onAnswering: () => onPhase?.('answering'),
+        onText: (text) => {
+          spoken = true;
+          request.onText?.(text);
+        },
+      });
+    const asked = await ask().catch(async (error: unknown) => {
+      if (spoken || !(error instanceof LongviewError) || error.code !== 'out_of_memory') throw error;
+      // The state of other conversations makes room: they read their turns again when they go on.
+      for (const other of this.conversations.values()) if (other !== conversation) await other.dispose();
+      return ask();
     });
     return {
       conversationId: id,

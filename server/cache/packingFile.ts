@@ -11,7 +11,7 @@ import path from 'node:path';
 import { frameFingerprint } from '../prompt/frame';
 import type { Entry, Packing } from '../prompt/pack';
 import { concat } from '../prompt/template';
-import type { SkippedFile, SkipReason } from '../protocol';
+import type { SkippedFile } from '../protocol';
 
 const name = 'packing.bin';
 const magic = Buffer.from('LVPACK1\n');
@@ -123,7 +123,7 @@ function assemble(header: Header, ids: Int32Array, vocabularySize: number): Pack
     ),
     leftOut: header.leftOut.map(({ path, reason, detail }) => ({
       path,
-      reason: reason as SkipReason,
+      reason: reason,
       ...(isText(detail) && { detail }),
     })),
   };

@@ -4,7 +4,6 @@
  * Nothing in here fails an answer: what cannot be saved or loaded becomes a note.
  */
 import { createHash } from 'node:crypto';
-import { promises as fs } from 'node:fs';
 import path from 'node:path';
 import type { Context, Engine } from '../engine/engine';
 import { LongviewError } from '../errors';

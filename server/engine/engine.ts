@@ -88,7 +88,7 @@ export interface PrefillProgress {
 }
 
 /** Jobs wait for each other at chunk and token boundaries in this order. */
-export type Priority = 'answer' | 'hover' | 'prefill';
+export type Priority = 'answer' | 'hover' | 'prefill' | 'background';
 
 export interface ExtendOptions {
   /** Attention may leave keys out, as EngineOptions.prefill says: for a repository, never for a question or an answer. */

@@ -85,7 +85,7 @@ interface Addon {
 
 /** Pages are saved between the chunks of a pre-fill, and wait for everything that someone waits for. */
 const savePriority = 2;
-const priorities: Record<Priority, number> = { answer: 4, hover: 3, prefill: 1 };
+const priorities: Record<Priority, number> = { answer: 4, hover: 3, prefill: 1, background: 0 };
 
 let addon: Addon | undefined;
 

@@ -17,6 +17,8 @@ export async function askTerminal(
   if (options.threads) args.push('--threads', String(options.threads));
   const child = spawn(process.execPath, [entry, ...args, '--', ...questions], {
     stdio: ['ignore', 'pipe', 'pipe'],
+    // Every reading is a first one.
+    env: { ...process.env, LONGVIEW_CACHE_DIR: '' },
   });
   let output = '';
   let errors = '';

@@ -1,6 +1,6 @@
 /** The real server as the editor runs it: a child process, LSP over Node's IPC. For evaluations and benches. */
 import { fork, type ChildProcess } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { basename, join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import {
@@ -162,6 +162,30 @@ export class ServerClient {
     } finally {
       listener.dispose();
     }
+  }
+
+  /** Opens a file and types another text into it, without saving. */
+  async typeInto(file: string, text: string): Promise<void> {
+    const uri = pathToFileURL(file).href;
+    const opened = { uri, languageId: 'plaintext', version: 1, text: readFileSync(file, 'utf8') };
+    await this.connection.sendNotification('textDocument/didOpen', { textDocument: opened });
+    await this.connection.sendNotification('textDocument/didChange', {
+      textDocument: { uri, version: 2 },
+      contentChanges: [{ text }],
+    });
+  }
+
+  /** Tells it that files were saved, as an editor's watcher does. */
+  async filesChanged(...files: string[]): Promise<void> {
+    const changes = files.map((file) => ({ uri: pathToFileURL(file).href, type: 2 }));
+    await this.connection.sendNotification('workspace/didChangeWatchedFiles', { changes });
+  }
+
+  /** Ends the process as a crash would. */
+  async kill(): Promise<void> {
+    const exited = new Promise<void>((done) => this.child.once('exit', () => done()));
+    this.child.kill('SIGKILL');
+    await exited;
   }
 
   /** Of the server, for /proc. */

@@ -1,0 +1,73 @@
+/**
+ * Keeps what was read up to the files while nobody asks: saved edits are read soon after, and when they have grown past a
+ * tenth, the repository is packed and read afresh, beside the answers, which use the former state until that is complete.
+ */
+import { LongviewError } from '../errors';
+import type { Freshness } from '../protocol';
+import type { Session } from './session';
+
+/** Editors save in bursts. */
+const quietMs = 1000;
+
+export interface RefresherOptions {
+  onFreshness: (freshness: Freshness) => void;
+  /** A failure that a question would meet too. */
+  onFailure: (message: string) => void;
+  quietMs?: number;
+}
+
+export class Refresher {
+  private readonly closing = new AbortController();
+  private timer: NodeJS.Timeout | undefined;
+  private working: Promise<void> | undefined;
+  private again = false;
+
+  constructor(
+    private readonly session: Session,
+    private readonly options: RefresherOptions,
+  ) {}
+
+  /** Files were saved, or a question was answered: looks at them when it has been quiet for a while. */
+  poke(): void {
+    if (this.closing.signal.aborted || !this.session.hasRead) return;
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.begin(), this.options.quietMs ?? quietMs);
+    this.timer.unref();
+  }
+
+  private begin(): void {
+    if (this.working) {
+      this.again = true;
+      return;
+    }
+    this.working = this.refresh().finally(() => {
+      this.working = undefined;
+      if (this.again) this.poke();
+      this.again = false;
+    });
+  }
+
+  private async refresh(): Promise<void> {
+    const { signal } = this.closing;
+    const { onFreshness } = this.options;
+    try {
+      const changedFiles = await this.session.changedFiles(signal);
+      if (changedFiles > 0) {
+        onFreshness({ state: 'changed', changedFiles });
+        onFreshness({ state: 'refreshing', changedFiles });
+        await this.session.catchUp(signal);
+      }
+      onFreshness({ state: 'current', changedFiles: 0 });
+      if (this.session.rebaseDue) await this.session.rebase(signal);
+    } catch (error) {
+      if (!(error instanceof LongviewError && error.code === 'cancelled'))
+        this.options.onFailure((error as Error).message);
+    }
+  }
+
+  async dispose(): Promise<void> {
+    this.closing.abort();
+    clearTimeout(this.timer);
+    await this.working;
+  }
+}

@@ -1,0 +1,123 @@
+// Pages found by what they hold, kept while there is room, and let go in the right order: on real pages of the CPU backend.
+#include "cache/prefix_index.h"
+
+#include <random>
+
+#include "base/error.h"
+#include "cache/page_list.h"
+#include "check.h"
+
+using namespace longview;
+
+namespace {
+
+struct Fixture {
+  explicit Fixture(int64_t pages) : pool(*backend, {1, 1, 16, KvFormat::kFloat32}, pages), index(pool, 42) {}
+  std::unique_ptr<Backend> backend = make_cpu_backend({1, Precision::kFloat32, "scalar"});
+  PagePool pool;
+  PrefixIndex index;
+
+  // Token ids first, first + 1, ...
+  static std::vector<int32_t> ids(int32_t first, int64_t count) {
+    std::vector<int32_t> out(static_cast<size_t>(count));
+    for (size_t i = 0; i < out.size(); ++i) out[i] = first + static_cast<int32_t>(i);
+    return out;
+  }
+  void extend(PageList& list, std::span<const int32_t> tokens) {
+    list.reserve(static_cast<int64_t>(tokens.size()));
+    list.advance(tokens);
+  }
+};
+
+}  // namespace
+
+TEST("a new list takes the full pages of a sequence that began alike, but never its last token") {
+  Fixture f(16);
+  const std::vector<int32_t> tokens = Fixture::ids(0, 400);
+  PageList first(*f.backend, f.pool, f.index);
+  f.extend(first, tokens);
+  CHECK(f.pool.used() == 4 && f.index.size() == 3);
+  PageList second(*f.backend, f.pool, f.index);
+  CHECK(second.adopt(tokens) == 384);
+  CHECK(f.pool.used() == 4);
+  CHECK(std::equal(second.view().page_slots.begin(), second.view().page_slots.end(), first.view().page_slots.begin()));
+  PageList exact(*f.backend, f.pool, f.index);
+  CHECK(exact.adopt(std::span(tokens).first(256)) == 128);
+  std::vector<int32_t> other = tokens;
+  other[130] = -7;
+  PageList third(*f.backend, f.pool, f.index);
+  CHECK(third.adopt(other) == 128);
+}
+
+TEST("a ragged tail gives way to a page that holds it and more") {
+  Fixture f(16);
+  const std::vector<int32_t> tokens = Fixture::ids(0, 300);
+  PageList first(*f.backend, f.pool, f.index), second(*f.backend, f.pool, f.index);
+  f.extend(second, std::span(tokens).first(150));
+  f.extend(first, tokens);
+  CHECK(second.adopt(std::span(tokens).subspan(150)) == 106);
+  CHECK(second.length() == 256);
+  CHECK(f.pool.used() == 3);
+}
+
+TEST("a page that is computed twice is held once") {
+  Fixture f(16);
+  const std::vector<int32_t> tokens = Fixture::ids(0, 256);
+  PageList first(*f.backend, f.pool, f.index), second(*f.backend, f.pool, f.index);
+  f.extend(first, tokens);
+  f.extend(second, tokens);
+  CHECK(f.pool.used() == 2);
+}
+
+TEST("pages outlive their list while there is room; the oldest chain goes first, from its tail") {
+  Fixture f(6);
+  const std::vector<int32_t> a = Fixture::ids(0, 384), b = Fixture::ids(1000, 256);
+  {
+    PageList first(*f.backend, f.pool, f.index), second(*f.backend, f.pool, f.index);
+    f.extend(first, a);
+    f.extend(second, b);
+  }
+  CHECK(f.pool.used() == 5 && f.index.reclaimable() == 5);
+  PageList writing(*f.backend, f.pool, f.index);
+  f.extend(writing, Fixture::ids(2000, 300));  // three pages: one is free, two must go
+  CHECK(f.pool.used() == 6);
+  PageList again(*f.backend, f.pool, f.index);
+  CHECK(again.adopt(a) == 128);
+  again.truncate(0);
+  CHECK(again.adopt(b) == 128);  // its last page holds the last token
+  CHECK(f.index.find(f.index.find(PrefixIndex::kRoot, std::span(b).first(128)), std::span(b).subspan(128)) != PrefixIndex::kNone);
+}
+
+TEST("a pool whose pages are all in use says so, and the list stays as it was") {
+  Fixture f(3);
+  PageList list(*f.backend, f.pool, f.index);
+  f.extend(list, Fixture::ids(0, 384));
+  CHECK_THROWS(list.reserve(1), kOutOfMemory);
+  CHECK(list.length() == 384 && f.pool.used() == 3);
+}
+
+TEST("200 random forks, cuts and extensions never use more than the pool, and leave nothing behind") {
+  Fixture f(24);
+  std::mt19937_64 generator(1);
+  const auto random = [&](uint64_t below) { return generator() % below; };
+  std::vector<std::unique_ptr<PageList>> lists;
+  for (int i = 0; i < 200; ++i) {
+    if (lists.size() >= 4) lists.erase(lists.begin() + static_cast<ptrdiff_t>(random(lists.size())));
+    auto list = std::make_unique<PageList>(*f.backend, f.pool, f.index);
+    if (!lists.empty() && random(2) == 0) list->share(*lists[random(lists.size())]);
+    if (list->length() > 0 && random(2) == 0) list->truncate(static_cast<int64_t>(random(static_cast<uint64_t>(list->length()))));
+    const std::vector<int32_t> tokens = Fixture::ids(static_cast<int32_t>(random(3) * 10000), static_cast<int64_t>(1 + random(400)));
+    const int64_t adopted = list->adopt(tokens);
+    try {
+      f.extend(*list, std::span(tokens).subspan(static_cast<size_t>(adopted)));
+    } catch (const Error& error) {
+      CHECK(error.code == ErrorCode::kOutOfMemory);
+    }
+    CHECK(f.pool.used() <= f.pool.capacity());
+    lists.push_back(std::move(list));
+  }
+  lists.clear();
+  CHECK(f.pool.used() == f.index.size() && f.index.reclaimable() == f.index.size());
+}
+
+TEST_MAIN()

@@ -1,0 +1,155 @@
+// The engine's own pages: saved, loaded by another engine, and going on as if nothing had happened.
+#include "base/error.h"
+#include "cache/save_pages.h"
+#include "check.h"
+#include "engine/engine.h"
+#include "model/files.h"
+
+using namespace longview;
+
+namespace {
+
+const std::string kModel = files::fixture("llama.Q8_0.gguf");
+
+EngineOptions options(int64_t budget = 0) {
+  EngineOptions out;
+  out.cpu.threads = 2;
+  out.kv_budget_bytes = budget;
+  return out;
+}
+
+std::vector<int32_t> prompt(const Engine& engine, int64_t count, int64_t seed = 0) {
+  std::vector<int32_t> out(static_cast<size_t>(count));
+  for (size_t i = 0; i < out.size(); ++i) out[i] = static_cast<int32_t>((i * 31 + i / 7 + static_cast<size_t>(seed)) % static_cast<size_t>(engine.model().config.vocabulary));
+  return out;
+}
+
+std::vector<int32_t> greedy(Engine& engine, Context& context, int count) {
+  std::vector<int32_t> out;
+  for (int i = 0; i < count; ++i) {
+    out.push_back(argmax(context.logits()));
+    engine.decode(context, out.back(), CancelToken());
+  }
+  return out;
+}
+
+SaveResult save(Engine& engine, const Context& context, const std::string& folder) {
+  const FetchPage fetch = [&](int64_t number, std::span<std::byte> out, std::function<void(bool)> done) {
+    engine.read_page(context, number, out);
+    done(true);
+  };
+  return save_pages(folder, engine.cache_identity(context), context.tokens(), {}, fetch, CancelToken(), [](int64_t, int64_t) {});
+}
+
+int64_t load(Engine& engine, Context& context, std::span<const int32_t> tokens, const std::string& folder) {
+  const auto stream = engine.open_stream(context, tokens, folder);
+  while (engine.load_page(context, *stream)) {
+  }
+  return context.length();
+}
+
+}  // namespace
+
+TEST("a loaded context answers as the saved one, to the last bit of its logits") {
+  const files::Scratch scratch;
+  std::vector<int32_t> expected;
+  std::vector<float> logits;
+  {
+    Engine engine(kModel, options());
+    const auto context = engine.create_context();
+    const auto tokens = prompt(engine, 300);
+    engine.prefill(*context, std::span(tokens).first(290), CancelToken());
+    CHECK(save(engine, *context, scratch.path()).tokens == 290);
+    engine.prefill(*context, std::span(tokens).subspan(290), CancelToken());
+    logits.assign(context->logits().begin(), context->logits().end());
+    expected = greedy(engine, *context, 20);
+  }
+  Engine engine(kModel, options());
+  const auto context = engine.create_context();
+  const auto tokens = prompt(engine, 300);
+  CHECK(load(engine, *context, tokens, scratch.path()) == 290);
+  engine.prefill(*context, std::span(tokens).subspan(290), CancelToken());
+  CHECK(engine.counters().prefilled_tokens == 10);
+  CHECK(std::equal(logits.begin(), logits.end(), context->logits().begin()));
+  CHECK(greedy(engine, *context, 20) == expected);
+}
+
+TEST("a second context goes on with the first one's pages, also when that one is gone") {
+  Engine engine(kModel, options());
+  const auto tokens = prompt(engine, 300);
+  std::vector<int32_t> expected;
+  {
+    const auto context = engine.create_context();
+    engine.prefill(*context, tokens, CancelToken());
+    expected = greedy(engine, *context, 10);
+  }
+  const int64_t before = engine.counters().prefilled_tokens;
+  const auto context = engine.create_context();
+  const int64_t adopted = engine.adopt(*context, tokens);
+  CHECK(adopted == 256);
+  engine.prefill(*context, std::span(tokens).subspan(static_cast<size_t>(adopted)), CancelToken());
+  CHECK(engine.counters().prefilled_tokens - before == 44);
+  CHECK(greedy(engine, *context, 10) == expected);
+}
+
+TEST("a damaged page cuts the load there, and the rest is computed to the same answer") {
+  const files::Scratch scratch;
+  Engine first(kModel, options());
+  const auto tokens = prompt(first, 400);
+  const auto saved = first.create_context();
+  first.prefill(*saved, tokens, CancelToken());
+  save(first, *saved, scratch.path());
+  const std::vector<int32_t> expected = greedy(first, *saved, 10);
+  std::string bytes = files::read(scratch.path("pages-00000.bin"));
+  bytes[static_cast<size_t>(first.pool().page_bytes()) * 2 + 5] ^= 4;
+  files::write(scratch.path("pages-00000.bin"), bytes);
+
+  Engine engine(kModel, options());
+  const auto context = engine.create_context();
+  const auto stream = engine.open_stream(*context, tokens, scratch.path());
+  while (engine.load_page(*context, *stream)) {
+  }
+  CHECK(context->length() == 256);
+  CHECK(stream->damaged() && !stream->note().empty());
+  engine.prefill(*context, std::span(tokens).subspan(256), CancelToken());
+  CHECK(greedy(engine, *context, 10) == expected);
+}
+
+TEST("a load goes on from what the context holds, and takes the longest of what is saved") {
+  const files::Scratch scratch;
+  Engine first(kModel, options());
+  const auto tokens = prompt(first, 450);
+  const auto context = first.create_context();
+  first.prefill(*context, std::span(tokens).first(200), CancelToken());
+  save(first, *context, scratch.path());
+  first.prefill(*context, std::span(tokens).subspan(200), CancelToken());
+  save(first, *context, scratch.path());
+
+  Engine engine(kModel, options());
+  const auto ragged = engine.create_context();
+  engine.prefill(*ragged, std::span(tokens).first(150), CancelToken());
+  CHECK(load(engine, *ragged, std::span(tokens).subspan(150), scratch.path()) == 450);
+  const auto shorter = engine.create_context();
+  CHECK(load(engine, *shorter, std::span(tokens).first(200), scratch.path()) == 200);
+}
+
+TEST("200 questions with forks and cancels stay within the pool, and leave it as it was") {
+  Engine engine(kModel, options());
+  const auto base = engine.create_context();
+  engine.prefill(*base, prompt(engine, 200), CancelToken());
+  CancelToken cancelled;
+  cancelled.cancel();
+  for (int i = 0; i < 200; ++i) {
+    const auto context = base->fork();
+    engine.prefill(*context, prompt(engine, 5 + i % 60, i), CancelToken());
+    if (i % 3 == 0) {
+      CHECK_THROWS(engine.prefill(*context, prompt(engine, 100, i), cancelled), kCancelled);
+    } else {
+      greedy(engine, *context, 3);
+    }
+    CHECK(engine.pool().used() <= engine.pool().capacity());
+  }
+  CHECK(engine.pool().used() - engine.index().size() == 1);  // the ragged tail of the base
+}
+
+TEST_MAIN()

@@ -1,0 +1,117 @@
+/** Edits while the server runs: read in the background, counted when they are not saved, packed afresh when they pile up. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Refresher } from '../../../server/answers/refresher';
+import { rootOf, Session } from '../../../server/answers/session';
+import { openModel, type OpenModel } from '../../../server/models/openModel';
+import type { Freshness } from '../../../server/protocol';
+import { builtInModel, root, writeFolder } from '../reference';
+
+const folder = mkdtempSync(path.join(tmpdir(), 'longview-refresh-'));
+const file = path.join(folder, 'config.py');
+const config = (limit: number, lines = 1) =>
+  `RETRY_LIMIT = ${limit}\n${Array.from({ length: lines }, (_, i) => `STEP_${i} = ${i * 7}\n`).join('')}`;
+const unsaved = new Map<string, string>();
+let model: OpenModel;
+let session: Session;
+let refresher: Refresher;
+let seen: Freshness[] = [];
+const failures: string[] = [];
+
+beforeAll(async () => {
+  writeFolder(folder, [
+    ['pack.ts', readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8').slice(0, 6000)],
+    ['lock.ts', readFileSync(path.join(root, 'server/lock.ts'), 'utf8')],
+    ['config.py', config(17)],
+  ]);
+  model = await openModel(builtInModel);
+  session = await Session.create(model, [rootOf(folder)], {
+    unsavedTexts: () => unsaved,
+    rebasesInBackground: true,
+  });
+  refresher = new Refresher(session, {
+    onFreshness: (freshness) => seen.push(freshness),
+    onFailure: (message) => failures.push(message),
+    quietMs: 20,
+  });
+}, 60_000);
+afterAll(async () => {
+  await refresher.dispose();
+  await session.dispose();
+  await model.dispose();
+  rmSync(folder, { recursive: true });
+});
+
+const current = () => expect.poll(() => seen.at(-1)?.state, { timeout: 60_000 }).toBe('current');
+const ask = () => session.ask({ question: 'What is the value of `RETRY_LIMIT`?' });
+
+describe('keeping up with the files', { timeout: 180_000 }, () => {
+  it('does nothing before the repository is read', async () => {
+    refresher.poke();
+    await session.context();
+    expect(seen).toEqual([]);
+  });
+
+  it('reads a saved edit in the background: the next question costs its own tokens', async () => {
+    const first = await ask();
+    const own = first.stats.promptTokens - first.stats.reusedTokens;
+    writeFileSync(file, config(23));
+    refresher.poke();
+    await current();
+    expect(seen).toEqual([
+      { state: 'changed', changedFiles: 1 },
+      { state: 'refreshing', changedFiles: 1 },
+      { state: 'current', changedFiles: 0 },
+    ]);
+    const { answer, stats } = await ask();
+    expect(answer).toContain('23');
+    expect(stats.promptTokens - stats.reusedTokens).toBeLessThan(40);
+    expect(own).toBeGreaterThan(1000);
+  });
+
+  it('replaces the version of a file that is saved again and again', async () => {
+    for (const limit of [31, 32, 33]) {
+      seen = [];
+      writeFileSync(file, config(limit));
+      refresher.poke();
+      await current();
+    }
+    expect(session.repository?.overlayTokens).toBeLessThan(60);
+    expect((await ask()).answer).toContain('33');
+  });
+
+  it('counts a text that is not saved in a question, and leaves it alone beside that', async () => {
+    unsaved.set(file, config(55));
+    expect((await ask()).answer).toContain('55');
+    seen = [];
+    refresher.poke();
+    await current();
+    expect(seen).toEqual([{ state: 'current', changedFiles: 0 }]);
+    unsaved.delete(file);
+    expect((await ask()).answer).toContain('33');
+  });
+
+  it('packs afresh when edits pass a tenth, while questions are answered from the former state', async () => {
+    seen = [];
+    writeFileSync(file, config(77, 60));
+    refresher.poke();
+    await current();
+    const { answer } = await ask();
+    expect(answer).toContain('77');
+    await expect
+      .poll(
+        async () => {
+          await session.context();
+          return session.repository?.overlayTokens;
+        },
+        { timeout: 120_000 },
+      )
+      .toBe(0);
+    expect((await ask()).answer).toContain('77');
+    const again = await ask();
+    expect(again.stats.promptTokens - again.stats.reusedTokens).toBeLessThan(40);
+    expect(failures).toEqual([]);
+  });
+});

@@ -1,0 +1,150 @@
+/** The state of a workspace outlives its server: restarts, crashes, edits in between, damaged and unwritable disks. */
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import type { Status } from '../../../server/protocol';
+import { ServerClient, type Answer } from '../../eval/serverClient';
+import { root, writeFolder } from '../reference';
+
+const parent = mkdtempSync(path.join(tmpdir(), 'longview-restart-'));
+const folder = path.join(parent, 'repository');
+const saved = path.join(parent, 'saved');
+const config = (limit: number) =>
+  `RETRY_LIMIT = ${limit}\n\n\ndef load_config(path):\n    return open(path).read()\n`;
+const questions = ['What is the value of `RETRY_LIMIT`?', 'Where is `load_config` defined?'];
+const ownTokens = ({ stats }: Answer) => stats.promptTokens - stats.reusedTokens;
+
+let server: ServerClient | undefined;
+let statuses: Status[] = [];
+const firstAnswers: Answer[] = [];
+let question = 0;
+
+async function start(savedStates = saved): Promise<ServerClient> {
+  statuses = [];
+  server = await ServerClient.start(folder, {}, (status) => statuses.push(status), savedStates);
+  return server;
+}
+
+/** Until everything that was read is on disk. */
+async function untilSaved(): Promise<void> {
+  const done = () => {
+    const state = statuses.at(-1)?.saved;
+    if (!state || state.total === 0 || state.tokens < state.total) throw new Error(JSON.stringify(state));
+  };
+  await vi.waitFor(done, { timeout: 30_000, interval: 20 });
+}
+
+beforeAll(async () => {
+  writeFolder(folder, [
+    ['lib/order.ts', readFileSync(path.join(root, 'server/lock.ts'), 'utf8')],
+    ['lib/errors.ts', readFileSync(path.join(root, 'server/errors.ts'), 'utf8')],
+    ['app/config.py', config(17)],
+    ['app/main.py', 'from config import load_config\n\nload_config("settings.ini")\n'],
+  ]);
+  const running = await start();
+  for (const text of questions) firstAnswers.push(await running.ask(text));
+  question = ownTokens(firstAnswers[1]!);
+  await untilSaved();
+  await running.stop();
+}, 180_000);
+afterAll(async () => {
+  await server?.stop().catch(() => undefined);
+  rmSync(parent, { recursive: true, force: true });
+});
+
+describe('a restarted server', { timeout: 180_000 }, () => {
+  it('costs a question its own tokens, and answers as before, token for token', async () => {
+    const running = await start();
+    const again = [await running.ask(questions[0]!), await running.ask(questions[1]!)];
+    expect(again.map(({ answer }) => answer)).toEqual(firstAnswers.map(({ answer }) => answer));
+    expect(ownTokens(again[0]!)).toBeLessThan(40);
+    expect(ownTokens(again[1]!)).toBe(question);
+    await running.stop();
+  });
+
+  it('reads a file that was edited meanwhile as a later version, for the tokens of the edit', async () => {
+    const text = config(23);
+    writeFileSync(path.join(folder, 'app/config.py'), text);
+    const running = await start();
+    const after = await running.ask(questions[0]!);
+    expect(after.answer).toContain('23');
+    const { files } = await running.context();
+    const { tokens } = files.find((file) => file.path === 'app/config.py')!;
+    expect(ownTokens(after)).toBeLessThanOrEqual(tokens + question + 64);
+    await untilSaved();
+    await running.stop();
+  });
+
+  it('knows of added, deleted, renamed and ignored files', async () => {
+    rmSync(path.join(folder, 'app/main.py'));
+    writeFileSync(path.join(folder, 'app/start.py'), 'MAIN_DELAY = 41\n');
+    writeFileSync(path.join(folder, '.gitignore'), 'errors.ts\n');
+    const running = await start();
+    const after = await running.ask('What is the value of `MAIN_DELAY`?');
+    expect(after.answer).toContain('41');
+    const { files } = await running.context();
+    const paths = files.map((file) => file.path);
+    expect(paths).toContain('app/start.py');
+    expect(paths).not.toContain('app/main.py');
+    expect(paths).not.toContain('lib/errors.ts');
+    expect(ownTokens(after)).toBeLessThan(300);
+    await running.stop();
+  });
+
+  it('goes on after kill -9', async () => {
+    const running = await start();
+    const before = await running.ask(questions[0]!);
+    await running.kill();
+    const after = await (await start()).ask(questions[0]!);
+    expect(after.answer).toBe(before.answer);
+    expect(after.stats.reusedTokens).toBeGreaterThan(0);
+    await server!.stop();
+  });
+
+  it('shares what is saved with a second server on the workspace, while both run', async () => {
+    const one = await start();
+    const two = await ServerClient.start(folder, {}, () => {}, saved);
+    const answers = await Promise.all([one.ask(questions[0]!), two.ask(questions[0]!)]);
+    expect(answers[0].answer).toBe(answers[1].answer);
+    for (const { stats } of answers) expect(stats.reusedTokens).toBeGreaterThan(0);
+    await Promise.all([one.stop(), two.stop()]);
+  });
+
+  it('reads again what is damaged, and says so in one line', async () => {
+    const [name] = readdirSync(saved);
+    const segment = path.join(saved, name!, 'pages-00000.bin');
+    const bytes = readFileSync(segment);
+    for (let at = Math.floor(bytes.length / 4); at < bytes.length; at += 1 << 20) bytes[at]! ^= 1;
+    writeFileSync(segment, bytes);
+    const running = await start();
+    const after = await running.ask(questions[0]!);
+    expect(after.answer).toContain('23');
+    expect(statuses.some(({ saved: state }) => state?.note !== undefined && /damaged/.test(state.note))).toBe(
+      true,
+    );
+    await untilSaved();
+    await running.stop();
+    const mended = await (await start()).ask(questions[0]!);
+    expect(ownTokens(mended)).toBeLessThan(40);
+    await server!.stop();
+  });
+
+  it('answers where nothing can be saved, and says why', async () => {
+    const file = path.join(parent, 'a file');
+    writeFileSync(file, '');
+    const running = await start(path.join(file, 'saved'));
+    expect((await running.ask(questions[0]!)).answer).toContain('23');
+    await expect.poll(() => statuses.at(-1)?.saved?.note).toMatch(/could not be saved/);
+    expect((await running.ask(questions[1]!)).answer).not.toBe('');
+    await running.stop();
+  });
+
+  it('keeps nothing where the budget is 0', async () => {
+    const nowhere = path.join(parent, 'nowhere');
+    const running = await ServerClient.start(folder, { cacheMaxGiB: 0 }, () => {}, nowhere);
+    await running.ask(questions[0]!);
+    await running.stop();
+    expect(existsSync(nowhere)).toBe(false);
+  });
+});

@@ -1,0 +1,141 @@
+/** What goes when the disk's budget is used up, and what the terminal says about it. */
+import { spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { readPacking, writePacking } from '../../../server/cache/packingFile';
+import { clearCache, evict, savedWorkspaces, writeLabel } from '../../../server/cache/storage';
+import type { Packing } from '../../../server/prompt/pack';
+import { root, writeFolder } from '../reference';
+
+async function savedState(parent: string, name: string, bytes: number, usedSeconds: number): Promise<string> {
+  const folder = path.join(parent, name.repeat(24));
+  mkdirSync(folder);
+  writeFileSync(path.join(folder, 'pages-00000.bin'), Buffer.alloc(bytes, 1));
+  await writeLabel(folder, { folders: [`/home/${name}`], model: 'tiny' });
+  utimesSync(path.join(folder, 'label.json'), usedSeconds, usedSeconds);
+  return folder;
+}
+
+describe('saved states', () => {
+  it('go by their last use, whatever the clock says; the present one stays', async () => {
+    const parent = mkdtempSync(path.join(tmpdir(), 'longview-storage-'));
+    const old = await savedState(parent, 'a', 100_000, 1_000);
+    const recent = await savedState(parent, 'b', 100_000, 2_000);
+    const future = await savedState(parent, 'c', 100_000, 9_999_999_999);
+    const own = await savedState(parent, 'd', 100_000, 0);
+    mkdirSync(path.join(parent, 'not ours'));
+    expect((await savedWorkspaces(parent)).map(({ folders }) => folders[0])).toEqual([
+      '/home/c',
+      '/home/b',
+      '/home/a',
+      '/home/d',
+    ]);
+    await evict(parent, 330_000, own);
+    expect([old, recent, future, own].map((folder) => existsSync(folder))).toEqual([false, true, true, true]);
+    await evict(parent, 1, own);
+    expect(readdirSync(parent).sort()).toEqual(['d'.repeat(24), 'not ours']);
+    expect(await clearCache(parent)).toBeGreaterThan(100_000);
+    expect(readdirSync(parent)).toEqual(['not ours']);
+  });
+});
+
+describe('a packing on disk', () => {
+  const packing: Packing = {
+    base: Int32Array.from([1, 2, 3, 4]),
+    basePaths: ['a.py', 'b.py'],
+    overlay: [{ path: 'a.py', ids: Int32Array.from([5, 6]) }],
+    entries: new Map([
+      [
+        'a.py',
+        {
+          path: 'a.py',
+          absolutePath: '/r/a.py',
+          text: 'x',
+          hash: 'h',
+          tokens: 2,
+          version: 2,
+          bytes: 1,
+          ctimeMs: 5.5,
+        },
+      ],
+    ]),
+    leftOut: [{ path: 'c.py', reason: 'over-budget', detail: '9 tokens' }],
+  };
+
+  it('reads back as it was, without texts', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
+    await writePacking(folder, packing);
+    const read = await readPacking(folder, 7);
+    const entry = {
+      path: 'a.py',
+      absolutePath: '',
+      hash: 'h',
+      tokens: 2,
+      version: 2,
+      bytes: 1,
+      ctimeMs: 5.5,
+    };
+    expect(read).toEqual({ ...packing, entries: new Map([['a.py', entry]]) });
+    expect(await readPacking(folder, 6)).toBeUndefined(); // a token outside the vocabulary
+    expect(await readPacking(path.join(folder, 'nowhere'), 7)).toBeUndefined();
+  });
+
+  it('is as good as absent with any byte changed, cut or added', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
+    await writePacking(folder, packing);
+    const file = path.join(folder, 'packing.bin');
+    const bytes = Buffer.alloc(statSync(file).size);
+    const original = readFileSync(file);
+    for (let at = 0; at < bytes.length; at += 3) {
+      original.copy(bytes);
+      bytes[at]! ^= 1 << (at % 8);
+      writeFileSync(file, bytes);
+      expect(await readPacking(folder, 7)).toBeUndefined();
+      writeFileSync(file, original.subarray(0, at));
+      expect(await readPacking(folder, 7)).toBeUndefined();
+    }
+    writeFileSync(file, Buffer.concat([original, Buffer.from([0])]));
+    expect(await readPacking(folder, 7)).toBeUndefined();
+  });
+});
+
+describe('longview in a terminal', () => {
+  it('shares what was read between calls, and lists and clears it', { timeout: 120_000 }, () => {
+    const parent = mkdtempSync(path.join(tmpdir(), 'longview-terminal-'));
+    const env = { ...process.env, LONGVIEW_CACHE_DIR: path.join(parent, 'saved'), INIT_CWD: parent };
+    writeFolder(path.join(parent, 'repo'), [['config.py', 'RETRY_LIMIT = 17\n'.repeat(40)]]);
+    const run = (...args: string[]) => {
+      const { stdout, stderr, status } = spawnSync(
+        process.execPath,
+        [path.join(root, 'dist/cli.js'), ...args, '--json'],
+        { env, encoding: 'utf8' },
+      );
+      expect(status, stderr).toBe(0);
+      return JSON.parse(stdout) as Record<string, unknown>;
+    };
+    const ask = () =>
+      run('ask', '--repo', 'repo', 'What is the value of `RETRY_LIMIT`?') as {
+        answer: string;
+        stats: Record<string, number>;
+      };
+    const first = ask();
+    const second = ask();
+    expect(first.stats.reusedTokens).toBe(0);
+    expect(second.answer).toBe(first.answer);
+    expect(second.stats.promptTokens! - second.stats.reusedTokens!).toBeLessThan(40);
+    expect(run('cache')).toMatchObject({ saved: [{ folders: [path.join(parent, 'repo')] }] });
+    expect((run('cache', 'clear') as { freedBytes: number }).freedBytes).toBeGreaterThan(1e6);
+    expect(run('cache', 'list')).toEqual({ saved: [] });
+  });
+});
