@@ -35,7 +35,8 @@ def function_fact(node):
     arguments = node.args
     names = [argument.arg for argument in arguments.args]
     values = [None] * (len(names) - len(arguments.defaults)) + [ast.unparse(value) for value in arguments.defaults]
-    parameters = [name if value is None else f"{name}={value}" for name, value in zip(names, values)]
+    named = [(name, value) for name, value in zip(names, values) if name not in ("self", "cls")]
+    parameters = [name if value is None else f"{name}={value}" for name, value in named]
     parameters += [f"*{arguments.vararg.arg}"] if arguments.vararg else []
     parameters += [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
     return {

@@ -141,7 +141,7 @@ function search(fact: Placed): [string, string] {
 }
 
 function parameters(fact: Placed): [string, string] {
-  const list = listed(fact.parameters!.filter((name) => name !== 'self' && name !== 'cls').map(code));
+  const list = listed(fact.parameters!.map(code));
   return [`What parameters does ${code(fact.name)} take?`, `${code(fact.name)} takes ${list}: ${at(fact)}.`];
 }
 
@@ -166,8 +166,8 @@ function bases(fact: Placed): [string, string] {
 }
 
 function cannotFind(name: string | undefined): [string, string] | undefined {
-  return (name && [`Where is ${code(name)} defined?`, `I can't find ${code(name)} in this repository.`]) as
-    [string, string] | undefined;
+  if (!name) return undefined;
+  return [`Where is ${code(name)} defined?`, `I can't find ${code(name)} in this repository.`];
 }
 
 function imports(file: FactFile | undefined): [string, string] | undefined {

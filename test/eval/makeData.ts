@@ -64,7 +64,7 @@ function makeSequence(
 ): Omit<Sequence, 'index'> {
   const count = turnsFor(length);
   const room = length - count * tokensPerTurn;
-  const madeUp = tasks === 'ruler' ? rulerTurns(foldersOf(files, random), count, random) : undefined;
+  const madeUp = tasks === 'ruler' ? rulerTurns(count, random) : undefined;
   const { system, kept } = pack(writer, name, files, madeUp?.files ?? [], room, random);
   if (madeUp) return converse(writer, system, madeUp.turns, length);
   // Enough of the other files for names that are not in the prompt.
@@ -76,37 +76,26 @@ function makeSequence(
   return converse(writer, system, turns, length);
 }
 
-/** Some of the repository's folders, for made-up files: the packed files are in the order of their paths. */
-function foldersOf(files: SourceFile[], random: () => number): string[] {
-  const folders = files.map(({ path }) => path.slice(0, Math.max(0, path.lastIndexOf('/'))));
-  return shuffled([...new Set(folders)], random).slice(0, 12);
-}
-
-/** Fills the room with the made-up files and real ones picked at random, in the order of their paths. */
+/** Fills the room with real files picked at random, in the order of their paths; the made-up ones stand anywhere among them. */
 function pack(
   { tokenizer, format }: Writer,
   name: string,
   files: SourceFile[],
-  madeUp: { path: string; text: string }[],
+  madeUp: SourceFile[],
   room: number,
   random: () => number,
 ): { system: Int32Array; kept: SourceFile[] } {
-  const encode = (file: { path: string; text: string }) => ({
-    ...file,
-    ids: tokenizer.encode(fileText(file.path, file.text)),
-  });
-  const chosen = madeUp.map(encode);
-  const kept: SourceFile[] = [];
-  const inOrder = () => [...chosen].sort((a, b) => (a.path < b.path ? -1 : 1));
-  const headOf = (list: { path: string }[]) =>
-    tokenizer.encode(
-      head(
-        name,
-        list.map(({ path }) => path),
-      ),
+  const encode = (file: SourceFile) => ({ file, ids: tokenizer.encode(fileText(file.path, file.text)) });
+  const headOf = (list: SourceFile[]) => tokenizer.encode(head(name, list.map(({ path }) => path))); // prettier-ignore
+  const strewn = madeUp.map(encode);
+  const real: typeof strewn = [];
+  const spaceLeft = () => {
+    const all = [...strewn, ...real];
+    return (
+      room - headOf(all.map(({ file }) => file)).length - all.reduce((sum, { ids }) => sum + ids.length, 0)
     );
-  const used = () => headOf(chosen).length + chosen.reduce((sum, { ids }) => sum + ids.length, 0) + 10;
-  let left = room - used();
+  };
+  let left = spaceLeft();
   let failures = 0;
   for (const file of shuffled(files, random)) {
     // A token has 2 to 6 characters: what cannot fit, or would be most of the prompt alone, is not even encoded.
@@ -117,13 +106,18 @@ function pack(
       if (++failures > 30) break;
       continue;
     }
-    chosen.push(encoded);
-    kept.push(file);
-    left = room - used();
+    real.push(encoded);
+    left = spaceLeft();
     if (left < 200) break;
   }
-  const ordered = inOrder();
-  const content = concat(headOf(ordered), ...ordered.map(({ ids }) => ids), tokenizer.encode(tail));
+  const order = real.sort((a, b) => (a.file.path < b.file.path ? -1 : 1));
+  const kept = order.map(({ file }) => file);
+  for (const made of strewn) order.splice(Math.floor(random() * (order.length + 1)), 0, made);
+  const content = concat(
+    headOf(order.map(({ file }) => file)),
+    ...order.map(({ ids }) => ids),
+    tokenizer.encode(tail),
+  );
   return { system: format.system(content), kept };
 }
 

@@ -12,14 +12,14 @@ export interface MadeUp {
 
 const words = 'amber basalt cedar delta ember fjord garnet harbor indigo jasper kelp lagoon maple nickel opal pebble quartz raven slate tundra umber violet willow zephyr'.split(' '); // prettier-ignore
 
-/** `folders`: where the files may stand, which decides how deep in the prompt. */
-export function rulerTurns(folders: string[], count: number, random: () => number): MadeUp {
+/** About `count` turns and the files that they are about, to be strewn over the prompt. */
+export function rulerTurns(count: number, random: () => number): MadeUp {
   const share = Math.max(1, Math.floor(count / 4));
   const made = [
-    needles(folders, share, random),
-    keyValues(folders, share, random),
-    tracking(folders, share, random),
-    commonWords(folders, share, random),
+    needles(share, random),
+    keyValues(share, random),
+    tracking(share, random),
+    commonWords(share, random),
   ];
   return {
     files: made.flatMap(({ files }) => files),
@@ -33,27 +33,21 @@ export function rulerTurns(folders: string[], count: number, random: () => numbe
 const pick = <T>(list: readonly T[], random: () => number) => list[Math.floor(random() * list.length)]!;
 const hex = (digits: number, random: () => number) =>
   Array.from({ length: digits }, () => Math.floor(random() * 16).toString(16)).join('');
-const place = (folders: string[], file: string, random: () => number) => {
-  const folder = pick(folders, random);
-  return folder === '' ? file : `${folder}/${file}`;
-};
 
-/** Multi-key needle: four files of eight constants, whose names differ in a word each; some of them are asked for. */
-function needles(folders: string[], count: number, random: () => number): MadeUp {
-  const services = shuffled([...words], random).slice(0, 4);
-  const files = services.map((service) => {
-    const others = words.filter((word) => word !== service);
-    const constants = shuffled(others, random)
-      .slice(0, 8)
-      .map((word) => ({
-        name: `${service}_${word}_key`.toUpperCase(),
-        value: `'${pick(words, random)}-${1000 + Math.floor(random() * 9000)}'`,
-      }));
-    const lines = constants.map(({ name, value }) => `${name} = ${value}`).join('\n');
-    const text = `"""Keys of the ${service} service."""\n\n${lines}\n`;
-    return { path: place(folders, `${service}_keys.py`, random), text, constants };
+/** Multi-key needle: constants with names of one make in four files; some of them are asked for. */
+function needles(count: number, random: () => number): MadeUp {
+  const names = shuffled([...words], random).slice(0, 16);
+  const constants = names.map((word) => ({
+    name: `${word}_key`.toUpperCase(),
+    value: `'${pick(words, random)}-${1000 + Math.floor(random() * 9000)}'`,
+  }));
+  const files = Array.from({ length: 4 }, (_, i) => {
+    const mine = constants.slice(i * 4, i * 4 + 4);
+    const lines = mine.map(({ name, value }) => `${name} = ${value}`).join('\n');
+    const text = `"""Keys of the ${names[i * 4]!} services."""\n\n${lines}\n`;
+    return { path: `conf/${names[i * 4]!}_keys.py`, text, mine };
   });
-  const all = files.flatMap(({ path, constants }) => constants.map((constant) => ({ ...constant, path })));
+  const all = files.flatMap(({ path, mine }) => mine.map((constant) => ({ ...constant, path })));
   const turns = shuffled(all, random)
     .slice(0, count)
     .map(({ name, value, path }) => {
@@ -64,12 +58,12 @@ function needles(folders: string[], count: number, random: () => number): MadeUp
 }
 
 /** Key-value retrieval: one JSON file of random keys and values. */
-function keyValues(folders: string[], count: number, random: () => number): MadeUp {
+function keyValues(count: number, random: () => number): MadeUp {
   const pairs = Array.from(
     { length: 40 },
     () => [`${hex(4, random)}-${hex(4, random)}`, hex(8, random)] as const,
   );
-  const path = place(folders, 'routes.json', random);
+  const path = 'conf/routes.json';
   const text = JSON.stringify(Object.fromEntries(pairs), null, 2);
   const turns = shuffled([...pairs], random)
     .slice(0, count)
@@ -82,7 +76,7 @@ function keyValues(folders: string[], count: number, random: () => number): Made
 }
 
 /** Variable tracking: constants that are set to one another, each in a file of its own, asked for link by link. */
-function tracking(folders: string[], count: number, random: () => number): MadeUp {
+function tracking(count: number, random: () => number): MadeUp {
   const names = shuffled([...words], random);
   const files: MadeUp['files'] = [];
   const turns: Turn[] = [];
@@ -91,8 +85,8 @@ function tracking(folders: string[], count: number, random: () => number): MadeU
     const chain = names.splice(0, 3).map((word) => ({ word, name: `${word}_limit`.toUpperCase() }));
     const links = chain.map(({ word, name }, i) => {
       const value = i === 0 ? String(1000 + Math.floor(random() * 9000)) : chain[i - 1]!.name;
-      const from = i === 0 ? '' : `from .limits import ${value}\n\n`;
-      const path = place(folders, `${word}_limits.py`, random);
+      const from = i === 0 ? '' : 'from .limits import *\n\n';
+      const path = `conf/${word}_limits.py`;
       files.push({ path, text: `"""Limits of the ${word} service."""\n\n${from}${name} = ${value}\n` });
       return { name, value, path };
     });
@@ -104,32 +98,24 @@ function tracking(folders: string[], count: number, random: () => number): MadeU
   return { files, turns: turns.slice(0, count) };
 }
 
-/** Common words: helpers that several of six files import: who does must be gathered from all of them. */
-function commonWords(folders: string[], count: number, random: () => number): MadeUp {
-  const helpers = shuffled([...words], random)
-    .slice(0, count)
-    .map((word) => `load_${word}_table`);
-  const folder = pick(folders, random);
-  const files = Array.from({ length: 6 }, (_, i) => {
-    const mine = helpers.filter(() => random() < 0.35);
-    const body = mine.map((name) => `    ${name}()\n`).join('') || '    pass\n';
+/** Common words: helpers, each imported by two of the files: which ones must be gathered from all of them. */
+function commonWords(count: number, random: () => number): MadeUp {
+  const names = shuffled([...words], random);
+  const users = names.splice(0, 4).map((word) => ({ word, path: `reports/${word}_report.py` }));
+  const helpers = names.slice(0, count).map((word) => {
+    const two = shuffled(users, random).slice(0, 2);
+    return { name: `load_${word}_table`, paths: two.map(({ path }) => path).sort() };
+  });
+  const files = users.map(({ word, path }) => {
+    const mine = helpers.filter(({ paths }) => paths.includes(path)).map(({ name }) => name);
     const line = mine.length === 0 ? '' : `from .tables import ${mine.join(', ')}\n\n\n`;
-    const text = `${line}def run_step_${i + 1}():\n${body}`;
-    return { path: place([folder], `step_${i + 1}.py`, random), text, mine };
+    const body = mine.map((name) => `    ${name}()\n`).join('') || '    pass\n';
+    return { path, text: `"""Makes the ${word} report."""\n\n${line}def ${word}_report():\n${body}` };
   });
-  const turns = helpers.flatMap((name) => {
-    const users = files
-      .filter(({ mine }) => mine.includes(name))
-      .map(({ path }) => `[${path}]`)
-      .sort();
-    if (users.length === 0) return [];
-    return [
-      {
-        kind: 'common_words',
-        question: `Which files import \`${name}\`?`,
-        answer: `\`${name}\` is imported in ${listed(users)}.`,
-      },
-    ];
-  });
-  return { files: files.map(({ path, text }) => ({ path, text })), turns };
+  const turns = helpers.map(({ name, paths }) => ({
+    kind: 'common_words',
+    question: `Which files import \`${name}\`?`,
+    answer: `\`${name}\` is imported in ${listed(paths.map((path) => `[${path}]`))}.`,
+  }));
+  return { files, turns };
 }
