@@ -7,12 +7,15 @@ import { parseArgs } from 'node:util';
 import { openNativeEngine } from '../../server/engine/nativeEngine';
 import { builtInModel } from '../../server/models/locate';
 import { force, type Forced } from './forced';
+import { knownPackages } from './getSources';
+import { makeData } from './makeData';
 import { modesHelp, parseModes, type Mode } from './modes';
 import { readData, type Data } from './sequences';
 import { projectRoot } from './serverClient';
 import { summarize, table, type Summary } from './summary';
 
-const usage = `npm run --silent eval -- --data F [options]
+const usage = `npm run --silent eval -- --data F [options]        evaluates
+npm run --silent eval -- --make F --length N    makes data
 
   --data F       safetensors with \`tokens\` I32 [sequences, n] and \`mask\` U8 [sequences, n]: 1 on answer tokens. All before
                  the first answer of a sequence is pre-filled in the mode, but for the last 32 tokens: they and what
@@ -38,6 +41,15 @@ const usage = `npm run --silent eval -- --data F [options]
     worstSequence, worstBlock  largest mean difference of a sequence, of 128 positions in one
     kinds               exact by kind of question, where the file's metadata names kinds
 
+  --make F       writes data: packed repositories that the built-in model never saw, with conversations about them
+  --length N     tokens of a sequence (8192, 16384, 32768, 65536)
+  --count N      sequences (default 16)
+  --repo R       folder, or a package to download (${knownPackages.join(', ')});
+                 may be repeated (default: all of these); sequences take them in turn
+  --tasks T      lookups: the model's own kinds of question, on the real code (default)
+                 ruler: needles, key-value pairs, variables, common words, in made-up files among the real ones
+  --seed N       which files and symbols are picked (default 1)
+
 Dense is always run, for the differences. Exit code: 0 done, 1 failed, 2 wrong usage.`;
 
 class UsageError extends Error {}
@@ -54,6 +66,12 @@ function readArguments() {
         device: { ...string, default: 'auto' },
         threads: { ...string, default: '0' },
         sequences: string,
+        make: string,
+        length: string,
+        count: { ...string, default: '16' },
+        repo: { type: 'string', multiple: true },
+        tasks: { ...string, default: 'lookups' },
+        seed: { ...string, default: '1' },
         json: { type: 'boolean', default: false },
         help: { type: 'boolean', default: false },
       },
@@ -66,8 +84,24 @@ function readArguments() {
     };
     const device = (['auto', 'cpu', 'cuda'] as const).find((name) => name === values.device);
     if (!device) throw new Error(`There is no device '${values.device}': auto, cpu or cuda.`);
+    const tasks = (['lookups', 'ruler'] as const).find((name) => name === values.tasks);
+    if (!tasks) throw new Error(`There are no tasks '${values.tasks}': lookups or ruler.`);
+    if (!values.help && !values.data && !values.make) throw new Error('--data or --make names a file.');
+    const model = values.model ?? builtInModel(projectRoot);
+    const length = count('length', values.length ?? '0');
+    if (values.make && length < 2048) throw new Error('--make needs a --length of at least 2048 tokens.');
     return {
       ...values,
+      model,
+      make: {
+        length,
+        count: Math.max(1, count('count', values.count)),
+        repositories: values.repo ?? knownPackages,
+        tasks,
+        seed: count('seed', values.seed),
+        model,
+      },
+      makeFile: values.make,
       device,
       modes: parseModes(values.mode),
       threads: count('threads', values.threads),
@@ -81,15 +115,15 @@ function readArguments() {
 async function main() {
   const options = readArguments();
   if (options.help) return console.log(usage);
-  if (!options.data) throw new UsageError('--data names the file to evaluate on.');
   process.env.LONGVIEW_ADDON ??= join(projectRoot, 'dist', 'longview.node');
+  if (options.makeFile) makeData(options.makeFile, options.make);
+  if (!options.data) return;
   const data = readData(options.data);
   const { rows } = options;
   if (rows) data.sequences = data.sequences.filter(({ index }) => rows.includes(index));
   if (data.sequences.length === 0) throw new Error('None of these sequences has answers.');
 
-  const model = options.model ?? builtInModel(projectRoot);
-  const run = (mode: Mode) => evaluate(model, mode, data, options);
+  const run = (mode: Mode) => evaluate(options.model, mode, data, options);
   const dense = await run({ text: 'dense', mode: 'dense' });
   const summaries: Summary[] = [];
   for (const mode of options.modes) {

@@ -9,15 +9,29 @@ import { pathToFileURL } from 'node:url';
 import { cacheFolder } from './cacheFolder';
 
 /** Pinned, so that figures can be repeated. */
-const packages: Record<string, string> = { flask: '3.1.1', pytest: '8.4.1' };
+const packages: Record<string, string> = {
+  flask: '3.1.1',
+  pytest: '8.4.1',
+  django: '5.2.19',
+  sphinx: '9.0.4',
+  sympy: '1.14.0',
+  astropy: '8.0.2',
+  pylint: '4.1.4',
+  xarray: '2026.9.0',
+  sqlfluff: '4.5.0',
+  'scikit-learn': '1.9.1',
+};
+
+export const knownPackages = Object.keys(packages);
 
 /** The folder of a known package, or `nameOrFolder` itself where it is a folder. */
 export function getSources(nameOrFolder: string): string {
   if (existsSync(nameOrFolder)) return nameOrFolder;
   const version = packages[nameOrFolder];
   if (!version) {
-    const known = Object.keys(packages).join(', ');
-    throw new Error(`There is no folder '${nameOrFolder}'. Give a folder, or one of: ${known}.`);
+    throw new Error(
+      `There is no folder '${nameOrFolder}'. Give a folder, or one of: ${knownPackages.join(', ')}.`,
+    );
   }
   const sources = cacheFolder('sources', version);
   const folder = join(sources, nameOrFolder);

@@ -90,7 +90,7 @@ function nearMisses(
   return shuffled([...new Set(made)].filter(absent), random).slice(0, count);
 }
 
-function shuffled<T>(list: T[], random: () => number): T[] {
+export function shuffled<T>(list: T[], random: () => number): T[] {
   const keys = new Map(list.map((item) => [item, random()]));
   return [...list].sort((a, b) => keys.get(a)! - keys.get(b)!);
 }

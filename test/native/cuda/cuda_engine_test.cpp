@@ -145,6 +145,28 @@ TEST("chunks, forks and truncation leave the logits as they are") {
   CHECK_THROWS(parts.decode(*b, 5, cancel), kCancelled);
 }
 
+TEST("scores of given tokens are those of the logits") {
+  const std::string path = files::fixture("qwen3-tied");
+  const std::vector<int32_t> given = files::references(path + "/reference.safetensors").at("tokens").values<int32_t>();
+  std::vector<int32_t> tokens;
+  while (tokens.size() < 150) tokens.insert(tokens.end(), given.begin(), given.end());  // more than Forward::kLogitRows
+  Engine engine(path, on_gpu(open_model(path).config));
+  const auto whole = engine.create_context(), forced = engine.create_context();
+  const std::vector<float> logits = engine.all_logits(*whole, tokens);
+  const auto vocabulary = static_cast<size_t>(engine.model().config.vocabulary);
+  std::vector<TokenScore> scores(tokens.size());
+  size_t done = 1;
+  engine.prefill(*forced, std::span(tokens).first(done), CancelToken());
+  while (done < tokens.size())
+    done += static_cast<size_t>(engine.score_chunk(*forced, std::span(tokens).subspan(done), std::span(scores).subspan(done), CancelToken()));
+  double difference = 0;
+  for (size_t i = 1; i < tokens.size(); ++i)
+    difference += std::fabs(scores[i].nll - score_token(std::span(logits).subspan((i - 1) * vocabulary, vocabulary), tokens[i]).nll);
+  difference /= static_cast<double>(tokens.size() - 1);
+  std::printf("  mean difference of the NLL %.2e\n", difference);
+  CHECK(difference <= 0.05);
+}
+
 TEST("the built-in model gives the reference's answers") {
   const std::string path = files::root() + "/media/model/longview-135m-64k.Q5_0.gguf";
   if (!std::filesystem::exists(path)) SKIP("there is no " + path);
