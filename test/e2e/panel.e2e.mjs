@@ -137,6 +137,8 @@ describe('the panel', function () {
     await page.emulateMedia({ reducedMotion: 'reduce' });
     await workbench.command('Longview: Focus on Longview View');
     await panel.locator('#question').click();
+    // A window that is reloaded may bring back an older draft.
+    await page.keyboard.press('Control+A');
     await page.keyboard.type('Show the code of `Session` and of every function.');
     await page.keyboard.press('Enter');
     const waiting = panel.locator('.facts.waiting');
