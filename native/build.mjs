@@ -1,5 +1,6 @@
 // Builds the engine and its addon: `node native/build.mjs` leaves dist/longview.node; `--cuda` adds dist/longview_cuda.so;
-// `--test` also runs the engine's tests, `--test-gpu` those that need a GPU.
+// `--test` also runs the engine's tests, `--test-gpu` those that need a GPU, `--test-sanitized` those of everything that reads
+// files, damaged ones among them, with AddressSanitizer and UndefinedBehaviorSanitizer, from a build of its own.
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -55,6 +56,18 @@ for (const [command, what] of [
   }
 }
 
+const parallel = ['--parallel', String(cpus().length)];
+if (process.argv.includes('--test-sanitized')) {
+  const sanitized = join(root, 'build', 'sanitized');
+  const ninja = !existsSync(join(sanitized, 'CMakeCache.txt')) && found('ninja') ? ['-G', 'Ninja'] : [];
+  // Without optimisation that takes long to compile; assertions on.
+  const options = ['-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g', '-DLONGVIEW_SANITIZE=ON'];
+  run('cmake', ['-S', 'native', '-B', sanitized, ...ninja, ...options, '--log-level=WARNING']);
+  run('cmake', ['--build', sanitized, ...parallel, '--target', 'input_tests']);
+  run('ctest', ['--test-dir', sanitized, '--output-on-failure', '-L', 'input']);
+  process.exit(0);
+}
+
 const configure = ['-S', 'native', '-B', folder, '-DCMAKE_BUILD_TYPE=Release'];
 if (!existsSync(join(folder, 'CMakeCache.txt')) && found('ninja')) configure.push('-G', 'Ninja');
 configure.push(`-DNODE_ADDON_API=${join(root, 'node_modules/node-addon-api')}`);
@@ -68,8 +81,7 @@ run('cmake', [...configure, '--log-level=WARNING']);
 run('cmake', [
   '--build',
   folder,
-  '--parallel',
-  String(cpus().length),
+  ...parallel,
   ...(test ? [] : ['--target', 'longview_addon', ...(cuda ? ['longview_cuda'] : [])]),
 ]);
 mkdirSync(join(root, 'dist'), { recursive: true });

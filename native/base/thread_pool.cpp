@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -31,7 +33,6 @@ ThreadPool::~ThreadPool() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
-    ++generation_;
   }
   wake_.notify_all();
   for (std::thread& worker : workers_) worker.join();
@@ -43,17 +44,20 @@ void ThreadPool::parallel_for(int64_t items, const std::function<void(int64_t, i
     for (int64_t i = 0; i < items; ++i) body(i, 0);
     return;
   }
-  {
+  LONGVIEW_CHECK(items < int64_t{1} << 32, kInternal, "A loop of %lld items is too long.", static_cast<long long>(items));
+  body_ = &body;
+  items_ = items;
+  done_.store(0, std::memory_order_relaxed);
+  const uint64_t loop = (state_.load(std::memory_order_relaxed) >> 32) + 1;
+  state_.store(loop << 32 | static_cast<uint64_t>(items));
+  if (sleeping_.load() > 0) {
     const std::lock_guard lock(mutex_);
-    body_ = &body;
-    items_ = items;
-    next_.store(0, std::memory_order_relaxed);
-    busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_release);
+    wake_.notify_all();
   }
-  wake_.notify_all();
   take_items(0);
-  for (int spins = 0; busy_.load(std::memory_order_acquire) != 0;) {
+  // Waits for items that are being worked on, not for threads: on a busy machine one that the system has not let run yet
+  // holds nothing up.
+  for (int spins = 0; done_.load(std::memory_order_acquire) != items;) {
     if (++spins < kSpins)
       relax();
     else
@@ -62,21 +66,25 @@ void ThreadPool::parallel_for(int64_t items, const std::function<void(int64_t, i
 }
 
 void ThreadPool::take_items(int thread) {
-  for (int64_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) (*body_)(item, thread);
+  for (uint64_t state = state_.load(std::memory_order_acquire); has_items(state);) {
+    if (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    // It is taken and not done: body_ and items_ are those of its loop.
+    (*body_)(items_ - static_cast<int64_t>(state & 0xffffffff), thread);
+    done_.fetch_add(1, std::memory_order_release);
+    state = state_.load(std::memory_order_acquire);
+  }
 }
 
 void ThreadPool::work(int thread) {
-  for (uint64_t seen = 0;;) {
-    for (int spins = 0; generation_.load(std::memory_order_acquire) == seen && spins < kSpins; ++spins)
-      relax();
-    {
+  while (!stop_) {
+    for (int spins = 0; !has_items(state_.load(std::memory_order_acquire)) && spins < kSpins; ++spins) relax();
+    if (!has_items(state_.load(std::memory_order_acquire))) {
       std::unique_lock lock(mutex_);
-      wake_.wait(lock, [&] { return generation_.load(std::memory_order_relaxed) != seen; });
-      seen = generation_.load(std::memory_order_relaxed);
+      ++sleeping_;
+      wake_.wait(lock, [&] { return stop_ || has_items(state_.load()); });
+      --sleeping_;
     }
-    if (stop_) return;
     take_items(thread);
-    busy_.fetch_sub(1, std::memory_order_acq_rel);
   }
 }
 

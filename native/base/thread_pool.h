@@ -27,16 +27,21 @@ class ThreadPool {
 
  private:
   void work(int thread);
+  // Takes items of the present loop until none is left.
   void take_items(int thread);
+  bool has_items(uint64_t state) const { return (state & 0xffffffff) != 0; }
 
   std::vector<std::thread> workers_;
   std::mutex mutex_;
   std::condition_variable wake_;
+  // Set before state_ says that there are items, and left alone until all of them are done.
   const std::function<void(int64_t, int)>* body_ = nullptr;
   int64_t items_ = 0;
-  std::atomic<int64_t> next_{0};
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<int> busy_{0};
+  // Number of the loop (high half) and how many of its items nobody has taken (low half): one word, so that who comes late
+  // cannot take an item of one loop for an item of the next.
+  std::atomic<uint64_t> state_{0};
+  std::atomic<int64_t> done_{0};
+  std::atomic<int> sleeping_{0};
   std::atomic<bool> stop_{false};
 };
 

@@ -34,12 +34,13 @@ interface Asked {
   stats: AskStats;
 }
 
-/** The kinds that share the questions; near misses are asked besides and reported apart. */
+/** The kinds that share the questions; names that are nearly there are asked besides and reported apart. */
 const kinds = ['where', 'value', 'missing'] as const;
 const titles = {
   where: 'where: right path',
   value: 'value: right literal',
-  missing: "no such name: says can't find",
+  missing: "no such name, another package's: says can't find",
+  away: "no such name, but this package's from a file left out: says can't find",
   near: "no such name, but made of two that exist: says can't find",
 };
 
@@ -67,6 +68,8 @@ function readArguments() {
   return {
     ...values,
     repositories: (values.repo ?? ['flask', 'pytest']).map(getSources),
+    /** Where names come from that a repository does not have. */
+    foreign: ['flask', 'pytest'].map(getSources),
     tokens: count('tokens'),
     questions: count('questions'),
     cuts: count('cuts'),
@@ -87,6 +90,7 @@ async function main() {
   for (const repository of options.repositories) {
     const mine: Asked[] = [];
     const files = readRepository(repository);
+    const foreign = options.foreign.filter((other) => other !== repository).flatMap(readRepository);
     // About 3.9 characters of code are a token; makeCut() then counts exactly.
     const groups = groupFiles(files, options.tokens * 3.9, random).slice(0, options.cuts);
     for (const [number, group] of groups.entries()) {
@@ -99,10 +103,11 @@ async function main() {
         where: Math.min(some, open('where')),
         value: open('value'),
         missing: Math.min(some, open('missing')),
+        away: Math.min(some, open('away')),
         near: Math.min(some, open('near')),
       };
-      const others = files.filter((file) => !cut.files.some((taken) => taken.path === file.path));
-      const questions = makeQuestions(cut.files, others, limits, random);
+      const away = files.filter((file) => !cut.files.some((taken) => taken.path === file.path));
+      const questions = makeQuestions(cut.files, { away, foreign }, limits, random);
       if (questions.length === 0) {
         removeCut(cut);
         continue;
@@ -122,13 +127,13 @@ async function main() {
         `${repository}, workspace ${number + 1}: ${size}, ${questions.length} questions\n`,
       );
       removeCut(cut);
+      if (options.json) writeFileSync(options.json, JSON.stringify([...asked, ...mine], null, 1));
     }
     asked.push(...mine);
   }
   if (asked.length === 0)
     throw new Error('No question could be made: the workspaces hold no unambiguous symbols.');
   report(asked, options.tokens);
-  if (options.json) writeFileSync(options.json, JSON.stringify(asked, null, 1));
 }
 
 function explain({ question, answer, verdict }: Asked): string {
@@ -139,7 +144,7 @@ function explain({ question, answer, verdict }: Asked): string {
 function report(asked: Asked[], tokens: number): void {
   const percent = (part: number, of: number) => (of === 0 ? '–' : `${((100 * part) / of).toFixed(1)} %`);
   console.log(`\n| ${tokens} tokens | right | of | share |\n|---|---|---|---|`);
-  for (const kind of [...kinds, 'near'] as const) {
+  for (const kind of [...kinds, 'away', 'near'] as const) {
     const those = asked.filter((a) => a.question.kind === kind);
     const right = those.filter((a) => a.verdict.right).length;
     console.log(`| ${titles[kind]} | ${right} | ${those.length} | ${percent(right, those.length)} |`);

@@ -2,8 +2,11 @@
 import { bindings, definitions, type Definition, type SourceFile } from './symbols';
 
 export interface Question {
-  /** `missing`: a name of other code, that nothing here resembles. `near`: made of the halves of two names from here. */
-  kind: 'where' | 'value' | 'missing' | 'near';
+  /**
+   * `missing`: a name of another package. `away`: a name of this package, from a file that is not in the workspace, whose
+   * traces the others may hold. `near`: made of the halves of two names from here.
+   */
+  kind: 'where' | 'value' | 'missing' | 'away' | 'near';
   text: string;
   name: string;
   /** Absent for names that do not exist. */
@@ -23,10 +26,13 @@ export function seededRandom(seed: number): () => number {
   };
 }
 
-/** At most `limits[kind]` questions of each kind about these files; `others` is code that is not in the workspace. */
+/**
+ * At most `limits[kind]` questions of each kind about these files; `away` is the package's code that is not in the workspace,
+ * `foreign` that of other packages.
+ */
 export function makeQuestions(
   files: SourceFile[],
-  others: SourceFile[],
+  { away, foreign }: { away: SourceFile[]; foreign: SourceFile[] },
   limits: Record<Question['kind'], number>,
   random: () => number,
 ): Question[] {
@@ -34,15 +40,16 @@ export function makeQuestions(
   const values = unambiguous.filter((definition) => definition.literal).slice(0, limits.value);
   const places = unambiguous.filter((definition) => !values.includes(definition)).slice(0, limits.where);
   const absent = absentFrom(files);
-  const foreign = [...new Set(unambiguousDefinitions(others).map((definition) => definition.name))].filter(
-    absent,
-  );
-  const missing = shuffled(foreign, random).slice(0, limits.missing);
+  const namesOf = (others: SourceFile[], limit: number) => {
+    const names = new Set(unambiguousDefinitions(others).map((definition) => definition.name));
+    return shuffled([...names].filter(absent), random).slice(0, limit);
+  };
   const near = nearMisses(files, limits.near, absent, random);
   return [
     ...places.map((definition) => about('where', definition.name, definition)),
     ...values.map((definition) => about('value', definition.name, definition)),
-    ...missing.map((name) => about('missing', name)),
+    ...namesOf(foreign, limits.missing).map((name) => about('missing', name)),
+    ...namesOf(away, limits.away).map((name) => about('away', name)),
     ...near.map((name) => about('near', name)),
   ];
 }

@@ -54,7 +54,7 @@ function pythonDefinitions(file: SourceFile): Definition[] {
   const original = file.text.split('\n');
   const code = maskPython(file.text).split('\n');
   /** Indentations of the enclosing blocks, outermost first; `class` bodies are looked into, others are not. */
-  const blocks: { indent: number; isClass: boolean }[] = [];
+  const blocks: { indent: number; isClass: boolean; isEnumeration?: boolean }[] = [];
   let depth = 0; // of open brackets: a line inside them starts no statement
   for (const [index, line] of code.entries()) {
     const startsStatement = depth === 0 && line.trim() !== '';
@@ -69,9 +69,12 @@ function pythonDefinitions(file: SourceFile): Definition[] {
     if (definition) {
       const isClass = definition[1] === 'class';
       if (visible) found.push({ ...place, name: definition[2]!, kind: isClass ? 'class' : 'function' });
-      blocks.push({ indent, isClass });
+      const isEnumeration = isClass && /\(.*\b\w*(?:Enum|Flag)\b/.test(line);
+      blocks.push({ indent, isClass, isEnumeration });
       continue;
     }
+    // A member of an enumeration is no constant: its value is the member itself, and its name means nothing without the class.
+    if (blocks.at(-1)?.isEnumeration) continue;
     if (/^\s*(if|else|elif|try|except|finally|with|for|while|async|match|case)\b/.test(line)) {
       blocks.push({ indent, isClass: false });
       continue;

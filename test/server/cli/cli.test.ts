@@ -38,6 +38,16 @@ describe('longview ask', () => {
       () => file('half.gguf', model.subarray(0, 40_000_000)),
       /cut off|Download/,
     ],
+    [
+      'a model of another architecture',
+      () => {
+        const copy = Buffer.from(model);
+        const key = 'general.architecture';
+        copy.write('mamba', copy.indexOf('llama', copy.indexOf(key) + key.length));
+        return file('mamba.gguf', copy);
+      },
+      /mamba/,
+    ],
   ])('says what is wrong with %s', (_what, make, sentence) => {
     const { status, stderr, stdout } = ask('--model', make(), 'Where is x defined?');
     expect(stderr).toMatch(sentence);

@@ -3,9 +3,11 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { Tokenizer as Reference } from '@huggingface/tokenizers';
 import { describe, expect, it } from 'vitest';
+import { readModelMetadata } from '../../../server/engine/nativeEngine';
 import { createTokenizer } from '../../../server/tokenizer/tokenizer';
 import { vocabularyFromTokenizerJson } from '../../../server/tokenizer/tokenizerJson';
-import { root } from '../reference';
+import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
+import { builtInModel, root } from '../reference';
 
 const wanted = 320;
 
@@ -36,6 +38,56 @@ const odd = [
   'a'.repeat(500) + ' '.repeat(300) + '\n'.repeat(70) + '='.repeat(200),
   '\u0000\u0001\u007f\u00a0\u200b\ufeff',
 ];
+
+/** The built-in model's vocabulary as a tokenizer.json: digits one by one, then GPT-2's pattern on bytes. */
+function smollmJson(): object {
+  const { values } = readModelMetadata(builtInModel);
+  const tokens = values['tokenizer.ggml.tokens'] as string[];
+  const types = values['tokenizer.ggml.token_type'] as Int32Array;
+  const special = tokens.map((content, id) => ({ id, content })).filter(({ id }) => types[id] === 3);
+  return {
+    version: '1.0',
+    added_tokens: special.map((token) => ({ ...token, special: true, normalized: false })),
+    normalizer: null,
+    pre_tokenizer: {
+      type: 'Sequence',
+      pretokenizers: [
+        { type: 'Digits', individual_digits: true },
+        { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: true },
+      ],
+    },
+    post_processor: null,
+    decoder: { type: 'ByteLevel' },
+    model: {
+      type: 'BPE',
+      vocab: Object.fromEntries(tokens.map((token, id) => [token, id])),
+      merges: (values['tokenizer.ggml.merges'] as string[]).map((pair) => pair.split(' ')),
+    },
+  };
+}
+
+it(`smollm: agrees on ${wanted} real files and on odd texts`, () => {
+  const reference = new Reference(smollmJson(), {});
+  const tokenizer = createTokenizer(vocabularyFromGguf(readModelMetadata(builtInModel)));
+  const wrong: string[] = [];
+  for (const [name, text] of [
+    ...realFiles().map((file) => [file, readFileSync(file, 'utf8')]),
+    ...odd.map((text, i) => [`odd text ${i}`, text]),
+  ] as [string, string][]) {
+    if (
+      /<\|[^|]*\|>|<(repo_name|reponame|file_sep|filename|gh_stars|issue_\w+|jupyter_\w+|empty_output)>/.test(
+        text,
+      )
+    )
+      continue;
+    // The reference splits ASCII's digits alone; the tokenizer that the model was trained with all numbers (\p{N}).
+    if (/[^0-9]/.test([...text.matchAll(/\p{N}/gu)].join(''))) continue;
+    const ours = tokenizer.encode(text);
+    const theirs = reference.encode(text, { add_special_tokens: false }).ids;
+    if (ours.length !== theirs.length || ours.some((id, i) => id !== theirs[i])) wrong.push(name);
+  }
+  expect(wrong).toEqual([]);
+});
 
 describe.each(['qwen2_5', 'llama3_1', 'gpt2'])('%s', (family) => {
   const folder = path.join(root, 'node_modules/@lenml', `tokenizer-${family}`, 'models');
