@@ -40,6 +40,8 @@ export interface ServiceOptions {
   cacheFolder?: string;
   trusted: boolean;
   onStatus: (status: Status) => void;
+  /** The GPU failed, and this process cannot use it any more. */
+  onDeviceLost?: () => void;
 }
 
 /** An editor that closes gives its servers two seconds. */
@@ -81,8 +83,7 @@ export class Service {
       return result;
     } catch (error) {
       const known = error instanceof LongviewError ? error : undefined;
-      // What was on the device is gone: the next question opens the model anew.
-      if (known?.code === 'device_lost') await this.dispose();
+      if (known?.code === 'device_lost') this.options.onDeviceLost?.();
       if (known && (known.code === 'cancelled' || this.model)) {
         this.showReady();
         if (known.code !== 'cancelled')

@@ -1,5 +1,5 @@
-// One row of x against every row of up to three weights: a warp four weight rows, so that x is unpacked once for them. Bound
-// by reading the weights once; those of the first step are asked for before x is there.
+// One row of x against every row of up to three weights: a warp a few weight rows, so that x is unpacked once for them. Bound
+// by reading the weights once: several steps of them are asked for at a time, those of the first before x is there.
 #include "kernels/api/gemm.h"
 #include "kernels/common/dequantize.cuh"
 #include "kernels/common/launch.cuh"
@@ -8,7 +8,16 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kWarps = 4, kRows = 4;
+#ifndef LV_ROWS
+#define LV_ROWS 2
+#endif
+#ifndef LV_UNROLL
+#define LV_UNROLL 2
+#endif
+#ifndef LV_WARPS
+#define LV_WARPS 4
+#endif
+constexpr int kWarps = LV_WARPS, kRows = LV_ROWS;
 
 // Byte j of a word, at most 127, as 128 + byte: one instruction, exact; what is too much is taken off by the sum of x.
 template <int kByte>
@@ -18,7 +27,7 @@ __device__ inline float biased(uint32_t word) {
 
 template <WeightType kType>
 struct Reader {
-  static constexpr int kStep = kGroup;
+  static constexpr int kStep = kGroup, kAhead = LV_UNROLL;
   static constexpr bool kWideBytes = kType == WeightType::kQ8_0;
 
   struct Words {
@@ -78,7 +87,7 @@ struct Reader {
 
 template <>
 struct Reader<WeightType::kBFloat16> {
-  static constexpr int kStep = 8;
+  static constexpr int kStep = 8, kAhead = 4;
   using Words = uint4;
   static __device__ Words load(const uint8_t* row, int64_t step) { return __ldcs(reinterpret_cast<const uint4*>(row) + step); }
   struct Input {
@@ -119,47 +128,60 @@ __global__ void __launch_bounds__(kWarps * 32) matvec_row_kernel(const Params p)
   const int64_t first = (static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32) * kRows;
   if (first >= p.rows) return;
 
-  // The parts follow each other; of a gated pair two rows of each go together.
+  // The parts follow each other; of a gated pair as many rows of each go together.
+  constexpr int kHalf = kRows / 2;
   int part = 0;
   int64_t row0 = gated ? first / 2 : first;
   if (!gated)
     while (part + 1 < a.count && row0 >= a.parts[part].n) row0 -= a.parts[part++].n;
-  const auto part_of = [&](int r) { return gated ? r / 2 : part; };
-  const auto row_of = [&](int r) { return row0 + (gated ? r % 2 : r); };
   const int64_t n = a.parts[part].n;
   const uint8_t* rows[kRows];
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) rows[r] = static_cast<const uint8_t*>(a.parts[part_of(r)].weight) + min(row_of(r), n - 1) * p.row_bytes;
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t row = row0 + (gated ? r % kHalf : r);
+    rows[r] = static_cast<const uint8_t*>(a.parts[gated ? r / kHalf : part].weight) + min(row, n - 1) * p.row_bytes;
+  }
 
+  constexpr int kAhead = Read::kAhead;
   const int64_t steps = a.k / Read::kStep;
   const auto* x = static_cast<const uint4*>(a.x);
   float sum[kRows] = {};
-  typename Read::Words next[kRows];
-  int64_t step = threadIdx.x % 32;
-  if (step < steps) {
+  bool waited = false;
+  for (int64_t step = threadIdx.x % 32; step < steps; step += 32 * kAhead) {
+    typename Read::Words words[kAhead][kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) next[r] = Read::load(rows[r], step);
-  }
-  ptx::wait_for_previous();
-  for (; step < steps; step += 32) {
-    typename Read::Words words[kRows];
+    for (int i = 0; i < kAhead; ++i)
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) words[r] = next[r];
-    if (step + 32 < steps) {
+      for (int r = 0; r < kRows; ++r) words[i][r] = Read::load(rows[r], min(step + 32 * i, steps - 1));
+#ifdef LV_PREFETCH
+    if (step + 32 * kAhead < steps) {
 #pragma unroll
-      for (int r = 0; r < kRows; ++r) next[r] = Read::load(rows[r], step + 32);
+      for (int i = 0; i < kAhead; ++i)
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) {
+          const uint8_t* at = rows[r] + row_bytes(kType, min(step + 32 * (kAhead + i), steps - 1) * Read::kStep);
+          asm volatile("prefetch.global.L2 [%0];" ::"l"(at));
+        }
     }
-    const typename Read::Input in = Read::input(x, step);
+#endif
+    if (!waited) ptx::wait_for_previous();
+    waited = true;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) sum[r] += Read::multiply(words[r], in);
+    for (int i = 0; i < kAhead; ++i) {
+      if (step + 32 * i >= steps) break;
+      const typename Read::Input in = Read::input(x, step + 32 * i);
+#pragma unroll
+      for (int r = 0; r < kRows; ++r) sum[r] += Read::multiply(words[i][r], in);
+    }
   }
+  if (!waited) ptx::wait_for_previous();
 #pragma unroll
   for (int r = 0; r < kRows; ++r) sum[r] = warp_sum(sum[r]);
   if (threadIdx.x % 32 != 0) return;
   if (gated) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r)
-      if (row0 + r < n) static_cast<__nv_bfloat16*>(a.parts[0].out)[row0 + r] = __float2bfloat16(sum[r] / (1.0f + __expf(-sum[r])) * sum[r + 2]);
+    for (int r = 0; r < kHalf; ++r)
+      if (row0 + r < n) static_cast<__nv_bfloat16*>(a.parts[0].out)[row0 + r] = __float2bfloat16(sum[r] / (1.0f + __expf(-sum[r])) * sum[r + kHalf]);
     return;
   }
 #pragma unroll
@@ -200,7 +222,7 @@ Status launch_matvec_row(const MatvecRowArgs& args, Stream stream) {
     if (!aligned(part.weight)) return kInvalidAlignment;
     p.rows += part.n;
   }
-  if (gated) p.rows = ceil_div(args.parts[0].n, 2) * 4;
+  if (gated) p.rows = ceil_div(args.parts[0].n, kRows / 2) * kRows;
   if (p.rows > kLargestGrid) return kInvalidShape;
   Status status = kUnsupportedType;
   for_type(args.type, [&]<WeightType kType>() { status = launch<kType>(p, stream); });

@@ -26,6 +26,7 @@ double prefill_seconds(Engine& engine, int64_t count) {
     engine.prefill(*context, tokens, CancelToken());
     times.push_back(now() - begin);
   }
+  std::printf("%lld tokens, three runs: %.3f, %.3f, %.3f s\n", static_cast<long long>(count), times[0], times[1], times[2]);
   std::sort(times.begin(), times.end());
   return times[1];
 }
@@ -72,8 +73,8 @@ class Parts {
     for (size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<int32_t>(i);
     double append = 0, attention = 0;
     for (int64_t first = 0; first < tokens; first += chunk_) {
-      append += seconds([&] { b_.rope_and_append_kv(q_, k_, v_, *rope_, shape, 0, {storage.get(), slots}, first); });
-      attention += seconds([&] { b_.attention(q_, shape, c_.heads, 0, {storage.get(), slots}, first, out_); });
+      append += seconds([&] { b_.rope_and_append_kv(q_, k_, v_, *rope_, shape, 0, {storage.get(), slots}, first); }, 0.02);
+      attention += seconds([&] { b_.attention(q_, shape, c_.heads, 0, {storage.get(), slots}, first, out_); }, 0.15);
     }
     return {append, attention};
   }
@@ -93,23 +94,18 @@ class Parts {
     std::vector<float> row(static_cast<size_t>(c_.hidden));
     b_.read_row(narrow_, 0, row);
   }
-  // Of one call: the median of three runs of as many as take 10 ms.
-  double seconds(const std::function<void()>& work) {
+  // Of one call, in a run that is long enough for the clocks to be those of a prefill.
+  double seconds(const std::function<void()>& work, double run_seconds = 0.3) {
     work();
     settle();
     double begin = now();
     work();
     settle();
-    const int repeats = std::clamp(static_cast<int>(0.01 / (now() - begin)), 1, 50);
-    std::vector<double> times;
-    for (int run = 0; run < 3; ++run) {
-      begin = now();
-      for (int i = 0; i < repeats; ++i) work();
-      settle();
-      times.push_back((now() - begin) / repeats);
-    }
-    std::sort(times.begin(), times.end());
-    return times[1];
+    const int repeats = std::clamp(static_cast<int>(run_seconds / (now() - begin)), 2, 5000);
+    begin = now();
+    for (int i = 0; i < repeats; ++i) work();
+    settle();
+    return (now() - begin) / repeats;
   }
 
   Backend& b_;
