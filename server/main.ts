@@ -95,6 +95,8 @@ connection.onInitialize(({ workspaceFolders, initializationOptions }): Initializ
     trusted,
     unsavedTexts,
     onStatus: (status: Status) => void connection.sendNotification(methods.status, status),
+    // The editor starts the server again. What says why goes out first.
+    onDeviceLost: () => setTimeout(() => process.exit(1), 500),
   });
   return {
     capabilities: {

@@ -43,6 +43,8 @@ export interface ServiceOptions {
   /** Texts of open documents that are not saved, by absolute path. */
   unsavedTexts?: () => ReadonlyMap<string, string>;
   onStatus: (status: Status) => void;
+  /** The GPU failed, and this process cannot use it any more. */
+  onDeviceLost?: () => void;
 }
 
 /** An editor that closes gives its servers two seconds. */
@@ -96,8 +98,7 @@ export class Service {
       return result;
     } catch (error) {
       const known = error instanceof LongviewError ? error : undefined;
-      // What was on the device is gone: the next question opens the model anew.
-      if (known?.code === 'device_lost') await this.dispose();
+      if (known?.code === 'device_lost') this.options.onDeviceLost?.();
       if (known && (known.code === 'cancelled' || this.model)) {
         this.showReady();
         if (known.code !== 'cancelled')

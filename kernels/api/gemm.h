@@ -21,7 +21,8 @@ Status launch_gemm(const GemmArgs& args, Stream stream);
 constexpr int64_t kMatvecRows = 8;
 Status launch_matvec(const GemmArgs& args, Stream stream);
 
-// One row of x with several weights of one type in one launch: out[i] = x * weight[i]^T (+ bias[i]).
+// One row of x with several weights of one type in one launch: out[i] = x * weight[i]^T (+ bias[i]). Quantised weights meet x
+// in 8-bit codes with a scale for each 32; launch_matvec does the same with one row.
 constexpr int32_t kMatvecParts = 3;
 enum class MatvecResult : int32_t {
   kWrite,   // out[i] of `element`

@@ -19,7 +19,6 @@ struct Library {
   decltype(&kernels::device_properties) device_properties;
   decltype(&kernels::open_device) open_device;
   decltype(&kernels::close_stream) close_stream;
-  decltype(&kernels::reset_device) reset_device;
   decltype(&kernels::status_text) status_text;
   decltype(&kernels::allocate) allocate;
   decltype(&kernels::release) release;

@@ -21,9 +21,6 @@ Status device_properties(int32_t device, DeviceProperties* out);
 // Makes `device` the calling thread's and creates a stream on it.
 Status open_device(int32_t device, Stream* stream);
 Status close_stream(Stream stream);
-// Gives back everything that this process holds on the device, its errors too: what a kernel that failed leaves behind makes
-// every later call fail. No pointer, stream or graph may be used after it.
-Status reset_device();
 const char* status_text(Status status);
 
 Status allocate(void** pointer, size_t bytes);

@@ -9,7 +9,6 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       device_properties,
       open_device,
       close_stream,
-      reset_device,
       status_text,
       allocate,
       release,

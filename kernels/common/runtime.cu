@@ -48,8 +48,6 @@ Status open_device(int32_t device, Stream* stream) {
 
 Status close_stream(Stream stream) { return checked(cudaStreamDestroy(cuda(stream))); }
 
-Status reset_device() { return checked(cudaDeviceReset()); }
-
 const char* status_text(Status status) {
   switch (status) {
     case kInvalidShape: return "a size that the kernel does not take";

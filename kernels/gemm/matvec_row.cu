@@ -1,5 +1,8 @@
-// One row of x against every row of up to three weights: a warp four weight rows, so that x is unpacked once for them. Bound
-// by reading the weights once; those of the first step are asked for before x is there.
+// One row of x against every row of up to three weights: a warp a few weight rows, bound by reading the weights once. Several
+// steps of them are asked for at a time, those of the first before x is there.
+//
+// Quantised weights meet x in 8-bit codes, a scale for each 32 (as llama.cpp and native/cpu do it): every block makes them for
+// itself in shared memory while its first weights are on their way. One instruction then multiplies four.
 #include "kernels/api/gemm.h"
 #include "kernels/common/dequantize.cuh"
 #include "kernels/common/launch.cuh"
@@ -8,83 +11,99 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kWarps = 4, kRows = 4;
+// sum + four unsigned bytes of a times four signed ones of b.
+__device__ inline int32_t dot4(uint32_t a, uint32_t b, int32_t sum) {
+  int32_t out;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(out) : "r"(a), "r"(b), "r"(sum));
+  return out;
+}
 
-// Byte j of a word, at most 127, as 128 + byte: one instruction, exact; what is too much is taken off by the sum of x.
-template <int kByte>
-__device__ inline float biased(uint32_t word) {
-  return __uint_as_float(__byte_perm(word, 0x43000000u, 0x7044 + (kByte << 8)));
+// x as the quantised kernels read it, in shared memory: codes [K], a scale and the sums of both halves for each 32.
+struct Codes {
+  uint4* codes;     // [K / 16]
+  float* scales;    // [K / 32]
+  int32_t* sums;    // [K / 16]
+};
+constexpr int64_t codes_bytes(int64_t k) { return k + k / 32 * 4 + k / 16 * 4; }
+
+__device__ inline Codes codes_at(char* shared, int64_t k) {
+  return {reinterpret_cast<uint4*>(shared), reinterpret_cast<float*>(shared + k), reinterpret_cast<int32_t*>(shared + k + k / 32 * 4)};
+}
+
+// Two threads a group of 32, each a half of it. K is a multiple of 32; all threads of a warp take part.
+__device__ inline void make_codes(const uint4* x, int64_t k, const Codes& out) {
+  const int64_t halves = k / 16;
+  for (int64_t base = 0; base < halves; base += blockDim.x) {
+    const int64_t half = base + threadIdx.x;
+    float v[16] = {};
+    if (half < halves) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float part[8];
+        unpack_bf16x8(x[2 * half + i], part);
+#pragma unroll
+        for (int j = 0; j < 8; ++j) v[8 * i + j] = part[j];
+      }
+    }
+    float largest = 0;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) largest = fmaxf(largest, fabsf(v[i]));
+    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
+    const float scale = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0.0f;
+    uint32_t words[4];
+    int32_t sum = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      words[i] = 0;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) words[i] |= (static_cast<uint32_t>(__float2int_rn(v[4 * i + j] * inverse)) & 0xffu) << (8 * j);
+      sum = dot4(0x01010101u, words[i], sum);
+    }
+    if (half < halves) {
+      out.codes[half] = {words[0], words[1], words[2], words[3]};
+      out.sums[half] = sum;
+      if (half % 2 == 0) out.scales[half / 2] = scale;
+    }
+  }
 }
 
 template <WeightType kType>
 struct Reader {
-  static constexpr int kStep = kGroup;
-  static constexpr bool kWideBytes = kType == WeightType::kQ8_0;
-
-  struct Words {
-    Group group;
-  };
-  static __device__ Words load(const uint8_t* row, int64_t step) { return {load_quantized<kType>(row, step)}; }
-
-  // x of a step, and its sums over the halves.
+  // Measured on an H200 among 1, 2 and 4 steps ahead and 2 and 4 rows; Q6_K takes most registers.
+  static constexpr int kStep = kGroup, kRows = 2, kWarps = 8, kAhead = kType == WeightType::kQ6_K ? 2 : 4;
+  using Words = Group;
+  static __device__ Words load(const uint8_t* row, int64_t step) { return load_quantized<kType>(row, step); }
   struct Input {
-    float x[kGroup], sum[2];
+    uint32_t x[8];
+    float scale, sum[2];
   };
-  static __device__ Input input(const uint4* x, int64_t step) {
-    Input in;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float part[8];
-      unpack_bf16x8(x[step * 4 + i], part);
-#pragma unroll
-      for (int j = 0; j < 8; ++j) in.x[8 * i + j] = part[j];
-    }
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      in.sum[half] = 0;
-#pragma unroll
-      for (int j = 0; j < 16; ++j) in.sum[half] += in.x[16 * half + j];
-    }
-    return in;
+  static __device__ Input input(const uint4*, const Codes& codes, int64_t step) {
+    const uint4 low = codes.codes[2 * step], high = codes.codes[2 * step + 1];
+    return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}, codes.scales[step], {static_cast<float>(codes.sums[2 * step]), static_cast<float>(codes.sums[2 * step + 1])}};
   }
-
-  static __device__ float multiply(const Words& words, const Input& in) {
-    const Group& g = words.group;
+  static __device__ float multiply(const Words& g, const Input& in) {
     float total = 0;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float sum = 0;
+      int32_t sum = 0;
 #pragma unroll
-      for (int i = 4 * half; i < 4 * half + 4; ++i) {
-        if constexpr (kWideBytes) {
-          sum = fmaf(byte_to_float<0>(g.words[i]), in.x[4 * i], sum);
-          sum = fmaf(byte_to_float<1>(g.words[i]), in.x[4 * i + 1], sum);
-          sum = fmaf(byte_to_float<2>(g.words[i]), in.x[4 * i + 2], sum);
-          sum = fmaf(byte_to_float<3>(g.words[i]), in.x[4 * i + 3], sum);
-        } else {
-          sum = fmaf(biased<0>(g.words[i]), in.x[4 * i], sum);
-          sum = fmaf(biased<1>(g.words[i]), in.x[4 * i + 1], sum);
-          sum = fmaf(biased<2>(g.words[i]), in.x[4 * i + 2], sum);
-          sum = fmaf(biased<3>(g.words[i]), in.x[4 * i + 3], sum);
-        }
-      }
-      const float bias = kWideBytes ? 0.0f : 128.0f;
-      total = fmaf(g.scale[half], fmaf(-bias, in.sum[half], sum), total);
+      for (int i = 4 * half; i < 4 * half + 4; ++i) sum = dot4(g.words[i], in.x[i], sum);
+      total = fmaf(g.scale[half], static_cast<float>(sum), total);
       total = fmaf(g.offset[half], in.sum[half], total);
     }
-    return total;
+    return total * in.scale;
   }
 };
 
 template <>
 struct Reader<WeightType::kBFloat16> {
-  static constexpr int kStep = 8;
+  static constexpr int kStep = 8, kRows = 4, kWarps = 4, kAhead = 4;
   using Words = uint4;
   static __device__ Words load(const uint8_t* row, int64_t step) { return __ldcs(reinterpret_cast<const uint4*>(row) + step); }
   struct Input {
     float x[8];
   };
-  static __device__ Input input(const uint4* x, int64_t step) {
+  static __device__ Input input(const uint4* x, const Codes&, int64_t step) {
     Input in;
     unpack_bf16x8(x[step], in.x);
     return in;
@@ -111,55 +130,66 @@ __device__ inline void write(const MatvecRowArgs& a, const MatvecPart& part, int
 }
 
 template <WeightType kType>
-__global__ void __launch_bounds__(kWarps * 32) matvec_row_kernel(const Params p) {
+__global__ void __launch_bounds__(Reader<kType>::kWarps * 32) matvec_row_kernel(const Params p) {
   using Read = Reader<kType>;
+  constexpr int kRows = Read::kRows, kHalf = kRows / 2, kAhead = Read::kAhead;
+  extern __shared__ __align__(16) char shared[];
   ptx::start_dependents();
   const MatvecRowArgs& a = p.args;
   const bool gated = a.result == MatvecResult::kSwiglu;
-  const int64_t first = (static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32) * kRows;
-  if (first >= p.rows) return;
+  const int64_t first = min((static_cast<int64_t>(blockIdx.x) * Read::kWarps + threadIdx.x / 32) * kRows, p.rows);
 
-  // The parts follow each other; of a gated pair two rows of each go together.
+  // The parts follow each other; of a gated pair as many rows of each go together. Rows behind the last are read as it is.
   int part = 0;
   int64_t row0 = gated ? first / 2 : first;
   if (!gated)
     while (part + 1 < a.count && row0 >= a.parts[part].n) row0 -= a.parts[part++].n;
-  const auto part_of = [&](int r) { return gated ? r / 2 : part; };
-  const auto row_of = [&](int r) { return row0 + (gated ? r % 2 : r); };
   const int64_t n = a.parts[part].n;
   const uint8_t* rows[kRows];
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) rows[r] = static_cast<const uint8_t*>(a.parts[part_of(r)].weight) + min(row_of(r), n - 1) * p.row_bytes;
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t row = row0 + (gated ? r % kHalf : r);
+    rows[r] = static_cast<const uint8_t*>(a.parts[gated ? r / kHalf : part].weight) + min(row, n - 1) * p.row_bytes;
+  }
 
   const int64_t steps = a.k / Read::kStep;
   const auto* x = static_cast<const uint4*>(a.x);
+  const Codes codes = codes_at(shared, a.k);
   float sum[kRows] = {};
-  typename Read::Words next[kRows];
   int64_t step = threadIdx.x % 32;
-  if (step < steps) {
+  bool first_step = true;
+  do {
+    typename Read::Words words[kAhead][kRows];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) next[r] = Read::load(rows[r], step);
-  }
-  ptx::wait_for_previous();
-  for (; step < steps; step += 32) {
-    typename Read::Words words[kRows];
+    for (int i = 0; i < kAhead; ++i)
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) words[r] = next[r];
-    if (step + 32 < steps) {
-#pragma unroll
-      for (int r = 0; r < kRows; ++r) next[r] = Read::load(rows[r], step + 32);
+      for (int r = 0; r < kRows; ++r) words[i][r] = Read::load(rows[r], min(step + 32 * i, steps - 1));
+    if (first_step) {
+      first_step = false;
+      ptx::wait_for_previous();
+      if constexpr (kType != WeightType::kBFloat16) {
+        make_codes(x, a.k, codes);
+        __syncthreads();
+      }
     }
-    const typename Read::Input in = Read::input(x, step);
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) sum[r] += Read::multiply(words[r], in);
-  }
+    for (int i = 0; i < kAhead; ++i) {
+      if (step + 32 * i < steps) {
+        const typename Read::Input in = Read::input(x, codes, step + 32 * i);
+#pragma unroll
+        for (int r = 0; r < kRows; ++r) sum[r] += Read::multiply(words[i][r], in);
+      }
+    }
+    step += 32 * kAhead;
+  } while (step < steps);
+  __syncwarp();
 #pragma unroll
   for (int r = 0; r < kRows; ++r) sum[r] = warp_sum(sum[r]);
   if (threadIdx.x % 32 != 0) return;
   if (gated) {
 #pragma unroll
-    for (int r = 0; r < 2; ++r)
-      if (row0 + r < n) static_cast<__nv_bfloat16*>(a.parts[0].out)[row0 + r] = __float2bfloat16(sum[r] / (1.0f + __expf(-sum[r])) * sum[r + 2]);
+    for (int r = 0; r < kHalf; ++r)
+      if (row0 + r < n) static_cast<__nv_bfloat16*>(a.parts[0].out)[row0 + r] = __float2bfloat16(sum[r] / (1.0f + __expf(-sum[r])) * sum[r + kHalf]);
     return;
   }
 #pragma unroll
@@ -168,7 +198,11 @@ __global__ void __launch_bounds__(kWarps * 32) matvec_row_kernel(const Params p)
 }
 
 template <WeightType kType>
-Status launch(const Params& p, Stream stream) {
+Status launch(Params p, Stream stream) {
+  using Read = Reader<kType>;
+  if (p.args.result == MatvecResult::kSwiglu) p.rows = ceil_div(p.args.parts[0].n, Read::kRows / 2) * Read::kRows;
+  const int64_t shared = kType == WeightType::kBFloat16 ? 0 : codes_bytes(p.args.k);
+  if (shared > 48 << 10) return kInvalidShape;
   int device = 0, major = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
@@ -176,8 +210,9 @@ Status launch(const Params& p, Stream stream) {
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(ceil_div(p.rows, kWarps * kRows)));
-  config.blockDim = dim3(kWarps * 32);
+  config.gridDim = dim3(static_cast<unsigned>(ceil_div(p.rows, Read::kWarps * Read::kRows)));
+  config.blockDim = dim3(Read::kWarps * 32);
+  config.dynamicSmemBytes = static_cast<size_t>(shared);
   config.stream = cuda(stream);
   config.attrs = &early;
   config.numAttrs = major >= 9 ? 1 : 0;
@@ -187,20 +222,20 @@ Status launch(const Params& p, Stream stream) {
 }  // namespace
 
 Status launch_matvec_row(const MatvecRowArgs& args, Stream stream) {
-  if (args.count < 1 || args.count > kMatvecParts || args.k <= 0 || args.k % 8 != 0 || !aligned(args.x)) return kInvalidShape;
+  if (args.count < 1 || args.count > kMatvecParts || args.k <= 0 || args.k % 8 != 0) return kInvalidShape;
   const BlockShape block = block_shape(args.type);
   if (block.elements == 0) return kUnsupportedType;
   if (args.k % block.elements != 0) return kInvalidShape;
+  if (!aligned(args.x)) return kInvalidAlignment;
   const bool gated = args.result == MatvecResult::kSwiglu;
   if (gated && (args.count != 2 || args.parts[0].n != args.parts[1].n || args.parts[0].bias || args.parts[1].bias)) return kInvalidShape;
   Params p{args, 0, row_bytes(args.type, args.k)};
   for (int i = 0; i < args.count; ++i) {
     const MatvecPart& part = args.parts[i];
-    if (part.n <= 0 || (i + 1 < args.count && part.n % kRows != 0)) return kInvalidShape;
+    if (part.n <= 0 || (i + 1 < args.count && part.n % 4 != 0)) return kInvalidShape;
     if (!aligned(part.weight)) return kInvalidAlignment;
     p.rows += part.n;
   }
-  if (gated) p.rows = ceil_div(args.parts[0].n, 2) * 4;
   if (p.rows > kLargestGrid) return kInvalidShape;
   Status status = kUnsupportedType;
   for_type(args.type, [&]<WeightType kType>() { status = launch<kType>(p, stream); });

@@ -19,7 +19,7 @@ enum class ErrorCode {
   kOutOfMemory,
   kWindowExceeded,
   kCancelled,
-  kDeviceLost,  // the GPU failed and everything on it is gone: open the engine anew
+  kDeviceLost,  // the GPU failed; this process cannot use it any more
   kDiskFull,
   kCannotWrite,
   kInternal,

@@ -49,7 +49,7 @@ std::unique_ptr<Blas::Plan> Blas::plan(const Product& p) const {
   auto plan = std::make_unique<Plan>(api_);
   const auto m = static_cast<uint64_t>(p.m), n = static_cast<uint64_t>(p.n), k = static_cast<uint64_t>(p.k);
   bool good = api_.create_description(&plan->description, kLtComputeFloat32, kLtFloat32) == 0 && api_.create_layout(&plan->weight, kLtBFloat16, k, n, p.k) == 0 &&
-              api_.create_layout(&plan->x, kLtBFloat16, k, m, p.k) == 0 && api_.create_layout(&plan->out, kLtBFloat16, n, m, p.n) == 0;
+              api_.create_layout(&plan->x, kLtBFloat16, k, m, p.k) == 0 && api_.create_layout(&plan->out, p.add ? kLtFloat32 : kLtBFloat16, n, m, p.n) == 0;
   const auto describe = [&](int32_t attribute, const auto& value) { good = good && api_.set_description(plan->description, attribute, &value, sizeof(value)) == 0; };
   describe(kLtTransposeA, int32_t{kLtTransposed});
   describe(kLtTransposeB, int32_t{kLtPlain});
@@ -70,7 +70,7 @@ std::unique_ptr<Blas::Plan> Blas::plan(const Product& p) const {
 }
 
 bool Blas::multiply(const Product& p) {
-  const Key key{p.m, p.n, p.k, p.bias != nullptr};
+  const Key key{p.m, p.n, p.k, p.bias != nullptr, p.add};
   auto found = plans_.find(key);
   if (found == plans_.end()) {
     if (plans_.size() >= kMostPlans) plans_.clear();
@@ -79,8 +79,8 @@ bool Blas::multiply(const Product& p) {
   const Plan* plan = found->second.get();
   if (!plan) return false;
   if (p.bias && api_.set_description(plan->description, kLtBiasPointer, &p.bias, sizeof(p.bias)) != 0) return false;
-  const float one = 1, zero = 0;
-  const int status = api_.matmul(handle_, plan->description, &one, p.weight, plan->weight, p.x, plan->x, &zero, p.out, plan->out, p.out, plan->out, &plan->choice.algorithm, workspace_.as(),
+  const float one = 1, kept = p.add ? 1 : 0;
+  const int status = api_.matmul(handle_, plan->description, &one, p.weight, plan->weight, p.x, plan->x, &kept, p.out, plan->out, p.out, plan->out, &plan->choice.algorithm, workspace_.as(),
                                  static_cast<size_t>(workspace_.bytes()), device_.stream());
   return status == 0;
 }

@@ -25,18 +25,19 @@ class Blas {
   // "cuBLASLt 13.1.0".
   const std::string& name() const { return name_; }
 
-  // out [m, n] = x [m, k] * weight [n, k]^T (+ bias [n]), all bf16, sums float32. Queued. False where cuBLASLt has no kernel
-  // for it; then nothing was done.
+  // out [m, n] = x [m, k] * weight [n, k]^T (+ bias [n]), all bf16, sums float32; or out += the product, float32. Queued. False
+  // where cuBLASLt has no kernel for it; then nothing was done.
   struct Product {
-    const void *x, *weight, *bias;  // bias may be null
+    const void *x, *weight, *bias;  // bias may be null; null where it is added
     void* out;
     int64_t m, n, k;
+    bool add = false;
   };
   bool multiply(const Product& product);
 
  private:
   struct Plan;
-  using Key = std::tuple<int64_t, int64_t, int64_t, bool>;
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool>;
 
   Blas(const Device& device, const BlasApi& api, void* handle);
   std::unique_ptr<Plan> plan(const Product& product) const;

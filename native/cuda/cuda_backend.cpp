@@ -1,8 +1,8 @@
 // The operations of backend.h on an NVIDIA GPU: shapes become the kernels' arguments, work is queued on one stream.
 //
 // Activations are bf16, but for the residual stream and the logits, which are float32 (allocate_float). Products add up in
-// float32. The work on a single token is hundreds of small kernels: it is recorded from embed() to the next call that needs
-// its results or touches memory, and launched as one graph.
+// float32. The work on a single token is hundreds of small kernels: it is recorded from embed() on and launched as a few
+// graphs, the first of them small, so that the device works while the rest is recorded.
 #include <algorithm>
 #include <cstring>
 #include <unordered_map>
@@ -46,7 +46,8 @@ class CudaBackend final : public Backend {
 
   ~CudaBackend() override {
     settle();
-    if (graph_) library_.release_graph(graph_);
+    for (kernels::Graph graph : graphs_)
+      if (graph) library_.release_graph(graph);
   }
 
   DeviceInfo info() const override {
@@ -104,10 +105,7 @@ class CudaBackend final : public Backend {
     void* target = pages.page(to);
     check(library_.copy_on_device(target, pages.page(from), static_cast<size_t>(pages.page_bytes()), device_.stream()), "copying a page of the KV state");
   }
-  void discard_page(KvStorage& storage, int32_t page) override {
-    settle();
-    static_cast<CudaKvStorage&>(storage).discard(page);
-  }
+  void discard_page(KvStorage&, int32_t) override {}  // its memory stays for the next context
   void read_page(KvStorage& storage, int32_t page, std::span<std::byte> out) override {
     settle();
     check(library_.copy_to_host(out.data(), static_cast<CudaKvStorage&>(storage).page(page), out.size(), device_.stream()), "reading a page of the KV state");
@@ -125,10 +123,8 @@ class CudaBackend final : public Backend {
     tokens_.grow(device_, static_cast<int64_t>(tokens.size_bytes()), "the tokens");
     // A recorded copy reads its source later: ids and page pointers wait in members.
     token_ids_.assign(tokens.begin(), tokens.end());
-    if (tokens.size() == 1) {
-      check(library_.begin_recording(device_.stream()), "recording work");
-      recording_ = true;
-    }
+    if (tokens.size() == 1) record();
+    layers_recorded_ = segment_ = 0;
     check(library_.copy_to_device(tokens_.as(), token_ids_.data(), tokens.size_bytes(), device_.stream()), "sending tokens");
     const CudaWeight& w = cuda(embedding);
     check(library_.embed({w.buffer->as(), w.type, tokens_.as<int32_t>(), static_cast<float*>(out.data), out.rows, out.cols}, device_.stream()), "looking up embeddings");
@@ -145,12 +141,8 @@ class CudaBackend final : public Backend {
       check(library_.matvec(args, device_.stream()), "multiplying a vector");
       return;
     }
-    if (w.type != kernels::WeightType::kBFloat16) {
-      dequantized_.grow(device_, w.rows * w.cols * 2, "a matrix in bf16");
-      check(library_.dequantize({args.weight, w.type, dequantized_.as(), w.rows * w.cols}, device_.stream()), "dequantising weights");
-      args.weight = dequantized_.as();
-      args.type = kernels::WeightType::kBFloat16;
-    }
+    args.weight = plain(w);
+    args.type = kernels::WeightType::kBFloat16;
     if (blas_ && !out.wide && blas_->multiply({args.x, args.weight, bias ? cuda(*bias).narrow() : nullptr, args.out, args.m, args.n, args.k})) return;
     check(library_.gemm(args, device_.stream()), "multiplying matrices");
   }
@@ -167,7 +159,11 @@ class CudaBackend final : public Backend {
 
   void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) override {
     LONGVIEW_CHECK(sum.wide, kInternal, "the residual stream must be float32");
-    if (x.rows != 1) return Backend::linear_add(x, weight, scratch, sum);
+    if (x.rows != 1) {
+      const CudaWeight& w = cuda(weight);
+      const bool added = blas_ && x.rows > kernels::kMatvecRows && blas_->multiply({x.data, plain(w), nullptr, sum.data, x.rows, w.rows, w.cols, true});
+      return added ? void() : Backend::linear_add(x, weight, scratch, sum);
+    }
     kernels::MatvecRowArgs args = row_args(x, cuda(weight), kernels::MatvecResult::kAdd, sum);
     args.parts[0] = part(weight, nullptr, sum);
     check(library_.matvec_row(args, device_.stream()), "multiplying a vector");
@@ -215,9 +211,17 @@ class CudaBackend final : public Backend {
     partial_.grow(device_, library_.attention_workspace_floats(args) * 4, "partial results of attention");
     args.workspace = partial_.as<float>();
     check(library_.attention(args, device_.stream()), "attending");
-    if (!narrow) return;
+    if (narrow) take_results(out, args.out, shape.head_dim, d);
+    // A layer has its attention once: after the first, then after four times as many, the work so far begins.
+    if (recording_ && ++layers_recorded_ == int64_t{1} << 2 * segment_) {
+      run_recorded();
+      record();
+    }
+  }
+
+  void take_results(Activation out, const void* padded, int64_t head_dim, int64_t d) {
     const auto bytes = [](int64_t dimensions) { return static_cast<size_t>(2 * dimensions); };
-    check(library_.copy_rows_on_device(out.data, bytes(shape.head_dim), args.out, bytes(d), bytes(shape.head_dim), static_cast<size_t>(q.rows * heads), device_.stream()), "attending");
+    check(library_.copy_rows_on_device(out.data, bytes(head_dim), padded, bytes(d), bytes(head_dim), static_cast<size_t>(out.rows * out.cols / head_dim), device_.stream()), "attending");
   }
 
   void silu_mul(Activation gate, Activation up) override { check(library_.silu_mul({gate.data, up.data, gate.rows * gate.cols}, device_.stream()), "activating"); }
@@ -243,17 +247,36 @@ class CudaBackend final : public Backend {
     return {cuda(weight).buffer->as(), bias ? cuda(*bias).buffer->as<float>() : nullptr, out.data, cuda(weight).rows};
   }
 
+  // The matrix in bf16; a quantised one until the next is asked for.
+  const void* plain(const CudaWeight& w) {
+    if (w.type == kernels::WeightType::kBFloat16) return w.buffer->as();
+    dequantized_.grow(device_, w.rows * w.cols * 2, "a matrix in bf16");
+    check(library_.dequantize({w.buffer->as(), w.type, dequantized_.as(), w.rows * w.cols}, device_.stream()), "dequantising weights");
+    return dequantized_.as();
+  }
+
   void check(kernels::Status status, const char* what) const { device_.check(status, what); }
 
   void run_recorded() {
     if (!recording_) return;
     recording_ = false;
-    check(library_.run_recorded(device_.stream(), &graph_), "computing a token");
+    check(library_.run_recorded(device_.stream(), graph()), "computing a token");
+  }
+
+  void record() {
+    check(library_.begin_recording(device_.stream()), "recording work");
+    recording_ = true;
+  }
+
+  // What a segment was recorded as before: the next token changes its arguments alone.
+  kernels::Graph* graph() {
+    graphs_.resize(std::max(graphs_.size(), segment_ + 1));
+    return &graphs_[segment_++];
   }
 
   // Nothing is recorded or under way behind this. Called where nothing may be thrown: an error comes back with the next work.
   void settle() noexcept {
-    if (recording_) library_.run_recorded(device_.stream(), &graph_);
+    if (recording_) library_.run_recorded(device_.stream(), graph());
     recording_ = false;
     library_.synchronize(device_.stream());
   }
@@ -269,14 +292,13 @@ class CudaBackend final : public Backend {
   kernels::PagedKv paged(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens) {
     auto& storage = static_cast<CudaKvStorage&>(*pages.storage);
     const std::span<const int32_t> slots = pages.page_slots.first(static_cast<size_t>((tokens + kPageTokens - 1) / kPageTokens));
-    if (storage_ != &storage || generation_ != storage.generation() || !std::equal(slots.begin(), slots.end(), slots_.begin(), slots_.end())) {
+    if (storage_ != &storage || !std::equal(slots.begin(), slots.end(), slots_.begin(), slots_.end())) {
       pointers_.clear();
       for (const int32_t slot : slots) pointers_.push_back(storage.page(slot));
       table_.grow(device_, static_cast<int64_t>(pointers_.size() * sizeof(void*)), "the page table");
       check(library_.copy_to_device(table_.as(), pointers_.data(), pointers_.size() * sizeof(void*), device_.stream()), "sending the page table");
       slots_.assign(slots.begin(), slots.end());
       storage_ = &storage;
-      generation_ = storage.generation();
     }
     return {table_.as<void*>(), shape.kv_heads, page_dim(shape.head_dim), layer};
   }
@@ -288,12 +310,13 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Blas> blas_;  // null where the machine has none
   Buffer tokens_, table_, partial_, dequantized_, queries_, results_;
   bool recording_ = false;
-  kernels::Graph graph_ = nullptr;
+  std::vector<kernels::Graph> graphs_;  // by segment
+  size_t segment_ = 0;
+  int64_t layers_recorded_ = 0;
   std::vector<int32_t> token_ids_;
   std::vector<void*> pointers_;
   // What table_ holds.
   const CudaKvStorage* storage_ = nullptr;
-  int64_t generation_ = -1;
   std::vector<int32_t> slots_;
 };
 

@@ -14,11 +14,7 @@ Device::Device(const kernels::Library& table, int32_t index) : library_(table), 
   check(library_.open_device(index_, &stream_), "opening it");
 }
 
-// What was allocated is gone by now, as members are destroyed before what they use.
-Device::~Device() {
-  library_.close_stream(stream_);
-  if (lost_) library_.reset_device();
-}
+Device::~Device() { library_.close_stream(stream_); }
 
 int64_t Device::free_memory() const {
   kernels::DeviceProperties now{};
@@ -30,8 +26,7 @@ void Device::check(kernels::Status status, const char* what) const {
   if (status == kernels::kOk) return;
   LONGVIEW_CHECK(status != kCudaOutOfMemory, kOutOfMemory, "The GPU's memory is full (while %s). Close other programs that use it, or choose a smaller model or context.", what);
   LONGVIEW_CHECK(status > 0, kInternal, "The GPU code was asked for what it does not do, %s (while %s). Set longview.device to \"cpu\".", library_.status_text(status), what);
-  lost_ = true;
-  LONGVIEW_THROW(kDeviceLost, "The GPU failed while %s: %s. Ask again; if it stays so, set longview.device to \"cpu\".", what, library_.status_text(status));
+  LONGVIEW_THROW(kDeviceLost, "The GPU failed while %s: %s. The engine has to start anew: ask again; if it stays so, set longview.device to \"cpu\".", what, library_.status_text(status));
 }
 
 Buffer::Buffer(const Device& device, int64_t bytes, const char* what) : device_(&device), bytes_(bytes) {

@@ -21,8 +21,8 @@ class Device {
   const kernels::DeviceProperties& properties() const { return properties_; }
   int64_t free_memory() const;
 
-  // Throws where status is an error: kOutOfMemory for a full device, kInternal for what a launcher refused, else kDeviceLost;
-  // `what` completes "while ...".
+  // Throws where status is an error: kOutOfMemory for a full device, kInternal for what a launcher refused, else kDeviceLost:
+  // after it every call fails until the process is another one (cudaDeviceReset does not help). `what` completes "while ...".
   void check(kernels::Status status, const char* what) const;
 
  private:
@@ -30,7 +30,6 @@ class Device {
   const int32_t index_;
   kernels::DeviceProperties properties_{};
   kernels::Stream stream_ = nullptr;
-  mutable bool lost_ = false;  // a kernel failed: every later call will too
 };
 
 // Bytes on the device, freed with the object.

@@ -15,12 +15,11 @@ int64_t CudaKvStorage::page_bytes(const KvShape& shape) { return shape.layers * 
 
 CudaKvStorage::CudaKvStorage(const Device& device, const KvShape& shape, int64_t pages)
     : device_(device),
+      pages_(pages),
       page_bytes_(page_bytes(shape)),
-      layout_(format("cuda-bf16-%lldx%lldx%lld", static_cast<long long>(shape.layers), static_cast<long long>(shape.kv_heads), static_cast<long long>(shape.head_dim))),
-      used_(static_cast<size_t>(pages), false) {
+      layout_(format("cuda-bf16-%lldx%lldx%lld", static_cast<long long>(shape.layers), static_cast<long long>(shape.kv_heads), static_cast<long long>(shape.head_dim))) {
   slab_pages_ = std::max<int64_t>(1, kSlabBytes / page_bytes_);
   slabs_.resize(static_cast<size_t>((pages + slab_pages_ - 1) / slab_pages_));
-  used_in_slab_.resize(slabs_.size(), 0);
 }
 
 void* CudaKvStorage::page(int32_t slot) {
@@ -30,21 +29,8 @@ void* CudaKvStorage::page(int32_t slot) {
     const int64_t count = std::min(slab_pages_, pages() - slab * slab_pages_);
     buffer = Buffer(device_, count * page_bytes_, "more pages of the KV state");
     device_.check(device_.library().fill(buffer.as(), 0, static_cast<size_t>(buffer.bytes()), device_.stream()), "clearing pages of the KV state");
-    ++generation_;
-  }
-  if (!used_[static_cast<size_t>(slot)]) {
-    used_[static_cast<size_t>(slot)] = true;
-    ++used_in_slab_[static_cast<size_t>(slab)];
   }
   return buffer.as<char>() + slot % slab_pages_ * page_bytes_;
-}
-
-void CudaKvStorage::discard(int32_t slot) {
-  if (!used_[static_cast<size_t>(slot)]) return;
-  used_[static_cast<size_t>(slot)] = false;
-  ++generation_;
-  const auto slab = static_cast<size_t>(slot / slab_pages_);
-  if (--used_in_slab_[slab] == 0) slabs_[slab] = Buffer();
 }
 
 }  // namespace longview::cuda

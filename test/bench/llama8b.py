@@ -61,7 +61,7 @@ def fill(model):
                 p.normal_(0, gain / p.shape[1] ** 0.5)
         order = torch.randperm(VOCABULARY, device="cuda")
         embedding, output = model.model.embed_tokens.weight, model.lm_head.weight
-        output.copy_(embedding[order] * (4 / HIDDEN**0.5) + torch.randn_like(output) / HIDDEN**0.5)
+        output.copy_(embedding[order] * (0.15 / HIDDEN**0.5) + torch.randn_like(output) / HIDDEN**0.5)
 
 
 def write_q4_k(path, layers):

@@ -1,5 +1,5 @@
 // A whole prefill beside the sum of its parts: build/native/prefill_parts_bench MODEL [tokens ...]. The parts are the engine's
-// operations at its chunk size, each timed by itself, times how often they occur; attention at every position of a chunk.
+// operations at its chunk size, each timed by itself, times how often they occur.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -20,14 +20,15 @@ double prefill_seconds(Engine& engine, int64_t count) {
   std::vector<int32_t> tokens(static_cast<size_t>(count));
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % static_cast<uint64_t>(engine.model().config.vocabulary));
   std::vector<double> times;
-  for (int run = 0; run < 3; ++run) {
+  const int runs = count > 65536 ? 1 : 3;  // a long one is its own mean
+  for (int run = 0; run < runs; ++run) {
     const auto context = engine.create_context();
     const double begin = now();
     engine.prefill(*context, tokens, CancelToken());
     times.push_back(now() - begin);
   }
   std::sort(times.begin(), times.end());
-  return times[1];
+  return times[static_cast<size_t>(runs / 2)];
 }
 
 class Parts {
@@ -70,12 +71,14 @@ class Parts {
     const auto storage = b_.allocate_kv(shape, tokens / kPageTokens);
     std::vector<int32_t> slots(static_cast<size_t>(storage->pages()));
     for (size_t i = 0; i < slots.size(); ++i) slots[i] = static_cast<int32_t>(i);
-    double append = 0, attention = 0;
-    for (int64_t first = 0; first < tokens; first += chunk_) {
-      append += seconds([&] { b_.rope_and_append_kv(q_, k_, v_, *rope_, shape, 0, {storage.get(), slots}, first); });
-      attention += seconds([&] { b_.attention(q_, shape, c_.heads, 0, {storage.get(), slots}, first, out_); });
-    }
-    return {append, attention};
+    const KvPages pages{storage.get(), slots};
+    double append = 0;
+    for (int64_t first = 0; first < tokens; first += chunk_) append += seconds([&] { b_.rope_and_append_kv(q_, k_, v_, *rope_, shape, 0, pages, first); }, 0.02);
+    // The time is linear in the position: a trapezoid over three of them.
+    const int64_t last = tokens - chunk_;
+    double at[3];
+    for (int i = 0; i < 3; ++i) at[i] = seconds([&] { b_.attention(q_, shape, c_.heads, 0, pages, last / chunk_ * i / 2 * chunk_, out_); });
+    return {append, (at[0] + 2 * at[1] + at[2]) / 4 * static_cast<double>(tokens / chunk_)};
   }
   int64_t chunk() const { return chunk_; }
 
@@ -93,23 +96,18 @@ class Parts {
     std::vector<float> row(static_cast<size_t>(c_.hidden));
     b_.read_row(narrow_, 0, row);
   }
-  // Of one call: the median of three runs of as many as take 10 ms.
-  double seconds(const std::function<void()>& work) {
+  // Of one call, in a run that is long enough for the clocks to be those of a prefill.
+  double seconds(const std::function<void()>& work, double run_seconds = 1) {
     work();
     settle();
     double begin = now();
     work();
     settle();
-    const int repeats = std::clamp(static_cast<int>(0.01 / (now() - begin)), 1, 50);
-    std::vector<double> times;
-    for (int run = 0; run < 3; ++run) {
-      begin = now();
-      for (int i = 0; i < repeats; ++i) work();
-      settle();
-      times.push_back((now() - begin) / repeats);
-    }
-    std::sort(times.begin(), times.end());
-    return times[1];
+    const int repeats = std::clamp(static_cast<int>(run_seconds / (now() - begin)), 2, 5000);
+    begin = now();
+    for (int i = 0; i < repeats; ++i) work();
+    settle();
+    return (now() - begin) / repeats;
   }
 
   Backend& b_;

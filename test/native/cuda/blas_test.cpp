@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdlib>
+#include <filesystem>
 
 #include "kernels/gpu.h"
 
@@ -31,7 +32,19 @@ TEST("products with and without a bias, at ragged sizes") {
       const double error = gpu::relative_error(out.read(), wanted);
       if (!(error <= gpu::kBf16Error)) std::printf("  m %d n %d k %d bias %d: %.1e\n", int(m), int(n), int(k), biased, error);
       CHECK(error <= gpu::kBf16Error);
+      if (biased) continue;
+      const auto before = gpu::random_float(wanted.size(), random, 10);
+      const gpu::Memory<float> sum(before);
+      CHECK(blas->multiply({dx.get(), dw.get(), nullptr, sum.get(), m, n, k, true}));
+      GPU(synchronize(device.stream()));
+      for (size_t i = 0; i < wanted.size(); ++i) wanted[i] += before[i];
+      CHECK(gpu::relative_error(sum.read(), wanted) <= gpu::kFloatError);
     }
+}
+
+TEST("it can be switched off") {
+  const cuda::Device device(gpu::library(), 0);
+  CHECK(std::system(("LONGVIEW_CUBLASLT=off " + std::filesystem::read_symlink("/proc/self/exe").string() + " 'products' | grep -q 'no cuBLASLt'").c_str()) == 0);
 }
 
 TEST_MAIN()
