@@ -6,6 +6,7 @@
 #include "kernels/api/elementwise.h"
 #include "kernels/api/gemm.h"
 #include "kernels/api/runtime.h"
+#include "kernels/api/sparse.h"
 
 namespace longview::kernels {
 
@@ -47,6 +48,9 @@ struct Library {
   decltype(&kernels::launch_rope_append) rope_append;
   decltype(&kernels::attention_workspace_floats) attention_workspace_floats;
   decltype(&kernels::launch_attention) attention;
+  decltype(&kernels::launch_sparse_index) sparse_index;
+  decltype(&kernels::launch_sparse_attention) sparse_attention;
+  decltype(&kernels::launch_sparse_coverage) sparse_coverage;
   decltype(&kernels::launch_gemm) gemm;
   decltype(&kernels::launch_matvec) matvec;
   decltype(&kernels::launch_matvec_row) matvec_row;
