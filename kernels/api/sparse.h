@@ -14,8 +14,8 @@ namespace longview::kernels {
 
 constexpr int64_t kMostSparsePages = 16384;  // of a context: two million tokens
 
-// How the candidates are chosen. A page's mass is the share of the softmax, mean over the tile's rows, that its mean key
-// stands for: 128 exp(q . mean K), over the keys that are always visited and the means of all candidates.
+// How the candidates are chosen. A page's mass is its mean key's weight in the softmax over the mean keys of all pages that the
+// tile sees whole, mean over the tile's rows.
 enum class PageRule : int32_t {
   kNone,      // no candidate is visited
   kRelative,  // every page whose mass is at least `threshold` times the largest one's

@@ -64,15 +64,40 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   const int64_t position[2] = {a.first_position + row0 / group, a.first_position + row1 / group};
   const int64_t first_visible = a.first_position + first_row / group;  // of the tile's first row
   RowsSm90<D> rows;
-  rows.run(
-      stages, own, 64 * 128, 0, pages, p.scale, [](uint32_t, int page) { return page; },
-      [&](float(&score)[64], int page) {
-        const int64_t begin = static_cast<int64_t>(page) * kKeys;
-        if (begin + kKeys > first_visible + 1)  // the diagonal crosses this page
-          hide_behind(score, static_cast<int>(position[0] - begin), static_cast<int>(position[1] - begin));
-      });
+  const auto hide = [&](int page) {
+    const int64_t begin = static_cast<int64_t>(page) * kKeys;
+    if (begin + kKeys > first_visible + 1)  // the diagonal crosses this page
+      hide_behind(rows.score, static_cast<int>(position[0] - begin), static_cast<int>(position[1] - begin));
+  };
+
+  rows.begin();
+  rows.multiply_keys(stages, own, 64 * 128, 0);
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_hold(rows.score);
+  rows.release(stages.key_empty, 0);
+  hide(0);
+  rows.soften(p.scale);
+  rows.pack();
+  for (int page = 1; page < pages; ++page) {
+    rows.multiply_keys(stages, own, 64 * 128, page);
+    rows.multiply_values(stages, page - 1, page == 1);
+    ptx::wgmma_wait<1>();
+    ptx::wgmma_hold(rows.score);
+    rows.release(stages.key_empty, page);
+    hide(page);
+    rows.soften(p.scale);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_hold(rows.out);
+    ptx::wgmma_hold(rows.weight);
+    rows.release(stages.value_empty, page - 1);
+    rows.shrink();
+    rows.pack();
+  }
+  rows.multiply_values(stages, pages - 1, pages == 1);
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_hold(rows.out);
   const auto place = [&](int64_t row) { return row < p.rows ? static_cast<__nv_bfloat16*>(a.out) + (row / group * a.heads + kv_head * group + row % group) * D : nullptr; };
-  rows.store(place(row0), place(row1));
+  rows.store(place(row0), place(row1), rows.sum);
 }
 
 template <int D>

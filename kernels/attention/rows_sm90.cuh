@@ -114,54 +114,21 @@ struct RowsSm90 {
 #pragma unroll
     for (int i = 0; i < D / 2; ++i) out[i] *= factor[i / 2 % 2];
   }
-  // All of a tile's `count` >= 1 blocks, the first of them number `first`: the scores of the next block are computed while the
-  // weights of this one meet its values. `hide(block)` makes scores minus infinity that do not count, block 0 .. count - 1,
-  // after `look(block)`, which runs while the block is still there.
-  template <typename Look, typename Hide>
-  __device__ void run(const KvStages<D>& stages, uint32_t queries, uint32_t query_tile, uint32_t first, int count, float scale, Look look, Hide hide) {
-    const auto release = [&](uint32_t barrier, uint32_t index) {
-      if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(barrier + 8 * (index % kStages));
-    };
-    begin();
-    multiply_keys(stages, queries, query_tile, first);
-    auto seen = look(first % kStages, 0);
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_hold(score);
-    release(stages.key_empty, first);
-    hide(score, seen);
-    soften(scale);
-    pack();
-    for (int i = 1; i < count; ++i) {
-      const uint32_t index = first + i;
-      multiply_keys(stages, queries, query_tile, index);
-      seen = look(index % kStages, i);
-      multiply_values(stages, index - 1, i == 1);
-      ptx::wgmma_wait<1>();
-      ptx::wgmma_hold(score);
-      release(stages.key_empty, index);
-      hide(score, seen);
-      soften(scale);
-      ptx::wgmma_wait<0>();
-      ptx::wgmma_hold(out);
-      ptx::wgmma_hold(weight);
-      release(stages.value_empty, index - 1);
-      shrink();
-      pack();
-    }
-    multiply_values(stages, first + count - 1, count == 1);
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_hold(out);
-    release(stages.value_empty, first + count - 1);
+  // This warp has read its block number `index` from the stage that `empty` stands for.
+  __device__ static void release(uint32_t empty, uint32_t index) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty + 8 * (index % kStages));
   }
-  // Divides by the sums and stores: to[r] is where the row's D results go, null where there is no such row.
-  __device__ void store(__nv_bfloat16* to0, __nv_bfloat16* to1) {
+  // Divides by the threads' sums and stores: where each row's D results go, null where there is no such row.
+  __device__ void store(__nv_bfloat16* to0, __nv_bfloat16* to1, const float (&sums)[2]) {
     __nv_bfloat16* to[2] = {to0, to1};
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
-      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 2);
+      float total = sums[r];
+      total += __shfl_xor_sync(0xffffffffu, total, 1);
+      total += __shfl_xor_sync(0xffffffffu, total, 2);
       if (!to[r]) continue;
-      const float inverse = 1.0f / sum[r];
+      const float inverse = 1.0f / total;
 #pragma unroll
       for (int j = 0; j < D / 8; ++j)
         *reinterpret_cast<uint32_t*>(to[r] + j * 8 + threadIdx.x % 4 * 2) = pack_bf16(out[4 * j + 2 * r] * inverse, out[4 * j + 2 * r + 1] * inverse);

@@ -101,42 +101,88 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   }
 
   ptx::registers_up<232>();
-  const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  const int row_in_tile = warpgroup * 64 + warp * 16 + lane / 4;
+  const int lane = threadIdx.x % 32, row_in_tile = warpgroup * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
   RowsSm90<D> rows;
-  uint32_t number = 0;
-  for (uint32_t turn = 0;; ++turn) {
-    const uint32_t at = turn % kSlots;
-    ptx::mbarrier_wait(slot_full + 8 * at, turn / kSlots & 1);
-    const Slot& slot = slots[at];
-    const int visited = slot.visited, count = visited + slot.means;
-    if (visited == 0) return;
-    const Tile& tile = slot.tile;
-    const int first_row = tile.first_row, heads = tile.group.heads, first_position = tile.first_position, last_position = tile.last_position;
-    const int sink = tile.group.sink, window = tile.group.limited ? tile.group.window : kLargestPosition;
-    const int row0 = first_row + row_in_tile, row1 = row0 + 8, all_rows = first_row + tile.rows;
-    const int position[2] = {static_cast<int>(p.args.first_position) + row0 / heads, static_cast<int>(p.args.first_position) + row1 / heads};
-    const uint32_t* bits = all_bits + at * p.words;
-
-    rows.run(
-        stages, queries + at * kQueryBytes + warpgroup * 64 * 128, kTileBytes, number, count, p.scale, [&](uint32_t stage, int) { return blocks[stage]; },
-        [&](float(&score)[64], int block) {
-          if (block < 0) {
-            hide_visited(score, slot.tile, bits, ~block * kKeys, p.scale);
-            return;
-          }
-          const int begin = block * kKeys;
-          if (begin + kKeys > first_position + 1) hide_behind(score, position[0] - begin, position[1] - begin);  // the diagonal crosses this page
-          if (begin + kKeys > sink && begin <= last_position - window) hide_between(score, sink - begin, position[0] - window - begin, position[1] - window - begin);
-        });
-    number += count;
-    const int first_head = tile.group.first_head;
-    if (lane == 0) ptx::mbarrier_arrive(slot_empty + 8 * at);
+  uint32_t turn = 0, number = 0;  // of the tile, and of the block whose scores were computed last
+  const auto take = [&]() -> int {
+    ptx::mbarrier_wait(slot_full + 8 * (turn % kSlots), turn / kSlots & 1);
+    const Slot& slot = slots[turn % kSlots];
+    return slot.visited == 0 ? 0 : slot.visited + slot.means;
+  };
+  const auto multiply_keys = [&] {
+    rows.multiply_keys(stages, queries + turn % kSlots * kQueryBytes + warpgroup * 64 * 128, kTileBytes, number);
+    return blocks[number % kStages];
+  };
+  const auto hide = [&](int block) {
+    const Tile& tile = slots[turn % kSlots].tile;
+    if (block < 0) {
+      hide_visited(rows.score, tile, all_bits + turn % kSlots * p.words, ~block * kKeys, p.scale);
+      return;
+    }
+    const int begin = block * kKeys, heads = tile.group.heads, row = tile.first_row + row_in_tile, sink = tile.group.sink;
+    const int window = tile.group.limited ? tile.group.window : kLargestPosition;
+    const bool diagonal = begin + kKeys > tile.first_position + 1, border = begin + kKeys > sink && begin <= tile.last_position - window;
+    if (!diagonal && !border) return;
+    const int first = static_cast<int>(p.args.first_position) - begin, limit0 = first + row / heads, limit1 = first + (row + 8) / heads;
+    if (diagonal) hide_behind(rows.score, limit0, limit1);
+    if (border) hide_between(rows.score, sink - begin, limit0 - window, limit1 - window);
+  };
+  // Stores the results of the tile in this slot, which the loaders may then use again.
+  const auto finish = [&](uint32_t at, const float(&sum)[2]) {
+    const Tile& tile = slots[at].tile;
     const auto place = [&](int row) {
-      return row < all_rows ? static_cast<__nv_bfloat16*>(p.args.out) + (static_cast<int64_t>(row / heads) * p.args.heads + first_head + row % heads) * D : nullptr;
+      const int heads = tile.group.heads;
+      return row < tile.first_row + tile.rows ? static_cast<__nv_bfloat16*>(p.args.out) + (static_cast<int64_t>(row / heads) * p.args.heads + tile.group.first_head + row % heads) * D : nullptr;
     };
-    rows.store(place(row0), place(row1));
+    __nv_bfloat16 *to0 = place(tile.first_row + row_in_tile), *to1 = place(tile.first_row + row_in_tile + 8);
+    __syncwarp();
+    if (lane == 0) ptx::mbarrier_arrive(slot_empty + 8 * at);
+    rows.store(to0, to1, sum);
+  };
+
+  // As in dense attention, the scores of the next block are computed while the weights of this one meet its values; the next
+  // block may be the first of the next tile.
+  int left = take();
+  if (left == 0) return;
+  rows.begin();
+  int block = multiply_keys();
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_hold(rows.score);
+  rows.release(stages.key_empty, number);
+  hide(block);
+  rows.soften(p.scale);
+  rows.pack();
+  bool first = true;
+  for (;;) {
+    const bool switches = --left == 0;
+    if (switches) {
+      ++turn;
+      left = take();
+      if (left == 0) break;
+    }
+    ++number;
+    block = multiply_keys();
+    rows.multiply_values(stages, number - 1, first);
+    ptx::wgmma_wait<1>();
+    ptx::wgmma_hold(rows.score);
+    rows.release(stages.key_empty, number);
+    const float sum[2] = {rows.sum[0], rows.sum[1]};
+    if (switches) rows.begin();
+    hide(block);
+    rows.soften(p.scale);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_hold(rows.out);
+    ptx::wgmma_hold(rows.weight);
+    rows.release(stages.value_empty, number - 1);
+    if (switches) finish((turn - 1) % kSlots, sum);
+    else rows.shrink();
+    rows.pack();
+    first = switches;
   }
+  rows.multiply_values(stages, number, first);
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_hold(rows.out);
+  finish((turn - 1) % kSlots, rows.sum);
 }
 
 template <int D>

@@ -25,7 +25,7 @@ __device__ inline char* aligned_shared(char* bytes) { return bytes + (-ptx::shar
 struct RowSums {
   float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, chosen[2] = {0, 0};
 
-  // Adds scores (minus infinity: not seen). What they add is chosen too where `visits[r]` is 1.
+  // Adds scores (minus infinity: not seen). What they add is chosen too where `visits_r` is 1.
   __device__ void add(const float (&score)[64], float scale, float visits0 = 0, float visits1 = 0) {
     const float visits[2] = {visits0, visits1};
 #pragma unroll
@@ -146,8 +146,18 @@ __device__ inline void write_bits(const SparsePlan& p, const Tile& t, const floa
   if (p.args.counters) count_visits(p, t, counts[0], t.group.means ? counts[1] : 0);
 }
 
-// A tile a block. First every row's softmax sum over the keys that are always visited and the means of the candidates; then
-// each candidate's share of it.
+// Pages of a block of means that lie outside begin .. end - 1 do not count.
+__device__ inline void hide_outside(float (&score)[64], int first_page, int begin, int end) {
+  if (first_page >= begin && first_page + kBlockKeys <= end) return;
+#pragma unroll
+  for (int i = 0; i < 64; ++i) {
+    const int page = first_page + i / 4 * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + i % 2;
+    if (page < begin || page >= end) score[i] = -INFINITY;
+  }
+}
+
+// A tile a block. First every row's softmax sum over the means of all pages that the tile sees whole; then each candidate's
+// share of it.
 template <int D, class Machine>
 __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePlan p) {
   using Shared = IndexShared<D, Machine>;
@@ -161,63 +171,55 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
   const int candidates = t.end_candidate - t.first_candidate;
   if (candidates == 0 || t.group.rule == PageRule::kNone) return write_bits(p, t, nullptr, 0);
 
-  const int near = t.pages - candidates, first_block = t.first_candidate / kBlockKeys, mean_blocks = Tile::ceil_blocks(t.end_candidate) - first_block;
-  const int blocks = near + 2 * mean_blocks;
-  const auto page_of = [&](int i) { return i < t.first_candidate ? i : i + candidates; };
-  const auto source = [&](int i) {
-    return i < near ? page_block<D>(p.args.kv, page_of(i), t.group.kv_head) : mean_block<D>(p, first_block + (i - near) % mean_blocks, t.group.kv_head);
-  };
+  const int whole = (t.first_position + 1) / kBlockKeys;  // pages
+  const int first_pass = Tile::ceil_blocks(whole), first_block = t.first_candidate / kBlockKeys;
+  const int blocks = first_pass + Tile::ceil_blocks(t.end_candidate) - first_block;
+  const auto block_of = [&](int i) { return i < first_pass ? i : first_block + i - first_pass; };
+  const auto source = [&](int i) { return i < blocks ? mean_block<D>(p, block_of(i), t.group.kv_head) : nullptr; };
   Machine machine;
   load_queries<D>(p, t, queries, threadIdx.x, kIndexThreads);
   machine.begin();
-  for (int i = 0; i < Machine::kStages; ++i) machine.load(keys + i * Shared::kBlockBytes, i < blocks ? source(i) : nullptr, Shared::kBlockBytes, i);
+  for (int i = 0; i < Machine::kStages; ++i) machine.load(keys + i * Shared::kBlockBytes, source(i), Shared::kBlockBytes, i);
   machine.wait_queries();
 
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row0 = warp * 16 + lane / 4, heads = t.group.heads;
-  const int position[2] = {static_cast<int>(p.args.first_position) + (t.first_row + row0) / heads, static_cast<int>(p.args.first_position) + (t.first_row + row0 + 8) / heads};
-  RowSums rows;
+  const int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16 + lane / 4;
   float score[64];
-  for (int i = 0; i < blocks; ++i) {
+  const auto multiply = [&](int i, bool pages_are_rows) {
     const uint32_t block = keys + i % Machine::kStages * Shared::kBlockBytes;
     machine.wait(i);
-    const bool second_pass = i >= near + mean_blocks;  // pages are the rows of the product, queries its columns
-    machine.template multiply<D>(score, second_pass ? block : queries, second_pass ? queries : block);
+    machine.template multiply<D>(score, pages_are_rows ? block : queries, pages_are_rows ? queries : block);
     __syncthreads();
-    machine.load(block, i + Machine::kStages < blocks ? source(i + Machine::kStages) : nullptr, Shared::kBlockBytes, i);
+    machine.load(block, source(i + Machine::kStages), Shared::kBlockBytes, i);
+  };
 
-    if (i < near) {
-      hide_future(score, page_of(i), position[0], position[1]);
-      rows.add(score, p.scale);
-    } else if (!second_pass) {
-      const int first = (first_block + i - near) * kBlockKeys + lane % 4 * 2;
+  RowSums rows;
+  int i = 0;
+  for (; i < first_pass; ++i) {
+    multiply(i, false);
+    hide_outside(score, i * kBlockKeys, 0, whole);
+    rows.add(score, p.scale);
+  }
+  rows.join(p.scale);
+  if (lane % 4 == 0)
+    for (int r = 0; r < 2; ++r)  // rows that do not exist have no say
+      normaliser[row0 + 8 * r] = row0 + 8 * r < t.rows ? -rows.maximum[r] * p.scale - __log2f(rows.sum[r]) : -INFINITY;
+  __syncthreads();
+
+  for (; i < blocks; ++i) {
+    multiply(i, true);
+    float share[2] = {0, 0};
 #pragma unroll
-      for (int j = 0; j < 64; ++j) {
-        const int page = first + j / 4 * 8 + j % 2;
-        score[j] = page >= t.first_candidate && page < t.end_candidate ? score[j] + kMeanBias / p.scale : -INFINITY;
-      }
-      rows.add(score, p.scale);
-    } else {
-      if (i == near + mean_blocks) {
-        rows.join(p.scale);
-        if (lane % 4 == 0)
-          for (int r = 0; r < 2; ++r)  // rows that do not exist have no say
-            normaliser[row0 + 8 * r] = row0 + 8 * r < t.rows ? kMeanBias - rows.maximum[r] * p.scale - __log2f(rows.sum[r]) : -INFINITY;
-        __syncthreads();
-      }
-      float share[2] = {0, 0};
+    for (int j = 0; j < 16; ++j) {
+      const float2 offset = *reinterpret_cast<const float2*>(normaliser + j * 8 + lane % 4 * 2);
 #pragma unroll
-      for (int j = 0; j < 16; ++j) {
-        const float2 offset = *reinterpret_cast<const float2*>(normaliser + j * 8 + lane % 4 * 2);
+      for (int r = 0; r < 2; ++r) share[r] += ptx::exp2(fmaf(score[4 * j + 2 * r], p.scale, offset.x)) + ptx::exp2(fmaf(score[4 * j + 2 * r + 1], p.scale, offset.y));
+    }
 #pragma unroll
-        for (int r = 0; r < 2; ++r) share[r] += ptx::exp2(fmaf(score[4 * j + 2 * r], p.scale, offset.x)) + ptx::exp2(fmaf(score[4 * j + 2 * r + 1], p.scale, offset.y));
-      }
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        share[r] += __shfl_xor_sync(0xffffffffu, share[r], 1);
-        share[r] += __shfl_xor_sync(0xffffffffu, share[r], 2);
-        const int page = (first_block + i - near - mean_blocks) * kBlockKeys + row0 + 8 * r;
-        if (lane % 4 == 0 && page >= t.first_candidate && page < t.end_candidate) mass[page - t.first_candidate] = share[r] / static_cast<float>(t.rows);
-      }
+    for (int r = 0; r < 2; ++r) {
+      share[r] += __shfl_xor_sync(0xffffffffu, share[r], 1);
+      share[r] += __shfl_xor_sync(0xffffffffu, share[r], 2);
+      const int page = block_of(i) * kBlockKeys + row0 + 8 * r;
+      if (lane % 4 == 0 && page >= t.first_candidate && page < t.end_candidate) mass[page - t.first_candidate] = share[r] / static_cast<float>(t.rows);
     }
   }
   __syncthreads();

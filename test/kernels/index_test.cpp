@@ -16,19 +16,13 @@ std::vector<double> masses(const Context& c, const HeadGroup& g, int64_t first_r
   const int64_t rows = std::min(kSparseTileRows, s.tokens * g.heads - first_row);
   std::vector<double> mass(static_cast<size_t>(end - begin), 0);
   for (int64_t row = first_row; row < first_row + rows; ++row) {
-    const int64_t t = row / g.heads, h = g.first_head + row % g.heads, position = s.first + t;
-    std::vector<double> exact, means;
-    for (int64_t key = 0; key <= position; ++key) {
-      if (key == begin * kPageTokens) key = end * kPageTokens;
-      if (key <= position) exact.push_back(c.score(t, h, key));
-    }
-    for (int64_t page = begin; page < end; ++page) means.push_back(c.mean_score(t, h, page) + std::log(128.0));
-    double highest = -INFINITY, sum = 0;
-    for (const auto* part : {&exact, &means})
-      for (const double x : *part) highest = std::max(highest, x);
-    for (const auto* part : {&exact, &means})
-      for (const double x : *part) sum += std::exp(x - highest);
-    for (size_t j = 0; j < means.size(); ++j) mass[j] += std::exp(means[j] - highest) / sum / static_cast<double>(rows);
+    const int64_t t = row / g.heads, h = g.first_head + row % g.heads;
+    std::vector<double> scores;
+    for (int64_t page = 0; page < (s.first + first_row / g.heads + 1) / kPageTokens; ++page) scores.push_back(c.mean_score(t, h, page));
+    const double highest = *std::max_element(scores.begin(), scores.end());
+    double sum = 0;
+    for (double& x : scores) sum += x = std::exp(x - highest);
+    for (int64_t page = begin; page < end; ++page) mass[static_cast<size_t>(page - begin)] += scores[static_cast<size_t>(page)] / sum / static_cast<double>(rows);
   }
   return mass;
 }
@@ -168,6 +162,17 @@ TEST("probes measure the mass of the visited pages") {
       }(), Data::kOutliers, architecture);
       check_index(mixed, 4, tally);
       check_coverage(mixed);
+    }
+}
+
+TEST("small, for compute-sanitizer") {
+  Tally tally;
+  for (const int32_t architecture : {0, 80})
+    for (const int64_t d : {64, 128}) {
+      const Shape s{70, 1300, 6, 2, d};
+      const Context c(s, {dense(), a_shape(100, 300), adaptive(PageRule::kMass, 0.2f), adaptive(PageRule::kShare, 0.02f), adaptive(PageRule::kRelative, 0.2f), dense()}, Data::kPlain, architecture);
+      check_index(c, 1, tally);
+      check_coverage(c);
     }
 }
 

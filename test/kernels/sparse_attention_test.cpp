@@ -36,9 +36,12 @@ std::vector<double> attend(const Context& c, const std::vector<uint32_t>& bits, 
   return out;
 }
 
-void check_attention(const Context& c, const char* what) {
-  GPU(sparse_index(c.args(), gpu::stream()));
-  GPU(sparse_attention(c.args(), gpu::stream()));
+// `multiprocessors`: few make persistent blocks go through many tiles.
+void check_attention(const Context& c, const char* what, int32_t multiprocessors = 0) {
+  kernels::SparseArgs args = c.args();
+  if (multiprocessors > 0) args.multiprocessors = multiprocessors;
+  GPU(sparse_index(args, gpu::stream()));
+  GPU(sparse_attention(args, gpu::stream()));
   const std::vector<uint32_t> bits = c.bits();
   const std::vector<uint16_t> got = c.out();
   const Shape& s = c.shape();
@@ -109,6 +112,15 @@ TEST("dense, A-shape and adaptive heads in one launch") {
     const Shape s{1000, 7000, 6, 2, 128};
     check_attention(Context(s, {dense(), a_shape(100, 800), adaptive(PageRule::kShare, 0.01f), a_shape(0, 1), adaptive(PageRule::kMass, 0.2f), dense()}, Data::kPlain, architecture), "mixed          ");
   }
+}
+
+TEST("small, for compute-sanitizer") {
+  for (const int32_t architecture : {0, 80})
+    for (const int64_t d : {64, 128}) {
+      const Shape s{150, 1300, 6, 2, d};
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.05f)), Data::kPlain, architecture), "small          ", 1);
+      check_attention(Context(s, {dense(), a_shape(100, 300), adaptive(PageRule::kMass, 0.2f), dense(), dense(), dense()}, Data::kPlain, architecture), "small, mixed   ", 2);
+    }
 }
 
 TEST("queries beyond 2^31 elements") {
