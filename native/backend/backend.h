@@ -14,6 +14,7 @@
 
 #include "base/tensor.h"
 #include "model/config.h"
+#include "sparse/pattern.h"
 
 namespace longview {
 
@@ -72,6 +73,9 @@ struct KvShape {
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   KvFormat format = KvFormat::kBFloat16;
+  // Beside its K and V each page keeps the means of both over every block of so many tokens, which attention_sparse reads:
+  // made from K (after RoPE) and V before they are rounded, as the last token of a block is written. 0: none are kept.
+  int64_t mean_tokens = 0;
 };
 
 // One context's pages in order: token p lives in slot page_slots[p / kPageTokens] at p % kPageTokens.
@@ -153,6 +157,17 @@ class Backend {
   // block-wise online softmax. Scale 1/sqrt(D). q, out [T, H*D].
   virtual void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages,
                          int64_t first_position, Activation out) = 0;
+  // Tokens of a block of means (KvShape::mean_tokens) that this device's attention_sparse wants; 0: it has none.
+  virtual int64_t sparse_block_tokens(const KvShape&) const { return 0; }
+  // The same as attention(), but head h visits the keys of plans[h]. plans [H]; pages with means. Which keys that are is
+  // decided on the device, from these queries; the plans of a KV group's heads may differ.
+  virtual void attention_sparse(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages,
+                                int64_t first_position, std::span<const HeadPlan> plans, Activation out) {
+    (void)plans;
+    attention(q, shape, heads, layer, pages, first_position, out);
+  }
+  // Waits, and takes what attention_sparse counted since the last call: out [layers * H].
+  virtual void take_coverage(std::span<HeadCoverage> out) { (void)out; }
   // gate = silu(gate) * up. Both [T, ffn].
   virtual void silu_mul(Activation gate, Activation up) = 0;
   // x += y. Same shape.

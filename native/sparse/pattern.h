@@ -1,0 +1,65 @@
+// What a query head attends to while a prompt is read: dense, one of MInference's three patterns (arXiv 2407.02490), or
+// adaptive, by the energies of block means (after FlashPrefill V2, arXiv 2608.19758).
+//
+// All positions are absolute; a row always sees itself and never what comes after it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace longview {
+
+enum class Pattern : uint8_t { kDense, kAShape, kVerticalSlash, kBlockSparse, kAdaptive };
+
+// How an adaptive head chooses among the blocks of keys that all rows of a tile see. The estimated mass of a block is the
+// softmax weight of its mean key times its length, as a mean over the tile's rows.
+enum class AdaptiveRule : uint8_t {
+  kRelative,  // every block whose mass is at least `threshold` times the largest one's
+  kShare,     // every block that holds at least `threshold` of the mass
+  kMass,      // the largest blocks, until at most `threshold` of the mass is left over
+};
+
+// One query head's pattern and budget. Only the members of its pattern count. Budgets may exceed the context: then the
+// head attends to all there is.
+struct HeadPlan {
+  Pattern pattern = Pattern::kDense;
+  int32_t sink = 0;       // a_shape, adaptive: keys at the very beginning
+  int32_t window = 0;     // a_shape: the last keys up to each row, itself included; adaptive: the last keys before a tile
+  int32_t columns = 0;    // vertical_slash: keys that every row sees
+  int32_t diagonals = 0;  // vertical_slash: distances between row and key
+  int32_t blocks = 0;     // block_sparse: key blocks of 64 for each 64 rows
+  AdaptiveRule rule = AdaptiveRule::kShare;
+  float threshold = 0;    // adaptive; 0 keeps every block
+
+  bool operator==(const HeadPlan&) const = default;
+};
+
+// What the heads of one layer visited, sums over rows.
+struct HeadCoverage {
+  double visited = 0;   // keys, and means that stand for a block of keys
+  double causal = 0;    // keys that a dense head visits
+  double covered = 0;   // over the probe rows: the mass that sparse attention puts where dense attention puts it,
+                        // sum of min(p, p_sparse) over the keys; without means that is the mass of the visited keys
+  int64_t probes = 0;   // rows that were probed
+
+  HeadCoverage& operator+=(const HeadCoverage& other) {
+    visited += other.visited;
+    causal += other.causal;
+    covered += other.covered;
+    probes += other.probes;
+    return *this;
+  }
+};
+
+// "dense", "a_shape", "vertical_slash", "block_sparse", "adaptive".
+const char* name(Pattern pattern);
+std::optional<Pattern> pattern_of(std::string_view name);
+const char* name(AdaptiveRule rule);
+std::optional<AdaptiveRule> adaptive_rule_of(std::string_view name);
+
+// MInference's own budgets for heads that no profile names, and ours.
+HeadPlan default_plan(Pattern pattern);
+
+}  // namespace longview
