@@ -43,8 +43,8 @@ Status launch_rope_table(const RopeTableArgs& args, Stream stream);
 
 // Rotates q and k by the table; k and v go into the pages. Heads of fewer dimensions than the pages' D have zeros behind
 // theirs in `rotated` and in the pages, and their queries grow by sqrt(D / head_dim), so that attention, which scales by
-// 1/sqrt(D), takes them as they are. A page that this fills gets its means,
-// where it keeps them; a ragged last page has none until it is full.
+// 1/sqrt(D), takes them as they are. A page that this fills gets its means, where it keeps them; a ragged last page has none
+// until it is full.
 struct RopeAppendArgs {
   const void* q;        // bf16 [T, H, head_dim]
   void* rotated;        // bf16 [T, H, D]; may be q where head_dim is D

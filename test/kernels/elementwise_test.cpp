@@ -171,7 +171,7 @@ TEST("pages that become full get the means of their keys and values, others keep
       for (uint16_t& x : k) x = float_to_bf16(bf16_to_float(x) + 8);
       const gpu::Memory<uint16_t> q(static_cast<size_t>(tokens * heads * d)), dk(k), dv(v);
       GPU(rope_table({frequencies.get(), cosine.get(), sine.get(), tokens, half, first, 1}, gpu::stream()));
-      GPU(rope_append({q.get(), dk.get(), dv.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, layer, layers}, tokens, heads, half, first, 0}, gpu::stream()));
+      GPU(rope_append({q.get(), q.get(), dk.get(), dv.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, layer, layers}, tokens, heads, d, half, first, 0}, gpu::stream()));
       first += tokens;
       const std::vector<uint16_t> got = storage.read();
       for (int64_t p = 0; p < pages; ++p)
