@@ -34,12 +34,16 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
     ptx::registers_down<24>();
     if (threadIdx.x != 0) return;
     const int64_t head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * kBlockBytes;
-    const char* next = static_cast<const char*>(a.kv.pages[0]);
+    const auto from = [&](int page) { return static_cast<const char*>(a.kv.pages[page]) + head_bytes; };
+    const char *keys = from(0), *before = nullptr;
     for (int page = 0; page < pages; ++page) {
-      const char* from = next + head_bytes;
-      if (page + 1 < pages) next = static_cast<const char*>(a.kv.pages[page + 1]);
-      stages.bring(page, from, [](uint32_t) {});
+      stages.bring_keys(page, keys, [](uint32_t) {});
+      const char* values = keys;
+      if (page + 1 < pages) keys = from(page + 1);
+      if (page > 0) stages.bring_values(page - 1, before);
+      before = values;
     }
+    stages.bring_values(pages - 1, before);
     return;
   }
 

@@ -34,16 +34,20 @@ struct KvStages {
       ptx::mbarrier_init(value_empty + 8 * i, kReaders);
     }
   }
-  // The producer brings block number `index`: K at `from`, V behind it. `announce` runs between K's stage being free and its
-  // being called full.
+  // The producer brings K of block number `index`, later V: K of the next block comes before V of this one, as its stage is free
+  // half a block earlier. `announce` runs between the stage being free and its being called full.
   template <typename Announce>
-  __device__ void bring(uint32_t index, const void* from, Announce announce) const {
-    const uint32_t stage = index % kStages, parity = (index / kStages & 1) ^ 1;
-    ptx::mbarrier_wait(key_empty + 8 * stage, parity);  // passes at once in the first round
+  __device__ void bring_keys(uint32_t index, const void* from, Announce announce) const {
+    const uint32_t stage = index % kStages;
+    ptx::mbarrier_wait(key_empty + 8 * stage, (index / kStages & 1) ^ 1);  // passes at once in the first round
     announce(stage);
     ptx::mbarrier_arrive_expect(key_full + 8 * stage, kBlockBytes);
     ptx::bulk_load(keys + stage * kBlockBytes, from, kBlockBytes, key_full + 8 * stage);
-    ptx::mbarrier_wait(value_empty + 8 * stage, parity);
+  }
+  // `from` is the block's K, V lies behind it.
+  __device__ void bring_values(uint32_t index, const void* from) const {
+    const uint32_t stage = index % kStages;
+    ptx::mbarrier_wait(value_empty + 8 * stage, (index / kStages & 1) ^ 1);
     ptx::mbarrier_arrive_expect(value_full + 8 * stage, kBlockBytes);
     ptx::bulk_load(values + stage * kBlockBytes, static_cast<const char*>(from) + kBlockBytes, kBlockBytes, value_full + 8 * stage);
   }
@@ -119,20 +123,41 @@ struct RowsSm90 {
     __syncwarp();
     if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty + 8 * (index % kStages));
   }
-  // Divides by the threads' sums and stores: where each row's D results go, null where there is no such row.
+  // Divides by the threads' sums and stores: where each row's D results go, null where there is no such row. The four threads of
+  // a row trade pairs, so that each writes 16 bytes.
   __device__ void store(__nv_bfloat16* to0, __nv_bfloat16* to1, const float (&sums)[2]) {
     __nv_bfloat16* to[2] = {to0, to1};
+    const int quarter = threadIdx.x % 4;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       float total = sums[r];
       total += __shfl_xor_sync(0xffffffffu, total, 1);
       total += __shfl_xor_sync(0xffffffffu, total, 2);
-      if (!to[r]) continue;
       const float inverse = 1.0f / total;
 #pragma unroll
-      for (int j = 0; j < D / 8; ++j)
-        *reinterpret_cast<uint32_t*>(to[r] + j * 8 + threadIdx.x % 4 * 2) = pack_bf16(out[4 * j + 2 * r] * inverse, out[4 * j + 2 * r + 1] * inverse);
+      for (int j = 0; j < D / 8; j += 4) {
+        uint32_t pair[4];  // of columns 8 (j + i) + 2 quarter
+#pragma unroll
+        for (int i = 0; i < 4; ++i) pair[i] = pack_bf16(out[4 * (j + i) + 2 * r] * inverse, out[4 * (j + i) + 2 * r + 1] * inverse);
+        transpose(pair, quarter);  // now of columns 8 (j + quarter) + 2 i
+        if (to[r]) *reinterpret_cast<uint4*>(to[r] + (j + quarter) * 8) = {pair[0], pair[1], pair[2], pair[3]};
+      }
     }
+  }
+
+ private:
+  // Thread q of four gives x[i] to thread i and gets its x[q].
+  __device__ static void transpose(uint32_t (&x)[4], int q) {
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (i & step) continue;
+        uint32_t &low = x[i], &high = x[i + step];
+        const bool upper = q & step;
+        const uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? low : high, step);
+        (upper ? low : high) = got;
+      }
   }
 };
 

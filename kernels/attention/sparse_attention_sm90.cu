@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     stages.init();
     for (uint32_t i = 0; i < kSlots; ++i) {
       ptx::mbarrier_init(slot_full + 8 * i, kLoaders);
-      ptx::mbarrier_init(slot_empty + 8 * i, 1 + kReaders);  // the copying warp and all that multiply
+      ptx::mbarrier_init(slot_empty + 8 * i, 1 + 2 * 128);  // the copying thread and all that multiply
     }
     ptx::fence_mbarrier_init();
   }
@@ -84,20 +84,25 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     }
     if (threadIdx.x != 0) return;
     uint32_t number = 0;  // of blocks brought
+    const __nv_bfloat16* before = nullptr;
     for (uint32_t turn = 0;; ++turn) {
       const uint32_t at = turn % kSlots;
       ptx::mbarrier_wait(slot_full + 8 * at, turn / kSlots & 1);
       const Slot& slot = slots[at];
-      if (slot.visited == 0) return;
+      if (slot.visited == 0) break;
       const int kv_head = slot.tile.group.kv_head, visited = slot.visited, count = visited + slot.means, first_block = slot.tile.first_candidate / kBlockKeys;
       PageWalk walk(all_bits + at * p.words, slot.tile.pages);
       for (int i = 0; i < count; ++i, ++number) {
         const int block = i < visited ? walk.next() : ~(first_block + i - visited);
-        const void* from = block >= 0 ? page_block<D>(p.args.kv, block, kv_head) : mean_block<D>(p, ~block, kv_head);
-        stages.bring(number, from, [&](uint32_t stage) { blocks[stage] = block; });
+        const __nv_bfloat16* from = block >= 0 ? page_block<D>(p.args.kv, block, kv_head) : mean_block<D>(p, ~block, kv_head);
+        stages.bring_keys(number, from, [&](uint32_t stage) { blocks[stage] = block; });
+        if (number > 0) stages.bring_values(number - 1, before);
+        before = from;
       }
       ptx::mbarrier_arrive(slot_empty + 8 * at);
     }
+    if (number > 0) stages.bring_values(number - 1, before);
+    return;
   }
 
   ptx::registers_up<232>();
@@ -111,7 +116,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   };
   const auto multiply_keys = [&] {
     rows.multiply_keys(stages, queries + turn % kSlots * kQueryBytes + warpgroup * 64 * 128, kTileBytes, number);
-    return blocks[number % kStages];
+    return __shfl_sync(0xffffffffu, lane == 0 ? blocks[number % kStages] : 0, 0);  // read by the thread that gives the stage back
   };
   const auto hide = [&](int block) {
     const Tile& tile = slots[turn % kSlots].tile;
@@ -135,8 +140,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       return row < tile.first_row + tile.rows ? static_cast<__nv_bfloat16*>(p.args.out) + (static_cast<int64_t>(row / heads) * p.args.heads + tile.group.first_head + row % heads) * D : nullptr;
     };
     __nv_bfloat16 *to0 = place(tile.first_row + row_in_tile), *to1 = place(tile.first_row + row_in_tile + 8);
-    __syncwarp();
-    if (lane == 0) ptx::mbarrier_arrive(slot_empty + 8 * at);
+    ptx::mbarrier_arrive(slot_empty + 8 * at);
     rows.store(to0, to1, sum);
   };
 

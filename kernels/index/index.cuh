@@ -114,11 +114,14 @@ __device__ inline void count_visits(const SparsePlan& p, const Tile& t, int full
   const HeadGroup& g = t.group;
   const int whole = (t.first_position + 1) / kBlockKeys * kBlockKeys;
   for (int head = threadIdx.x; head < g.heads; head += kIndexThreads) {
-    double visited = 0, causal = 0;
-    for (int row = (head + g.heads - t.first_row % g.heads) % g.heads; row < t.rows; row += g.heads) {
-      const int seen = static_cast<int>(p.args.first_position) + (t.first_row + row) / g.heads + 1;
-      causal += seen;
-      visited += g.limited ? min(static_cast<int64_t>(seen), static_cast<int64_t>(g.sink) + g.window) : static_cast<int64_t>(full) * kBlockKeys + seen - whole + means;
+    // The head's rows of the tile: tokens in a row, seeing `seen` keys and on.
+    const int first = (head + g.heads - t.first_row % g.heads) % g.heads, rows = first < t.rows ? (t.rows - 1 - first) / g.heads + 1 : 0;
+    const int seen = static_cast<int>(p.args.first_position) + (t.first_row + first) / g.heads + 1;
+    const double causal = static_cast<double>(rows) * seen + rows * (rows - 1) / 2;
+    double visited = causal + static_cast<double>(rows) * (static_cast<int64_t>(full) * kBlockKeys - whole + means);
+    if (g.limited) {
+      visited = 0;
+      for (int i = 0; i < rows; ++i) visited += min(static_cast<int64_t>(seen + i), static_cast<int64_t>(g.sink) + g.window);
     }
     atomicAdd(&p.args.counters[g.first_head + head].visited, visited);
     atomicAdd(&p.args.counters[g.first_head + head].causal, causal);

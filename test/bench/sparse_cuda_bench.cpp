@@ -1,7 +1,8 @@
 // Sparse prefill attention on the GPU beside dense, one layer of an 8B model (32/8 heads, d 128, bf16) unless said:
 // build/native/sparse_cuda_bench [tokens]. Random data; medians by events. The index's time is that of choosing by share; the
-// attention then runs on pages drawn at random for the density that a line names, so that the work is known. `pages` counts
-// the FLOP of visited pages alone, `all` those of the means too. Density: visited pages of those that dense attention visits.
+// attention then runs on pages drawn at random for the density that a line names, so that the work is known: every tile for
+// itself, or 16 neighbouring tiles (512 positions) alike. `pages` counts the FLOP of visited pages alone, `all` those of the
+// means too. Density: visited pages of those that dense attention visits.
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -87,35 +88,38 @@ void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64
   const double probe_ms = median_ms(runs, [&] { GPU(sparse_coverage(args, gpu::stream())); });
   std::printf("  index %.3f ms, 64 probes %.3f ms, workspace %.1f MiB\n", index_ms, probe_ms, static_cast<double>(layout.bytes) / (1 << 20));
 
-  std::mt19937_64 random(9);
-  for (const double density : densities) {
-    std::vector<uint32_t> bits(static_cast<size_t>(args.tiles * layout.words), 0);
-    double visited = 0, means = 0, all = 0;
-    for (int64_t tile = 0; tile < args.tiles; ++tile) {
-      const int64_t first_row = (tiles_each - 1 - tile % tiles_each) * kernels::kSparseTileRows, position = first + first_row / group;
-      const int64_t last = first + std::min(first_row + kernels::kSparseTileRows - 1, tokens * group - 1) / group, seen = last / kPageTokens + 1;
-      const int64_t begin = 2, end = std::max<int64_t>(begin, (position + 1 - std::min(4 * kPageTokens, position + 1)) / kPageTokens);
-      // As many candidates as bring the tile to the density.
-      double wanted = std::clamp(density * static_cast<double>(seen) - static_cast<double>(seen - (end - begin)), 0.0, static_cast<double>(end - begin));
-      wanted = std::floor(wanted + std::uniform_real_distribution<double>(0, 1)(random));
-      for (int64_t p = 0; p < seen; ++p) {
-        const bool candidate = p >= begin && p < end;
-        const bool set = !candidate || std::uniform_real_distribution<double>(0, 1)(random) * static_cast<double>(end - p) < wanted;
-        if (!set) continue;
-        wanted -= candidate;
-        bits[static_cast<size_t>(tile * layout.words + p / 32)] |= 1u << p % 32;
-        ++visited;
+  constexpr int64_t kNeighbours = 16;
+  for (const double density : densities)
+    for (const bool alike : {false, true}) {
+      if (density >= 1 && alike) continue;
+      std::vector<uint32_t> bits(static_cast<size_t>(args.tiles * layout.words), 0);
+      std::vector<float> draws(static_cast<size_t>(pages));
+      std::mt19937 random(9);
+      double visited = 0, means = 0, all = 0;
+      for (int64_t tile = 0; tile < args.tiles; ++tile) {
+        if (!alike || tile % kNeighbours == 0)
+          for (float& draw : draws) draw = static_cast<float>(random() >> 8) / (1 << 24);
+        const int64_t first_row = (tiles_each - 1 - tile % tiles_each) * kernels::kSparseTileRows, position = first + first_row / group;
+        const int64_t last = first + std::min(first_row + kernels::kSparseTileRows - 1, tokens * group - 1) / group, seen = last / kPageTokens + 1;
+        const int64_t begin = 2, end = std::max<int64_t>(begin, (position + 1 - std::min(4 * kPageTokens, position + 1)) / kPageTokens);
+        // As many candidates as bring the tile to the density.
+        const double wanted = std::clamp(density * static_cast<double>(seen) - static_cast<double>(seen - (end - begin)), 0.0, static_cast<double>(end - begin));
+        for (int64_t p = 0; p < seen; ++p) {
+          if (p >= begin && p < end && draws[static_cast<size_t>(p)] * static_cast<double>(end - begin) >= wanted) continue;
+          bits[static_cast<size_t>(tile * layout.words + p / 32)] |= 1u << p % 32;
+          ++visited;
+        }
+        all += static_cast<double>(seen);
+        if (end > begin) means += static_cast<double>((end + 127) / 128 - begin / 128);
       }
-      all += static_cast<double>(seen);
-      if (end > begin) means += static_cast<double>((end + 127) / 128 - begin / 128);
+      GPU(copy_to_device(workspace.get() + layout.bits, bits.data(), bits.size() * 4, gpu::stream()));
+      GPU(synchronize(gpu::stream()));
+      const double block = 4.0 * 128 * 128 * static_cast<double>(d), ms = median_ms(runs, [&] { GPU(sparse_attention(args, gpu::stream())); });
+      std::printf("  density %6.2f %%%s: %9.3f ms, pages %6.1f TFLOP/s (%.3g FLOP), all %6.1f TFLOP/s; from memory at least %.3g bytes; with index %.1f times dense\n", 100 * visited / all,
+                  alike ? ", neighbours alike" : "                  ", ms, visited * block / ms / 1e9, visited * block, (visited + means) * block / ms / 1e9,
+                  static_cast<double>(pages * page * 2 + 2 * tokens * heads * d * 2), dense_ms / (ms + index_ms));
+      std::fflush(stdout);
     }
-    GPU(copy_to_device(workspace.get() + layout.bits, bits.data(), bits.size() * 4, gpu::stream()));
-    GPU(synchronize(gpu::stream()));
-    const double block = 4.0 * 128 * 128 * static_cast<double>(d), ms = median_ms(runs, [&] { GPU(sparse_attention(args, gpu::stream())); });
-    std::printf("  density %5.2f %%: %9.3f ms, pages %6.1f TFLOP/s (%.3g FLOP), all %6.1f TFLOP/s; from memory at least %.3g bytes; with index %.1f times dense\n", 100 * visited / all, ms,
-                visited * block / ms / 1e9, visited * block, (visited + means) * block / ms / 1e9, static_cast<double>(pages * page * 2 + 2 * tokens * heads * d * 2), dense_ms / (ms + index_ms));
-    std::fflush(stdout);
-  }
 }
 
 }  // namespace
