@@ -2,9 +2,10 @@
 //
 // A page holds 128 tokens of all layers: for each layer and KV head a K block and behind it a V block of 128 x D bf16 each.
 // A block lies as tensor cores read it from shared memory, so that it is copied there as a whole: tiles of 64 dimensions,
-// rows of 128 bytes, the 16-byte chunks of a row turned by the token (page_offset). Pages are reached through pointers, one
-// for each 128 tokens of a context, so that a pool may grow. A new page is filled with zeros: what was never written must be
-// finite.
+// rows of 128 bytes, the 16-byte chunks of a row turned by the token (page_offset). Behind all blocks a page may keep means:
+// for each layer and KV head the mean of its 128 keys (after RoPE), then that of its values, D bf16 each, which sparse
+// attention reads. Pages are reached through pointers, one for each 128 tokens of a context, so that a pool may grow. A new
+// page is filled with zeros: what was never written must be finite.
 #pragma once
 
 #include "kernels/api/status.h"
@@ -19,7 +20,16 @@ constexpr int64_t page_offset(int64_t token, int64_t dimension) {
 struct PagedKv {
   void* const* pages;  // [pages of the context], on the device
   int64_t kv_heads, head_dim, layer;
+  int64_t layers = 0;  // of a page that keeps means; 0: it keeps none
 };
+
+// Elements of a page, and where the mean of a layer's and head's keys lies in it; that of the values is D elements on.
+constexpr int64_t page_elements(int64_t layers, int64_t kv_heads, int64_t head_dim, bool means) {
+  return layers * kv_heads * 2 * (kPageTokens + means) * head_dim;
+}
+constexpr int64_t page_mean_offset(int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t layer, int64_t kv_head) {
+  return page_elements(layers, kv_heads, head_dim, false) + (layer * kv_heads + kv_head) * 2 * head_dim;
+}
 
 // cos and sin of positions first .. first + T - 1, computed in double.
 struct RopeTableArgs {
@@ -33,7 +43,8 @@ Status launch_rope_table(const RopeTableArgs& args, Stream stream);
 
 // Rotates q and k by the table; k and v go into the pages. Heads of fewer dimensions than the pages' D have zeros behind
 // theirs in `rotated` and in the pages, and their queries grow by sqrt(D / head_dim), so that attention, which scales by
-// 1/sqrt(D), takes them as they are.
+// 1/sqrt(D), takes them as they are. A page that this fills gets its means, where it keeps them; a ragged last page has none
+// until it is full.
 struct RopeAppendArgs {
   const void* q;        // bf16 [T, H, head_dim]
   void* rotated;        // bf16 [T, H, D]; may be q where head_dim is D

@@ -6,11 +6,12 @@
 #include "kernels/api/elementwise.h"
 #include "kernels/api/gemm.h"
 #include "kernels/api/runtime.h"
+#include "kernels/api/sparse.h"
 
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 2;
+constexpr int32_t kLibraryVersion = 3;
 
 struct Library {
   int32_t version;
@@ -46,6 +47,9 @@ struct Library {
   decltype(&kernels::launch_rope_append) rope_append;
   decltype(&kernels::attention_workspace_floats) attention_workspace_floats;
   decltype(&kernels::launch_attention) attention;
+  decltype(&kernels::launch_sparse_index) sparse_index;
+  decltype(&kernels::launch_sparse_attention) sparse_attention;
+  decltype(&kernels::launch_sparse_coverage) sparse_coverage;
   decltype(&kernels::launch_gemm) gemm;
   decltype(&kernels::launch_matvec) matvec;
   decltype(&kernels::launch_matvec_row) matvec_row;

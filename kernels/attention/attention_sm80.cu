@@ -4,22 +4,11 @@
 // them, and a single token still fills rows. Tiles of 64 keys (half a page) come through two stages of cp.async. Few queries
 // are split over parts of the keys; a second kernel merges the parts by their maxima.
 #include "kernels/attention/attention.cuh"
-#include "kernels/common/bf16.cuh"
+#include "kernels/attention/rows_sm80.cuh"
 #include "kernels/common/launch.cuh"
-#include "kernels/ptx/cp_async.cuh"
-#include "kernels/ptx/exp2.cuh"
-#include "kernels/ptx/mma.cuh"
 
 namespace longview::kernels {
 namespace {
-
-constexpr int kKeys = 64;
-
-// Rows of D bf16; the 16-byte chunk turns with the row, so that eight rows of one column lie in eight bank groups.
-template <int D>
-__device__ inline uint32_t swizzled(int row, int chunk) {
-  return row * (D * 2) + ((chunk ^ (row & 7)) << 4);
-}
 
 template <int D, int kWarps>
 __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const AttentionPlan p) {
@@ -48,129 +37,53 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
   const int64_t begin = key_tiles * part / p.parts, end = key_tiles * (part + 1) / p.parts;
   const int64_t head_offset = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * kPageTokens * D;
 
-  const auto load_keys = [&](int64_t tile) {
+  const auto load = [&](int64_t tile) {
     const int64_t token = tile * kKeys;
-    const auto* k = static_cast<const __nv_bfloat16*>(a.kv.pages[token / kPageTokens]) + head_offset;
-    const int first = static_cast<int>(token % kPageTokens);
-    const auto* v = k + kPageTokens * D;
-    const int valid_rows = static_cast<int>(min(static_cast<int64_t>(kKeys), visible - token));
-    const uint32_t to = shared_kv + static_cast<uint32_t>(tile & 1) * kStageBytes;
-#pragma unroll 8
-    for (int i = 0; i < kKeys * kChunks / kThreads; ++i) {
-      const int item = threadIdx.x + i * kThreads, row = item / kChunks, chunk = item % kChunks;
-      const bool valid = row < valid_rows;
-      const int64_t offset = page_offset(valid ? first + row : 0, chunk * 8);
-      ptx::cp_async_16(to + swizzled<D>(row, chunk), k + offset, valid);
-      ptx::cp_async_16(to + kKeyBytes + swizzled<D>(row, chunk), v + offset, valid);
-    }
+    const auto* keys = static_cast<const __nv_bfloat16*>(a.kv.pages[token / kPageTokens]) + head_offset;
+    const int valid = static_cast<int>(min(static_cast<int64_t>(kKeys), visible - token));
+    load_keys<D, kThreads>(shared_kv + static_cast<uint32_t>(tile & 1) * kStageBytes, keys, static_cast<int>(token % kPageTokens), valid);
   };
 
-  if (begin < end) load_keys(begin);
+  if (begin < end) load(begin);
   ptx::cp_async_commit();
 
   // This thread's two rows, their positions and running state.
   const int64_t row0 = first_row + warp * 16 + lane / 4, row1 = row0 + 8;
   const int64_t position[2] = {a.first_position + row0 / group, a.first_position + row1 / group};
   const int64_t first_visible = a.first_position + first_row / group;  // of the tile's first row
-  float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0};
-  float out[D / 8][4] = {};
-  uint32_t query[D / 16][4];
+  RowsSm80<D> rows;
 
   for (int64_t tile = begin; tile < end; ++tile) {
-    if (tile + 1 < end) load_keys(tile + 1);
+    if (tile + 1 < end) load(tile + 1);
     ptx::cp_async_commit();
     ptx::cp_async_wait<1>();
     __syncthreads();
-    if (tile == begin) {
-#pragma unroll
-      for (int i = 0; i < D / 16; ++i) ptx::ldmatrix_x4(query[i], shared_q + swizzled<D>(warp * 16 + lane % 16, i * 2 + lane / 16));
-    }
-    const uint32_t keys = shared_kv + static_cast<uint32_t>(tile & 1) * kStageBytes, values = keys + kKeyBytes;
-
-    float score[kKeys / 8][4] = {};
-#pragma unroll
-    for (int i = 0; i < D / 16; ++i) {
-#pragma unroll
-      for (int j = 0; j < kKeys / 16; ++j) {
-        uint32_t b[4];
-        ptx::ldmatrix_x4(b, keys + swizzled<D>(j * 16 + lane / 16 * 8 + lane % 8, i * 2 + lane / 8 % 2));
-        ptx::mma_bf16(score[2 * j], query[i], b[0], b[1]);
-        ptx::mma_bf16(score[2 * j + 1], query[i], b[2], b[3]);
-      }
-    }
-
-    if ((tile + 1) * kKeys > first_visible + 1) {  // the diagonal crosses this tile
-#pragma unroll
-      for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-        for (int i = 0; i < 4; ++i)
-          if (tile * kKeys + j * 8 + lane % 4 * 2 + i % 2 > position[i / 2]) score[j][i] = -INFINITY;
-    }
-
-    float highest[2] = {maximum[0], maximum[1]};
-#pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) highest[i / 2] = fmaxf(highest[i / 2], score[j][i]);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 2));
-      const float base = highest[r] == -INFINITY ? 0.0f : highest[r];  // a row that sees nothing of this part
-      const float factor = ptx::exp2((maximum[r] - base) * p.scale);
-      maximum[r] = highest[r];
-      sum[r] *= factor;
-#pragma unroll
-      for (int j = 0; j < D / 8; ++j) {
-        out[j][2 * r] *= factor;
-        out[j][2 * r + 1] *= factor;
-      }
-      highest[r] = base * p.scale;
-    }
-#pragma unroll
-    for (int j = 0; j < kKeys / 8; ++j)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        score[j][i] = ptx::exp2(fmaf(score[j][i], p.scale, -highest[i / 2]));
-        sum[i / 2] += score[j][i];
-      }
-
-#pragma unroll
-    for (int j = 0; j < kKeys / 16; ++j) {
-      const uint32_t weight[4] = {pack_bf16(score[2 * j][0], score[2 * j][1]), pack_bf16(score[2 * j][2], score[2 * j][3]),
-                                  pack_bf16(score[2 * j + 1][0], score[2 * j + 1][1]), pack_bf16(score[2 * j + 1][2], score[2 * j + 1][3])};
-#pragma unroll
-      for (int i = 0; i < D / 16; ++i) {
-        uint32_t b[4];
-        ptx::ldmatrix_x4_transposed(b, values + swizzled<D>(j * 16 + lane % 16, i * 2 + lane / 16));
-        ptx::mma_bf16(out[2 * i], weight, b[0], b[1]);
-        ptx::mma_bf16(out[2 * i + 1], weight, b[2], b[3]);
-      }
-    }
+    if (tile == begin) rows.load(shared_q, warp * 16);
+    const uint32_t keys = shared_kv + static_cast<uint32_t>(tile & 1) * kStageBytes;
+    rows.multiply_keys(keys);
+    if ((tile + 1) * kKeys > first_visible + 1)  // the diagonal crosses this tile
+      hide_behind(rows.score, static_cast<int>(position[0] - tile * kKeys), static_cast<int>(position[1] - tile * kKeys));
+    rows.soften(p.scale);
+    rows.multiply_values(keys + kKeyBytes);
     __syncthreads();
   }
 
+  rows.join();
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
-    sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 2);
     const int64_t row = r == 0 ? row0 : row1;
     if (row >= p.rows) continue;
     if (p.parts > 1) {
       const int64_t at = (part * a.kv.kv_heads + kv_head) * p.rows + row;
       if (lane % 4 == 0) {
-        p.maximum[at] = maximum[r] * p.scale;
-        p.sum[at] = sum[r];
+        p.maximum[at] = rows.maximum[r] * p.scale;
+        p.sum[at] = rows.sum[r];
       }
 #pragma unroll
       for (int j = 0; j < D / 8; ++j)
-        *reinterpret_cast<float2*>(p.output + at * D + j * 8 + lane % 4 * 2) = {out[j][2 * r], out[j][2 * r + 1]};
+        *reinterpret_cast<float2*>(p.output + at * D + j * 8 + lane % 4 * 2) = {rows.out[j][2 * r], rows.out[j][2 * r + 1]};
     } else {
-      const float factor = 1.0f / sum[r];
-      auto* to = static_cast<__nv_bfloat16*>(a.out) + (row / group * a.heads + kv_head * group + row % group) * D;
-#pragma unroll
-      for (int j = 0; j < D / 8; ++j)
-        *reinterpret_cast<uint32_t*>(to + j * 8 + lane % 4 * 2) = pack_bf16(out[j][2 * r] * factor, out[j][2 * r + 1] * factor);
+      rows.store(r, static_cast<__nv_bfloat16*>(a.out) + (row / group * a.heads + kv_head * group + row % group) * D);
     }
   }
 }

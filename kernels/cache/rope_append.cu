@@ -1,5 +1,5 @@
 // Rotary positions, fused with writing K and V into their pages.
-#include "kernels/api/cache.h"
+#include "kernels/cache/page_means.cuh"
 #include "kernels/common/bf16.cuh"
 #include "kernels/common/launch.cuh"
 
@@ -76,8 +76,12 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
   if (d <= 0 || d > 1024 || d % 64 != 0 || args.half <= 0 || 2 * args.half > args.head_dim) return kInvalidShape;
   if (args.head_dim > d || args.head_dim % 2 != 0 || (args.head_dim != d && args.rotated == args.q)) return kInvalidShape;
   if (args.heads <= 0 || args.kv.kv_heads <= 0 || args.heads > 4096 || args.kv.kv_heads > args.heads) return kInvalidShape;
+  if (args.kv.layers != 0 && (args.kv.layer < 0 || args.kv.layer >= args.kv.layers)) return kInvalidShape;
   rope_append_kernel<<<static_cast<unsigned>(args.tokens), kThreads, 0, cuda(stream)>>>(args);
-  return launched();
+  if (args.kv.layers == 0) return launched();
+  if (const Status status = launched()) return status;
+  const int64_t first_page = args.first_position / kPageTokens;
+  return launch_page_means(args.kv, first_page, (args.first_position + args.tokens) / kPageTokens - first_page, stream);
 }
 
 }  // namespace longview::kernels

@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <cstring>
 #include <unordered_map>
+#include <utility>
 
 #include "backend/backend.h"
 #include "base/half.h"
 #include "cuda/blas.h"
 #include "cuda/device.h"
+#include "cuda/head_groups.h"
 #include "cuda/kv_pages.h"
 #include "cuda/library.h"
 #include "cuda/weights.h"
@@ -97,6 +99,7 @@ class CudaBackend final : public Backend {
 
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, int64_t pages) override {
     LONGVIEW_CHECK(shape.format == KvFormat::kBFloat16, kInvalidArgument, "On the GPU the KV state is kept in bf16.");
+    LONGVIEW_CHECK(shape.mean_tokens == 0 || shape.mean_tokens == kPageTokens, kInternal, "on the GPU means are those of pages");
     return std::make_unique<CudaKvStorage>(device_, padded(shape), pages);
   }
   void copy_page(KvStorage& storage, int32_t from, int32_t to, int64_t) override {
@@ -203,15 +206,12 @@ class CudaBackend final : public Backend {
   }
 
   void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
-    // Heads of another width than the pages' were put into queries_ as the pages have them; their results come back so.
-    const int64_t d = page_dim(shape.head_dim);
-    const bool narrow = d != shape.head_dim;
-    if (narrow) results_.grow(device_, q.rows * heads * d * 2, "the results of attention");
-    kernels::AttentionArgs args{narrow ? queries_.as() : q.data, narrow ? results_.as() : out.data, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr};
-    partial_.grow(device_, library_.attention_workspace_floats(args) * 4, "partial results of attention");
-    args.workspace = partial_.as<float>();
-    check(library_.attention(args, device_.stream()), "attending");
-    if (narrow) take_results(out, args.out, shape.head_dim, d);
+    with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
+      kernels::AttentionArgs args{queries, results, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr};
+      partial_.grow(device_, library_.attention_workspace_floats(args) * 4, "partial results of attention");
+      args.workspace = partial_.as<float>();
+      check(library_.attention(args, device_.stream()), "attending");
+    });
     // A layer has its attention once: after the first, then after four times as many, the work so far begins.
     if (recording_ && ++layers_recorded_ == int64_t{1} << 2 * segment_) {
       run_recorded();
@@ -219,9 +219,50 @@ class CudaBackend final : public Backend {
     }
   }
 
-  void take_results(Activation out, const void* padded, int64_t head_dim, int64_t d) {
-    const auto bytes = [](int64_t dimensions) { return static_cast<size_t>(2 * dimensions); };
-    check(library_.copy_rows_on_device(out.data, bytes(head_dim), padded, bytes(d), bytes(head_dim), static_cast<size_t>(out.rows * out.cols / head_dim), device_.stream()), "attending");
+  int64_t sparse_block_tokens(const KvShape&) const override { return kPageTokens; }
+
+  void attention_sparse(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
+    coverage_.resize(static_cast<size_t>(shape.layers * heads));
+    const HeadGroups groups = group_heads(plans, shape.kv_heads, q.rows);
+    const bool all_dense = std::all_of(plans.begin(), plans.end(), [](const HeadPlan& plan) { return plan.pattern == Pattern::kDense; });
+    // Few tiles leave the device idle where dense attention splits the keys.
+    if (all_dense || shape.mean_tokens == 0 || groups.tiles < device_.properties().multiprocessors || first_position + q.rows > kernels::kMostSparsePages * kPageTokens) {
+      for (int64_t h = 0; h < heads; ++h) {
+        const double seen = static_cast<double>(q.rows) * (static_cast<double>(first_position) + (static_cast<double>(q.rows) + 1) / 2);
+        coverage_[static_cast<size_t>(layer * heads + h)] += {seen, seen, 0, 0};
+      }
+      return attention(q, shape, heads, layer, pages, first_position, out);
+    }
+    const int64_t bytes = shape.layers * heads * static_cast<int64_t>(sizeof(kernels::HeadCounters));
+    if (counters_.bytes() < bytes) {
+      counters_.grow(device_, bytes, "the counters of sparse attention");
+      check(library_.fill(counters_.as(), 0, static_cast<size_t>(bytes), device_.stream()), "clearing counters");
+    }
+    groups_.grow(device_, heads * static_cast<int64_t>(sizeof(kernels::HeadGroup)), "the plans of heads");
+    check(library_.copy_to_device(groups_.as(), groups.groups.data(), groups.groups.size() * sizeof(kernels::HeadGroup), device_.stream()), "sending the plans of heads");
+    with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
+      kernels::SparseArgs args{queries, results, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, groups_.as<kernels::HeadGroup>(), static_cast<int64_t>(groups.groups.size()), groups.tiles,
+                               counters_.as<kernels::HeadCounters>() + layer * heads, nullptr, device_.properties().multiprocessors};
+      index_.grow(device_, kernels::sparse_layout(args).bytes, "the index of sparse attention");
+      args.workspace = index_.as();
+      check(library_.sparse_index(args, device_.stream()), "choosing pages");
+      check(library_.sparse_coverage(args, device_.stream()), "probing");
+      check(library_.sparse_attention(args, device_.stream()), "attending");
+    });
+  }
+
+  void take_coverage(std::span<HeadCoverage> out) override {
+    std::vector<kernels::HeadCounters> counted(out.size());
+    if (const size_t bytes = counted.size() * sizeof(kernels::HeadCounters); static_cast<size_t>(counters_.bytes()) >= bytes) {
+      check(library_.copy_to_host(counted.data(), counters_.as(), bytes, device_.stream()), "reading counters");
+      check(library_.fill(counters_.as(), 0, bytes, device_.stream()), "clearing counters");
+      check(library_.synchronize(device_.stream()), "attending");
+    }
+    coverage_.resize(out.size());
+    for (size_t i = 0; i < out.size(); ++i) {
+      out[i] = std::exchange(coverage_[i], {});
+      out[i] += {counted[i].visited, counted[i].causal, counted[i].covered, static_cast<int64_t>(counted[i].probes)};
+    }
   }
 
   void silu_mul(Activation gate, Activation up) override { check(library_.silu_mul({gate.data, up.data, gate.rows * gate.cols}, device_.stream()), "activating"); }
@@ -288,6 +329,18 @@ class CudaBackend final : public Backend {
     return {data, rows, cols, wide};
   }
 
+  // Calls attend(queries, results) with rows as wide as the pages'. Heads of another width were put into queries_ so; their
+  // results come back narrowed.
+  template <typename Attend>
+  void with_page_width(Activation q, const KvShape& shape, int64_t heads, Activation out, Attend attend) {
+    const int64_t d = page_dim(shape.head_dim);
+    if (d == shape.head_dim) return attend(q.data, out.data);
+    results_.grow(device_, q.rows * heads * d * 2, "the results of attention");
+    attend(queries_.as(), results_.as());
+    const auto bytes = [](int64_t dimensions) { return static_cast<size_t>(2 * dimensions); };
+    check(library_.copy_rows_on_device(out.data, bytes(shape.head_dim), results_.as(), bytes(d), bytes(shape.head_dim), static_cast<size_t>(q.rows * heads), device_.stream()), "attending");
+  }
+
   // Pointers to the pages of the first `tokens` tokens, on the device; sent when they changed.
   kernels::PagedKv paged(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens) {
     auto& storage = static_cast<CudaKvStorage&>(*pages.storage);
@@ -300,7 +353,7 @@ class CudaBackend final : public Backend {
       slots_.assign(slots.begin(), slots.end());
       storage_ = &storage;
     }
-    return {table_.as<void*>(), shape.kv_heads, page_dim(shape.head_dim), layer};
+    return {table_.as<void*>(), shape.kv_heads, page_dim(shape.head_dim), layer, shape.mean_tokens > 0 ? shape.layers : 0};
   }
 
   Device device_;
@@ -308,7 +361,8 @@ class CudaBackend final : public Backend {
   Uploader uploader_;
   std::unordered_map<void*, Buffer> buffers_;
   std::unique_ptr<Blas> blas_;  // null where the machine has none
-  Buffer tokens_, table_, partial_, dequantized_, queries_, results_;
+  Buffer tokens_, table_, partial_, dequantized_, queries_, results_, groups_, index_, counters_;
+  std::vector<HeadCoverage> coverage_;  // of layers and heads: what dense attention visited in the place of sparse
   bool recording_ = false;
   std::vector<kernels::Graph> graphs_;  // by segment
   size_t segment_ = 0;

@@ -11,7 +11,9 @@ constexpr int64_t kSlabBytes = int64_t{64} << 20;
 
 }  // namespace
 
-int64_t CudaKvStorage::page_bytes(const KvShape& shape) { return shape.layers * shape.kv_heads * 2 * kPageTokens * shape.head_dim * 2; }
+int64_t CudaKvStorage::page_bytes(const KvShape& shape) {
+  return kernels::page_elements(shape.layers, shape.kv_heads, shape.head_dim, shape.mean_tokens > 0) * 2;
+}
 
 CudaKvStorage::CudaKvStorage(const Device& device, const KvShape& shape, int64_t pages)
     : device_(device),

@@ -155,4 +155,41 @@ TEST("rotary positions, far out too, and what lands in the pages") {
     }
 }
 
+TEST("pages that become full get the means of their keys and values, others keep what they had") {
+  std::mt19937_64 random(5);
+  for (const int64_t d : {64, 128}) {
+    const int64_t heads = 4, kv_heads = 2, half = d / 2, layers = 2, layer = 1, pages = 4, page = kernels::page_elements(layers, kv_heads, d, true);
+    const gpu::Memory<uint16_t> storage(static_cast<size_t>(pages * page));
+    std::vector<void*> pointers;
+    for (int64_t i = 0; i < pages; ++i) pointers.push_back(storage.get() + i * page);
+    const gpu::Memory<void*> table(pointers);
+    const gpu::Memory<double> frequencies(std::vector<double>(static_cast<size_t>(half), 0.01));
+    const gpu::Memory<float> cosine(static_cast<size_t>(pages * kernels::kPageTokens * half)), sine(static_cast<size_t>(pages * kernels::kPageTokens * half));
+    int64_t first = 0;
+    for (const int64_t tokens : {100, 27, 1, 200, 129}) {  // 0 .. 456: three pages full, in pieces
+      auto v = gpu::random_bf16(static_cast<size_t>(tokens * kv_heads * d), random), k = v;
+      for (uint16_t& x : k) x = float_to_bf16(bf16_to_float(x) + 8);
+      const gpu::Memory<uint16_t> q(static_cast<size_t>(tokens * heads * d)), dk(k), dv(v);
+      GPU(rope_table({frequencies.get(), cosine.get(), sine.get(), tokens, half, first, 1}, gpu::stream()));
+      GPU(rope_append({q.get(), q.get(), dk.get(), dv.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, layer, layers}, tokens, heads, d, half, first, 0}, gpu::stream()));
+      first += tokens;
+      const std::vector<uint16_t> got = storage.read();
+      for (int64_t p = 0; p < pages; ++p)
+        for (int64_t g = 0; g < kv_heads; ++g)
+          for (const bool value : {false, true}) {
+            const int64_t mean = p * page + kernels::page_mean_offset(layers, kv_heads, d, layer, g) + value * d, block = p * page + ((layer * kv_heads + g) * 2 + value) * kernels::kPageTokens * d;
+            const std::vector<uint16_t> made(got.begin() + mean, got.begin() + mean + d);
+            if ((p + 1) * kernels::kPageTokens > first) {
+              CHECK(std::all_of(made.begin(), made.end(), [](uint16_t x) { return x == 0xffff; }));
+              continue;
+            }
+            std::vector<double> wanted(static_cast<size_t>(d), 0);
+            for (int64_t t = 0; t < kernels::kPageTokens; ++t)
+              for (int64_t i = 0; i < d; ++i) wanted[static_cast<size_t>(i)] += gpu::at(got, static_cast<size_t>(block + kernels::page_offset(t, i))) / kernels::kPageTokens;
+            CHECK(gpu::relative_error(made, wanted) <= gpu::kBf16Error);
+          }
+    }
+  }
+}
+
 TEST_MAIN()

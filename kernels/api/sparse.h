@@ -1,0 +1,93 @@
+// Sparse prefill attention: an index of the pages that each tile of queries visits, attention over them, and a measure of
+// what they cover. The three are queued one behind the other; nothing comes back to the host in between.
+//
+// A tile is 128 rows of the query heads that share one plan: row r is token r / heads of the chunk, head first_head +
+// r % heads. Its index is one bit a page. What a tile always visits: the pages that hold one of the first `sink` keys, one of
+// the `window` keys up to its first row, or a key that not all of its rows see. Of the pages between, its candidates, it
+// visits what the rule keeps; the others may stand in the softmax as one key each, their means (FlashPrefill V2,
+// arXiv 2608.19758): score q . mean K + log(128), value mean V.
+#pragma once
+
+#include "kernels/api/cache.h"
+
+namespace longview::kernels {
+
+constexpr int64_t kMostSparsePages = 9216;  // of a context: 1.18 million tokens, what the bits of two tiles leave room for
+
+// How the candidates are chosen. A page's mass is its mean key's weight in the softmax over the mean keys of all pages that the
+// tile sees whole, mean over the tile's rows.
+enum class PageRule : int32_t {
+  kNone,      // no candidate is visited
+  kRelative,  // every page whose mass is at least `threshold` times the largest one's
+  kShare,     // every page with a mass of at least `threshold`
+  kMass,      // the largest pages, until at most `threshold` of the mass is left over
+};
+
+// Query heads of one KV head with one plan. A dense head: window at least the context's length.
+struct HeadGroup {
+  int32_t first_head, heads, kv_head;
+  int32_t first_tile;    // tiles of the groups before this one
+  int32_t sink, window;  // tokens
+  PageRule rule;
+  float threshold;
+  int32_t limited;  // not 0: within the visited pages a row sees only the first `sink` keys and its last `window` (A-shape)
+  int32_t means;    // not 0: candidates that are not visited enter as means
+};
+
+// What a query head visited, sums over rows, added to by every index and coverage.
+struct HeadCounters {
+  double visited;  // keys, and means that stand for pages
+  double causal;   // keys that the rows could see
+  double covered;  // over the probed rows: exact softmax mass of the visited keys
+  double probes;   // rows probed
+};
+
+// T queries at first_position .. + T - 1, as of AttentionArgs. Pages keep means (kv.layers > 0).
+struct SparseArgs {
+  const void* q;  // bf16 [T, H, D]
+  void* out;      // bf16 [T, H, D]
+  PagedKv kv;
+  int64_t tokens, heads, first_position;
+  const HeadGroup* groups;  // [group_count], on the device; together they hold every head once
+  int64_t group_count, tiles;
+  HeadCounters* counters;   // [H], on the device; may be null
+  void* workspace;          // sparse_layout(args).bytes, aligned to 128 bytes
+  int32_t multiprocessors;
+  int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
+};
+// Tiles of a group: ceil(T * heads / 128).
+constexpr int64_t kSparseTileRows = 128;
+constexpr int64_t sparse_tiles(int64_t tokens, int64_t heads) { return (tokens * heads + kSparseTileRows - 1) / kSparseTileRows; }
+
+// What lies where in the workspace, in bytes. Of a group's tiles the one with the last rows comes first.
+struct SparseLayout {
+  int64_t pages, mean_blocks;  // of the context; ceil(pages / 128)
+  int64_t words;               // of 32 bits, of a tile's bits
+  int64_t probe_parts;         // of the keys
+  int64_t bits;                // uint32 [tiles, words]; before it the means, bf16 [G, mean_blocks, 2, 128 * D], in the layout of pages
+  int64_t probes;              // float [probe_parts, H, kProbeTokens, 3]: maximum, sum, and sum over visited keys
+  int64_t next_tile;           // int32
+  int64_t bytes;
+};
+constexpr int64_t kProbeTokens = 64;
+constexpr SparseLayout sparse_layout(const SparseArgs& args) {
+  SparseLayout l{};
+  l.pages = (args.first_position + args.tokens + kPageTokens - 1) / kPageTokens;
+  l.mean_blocks = (l.pages + kPageTokens - 1) / kPageTokens;
+  l.words = l.mean_blocks * 4;
+  l.probe_parts = l.pages < 32 ? 1 : l.pages > 256 ? 16 : l.pages / 16;
+  l.bits = args.kv.kv_heads * l.mean_blocks * 2 * kPageTokens * args.kv.head_dim * 2;
+  l.probes = l.bits + args.tiles * l.words * 4;
+  l.next_tile = l.probes + l.probe_parts * args.heads * kProbeTokens * 3 * 4;
+  l.bytes = l.next_tile + 128;
+  return l;
+}
+
+// Fills the workspace: the means of the context in blocks of 128 pages, and for each tile its bits.
+Status launch_sparse_index(const SparseArgs& args, Stream stream);
+// Attention by the index that the workspace holds.
+Status launch_sparse_attention(const SparseArgs& args, Stream stream);
+// Probes 64 tokens of the chunk: adds to counters the exact mass of what the index made their rows visit.
+Status launch_sparse_coverage(const SparseArgs& args, Stream stream);
+
+}  // namespace longview::kernels

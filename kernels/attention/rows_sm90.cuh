@@ -1,0 +1,198 @@
+// What a warpgroup of sm_90 does with its 64 rows: scores against blocks of 128 keys, online softmax, weighted values. Shared by
+// dense and sparse attention, which differ in the blocks that they bring.
+#pragma once
+
+#include "kernels/attention/hide.cuh"
+#include "kernels/common/bf16.cuh"
+#include "kernels/ptx/cp_async.cuh"
+#include "kernels/ptx/exp2.cuh"
+#include "kernels/ptx/mbarrier.cuh"
+#include "kernels/ptx/tma.cuh"
+#include "kernels/ptx/wgmma.cuh"
+
+namespace longview::kernels {
+
+constexpr int kRows = 128, kKeys = 128, kThreads = 384;
+constexpr int kReaders = 8;  // warps that say that they are done with a stage
+constexpr uint32_t kTileBytes = kKeys * 128;  // 64 dimensions of a block
+
+// Stages of K and V in shared memory, with barriers that say what has come and what has been read.
+template <int D, int kStages>
+struct KvStages {
+  static constexpr uint32_t kBlockBytes = kKeys * D * 2;  // K or V of a page
+  static constexpr uint32_t kBytes = 2 * kStages * kBlockBytes;
+  static constexpr int kBarriers = 4 * kStages;
+  uint32_t keys, values, key_full, key_empty, value_full, value_empty;
+
+  __device__ KvStages(uint32_t shared, uint32_t barriers)
+      : keys(shared), values(shared + kStages * kBlockBytes), key_full(barriers), key_empty(key_full + 8 * kStages), value_full(key_empty + 8 * kStages), value_empty(value_full + 8 * kStages) {}
+  // By one thread, before all others use them.
+  __device__ void init() const {
+    for (uint32_t i = 0; i < kStages; ++i) {
+      ptx::mbarrier_init(key_full + 8 * i, 1);
+      ptx::mbarrier_init(value_full + 8 * i, 1);
+      ptx::mbarrier_init(key_empty + 8 * i, kReaders);
+      ptx::mbarrier_init(value_empty + 8 * i, kReaders);
+    }
+  }
+  // The producer brings K of block number `index`, later V: K of the next block comes before V of this one, as its stage is free
+  // half a block earlier. `from` is the block's K, V lies behind it.
+  __device__ void bring_keys(uint32_t index, const void* from) const {
+    const uint32_t stage = index % kStages;
+    ptx::mbarrier_wait(key_empty + 8 * stage, (index / kStages & 1) ^ 1);  // passes at once in the first round
+    ptx::mbarrier_arrive_expect(key_full + 8 * stage, kBlockBytes);
+    ptx::bulk_load(keys + stage * kBlockBytes, from, kBlockBytes, key_full + 8 * stage);
+  }
+  __device__ void bring_values(uint32_t index, const void* from) const {
+    const uint32_t stage = index % kStages;
+    ptx::mbarrier_wait(value_empty + 8 * stage, (index / kStages & 1) ^ 1);
+    ptx::mbarrier_arrive_expect(value_full + 8 * stage, kBlockBytes);
+    ptx::bulk_load(values + stage * kBlockBytes, static_cast<const char*>(from) + kBlockBytes, kBlockBytes, value_full + 8 * stage);
+  }
+};
+
+// A thread holds parts of rows warp * 16 + lane / 4 and + 8 of its warpgroup's 64 (ptx/wgmma.cuh).
+template <int D, int kStages>
+struct RowsSm90 {
+  using Stages = KvStages<D, kStages>;
+  static constexpr uint32_t kBlockBytes = Stages::kBlockBytes;
+  float score[64], out[D / 2], maximum[2], sum[2], factor[2];
+  uint32_t weight[kKeys / 16][4];
+
+  __device__ void begin() {
+    maximum[0] = maximum[1] = -INFINITY;
+    sum[0] = sum[1] = 0;
+  }
+  // Queues scores of the queries at `queries`, tiles of 64 dimensions `query_tile` bytes apart, with block number `index`.
+  __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t query_tile, uint32_t index) {
+    const uint32_t stage = index % kStages;
+    ptx::mbarrier_wait(stages.key_full + 8 * stage, index / kStages & 1);
+    const uint64_t q = ptx::wgmma_descriptor(queries), k = ptx::wgmma_descriptor(stages.keys + stage * kBlockBytes);
+    ptx::wgmma_hold(score);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, q + i / 4 * (query_tile / 16) + i % 4 * 2, k + i / 4 * (kTileBytes / 16) + i % 4 * 2, i > 0);
+    ptx::wgmma_commit();
+  }
+  // Queues out = weight * values of block number `index`, added to what was there unless it is the first.
+  __device__ void multiply_values(const Stages& stages, uint32_t index, bool first) {
+    const uint32_t stage = index % kStages;
+    ptx::mbarrier_wait(stages.value_full + 8 * stage, index / kStages & 1);
+    const uint64_t v = ptx::wgmma_descriptor_transposed(stages.values + stage * kBlockBytes, kTileBytes);
+    ptx::wgmma_hold(out);
+    ptx::wgmma_hold(weight);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i) ptx::wgmma_m64k16_transposed(out, weight[i], v + i * 128, !first || i > 0);
+    ptx::wgmma_commit();
+  }
+  // Scores become weights; `factor` is what earlier results shrink by.
+  __device__ void soften(float scale) {
+    float highest[2] = {maximum[0], maximum[1]};
+#pragma unroll
+    for (int i = 0; i < 64; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 2));
+      const float base = highest[r] == -INFINITY ? 0.0f : highest[r];  // a row that has seen nothing yet
+      factor[r] = ptx::exp2((maximum[r] - base) * scale);
+      maximum[r] = highest[r];
+      sum[r] *= factor[r];
+      highest[r] = base * scale;
+    }
+#pragma unroll
+    for (int i = 0; i < 64; ++i) {
+      score[i] = ptx::exp2(fmaf(score[i], scale, -highest[i / 2 % 2]));
+      sum[i / 2 % 2] += score[i];
+    }
+  }
+  __device__ void pack() {
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) weight[i][j] = pack_bf16(score[8 * i + 2 * j], score[8 * i + 2 * j + 1]);
+  }
+  __device__ void shrink() {
+#pragma unroll
+    for (int i = 0; i < D / 2; ++i) out[i] *= factor[i / 2 % 2];
+  }
+  // All of a tile's `count` >= 1 blocks, the first of them number `first`: the scores of the next block are computed while the
+  // weights of this one meet its values. `hide()` makes those of the next block's scores minus infinity that do not count;
+  // `done()` runs when no more queries are needed.
+  template <typename Hide, typename Done>
+  __device__ void run(const Stages& stages, uint32_t queries, uint32_t query_tile, uint32_t first, int count, float scale, Hide hide, Done done) {
+    const uint32_t end = first + count;
+    begin();
+    multiply_keys(stages, queries, query_tile, first);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_hold(score);
+    release(stages.key_empty, first);
+    if (count == 1) done();
+    hide();
+    soften(scale);
+    pack();
+    for (uint32_t index = first + 1; index < end; ++index) {
+      multiply_keys(stages, queries, query_tile, index);
+      multiply_values(stages, index - 1, index == first + 1);
+      ptx::wgmma_wait<1>();
+      ptx::wgmma_hold(score);
+      release(stages.key_empty, index);
+      if (index + 1 == end) done();
+      hide();
+      soften(scale);
+      ptx::wgmma_wait<0>();
+      ptx::wgmma_hold(out);
+      ptx::wgmma_hold(weight);
+      release(stages.value_empty, index - 1);
+      shrink();
+      pack();
+    }
+    multiply_values(stages, end - 1, count == 1);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_hold(out);
+    release(stages.value_empty, end - 1);
+  }
+  // Divides by the sums and stores: where each row's D results go, null where there is no such row. The four threads of
+  // a row trade pairs, so that each writes 16 bytes.
+  __device__ void store(__nv_bfloat16* to0, __nv_bfloat16* to1) {
+    __nv_bfloat16* to[2] = {to0, to1};
+    const int quarter = threadIdx.x % 4;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float total = sum[r];
+      total += __shfl_xor_sync(0xffffffffu, total, 1);
+      total += __shfl_xor_sync(0xffffffffu, total, 2);
+      const float inverse = 1.0f / total;
+#pragma unroll
+      for (int j = 0; j < D / 8; j += 4) {
+        uint32_t pair[4];  // of columns 8 (j + i) + 2 quarter
+#pragma unroll
+        for (int i = 0; i < 4; ++i) pair[i] = pack_bf16(out[4 * (j + i) + 2 * r] * inverse, out[4 * (j + i) + 2 * r + 1] * inverse);
+        transpose(pair, quarter);  // now of columns 8 (j + quarter) + 2 i
+        if (to[r]) *reinterpret_cast<uint4*>(to[r] + (j + quarter) * 8) = {pair[0], pair[1], pair[2], pair[3]};
+      }
+    }
+  }
+
+ private:
+  // This warp has read its block number `index` from the stage that `empty` stands for.
+  __device__ static void release(uint32_t empty, uint32_t index) {
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty + 8 * (index % kStages));
+  }
+  // Thread q of four gives x[i] to thread i and gets its x[q].
+  __device__ static void transpose(uint32_t (&x)[4], int q) {
+#pragma unroll
+    for (int step = 1; step < 4; step *= 2)
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        if (i & step) continue;
+        uint32_t &low = x[i], &high = x[i + step];
+        const bool upper = q & step;
+        const uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? low : high, step);
+        (upper ? low : high) = got;
+      }
+  }
+};
+
+}  // namespace longview::kernels

@@ -1,0 +1,92 @@
+// Sparse prefill attention by mma.sync: a tile a block, its keys in tiles of 64 through two stages of cp.async.
+#include "kernels/attention/rows_sm80.cuh"
+#include "kernels/index/sparse.cuh"
+
+namespace longview::kernels {
+namespace {
+
+constexpr int kThreads = 256, kHalves = kBlockKeys / kKeys;
+
+template <int D>
+__global__ void __launch_bounds__(kThreads) sparse_attention_sm80_kernel(const SparsePlan p) {
+  constexpr uint32_t kKeyBytes = kKeys * D * 2, kStageBytes = 2 * kKeyBytes;
+  extern __shared__ __align__(128) char shared_bytes[];
+  __shared__ int counted;
+  const uint32_t queries = ptx::shared_address(shared_bytes), stages = queries + kTileRows * D * 2;
+  const Tile t = find_tile(p, static_cast<int>(blockIdx.x));
+  const uint32_t* bits = p.bits + blockIdx.x * p.words;
+  const int heads = t.group.heads, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+
+  const auto* q = static_cast<const __nv_bfloat16*>(p.args.q);
+  for (int item = threadIdx.x; item < kTileRows * (D / 8); item += kThreads) {
+    const int row = item / (D / 8), chunk = item % (D / 8), at = t.first_row + row;
+    const int64_t offset = row < t.rows ? (static_cast<int64_t>(at / heads) * p.args.heads + t.group.first_head + at % heads) * D + chunk * 8 : 0;
+    ptx::cp_async_16(queries + swizzled<D>(row, chunk), q + offset, row < t.rows);
+  }
+  if (threadIdx.x == 0) counted = 0;
+  __syncthreads();
+  for (int word = threadIdx.x; word < p.words; word += kThreads) atomicAdd(&counted, __popc(bits[word]));
+  __syncthreads();
+  const int visited = counted, count = (visited + t.mean_blocks()) * kHalves;
+
+  // Halves of blocks, one ahead of what is multiplied.
+  BlockWalk walk(t, bits, visited);
+  int coming = 0;
+  const auto load = [&](int i) {
+    if (i % kHalves == 0) coming = walk.next();
+    const __nv_bfloat16* keys = coming >= 0 ? page_block<D>(p.args.kv, coming, t.group.kv_head) : mean_block<D>(p, ~coming, t.group.kv_head);
+    const int first = i % kHalves * kKeys, valid = coming >= 0 ? t.last_position + 1 - coming * kBlockKeys - first : kKeys;
+    load_keys<D, kThreads>(stages + i % 2 * kStageBytes, keys, first, valid);
+  };
+  load(0);
+  ptx::cp_async_commit();
+
+  const int row0 = t.first_row + warp * 16 + lane / 4, row1 = row0 + 8;
+  const int position[2] = {static_cast<int>(p.args.first_position) + row0 / heads, static_cast<int>(p.args.first_position) + row1 / heads};
+  const int sink = t.group.sink, window = t.group.limited ? t.group.window : kLargestPosition;
+  RowsSm80<D> rows;
+  for (int i = 0; i < count; ++i) {
+    const int block = coming;
+    if (i + 1 < count) load(i + 1);
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<1>();
+    __syncthreads();
+    if (i == 0) rows.load(queries, warp * 16);
+    const uint32_t keys = stages + i % 2 * kStageBytes;
+    rows.multiply_keys(keys);
+    const int half = i % kHalves * kKeys, begin = block * kBlockKeys + half;
+    if (block < 0) {
+      hide_visited(rows.score, t, bits, ~block * kBlockKeys + half, p.scale);
+    } else {
+      if (begin + kKeys > t.first_position + 1) hide_behind(rows.score, position[0] - begin, position[1] - begin);
+      if (begin + kKeys > sink && begin <= t.last_position - window) hide_between(rows.score, sink - begin, position[0] - window - begin, position[1] - window - begin);
+    }
+    rows.soften(p.scale);
+    rows.multiply_values(keys + kKeyBytes);
+    __syncthreads();
+  }
+
+  rows.join();
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = r == 0 ? row0 : row1;
+    if (row < t.first_row + t.rows)
+      rows.store(r, static_cast<__nv_bfloat16*>(p.args.out) + (static_cast<int64_t>(row / heads) * p.args.heads + t.group.first_head + row % heads) * D);
+  }
+}
+
+template <int D>
+Status launch(const SparsePlan& p, Stream stream) {
+  constexpr int kBytes = (kTileRows + 4 * kKeys) * D * 2;
+  if (const auto error = cudaFuncSetAttribute(sparse_attention_sm80_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
+  sparse_attention_sm80_kernel<D><<<static_cast<unsigned>(p.args.tiles), kThreads, kBytes, cuda(stream)>>>(p);
+  return launched();
+}
+
+}  // namespace
+
+Status launch_sparse_attention_sm80(const SparsePlan& plan, Stream stream) {
+  return plan.args.kv.head_dim == 64 ? launch<64>(plan, stream) : launch<128>(plan, stream);
+}
+
+}  // namespace longview::kernels

@@ -1,0 +1,70 @@
+// Means of pages: made when a page is full, gathered for a layer in the layout of K and V blocks.
+#include "kernels/cache/page_means.cuh"
+#include "kernels/common/bf16.cuh"
+#include "kernels/common/launch.cuh"
+
+namespace longview::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+
+// A block of K or V (blockIdx.y = 2 * kv_head + is_value) of a page: eight dimensions a thread, the tokens shared out.
+__global__ void __launch_bounds__(kThreads) page_means_kernel(const PagedKv kv, int64_t first_page) {
+  const int d = static_cast<int>(kv.head_dim), chunks = d / 8, parts = kThreads / chunks;
+  const int chunk = threadIdx.x % chunks, part = threadIdx.x / chunks;
+  __shared__ float sums[kThreads][8];
+  auto* page = static_cast<__nv_bfloat16*>(kv.pages[first_page + blockIdx.x]);
+  const auto* block = page + (kv.layer * kv.kv_heads * 2 + blockIdx.y) * kPageTokens * d;
+  float sum[8] = {};
+  if (part < parts)
+    for (int token = part; token < kPageTokens; token += parts) {
+      float x[8];
+      unpack_bf16x8(*reinterpret_cast<const uint4*>(block + page_offset(token, chunk * 8)), x);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) sum[i] += x[i];
+    }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sums[threadIdx.x][i] = sum[i];
+  __syncthreads();
+  if (part != 0) return;
+  for (int other = 1; other < parts; ++other)
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum[i] += sums[other * chunks + chunk][i];
+  constexpr float kShare = 1.0f / kPageTokens;
+  auto* to = page + page_mean_offset(kv.layers, kv.kv_heads, d, kv.layer, 0) + blockIdx.y * d + chunk * 8;
+  *reinterpret_cast<uint4*>(to) = {pack_bf16(sum[0] * kShare, sum[1] * kShare), pack_bf16(sum[2] * kShare, sum[3] * kShare),
+                                   pack_bf16(sum[4] * kShare, sum[5] * kShare), pack_bf16(sum[6] * kShare, sum[7] * kShare)};
+}
+
+// 16 bytes a thread. blockIdx.y is the KV head.
+__global__ void __launch_bounds__(kThreads) gather_means_kernel(const PagedKv kv, int64_t pages, __nv_bfloat16* blocks) {
+  const int d = static_cast<int>(kv.head_dim), chunks = d / 8;
+  const int64_t padded = ceil_div(pages, kPageTokens) * kPageTokens, item = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (item >= padded * 2 * chunks) return;
+  const int chunk = static_cast<int>(item % chunks), is_value = static_cast<int>(item / chunks % 2);
+  const int64_t page = item / chunks / 2;
+  uint4 words = {0, 0, 0, 0};
+  if (page < pages) {
+    const auto* means = static_cast<const __nv_bfloat16*>(kv.pages[page]) + page_mean_offset(kv.layers, kv.kv_heads, d, kv.layer, blockIdx.y);
+    words = *reinterpret_cast<const uint4*>(means + is_value * d + chunk * 8);
+  }
+  __nv_bfloat16* block = blocks + ((static_cast<int64_t>(blockIdx.y) * (padded / kPageTokens) + page / kPageTokens) * 2 + is_value) * kPageTokens * d;
+  *reinterpret_cast<uint4*>(block + page_offset(page % kPageTokens, chunk * 8)) = words;
+}
+
+}  // namespace
+
+Status launch_page_means(const PagedKv& kv, int64_t first_page, int64_t pages, Stream stream) {
+  if (pages <= 0) return kOk;
+  page_means_kernel<<<dim3(static_cast<unsigned>(pages), static_cast<unsigned>(kv.kv_heads * 2)), kThreads, 0, cuda(stream)>>>(kv, first_page);
+  return launched();
+}
+
+Status launch_gather_means(const PagedKv& kv, int64_t pages, void* blocks, Stream stream) {
+  if (pages <= 0) return kOk;
+  const int64_t items = ceil_div(pages, kPageTokens) * kPageTokens * 2 * (kv.head_dim / 8);
+  gather_means_kernel<<<dim3(static_cast<unsigned>(ceil_div(items, kThreads)), static_cast<unsigned>(kv.kv_heads)), kThreads, 0, cuda(stream)>>>(kv, pages, static_cast<__nv_bfloat16*>(blocks));
+  return launched();
+}
+
+}  // namespace longview::kernels

@@ -1,0 +1,15 @@
+// Means of the KV pages (kernels/api/cache.h). Callers have checked shapes; D is a multiple of 8, at most 1024.
+#pragma once
+
+#include "kernels/api/cache.h"
+
+namespace longview::kernels {
+
+// Makes the means of `pages` full pages from first_page on, of kv.layer.
+Status launch_page_means(const PagedKv& kv, int64_t first_page, int64_t pages, Stream stream);
+
+// Copies the means of pages 0 .. pages - 1 of kv.layer to blocks [G, ceil(pages / 128), 2, 128 * D], K and V, which lie as
+// the blocks of a page do, a page's mean in the place of a token; zeros behind the last.
+Status launch_gather_means(const PagedKv& kv, int64_t pages, void* blocks, Stream stream);
+
+}  // namespace longview::kernels

@@ -1,0 +1,111 @@
+// Probes of what the index leaves out: exact softmax sums of some rows over all their keys, and over those they visit.
+#pragma once
+
+#include "kernels/index/index.cuh"
+
+namespace longview::kernels {
+
+// Which token of the chunk probe i is; probes are spread evenly.
+__host__ __device__ constexpr int probe_token(int64_t tokens, int64_t probes, int i) { return static_cast<int>((2 * i + 1) * tokens / (2 * probes)); }
+__host__ __device__ constexpr int64_t probe_count(int64_t tokens) { return tokens < kProbeTokens ? tokens : kProbeTokens; }
+
+// 128 rows (probe, head) of a group a block, and a part of the keys. Grid: (tiles of the probes, groups, parts).
+template <int D, class Machine>
+__global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const SparsePlan p) {
+  constexpr uint32_t kBlockBytes = IndexShared<D, Machine>::kBlockBytes;
+  extern __shared__ char shared_bytes[];
+  const uint32_t queries = ptx::shared_address(aligned_shared(shared_bytes)), keys = queries + kBlockBytes;
+  const HeadGroup group = p.args.groups[blockIdx.y];
+  const int probes = static_cast<int>(probe_count(p.args.tokens)), all_rows = probes * group.heads, first_row = static_cast<int>(blockIdx.x) * kTileRows;
+  if (first_row >= all_rows) return;
+  const auto token_of = [&](int row) { return probe_token(p.args.tokens, probes, min(row, all_rows - 1) / group.heads); };
+  const int first_position = static_cast<int>(p.args.first_position), pages = (first_position + token_of(first_row + kTileRows - 1)) / kBlockKeys + 1;
+  const int parts = static_cast<int>(p.probe_parts), part = static_cast<int>(blockIdx.z), begin = pages * part / parts, end = pages * (part + 1) / parts;
+
+  const auto* q = static_cast<const __nv_bfloat16*>(p.args.q);
+  for (int item = threadIdx.x; item < kTileRows * (D / 8); item += kIndexThreads) {
+    const int row = item / (D / 8), chunk = item % (D / 8), at = first_row + row;
+    const int64_t offset = (static_cast<int64_t>(token_of(at)) * p.args.heads + group.first_head + at % group.heads) * D + chunk * 8;
+    ptx::cp_async_16(block_address(queries, row, chunk), q + offset, at < all_rows);
+  }
+  Machine machine;
+  machine.begin();
+  for (int i = 0; i < Machine::kStages; ++i) machine.load(keys + i * kBlockBytes, begin + i < end ? page_block<D>(p.args.kv, begin + i, group.kv_head) : nullptr, kBlockBytes, i);
+  machine.wait_queries();
+
+  const int row0 = first_row + static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4, row1 = row0 + 8;
+  const int position[2] = {first_position + token_of(row0), first_position + token_of(row1)};
+  const auto bits_of = [&](int row) {
+    const int tiles = static_cast<int>(sparse_tiles(p.args.tokens, group.heads)), tile = (token_of(row) * group.heads + row % group.heads) / kTileRows;
+    return p.bits + (group.first_tile + tiles - 1 - tile) * p.words;
+  };
+  const uint32_t* bits[2] = {bits_of(row0), bits_of(row1)};
+  RowSums rows;
+  float score[64];
+  for (int page = begin; page < end; ++page) {
+    const int i = page - begin;
+    const uint32_t block = keys + i % Machine::kStages * kBlockBytes;
+    machine.wait(i);
+    machine.template multiply<D>(score, queries, block);
+    __syncthreads();
+    machine.load(block, page + Machine::kStages < end ? page_block<D>(p.args.kv, page + Machine::kStages, group.kv_head) : nullptr, kBlockBytes, i);
+    hide_future(score, page, position[0], position[1]);
+    const auto visits = [&](int r) { return static_cast<float>(bits[r][page / 32] >> page % 32 & 1); };
+    if (!group.limited) {
+      rows.add(score, p.scale, visits(0), visits(1));
+      continue;
+    }
+    rows.add(score, p.scale);
+    hide_between(score, group.sink - page * kBlockKeys, position[0] - group.window - page * kBlockKeys, position[1] - group.window - page * kBlockKeys);
+    rows.choose(score, p.scale);
+  }
+  rows.join(p.scale);
+  if (threadIdx.x % 4 != 0) return;
+  for (int r = 0; r < 2; ++r) {
+    const int row = row0 + 8 * r;
+    if (row >= all_rows) continue;
+    float* to = p.probes + ((part * p.args.heads + group.first_head + row % group.heads) * kProbeTokens + row / group.heads) * 3;
+    to[0] = rows.maximum[r] * p.scale;
+    to[1] = rows.sum[r];
+    to[2] = rows.chosen[r];
+  }
+}
+
+// A head a block, a probe a thread: joins the parts.
+static __global__ void __launch_bounds__(kProbeTokens) add_coverage_kernel(const SparsePlan p) {
+  __shared__ double shares[kProbeTokens];
+  const int probes = static_cast<int>(probe_count(p.args.tokens)), probe = threadIdx.x;
+  shares[probe] = 0;
+  if (probe < probes) {
+    const auto at = [&](int64_t part) { return p.probes + ((part * p.args.heads + blockIdx.x) * kProbeTokens + probe) * 3; };
+    float maximum = -INFINITY;
+    for (int64_t part = 0; part < p.probe_parts; ++part) maximum = fmaxf(maximum, at(part)[0]);
+    double sum = 0, chosen = 0;
+    for (int64_t part = 0; part < p.probe_parts; ++part) {
+      const float factor = ptx::exp2(at(part)[0] - maximum);
+      sum += factor * at(part)[1];
+      chosen += factor * at(part)[2];
+    }
+    shares[probe] = chosen / sum;
+  }
+  __syncthreads();
+  if (probe != 0) return;
+  double covered = 0;
+  for (int i = 0; i < probes; ++i) covered += shares[i];
+  p.args.counters[blockIdx.x].covered += covered;
+  p.args.counters[blockIdx.x].probes += probes;
+}
+
+template <int D, class Machine>
+Status launch_coverage(const SparsePlan& p, Stream stream) {
+  constexpr int kBytes = IndexShared<D, Machine>::kNormalisers + 1024;
+  if (const auto error = cudaFuncSetAttribute(coverage_kernel<D, Machine>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
+  const int64_t group = p.args.heads / p.args.kv.kv_heads;
+  const dim3 grid(static_cast<unsigned>(ceil_div(probe_count(p.args.tokens) * group, kTileRows)), static_cast<unsigned>(p.args.group_count), static_cast<unsigned>(p.probe_parts));
+  coverage_kernel<D, Machine><<<grid, kIndexThreads, kBytes, cuda(stream)>>>(p);
+  if (const Status status = launched()) return status;
+  add_coverage_kernel<<<static_cast<unsigned>(p.args.heads), kProbeTokens, 0, cuda(stream)>>>(p);
+  return launched();
+}
+
+}  // namespace longview::kernels

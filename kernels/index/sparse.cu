@@ -1,0 +1,69 @@
+// Checks of a sparse call, its plan, and the choice of kernels.
+#include <cmath>
+
+#include "kernels/cache/page_means.cuh"
+#include "kernels/index/sparse.cuh"
+
+namespace longview::kernels {
+namespace {
+
+bool on_sm90(const SparseArgs& args) {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  return major == 9 && args.architecture != 80;
+}
+
+SparsePlan sparse_plan(const SparseArgs& args) {
+  const SparseLayout layout = sparse_layout(args);
+  auto* at = static_cast<char*>(args.workspace);
+  return {args,
+          static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim))),
+          layout.pages,
+          layout.mean_blocks,
+          layout.words,
+          reinterpret_cast<const __nv_bfloat16*>(at),
+          reinterpret_cast<uint32_t*>(at + layout.bits),
+          reinterpret_cast<int32_t*>(at + layout.next_tile),
+          reinterpret_cast<float*>(at + layout.probes),
+          layout.probe_parts};
+}
+
+// kOk where the kernels take these arguments.
+Status check_sparse(const SparseArgs& args) {
+  const PagedKv& kv = args.kv;
+  if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0) return kInvalidShape;
+  if (kv.kv_heads <= 0 || args.heads <= 0 || args.heads % kv.kv_heads != 0 || args.heads > 4096) return kInvalidShape;
+  if (kv.head_dim != 64 && kv.head_dim != 128) return kInvalidShape;
+  if (kv.layer < 0 || kv.layer >= kv.layers) return kInvalidShape;
+  if (args.first_position > kMostSparsePages * kPageTokens || args.tokens > kMostSparsePages * kPageTokens) return kInvalidShape;
+  if (ceil_div(args.first_position + args.tokens, kPageTokens) > kMostSparsePages || args.tokens * args.heads > kLargestGrid) return kInvalidShape;
+  if (args.group_count <= 0 || args.group_count > args.heads || args.tiles <= 0 || args.tiles > sparse_tiles(args.tokens, 1) * args.heads) return kInvalidShape;
+  if (!args.groups || !args.workspace) return kInvalidShape;
+  if (!aligned(args.q) || !aligned(args.out) || reinterpret_cast<uintptr_t>(args.workspace) % 128 != 0) return kInvalidAlignment;
+  return kOk;
+}
+
+}  // namespace
+
+Status launch_sparse_index(const SparseArgs& args, Stream stream) {
+  if (const Status status = check_sparse(args)) return status;
+  const SparsePlan p = sparse_plan(args);
+  if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), stream)) return status;
+  return on_sm90(args) ? launch_index_sm90(p, stream) : launch_index_sm80(p, stream);
+}
+
+Status launch_sparse_coverage(const SparseArgs& args, Stream stream) {
+  if (const Status status = check_sparse(args)) return status;
+  if (!args.counters) return kInvalidShape;
+  const SparsePlan p = sparse_plan(args);
+  return on_sm90(args) ? launch_coverage_sm90(p, stream) : launch_coverage_sm80(p, stream);
+}
+
+Status launch_sparse_attention(const SparseArgs& args, Stream stream) {
+  if (const Status status = check_sparse(args)) return status;
+  const SparsePlan p = sparse_plan(args);
+  return on_sm90(args) ? launch_sparse_attention_sm90(p, stream) : launch_sparse_attention_sm80(p, stream);
+}
+
+}  // namespace longview::kernels

@@ -1,0 +1,16 @@
+// The kernels of the architectures behind kernels/api/sparse.h; the arguments have been checked.
+#pragma once
+
+#include "kernels/index/tile.cuh"
+
+namespace longview::kernels {
+
+Status launch_index_sm80(const SparsePlan& plan, Stream stream);
+Status launch_index_sm90(const SparsePlan& plan, Stream stream);
+Status launch_coverage_sm80(const SparsePlan& plan, Stream stream);
+Status launch_coverage_sm90(const SparsePlan& plan, Stream stream);
+// kernels/attention
+Status launch_sparse_attention_sm80(const SparsePlan& plan, Stream stream);
+Status launch_sparse_attention_sm90(const SparsePlan& plan, Stream stream);
+
+}  // namespace longview::kernels

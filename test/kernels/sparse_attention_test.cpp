@@ -1,0 +1,170 @@
+// Sparse attention against double: the keys of the pages that the index chose, and means for the others.
+#include "kernels/sparse_case.h"
+
+using namespace longview;
+using namespace sparse_case;
+
+namespace {
+
+// Output of token t and head h of the group.
+std::vector<double> attend(const Context& c, const std::vector<uint32_t>& bits, const HeadGroup& g, int64_t t, int64_t h) {
+  const Shape& s = c.shape();
+  const int64_t row = t * g.heads + h - g.first_head, tile = c.tile_of(g, row), position = s.first + t;
+  const auto [begin, end] = c.candidates(g, s.first + row / kSparseTileRows * kSparseTileRows / g.heads);
+  struct Key {
+    double score;
+    int64_t at;  // a key, or ~ a page
+  };
+  std::vector<Key> keys;
+  for (int64_t page = 0; page <= position / kPageTokens; ++page) {
+    if (c.bit(bits, tile, page)) {
+      for (int64_t key = page * kPageTokens; key < (page + 1) * kPageTokens && key <= position; ++key)
+        if (!g.limited || key < g.sink || key > position - g.window) keys.push_back({c.score(t, h, key), key});
+    } else if (g.means && page >= begin && page < end) {
+      keys.push_back({c.mean_score(t, h, page) + std::log(128.0), ~page});
+    }
+  }
+  double highest = -INFINITY, sum = 0;
+  for (const Key& key : keys) highest = std::max(highest, key.score);
+  std::vector<double> out(static_cast<size_t>(s.d), 0);
+  for (const Key& key : keys) {
+    const double weight = std::exp(key.score - highest);
+    sum += weight;
+    for (int64_t i = 0; i < s.d; ++i) out[static_cast<size_t>(i)] += weight * (key.at >= 0 ? c.value(h, key.at, i) : c.mean_value(h, ~key.at, i));
+  }
+  for (double& x : out) x /= sum;
+  return out;
+}
+
+// `multiprocessors`: few make persistent blocks go through many tiles.
+void check_attention(const Context& c, const char* what, int32_t multiprocessors = 0) {
+  kernels::SparseArgs args = c.args();
+  if (multiprocessors > 0) args.multiprocessors = multiprocessors;
+  GPU(sparse_index(args, gpu::stream()));
+  GPU(sparse_attention(args, gpu::stream()));
+  const std::vector<uint32_t> bits = c.bits();
+  const std::vector<uint16_t> got = c.out();
+  const Shape& s = c.shape();
+  int64_t undefined = 0;
+  for (const uint16_t x : got) undefined += !std::isfinite(bf16_to_float(x));
+  CHECK(undefined == 0);
+  const int64_t step = std::max<int64_t>(1, s.tokens * s.heads * (s.first + s.tokens) / 3000000);
+  std::vector<double> wanted, block;
+  std::vector<uint16_t> rows, block_rows;
+  double largest = 0, worst_block = 0;
+  int64_t row = 0;
+  for (const HeadGroup& g : c.groups())
+    for (int64_t t = 0; t < s.tokens; ++t)
+      for (int64_t h = g.first_head; h < g.first_head + g.heads; ++h, ++row) {
+        if (row % step != 0 && t != s.tokens - 1) continue;
+        const std::vector<double> out = attend(c, bits, g, t, h);
+        const auto from = got.begin() + (t * s.heads + h) * s.d;
+        for (int64_t i = 0; i < s.d; ++i) largest = std::max(largest, std::fabs(bf16_to_float(from[i]) - out[static_cast<size_t>(i)]));
+        worst_block = std::max(worst_block, gpu::relative_error(std::vector<uint16_t>(from, from + s.d), out));
+        wanted.insert(wanted.end(), out.begin(), out.end());
+        rows.insert(rows.end(), from, from + s.d);
+      }
+  const double error = gpu::relative_error(rows, wanted);
+  std::printf("  %s %s T %5d first %6d heads %d/%d d %3d: %.1e, worst row %.1e, largest %.1e\n", c.args().architecture ? "sm80" : "best", what, int(s.tokens), int(s.first), int(s.heads), int(s.kv_heads), int(s.d), error, worst_block, largest);
+  CHECK(error <= 5e-3);  // weights and results are bf16
+  CHECK(worst_block <= 2e-2);
+}
+
+std::vector<HeadGroup> plans_of(const Shape& s, const HeadGroup& plan) { return std::vector<HeadGroup>(static_cast<size_t>(s.kv_heads), plan); }
+
+}  // namespace
+
+TEST("adaptive: ragged chunks and prefixes, groups of 1, 3, 4 and 7 heads, one token") {
+  for (const int32_t architecture : {0, 80})
+    for (const int64_t d : {64, 128})
+      for (const Shape& s : {Shape{1, 5000, 4, 1, d}, Shape{1, 0, 1, 1, d}, Shape{300, 4000, 9, 3, d}, Shape{700, 9001, 14, 2, d}, Shape{257, 20000, 4, 4, d}, Shape{2100, 0, 8, 2, d}, Shape{129, 40001, 7, 1, d}}) {
+        check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, architecture), "share, means   ");
+        check_attention(Context(s, plans_of(s, adaptive(PageRule::kRelative, 0.2f, false)), Data::kPlain, architecture), "relative       ");
+      }
+}
+
+TEST("nothing but window and means, and everything: no candidate, all candidates") {
+  for (const int32_t architecture : {0, 80})
+    for (const float threshold : {0.0f, 2.0f}) {
+      const Shape s{400, 20000, 8, 2, 128};
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, threshold)), Data::kPlain, architecture), threshold == 0 ? "all candidates " : "no candidate   ");
+    }
+}
+
+TEST("A-shape to the token, sink and window of any size") {
+  for (const int32_t architecture : {0, 80})
+    for (const auto& [sink, window] : {std::pair{100, 800}, {0, 1}, {1, 128}, {128, 129}, {1000, 64}, {7, 100000}}) {
+      const Shape s{500, 3000, 6, 2, 64};
+      check_attention(Context(s, plans_of(s, a_shape(sink, window)), Data::kPlain, architecture), "A-shape        ");
+    }
+}
+
+TEST("scores of hundreds keep their softmax") {
+  for (const int32_t architecture : {0, 80})
+    for (const int64_t d : {64, 128}) {
+      const Shape s{500, 9000, 8, 2, d};
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kOutliers, architecture), "outliers       ");
+    }
+}
+
+TEST("dense, A-shape and adaptive heads in one launch") {
+  for (const int32_t architecture : {0, 80}) {
+    const Shape s{1000, 7000, 6, 2, 128};
+    check_attention(Context(s, {dense(), a_shape(100, 800), adaptive(PageRule::kShare, 0.01f), a_shape(0, 1), adaptive(PageRule::kMass, 0.2f), dense()}, Data::kPlain, architecture), "mixed          ");
+  }
+}
+
+TEST("small, for compute-sanitizer") {
+  for (const int32_t architecture : {0, 80})
+    for (const int64_t d : {64, 128}) {
+      const Shape s{150, 1300, 6, 2, d};
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.05f)), Data::kPlain, architecture), "small          ", 1);
+      check_attention(Context(s, {dense(), a_shape(100, 300), adaptive(PageRule::kMass, 0.2f), dense(), dense(), dense()}, Data::kPlain, architecture), "small, mixed   ", 2);
+    }
+}
+
+TEST("queries beyond 2^31 elements") {
+  if (gpu::properties().free_memory_bytes < int64_t{14} << 30) SKIP("this needs 14 GiB of the GPU's memory");
+  const int64_t tokens = 262400, heads = 64, d = 128, length = tokens, pages = length / kPageTokens, page = kernels::page_elements(1, 1, d, true);
+  CHECK(tokens * heads * d > int64_t{1} << 31);
+  std::mt19937_64 random(3);
+  const std::vector<uint16_t> some = gpu::random_bf16(size_t{1} << 20, random);
+  const auto fill = [&](const gpu::Memory<uint16_t>& memory) {
+    const gpu::Memory<uint16_t> seed(some);
+    for (size_t done = 0; done < memory.bytes(); done += seed.bytes())
+      GPU(copy_on_device(reinterpret_cast<char*>(memory.get()) + done, seed.get(), std::min(seed.bytes(), memory.bytes() - done), gpu::stream()));
+    GPU(synchronize(gpu::stream()));
+  };
+  const gpu::Memory<uint16_t> q(static_cast<size_t>(tokens * heads * d)), out(static_cast<size_t>(tokens * heads * d)), kv(static_cast<size_t>(pages * page));
+  fill(q);
+  fill(kv);
+  std::vector<void*> pointers;
+  for (int64_t i = 0; i < pages; ++i) pointers.push_back(kv.get() + i * page);
+  const gpu::Memory<void*> table(pointers);
+  HeadGroup plan = a_shape(0, 128);
+  plan.heads = static_cast<int32_t>(heads);
+  const gpu::Memory<HeadGroup> groups(std::vector<HeadGroup>{plan});
+  kernels::SparseArgs args{q.get(), out.get(), {table.get(), 1, d, 0, 1}, tokens, heads, 0, groups.get(), 1, kernels::sparse_tiles(tokens, heads), nullptr, nullptr, gpu::properties().multiprocessors};
+  const gpu::Memory<uint8_t> workspace(static_cast<size_t>(kernels::sparse_layout(args).bytes));
+  args.workspace = workspace.get();
+  GPU(sparse_index(args, gpu::stream()));
+  GPU(sparse_attention(args, gpu::stream()));
+  // The last token's last head, with the last 128 keys: the last page as a whole.
+  std::vector<uint16_t> got(static_cast<size_t>(d)), query(got), keys(static_cast<size_t>(2 * kPageTokens * d));
+  GPU(copy_to_host(got.data(), out.get() + (tokens * heads - 1) * d, got.size() * 2, gpu::stream()));
+  GPU(copy_to_host(query.data(), q.get() + (tokens * heads - 1) * d, got.size() * 2, gpu::stream()));
+  GPU(copy_to_host(keys.data(), kv.get() + (pages - 1) * page, keys.size() * 2, gpu::stream()));
+  GPU(synchronize(gpu::stream()));
+  std::vector<double> weights, wanted(static_cast<size_t>(d), 0);
+  for (int64_t t = 0; t < kPageTokens; ++t) {
+    double dot = 0;
+    for (int64_t i = 0; i < d; ++i) dot += gpu::at(query, static_cast<size_t>(i)) * gpu::at(keys, static_cast<size_t>(kernels::page_offset(t, i)));
+    weights.push_back(std::exp(dot / std::sqrt(static_cast<double>(d))));
+  }
+  const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+  for (int64_t t = 0; t < kPageTokens; ++t)
+    for (int64_t i = 0; i < d; ++i) wanted[static_cast<size_t>(i)] += weights[static_cast<size_t>(t)] / sum * gpu::at(keys, static_cast<size_t>(kPageTokens * d + kernels::page_offset(t, i)));
+  CHECK(gpu::relative_error(got, wanted) <= 5e-3);
+}
+
+TEST_MAIN()

@@ -1,0 +1,59 @@
+// Plans of heads as groups of tiles.
+#include "cuda/head_groups.h"
+
+#include "check.h"
+
+using namespace longview;
+
+namespace {
+
+HeadPlan adaptive(float threshold) {
+  HeadPlan plan = default_plan(Pattern::kAdaptive);
+  plan.threshold = threshold;
+  return plan;
+}
+
+}  // namespace
+
+TEST("equal plans of a KV head share tiles, across KV heads they do not") {
+  const std::vector<HeadPlan> plans(8, adaptive(0.01f));
+  const cuda::HeadGroups groups = cuda::group_heads(plans, 2, 1000);
+  CHECK(groups.groups.size() == 2);
+  CHECK(groups.tiles == 2 * 32);
+  for (size_t i = 0; i < groups.groups.size(); ++i) {
+    CHECK(groups.groups[i].heads == 4 && groups.groups[i].first_head == static_cast<int32_t>(4 * i) && groups.groups[i].kv_head == static_cast<int32_t>(i));
+    CHECK(groups.groups[i].first_tile == static_cast<int32_t>(32 * i));
+    CHECK(groups.groups[i].means == 1 && groups.groups[i].sink == 128 && groups.groups[i].window == 512);
+  }
+}
+
+TEST("heads that differ stand alone, the dense ones first, and every head is there once") {
+  HeadPlan window = default_plan(Pattern::kAShape), everything = window;
+  everything.window = 2000000000;
+  const std::vector<HeadPlan> plans = {adaptive(0.01f), adaptive(0.02f), window, HeadPlan{}, everything, window};
+  const cuda::HeadGroups groups = cuda::group_heads(plans, 2, 300);
+  std::vector<int> held(plans.size(), 0);
+  int64_t tiles = 0;
+  for (const kernels::HeadGroup& group : groups.groups) {
+    CHECK(group.first_tile == tiles);
+    tiles += kernels::sparse_tiles(300, group.heads);
+    CHECK(group.kv_head == group.first_head / 3);
+    for (int32_t h = group.first_head; h < group.first_head + group.heads; ++h) ++held[static_cast<size_t>(h)];
+  }
+  CHECK(tiles == groups.tiles);
+  for (const int count : held) CHECK(count == 1);
+  CHECK(groups.groups.front().first_head == 3);  // dense
+  CHECK(groups.groups.back().limited == 1);
+}
+
+TEST("budgets of any size do not overflow") {
+  HeadPlan plan = default_plan(Pattern::kAShape);
+  plan.sink = plan.window = 2147483647;
+  CHECK(cuda::group_heads(std::vector<HeadPlan>{plan}, 1, 10).groups[0].limited == 0);
+  plan.sink = -5;
+  plan.window = -5;
+  const kernels::HeadGroup least = cuda::group_heads(std::vector<HeadPlan>{plan}, 1, 10).groups[0];
+  CHECK(least.sink == 0 && least.window == 1 && least.limited == 1);
+}
+
+TEST_MAIN()
