@@ -53,9 +53,12 @@ Napi::Value EngineObject::save(const Napi::CallbackInfo& info) {
   if (info.Length() < 5 || !info[0].IsNumber() || !info[1].IsObject() || !info[2].IsNumber() || !info[3].IsNumber()) throw Napi::TypeError::New(env, "save needs (context, options, priority, job, onProgress)");
   const Napi::Object given = info[1].As<Napi::Object>();
   const std::string folder = given.Get("folder").ToString().Utf8Value();
-  const SaveOptions options{given.Get("maxBytes").ToNumber().Int64Value(), given.Get("afresh").ToBoolean().Value()};
+  SaveOptions options;
+  options.max_bytes = given.Get("maxBytes").ToNumber().Int64Value();
+  options.afresh = given.Get("afresh").ToBoolean().Value();
   const int64_t context = info[0].As<Napi::Number>().Int64Value(), job = info[3].As<Napi::Number>().Int64Value();
   const int priority = info[2].As<Napi::Number>().Int32Value();
+  options.give_way = [queue = queue_.get(), priority] { queue->give_way(priority); };
   const auto outcome = std::make_shared<Outcome>(env, info[4]);
   const CancelToken token = token_for(job);
   disk_->add({0, guarded(outcome, [state = state_, queue = queue_.get(), folder, options, context, job, priority, outcome, token] {

@@ -195,10 +195,9 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
                    state->engine->check_tokens(context, left);
                    progress->checked = true;
                    progress->adopted = progress->done = static_cast<size_t>(state->engine->adopt(context, left));
-                   if (progress->adopted > 0) {
-                     outcome->call(static_cast<double>(progress->done), static_cast<double>(context.length()));
-                     return true;
-                   }
+                   if (progress->adopted > 0) outcome->call(static_cast<double>(progress->done), static_cast<double>(context.length()));
+                   state->engine->check_room(context, left.subspan(progress->adopted));
+                   if (progress->adopted > 0) return true;
                  }
                  const HeadCoverage before = state->engine->counters().coverage;
                  if (!left.empty()) progress->done += static_cast<size_t>(state->engine->prefill_chunk(context, left, token, sparse));

@@ -2,6 +2,7 @@
 // most urgent job goes first, so that an answer never waits for a whole pre-fill.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <functional>
 #include <list>
@@ -37,6 +38,12 @@ class JobQueue {
     wake_.notify_all();
   }
 
+  // Blocks while a job above `priority` waits or runs. Not for a job of this queue.
+  void give_way(int priority) {
+    std::unique_lock lock(mutex_);
+    ended_.wait(lock, [&] { return std::none_of(jobs_.begin(), jobs_.end(), [&](const Job& job) { return job.priority > priority; }); });
+  }
+
  private:
   void work() {
     std::unique_lock lock(mutex_);
@@ -49,12 +56,14 @@ class JobQueue {
       lock.unlock();
       const bool more = next->step();  // list nodes stay where they are while others are added
       lock.lock();
-      if (!more) jobs_.erase(next);
+      if (more) continue;
+      jobs_.erase(next);
+      ended_.notify_all();
     }
   }
 
   std::mutex mutex_;
-  std::condition_variable wake_;
+  std::condition_variable wake_, ended_;
   std::list<Job> jobs_;
   bool closing_ = false;
   std::thread thread_;

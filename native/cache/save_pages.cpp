@@ -95,6 +95,7 @@ SaveResult save_pages(const std::string& folder, const CacheIdentity& identity, 
   while (batch && batch->wait() && !cancel.cancelled()) {
     const std::shared_ptr<Batch> current = std::exchange(batch, begin_fetch(batch->first + batch->count));
     for (int64_t i = 0; i < current->count && !cancel.cancelled(); ++i, ++done) {
+      options.give_way();
       const auto bytes = std::span(current->bytes).subspan(static_cast<size_t>(i * identity.page_bytes), static_cast<size_t>(identity.page_bytes));
       last = writer->append(last, tokens.subspan(static_cast<size_t>(done * kPageTokens), static_cast<size_t>(up_to(done + 1) - done * kPageTokens)), bytes);
       result.written_bytes += identity.page_bytes;

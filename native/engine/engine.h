@@ -81,6 +81,8 @@ class Engine {
   void check_tokens(const Context& context, std::span<const int32_t> tokens) const;
   // Goes on with pages that are held already, of whichever context; returns how many of `tokens` they cover, never all.
   int64_t adopt(Context& context, std::span<const int32_t> tokens);
+  // Throws kOutOfMemory, with the numbers, where the pool has no room for `tokens` more behind the context.
+  void check_room(const Context& context, std::span<const int32_t> tokens) const;
   // Pre-fills the first chunk of `tokens` and returns how many that were; logits follow when it was the last chunk. `sparse`:
   // attention may leave keys out, as EngineOptions::prefill says; questions and answers are read densely.
   int64_t prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);

@@ -47,6 +47,13 @@ SaveResult save(const std::string& folder, std::span<const int32_t> tokens, cons
   return save_pages(folder, identity, tokens, options, fetch, CancelToken(), [](int64_t, int64_t) {});
 }
 
+SaveOptions with(int64_t max_bytes, bool afresh) {
+  SaveOptions options;
+  options.max_bytes = max_bytes;
+  options.afresh = afresh;
+  return options;
+}
+
 // Tokens of the sequence that the folder holds, every page compared with the only right content. -1: a wrong page.
 int64_t held(const std::string& folder, std::span<const int32_t> tokens, const CacheIdentity& identity = kIdentity) {
   const CacheReader reader(folder, identity);
@@ -104,10 +111,10 @@ TEST("another model's, layout's or version's state is ignored, and replaced by t
 TEST("a budget keeps the beginning; waste is written away") {
   const files::Scratch scratch;
   const std::vector<int32_t> tokens = ids(1280);
-  CHECK(save(scratch.path(), tokens, {4 * kIdentity.page_bytes, false}).tokens == 512);
+  CHECK(save(scratch.path(), tokens, with(4 * kIdentity.page_bytes, false)).tokens == 512);
   CHECK(held(scratch.path(), tokens) == 512);
   const std::vector<int32_t> other = ids(1280, 1);
-  CHECK(save(scratch.path(), other, {4 * kIdentity.page_bytes, false}).tokens == 512);
+  CHECK(save(scratch.path(), other, with(4 * kIdentity.page_bytes, false)).tokens == 512);
   CHECK(held(scratch.path(), other) == 512);
   CHECK(std::filesystem::file_size(scratch.path("pages-00001.bin")) == 4 * static_cast<uintmax_t>(kIdentity.page_bytes));
   CHECK(!std::filesystem::exists(scratch.path("pages-00000.bin")));
@@ -142,7 +149,7 @@ TEST("200 damages are detected, the sound beginning is kept, and the next save m
     CHECK(before >= 0 && (before == 2000 || before % kPageTokens == 0));
     less += before < 2000;
     // The engine asks for this when it has seen a damaged page; a damaged manifest is seen by the save itself.
-    CHECK(save(scratch.path(), tokens, {0, name != "manifest.bin"}).tokens == 2000);
+    CHECK(save(scratch.path(), tokens, with(0, name != "manifest.bin")).tokens == 2000);
     CHECK(held(scratch.path(), tokens) == 2000);
   }
   std::printf("  %d of 200 had a shorter sound beginning\n", less);

@@ -133,6 +133,21 @@ TEST("a load goes on from what the context holds, and takes the longest of what 
   CHECK(load(engine, *shorter, std::span(tokens).first(200), scratch.path()) == 200);
 }
 
+TEST("what the pool has no room for is refused before any work, with the numbers") {
+  const int64_t page_bytes = Engine(kModel, options()).pool().page_bytes();
+  Engine engine(kModel, options(page_bytes * 10));
+  CHECK(engine.pool().capacity() == 10);
+  const auto first = engine.create_context(), second = engine.create_context();
+  const auto tokens = prompt(engine, 512), other = prompt(engine, std::min<int64_t>(engine.window(), 1024), 5);
+  engine.prefill(*first, tokens, CancelToken());
+  CHECK_THROWS(engine.check_room(*second, other), kOutOfMemory);
+  engine.check_room(*second, std::span(other).first(768));
+  first->truncate(0);
+  engine.check_room(*second, other);  // the index gives its pages back
+  engine.prefill(*second, other, CancelToken());
+  CHECK(engine.pool().used() <= 10);
+}
+
 TEST("200 questions with forks and cancels stay within the pool, and leave it as it was") {
   Engine engine(kModel, options());
   const auto base = engine.create_context();

@@ -3,9 +3,12 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { rootOf, Session } from '../../../server/answers/session';
+import { WorkspaceCache } from '../../../server/cache/workspaceCache';
+import { openModel } from '../../../server/models/openModel';
 import type { Status } from '../../../server/protocol';
 import { ServerClient, type Answer } from '../../eval/serverClient';
-import { root, writeFolder } from '../reference';
+import { builtInModel, root, writeFolder } from '../reference';
 
 const parent = mkdtempSync(path.join(tmpdir(), 'longview-restart-'));
 const folder = path.join(parent, 'repository');
@@ -138,6 +141,40 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     await expect.poll(() => statuses.at(-1)?.saved?.note).toMatch(/could not be saved/);
     expect((await running.ask(questions[1]!)).answer).not.toBe('');
     await running.stop();
+  });
+
+  it('goes on with a reading that was stopped, from its last saved token', async () => {
+    const large = path.join(parent, 'large');
+    writeFolder(large, [['pack.ts', readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8')]]);
+    const open = async () => {
+      const model = await openModel(builtInModel);
+      const roots = [rootOf(large)];
+      const cache = new WorkspaceCache(model.engine, roots, {
+        root: path.join(parent, 'stopped'),
+        maxBytes: 1e9,
+      });
+      const session = await Session.create(model, roots, { cache });
+      const close = async () => {
+        await session.dispose();
+        await model.dispose();
+      };
+      return { model, session, close };
+    };
+    const first = await open();
+    const stop = new AbortController();
+    const reading = first.session.prefill({
+      onProgress: ({ done }) => done > 0 && stop.abort(),
+      signal: stop.signal,
+    });
+    await expect(reading).rejects.toMatchObject({ code: 'cancelled' });
+    const read = first.session.state.length;
+    expect(read).toBeGreaterThan(0);
+    await first.close();
+    const second = await open();
+    const { tokens, reused } = await second.session.prefill();
+    expect(reused).toBe(read);
+    expect((await second.model.engine.counters()).prefilledTokens).toBe(tokens - read);
+    await second.close();
   });
 
   it('keeps nothing where the budget is 0', async () => {
