@@ -12,7 +12,7 @@
 
 namespace longview::kernels {
 
-constexpr int64_t kMostSparsePages = 9216;  // of a context: 1.18 million tokens, what the bits of two tiles leave room for
+constexpr int64_t kMostSparsePages = 16384;  // of a context: two million tokens
 
 // How the candidates are chosen. A page's mass is its mean key's weight in the softmax over the mean keys of all pages that the
 // tile sees whole, mean over the tile's rows.
