@@ -8,18 +8,16 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kStages = 2;
-
 template <int D>
-constexpr uint32_t kSharedBytes = kRows * D * 2 + KvStages<D, kStages>::kBytes + 1024;  // the tiles begin at a multiple of 1,024
+constexpr uint32_t kSharedBytes = kRows * D * 2 + KvStages<D>::kBytes + 1024;  // the tiles begin at a multiple of 1,024
 
 template <int D>
 __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const AttentionPlan p) {
-  constexpr uint32_t kBlockBytes = KvStages<D, kStages>::kBlockBytes;
+  constexpr uint32_t kBlockBytes = KvStages<D>::kBlockBytes;
   extern __shared__ char shared_bytes[];
-  __shared__ uint64_t barriers[KvStages<D, kStages>::kBarriers];
+  __shared__ uint64_t barriers[4 * kStages];
   const uint32_t queries = (ptx::shared_address(shared_bytes) + 1023) & ~1023u;
-  const KvStages<D, kStages> stages(queries + kRows * D * 2, ptx::shared_address(barriers));
+  const KvStages<D> stages(queries + kRows * D * 2, ptx::shared_address(barriers));
   if (threadIdx.x == 0) {
     stages.init();
     ptx::fence_mbarrier_init();
@@ -39,7 +37,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
     const auto from = [&](int page) { return static_cast<const char*>(a.kv.pages[page]) + head_bytes; };
     const char *keys = from(0), *before = nullptr;
     for (int page = 0; page < pages; ++page) {
-      stages.bring_keys(page, keys);
+      stages.bring_keys(page, keys, [](uint32_t) {});
       const char* values = keys;
       if (page + 1 < pages) keys = from(page + 1);
       if (page > 0) stages.bring_values(page - 1, before);
@@ -69,16 +67,41 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   const int64_t row0 = first_row + warpgroup * 64 + warp * 16 + lane / 4, row1 = row0 + 8;
   const int64_t position[2] = {a.first_position + row0 / group, a.first_position + row1 / group};
   const int64_t first_visible = a.first_position + first_row / group;  // of the tile's first row
-  RowsSm90<D, kStages> rows;
-  int64_t begin = 0;  // of the page whose scores were computed last
-  const auto hide = [&] {
+  RowsSm90<D> rows;
+  const auto hide = [&](int page) {
+    const int64_t begin = static_cast<int64_t>(page) * kKeys;
     if (begin + kKeys > first_visible + 1)  // the diagonal crosses this page
       hide_behind(rows.score, static_cast<int>(position[0] - begin), static_cast<int>(position[1] - begin));
-    begin += kKeys;
   };
-  rows.run(stages, own, 64 * 128, 0, pages, p.scale, hide, [] {});
+
+  rows.begin();
+  rows.multiply_keys(stages, own, 64 * 128, 0);
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_hold(rows.score);
+  rows.release(stages.key_empty, 0);
+  hide(0);
+  rows.soften(p.scale);
+  rows.pack();
+  for (int page = 1; page < pages; ++page) {
+    rows.multiply_keys(stages, own, 64 * 128, page);
+    rows.multiply_values(stages, page - 1, page == 1);
+    ptx::wgmma_wait<1>();
+    ptx::wgmma_hold(rows.score);
+    rows.release(stages.key_empty, page);
+    hide(page);
+    rows.soften(p.scale);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_hold(rows.out);
+    ptx::wgmma_hold(rows.weight);
+    rows.release(stages.value_empty, page - 1);
+    rows.shrink();
+    rows.pack();
+  }
+  rows.multiply_values(stages, pages - 1, pages == 1);
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_hold(rows.out);
   const auto place = [&](int64_t row) { return row < p.rows ? static_cast<__nv_bfloat16*>(a.out) + (row / group * a.heads + kv_head * group + row % group) * D : nullptr; };
-  rows.store(place(row0), place(row1));
+  rows.store(place(row0), place(row1), rows.sum);
 }
 
 template <int D>

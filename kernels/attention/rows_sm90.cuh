@@ -12,16 +12,15 @@
 
 namespace longview::kernels {
 
-constexpr int kRows = 128, kKeys = 128, kThreads = 384;
+constexpr int kRows = 128, kKeys = 128, kStages = 2, kThreads = 384;
 constexpr int kReaders = 8;  // warps that say that they are done with a stage
 constexpr uint32_t kTileBytes = kKeys * 128;  // 64 dimensions of a block
 
-// Stages of K and V in shared memory, with barriers that say what has come and what has been read.
-template <int D, int kStages>
+// Two stages of K and V in shared memory, with barriers that say what has come and what has been read.
+template <int D>
 struct KvStages {
   static constexpr uint32_t kBlockBytes = kKeys * D * 2;  // K or V of a page
   static constexpr uint32_t kBytes = 2 * kStages * kBlockBytes;
-  static constexpr int kBarriers = 4 * kStages;
   uint32_t keys, values, key_full, key_empty, value_full, value_empty;
 
   __device__ KvStages(uint32_t shared, uint32_t barriers)
@@ -36,13 +35,16 @@ struct KvStages {
     }
   }
   // The producer brings K of block number `index`, later V: K of the next block comes before V of this one, as its stage is free
-  // half a block earlier. `from` is the block's K, V lies behind it.
-  __device__ void bring_keys(uint32_t index, const void* from) const {
+  // half a block earlier. `announce` runs between the stage being free and its being called full.
+  template <typename Announce>
+  __device__ void bring_keys(uint32_t index, const void* from, Announce announce) const {
     const uint32_t stage = index % kStages;
     ptx::mbarrier_wait(key_empty + 8 * stage, (index / kStages & 1) ^ 1);  // passes at once in the first round
+    announce(stage);
     ptx::mbarrier_arrive_expect(key_full + 8 * stage, kBlockBytes);
     ptx::bulk_load(keys + stage * kBlockBytes, from, kBlockBytes, key_full + 8 * stage);
   }
+  // `from` is the block's K, V lies behind it.
   __device__ void bring_values(uint32_t index, const void* from) const {
     const uint32_t stage = index % kStages;
     ptx::mbarrier_wait(value_empty + 8 * stage, (index / kStages & 1) ^ 1);
@@ -52,10 +54,9 @@ struct KvStages {
 };
 
 // A thread holds parts of rows warp * 16 + lane / 4 and + 8 of its warpgroup's 64 (ptx/wgmma.cuh).
-template <int D, int kStages>
+template <int D>
 struct RowsSm90 {
-  using Stages = KvStages<D, kStages>;
-  static constexpr uint32_t kBlockBytes = Stages::kBlockBytes;
+  static constexpr uint32_t kBlockBytes = KvStages<D>::kBlockBytes;
   float score[64], out[D / 2], maximum[2], sum[2], factor[2];
   uint32_t weight[kKeys / 16][4];
 
@@ -64,7 +65,7 @@ struct RowsSm90 {
     sum[0] = sum[1] = 0;
   }
   // Queues scores of the queries at `queries`, tiles of 64 dimensions `query_tile` bytes apart, with block number `index`.
-  __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t query_tile, uint32_t index) {
+  __device__ void multiply_keys(const KvStages<D>& stages, uint32_t queries, uint32_t query_tile, uint32_t index) {
     const uint32_t stage = index % kStages;
     ptx::mbarrier_wait(stages.key_full + 8 * stage, index / kStages & 1);
     const uint64_t q = ptx::wgmma_descriptor(queries), k = ptx::wgmma_descriptor(stages.keys + stage * kBlockBytes);
@@ -75,7 +76,7 @@ struct RowsSm90 {
     ptx::wgmma_commit();
   }
   // Queues out = weight * values of block number `index`, added to what was there unless it is the first.
-  __device__ void multiply_values(const Stages& stages, uint32_t index, bool first) {
+  __device__ void multiply_values(const KvStages<D>& stages, uint32_t index, bool first) {
     const uint32_t stage = index % kStages;
     ptx::mbarrier_wait(stages.value_full + 8 * stage, index / kStages & 1);
     const uint64_t v = ptx::wgmma_descriptor_transposed(stages.values + stage * kBlockBytes, kTileBytes);
@@ -117,50 +118,19 @@ struct RowsSm90 {
 #pragma unroll
     for (int i = 0; i < D / 2; ++i) out[i] *= factor[i / 2 % 2];
   }
-  // All of a tile's `count` >= 1 blocks, the first of them number `first`: the scores of the next block are computed while the
-  // weights of this one meet its values. `hide()` makes those of the next block's scores minus infinity that do not count;
-  // `done()` runs when no more queries are needed.
-  template <typename Hide, typename Done>
-  __device__ void run(const Stages& stages, uint32_t queries, uint32_t query_tile, uint32_t first, int count, float scale, Hide hide, Done done) {
-    const uint32_t end = first + count;
-    begin();
-    multiply_keys(stages, queries, query_tile, first);
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_hold(score);
-    release(stages.key_empty, first);
-    if (count == 1) done();
-    hide();
-    soften(scale);
-    pack();
-    for (uint32_t index = first + 1; index < end; ++index) {
-      multiply_keys(stages, queries, query_tile, index);
-      multiply_values(stages, index - 1, index == first + 1);
-      ptx::wgmma_wait<1>();
-      ptx::wgmma_hold(score);
-      release(stages.key_empty, index);
-      if (index + 1 == end) done();
-      hide();
-      soften(scale);
-      ptx::wgmma_wait<0>();
-      ptx::wgmma_hold(out);
-      ptx::wgmma_hold(weight);
-      release(stages.value_empty, index - 1);
-      shrink();
-      pack();
-    }
-    multiply_values(stages, end - 1, count == 1);
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_hold(out);
-    release(stages.value_empty, end - 1);
+  // This warp has read its block number `index` from the stage that `empty` stands for.
+  __device__ static void release(uint32_t empty, uint32_t index) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty + 8 * (index % kStages));
   }
-  // Divides by the sums and stores: where each row's D results go, null where there is no such row. The four threads of
+  // Divides by the threads' sums and stores: where each row's D results go, null where there is no such row. The four threads of
   // a row trade pairs, so that each writes 16 bytes.
-  __device__ void store(__nv_bfloat16* to0, __nv_bfloat16* to1) {
+  __device__ void store(__nv_bfloat16* to0, __nv_bfloat16* to1, const float (&sums)[2]) {
     __nv_bfloat16* to[2] = {to0, to1};
     const int quarter = threadIdx.x % 4;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float total = sum[r];
+      float total = sums[r];
       total += __shfl_xor_sync(0xffffffffu, total, 1);
       total += __shfl_xor_sync(0xffffffffu, total, 2);
       const float inverse = 1.0f / total;
@@ -176,10 +146,6 @@ struct RowsSm90 {
   }
 
  private:
-  // This warp has read its block number `index` from the stage that `empty` stands for.
-  __device__ static void release(uint32_t empty, uint32_t index) {
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty + 8 * (index % kStages));
-  }
   // Thread q of four gives x[i] to thread i and gets its x[q].
   __device__ static void transpose(uint32_t (&x)[4], int q) {
 #pragma unroll

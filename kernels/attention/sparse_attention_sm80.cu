@@ -29,11 +29,11 @@ __global__ void __launch_bounds__(kThreads) sparse_attention_sm80_kernel(const S
   __syncthreads();
   const int visited = counted, count = (visited + t.mean_blocks()) * kHalves;
 
-  // Halves of blocks, one ahead of what is multiplied.
-  BlockWalk walk(t, bits, visited);
+  // Halves of pages, the last page first, then of blocks of means: ~ block. One ahead of what is multiplied.
+  PageWalk walk(bits, t.pages);
   int coming = 0;
   const auto load = [&](int i) {
-    if (i % kHalves == 0) coming = walk.next();
+    if (i % kHalves == 0) coming = i / kHalves < visited ? walk.next() : ~(t.first_candidate / kBlockKeys + i / kHalves - visited);
     const __nv_bfloat16* keys = coming >= 0 ? page_block<D>(p.args.kv, coming, t.group.kv_head) : mean_block<D>(p, ~coming, t.group.kv_head);
     const int first = i % kHalves * kKeys, valid = coming >= 0 ? t.last_position + 1 - coming * kBlockKeys - first : kKeys;
     load_keys<D, kThreads>(stages + i % 2 * kStageBytes, keys, first, valid);

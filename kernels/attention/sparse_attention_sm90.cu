@@ -1,58 +1,47 @@
-// Sparse prefill attention on sm_90: persistent blocks take one tile after the other. Of the first warpgroup, one thread copies
-// K and V of the blocks that the tile visits, three warps prepare the next tile: its bits and its queries. Two warpgroups of 64
-// rows multiply, as in dense attention. Pages that few tiles share come from further away than those of dense attention, hence
-// a stage more.
+// Sparse prefill attention on sm_90: persistent blocks take one tile after the other. Of the first warpgroup, one warp copies
+// K and V of the pages that the tile visits and then the blocks of means, three warps prepare the next tile: its queries and
+// its bits. Two warpgroups of 64 rows multiply, as in dense attention.
 #include "kernels/attention/rows_sm90.cuh"
 #include "kernels/index/sparse.cuh"
 
 namespace longview::kernels {
 namespace {
 
-constexpr int kStages = 3, kSlots = 2, kLoaders = 96;
+constexpr int kSlots = 2, kLoaders = 96;
 constexpr int kLoaderBarrier = 3;  // of the named barriers
 
 // A tile on its way through a block.
 struct Slot {
   Tile tile;
-  int index;    // of the tile
-  int visited;  // pages; 0: there are no more tiles
-  int count;    // of blocks: the pages, and blocks of means
+  int visited, means;  // pages; blocks of means. 0 visited: there are no more tiles
 };
 
-struct Control {
-  uint64_t kv[4 * kStages], slot_full[kSlots], slot_empty[kSlots], queries_full, queries_empty;
-  Slot slots[kSlots];
-};
-
-// Queries, stages of K and V, control, bits. The tiles of the tensor cores begin at multiples of 1,024, as the whole does.
 template <int D>
 struct Shared {
   static constexpr uint32_t kQueryBytes = kRows * D * 2;
-  static constexpr uint32_t kControl = kQueryBytes + KvStages<D, kStages>::kBytes;
-  static constexpr uint32_t kBits = kControl + sizeof(Control);
-  static int64_t bytes(const SparsePlan& p) { return kBits + kSlots * p.words * 4; }
+  static constexpr uint32_t kBits = kSlots * kQueryBytes + KvStages<D>::kBytes;  // where the bits begin
+  static int64_t bytes(const SparsePlan& p) { return kBits + kSlots * p.words * 4 + 1024; }
 };
-static_assert(Shared<128>::kBits + kSlots * kMostSparsePages / 8 <= 227 * 1024);
 
 __device__ inline void sync_loaders() { asm volatile("bar.sync %0, %1;" ::"n"(kLoaderBarrier), "n"(kLoaders) : "memory"); }
 
 template <int D>
 __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(const SparsePlan p) {
-  extern __shared__ __align__(1024) char shared_bytes[];
-  auto& control = *reinterpret_cast<Control*>(shared_bytes + Shared<D>::kControl);
-  auto* all_bits = reinterpret_cast<uint32_t*>(shared_bytes + Shared<D>::kBits);
-  const uint32_t queries = ptx::shared_address(shared_bytes);
-  const KvStages<D, kStages> stages(queries + Shared<D>::kQueryBytes, ptx::shared_address(control.kv));
-  const uint32_t slot_full = ptx::shared_address(control.slot_full), slot_empty = ptx::shared_address(control.slot_empty);
-  const uint32_t queries_full = ptx::shared_address(&control.queries_full), queries_empty = ptx::shared_address(&control.queries_empty);
+  constexpr uint32_t kQueryBytes = Shared<D>::kQueryBytes;
+  extern __shared__ char shared_bytes[];
+  __shared__ uint64_t barriers[4 * kStages + 2 * kSlots];
+  __shared__ Slot slots[kSlots];
+  __shared__ int blocks[kStages];  // what the keys of a stage are: a page, or ~ a block of means
+  const uint32_t offset = -ptx::shared_address(shared_bytes) & 1023, queries = ptx::shared_address(shared_bytes) + offset;
+  auto* all_bits = reinterpret_cast<uint32_t*>(shared_bytes + offset + Shared<D>::kBits);
+  const KvStages<D> stages(queries + kSlots * kQueryBytes, ptx::shared_address(barriers));
+  const uint32_t slot_full = ptx::shared_address(barriers + 4 * kStages), slot_empty = slot_full + 8 * kSlots;
   if (threadIdx.x == 0) {
     stages.init();
     for (uint32_t i = 0; i < kSlots; ++i) {
       ptx::mbarrier_init(slot_full + 8 * i, kLoaders);
       ptx::mbarrier_init(slot_empty + 8 * i, 1 + 2 * 128);  // the copying thread and all that multiply
     }
-    ptx::mbarrier_init(queries_full, kLoaders);
-    ptx::mbarrier_init(queries_empty, kReaders);
     ptx::fence_mbarrier_init();
   }
   __syncthreads();
@@ -64,39 +53,33 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       const int thread = static_cast<int>(threadIdx.x) - 32;
       for (uint32_t turn = 0;; ++turn) {
         const uint32_t at = turn % kSlots;
-        Slot& slot = control.slots[at];
+        Slot& slot = slots[at];
         ptx::mbarrier_wait(slot_empty + 8 * at, (turn / kSlots & 1) ^ 1);
         if (thread == 0) {
-          slot.index = atomicAdd(p.next_tile, 1);
-          slot.visited = slot.count = 0;
-          if (slot.index < p.args.tiles) {
-            slot.tile = find_tile(p, slot.index);
-            slot.count = slot.tile.mean_blocks();
-          }
+          const int index = atomicAdd(p.next_tile, 1);
+          slot.visited = 0;
+          slot.means = index;  // for the other loaders
+          if (index < p.args.tiles) slot.tile = find_tile(p, index);
         }
         sync_loaders();
-        const int index = slot.index;
-        if (index >= p.args.tiles) {
-          ptx::mbarrier_arrive(slot_full + 8 * at);
-          return;
-        }
+        const int index = slot.means;
         const Tile tile = slot.tile;
-        uint32_t* bits = all_bits + at * p.words;
-        int visited = 0;
-        for (int word = thread; word < p.words; word += kLoaders) visited += __popc(bits[word] = p.bits[index * p.words + word]);
-        visited = __reduce_add_sync(0xffffffffu, visited);
-        if (thread % 32 == 0) {
-          atomicAdd(&slot.visited, visited);
-          atomicAdd(&slot.count, visited);
+        sync_loaders();
+        if (index < p.args.tiles) {
+          if (thread == 0) slot.means = tile.mean_blocks();
+          load_queries<D>(p, tile, queries + at * kQueryBytes, thread, kLoaders);
+          ptx::cp_async_commit();
+          uint32_t* bits = all_bits + at * p.words;
+          int visited = 0;
+          for (int word = thread; word < (tile.pages + 31) / 32; word += kLoaders) visited += __popc(bits[word] = p.bits[index * p.words + word]);
+          visited = __reduce_add_sync(0xffffffffu, visited);
+          if (thread % 32 == 0) atomicAdd(&slot.visited, visited);
+          for (int word = (tile.pages + 31) / 32 + thread; word < p.words; word += kLoaders) bits[word] = 0;
+          ptx::cp_async_wait<0>();
+          ptx::fence_proxy_async();
         }
         ptx::mbarrier_arrive(slot_full + 8 * at);
-
-        ptx::mbarrier_wait(queries_empty, (turn & 1) ^ 1);
-        load_queries<D>(p, tile, queries, thread, kLoaders);
-        ptx::cp_async_commit();
-        ptx::cp_async_wait<0>();
-        ptx::fence_proxy_async();
-        ptx::mbarrier_arrive(queries_full);
+        if (index >= p.args.tiles) return;
       }
     }
     if (threadIdx.x != 0) return;
@@ -105,13 +88,14 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     for (uint32_t turn = 0;; ++turn) {
       const uint32_t at = turn % kSlots;
       ptx::mbarrier_wait(slot_full + 8 * at, turn / kSlots & 1);
-      const Slot& slot = control.slots[at];
+      const Slot& slot = slots[at];
       if (slot.visited == 0) break;
-      BlockWalk walk(slot.tile, all_bits + at * p.words, slot.visited);
-      for (int i = 0; i < slot.count; ++i, ++number) {
-        const int block = walk.next(), kv_head = slot.tile.group.kv_head;
+      const int kv_head = slot.tile.group.kv_head, visited = slot.visited, count = visited + slot.means, first_block = slot.tile.first_candidate / kBlockKeys;
+      PageWalk walk(all_bits + at * p.words, slot.tile.pages);
+      for (int i = 0; i < count; ++i, ++number) {
+        const int block = i < visited ? walk.next() : ~(first_block + i - visited);
         const __nv_bfloat16* from = block >= 0 ? page_block<D>(p.args.kv, block, kv_head) : mean_block<D>(p, ~block, kv_head);
-        stages.bring_keys(number, from);
+        stages.bring_keys(number, from, [&](uint32_t stage) { blocks[stage] = block; });
         if (number > 0) stages.bring_values(number - 1, before);
         before = from;
       }
@@ -123,42 +107,86 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
 
   ptx::registers_up<232>();
   const int lane = threadIdx.x % 32, row_in_tile = warpgroup * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
-  RowsSm90<D, kStages> rows;
-  uint32_t number = 0;
-  for (uint32_t turn = 0;; ++turn) {
-    const uint32_t at = turn % kSlots;
-    ptx::mbarrier_wait(slot_full + 8 * at, turn / kSlots & 1);
-    const Slot& slot = control.slots[at];
-    const Tile& tile = slot.tile;
-    const uint32_t* bits = all_bits + at * p.words;
-    const int count = slot.count;
-    if (slot.visited == 0) return;
-    BlockWalk walk(tile, bits, slot.visited);
-    const auto hide = [&] {
-      const int block = walk.next();
-      if (block < 0) return hide_visited(rows.score, tile, bits, ~block * kKeys, p.scale);
-      const int begin = block * kKeys, heads = tile.group.heads, row = tile.first_row + row_in_tile, sink = tile.group.sink;
-      const int window = tile.group.limited ? tile.group.window : kLargestPosition;
-      const bool diagonal = begin + kKeys > tile.first_position + 1, border = begin + kKeys > sink && begin <= tile.last_position - window;
-      if (!diagonal && !border) return;
-      const int first = static_cast<int>(p.args.first_position) - begin, limit0 = first + row / heads, limit1 = first + (row + 8) / heads;
-      if (diagonal) hide_behind(rows.score, limit0, limit1);
-      if (border) hide_between(rows.score, sink - begin, limit0 - window, limit1 - window);
-    };
-    const auto done = [&] {
-      if (lane == 0) ptx::mbarrier_arrive(queries_empty);
-    };
-    ptx::mbarrier_wait(queries_full, turn & 1);
-    rows.run(stages, queries + warpgroup * 64 * 128, kTileBytes, number, count, p.scale, hide, done);
-    number += count;
+  RowsSm90<D> rows;
+  uint32_t turn = 0, number = 0;  // of the tile, and of the block whose scores were computed last
+  const auto take = [&]() -> int {
+    ptx::mbarrier_wait(slot_full + 8 * (turn % kSlots), turn / kSlots & 1);
+    const Slot& slot = slots[turn % kSlots];
+    return slot.visited == 0 ? 0 : slot.visited + slot.means;
+  };
+  const auto multiply_keys = [&] {
+    rows.multiply_keys(stages, queries + turn % kSlots * kQueryBytes + warpgroup * 64 * 128, kTileBytes, number);
+    return __shfl_sync(0xffffffffu, lane == 0 ? blocks[number % kStages] : 0, 0);  // read by the thread that gives the stage back
+  };
+  const auto hide = [&](int block) {
+    const Tile& tile = slots[turn % kSlots].tile;
+    if (block < 0) {
+      hide_visited(rows.score, tile, all_bits + turn % kSlots * p.words, ~block * kKeys, p.scale);
+      return;
+    }
+    const int begin = block * kKeys, heads = tile.group.heads, row = tile.first_row + row_in_tile, sink = tile.group.sink;
+    const int window = tile.group.limited ? tile.group.window : kLargestPosition;
+    const bool diagonal = begin + kKeys > tile.first_position + 1, border = begin + kKeys > sink && begin <= tile.last_position - window;
+    if (!diagonal && !border) return;
+    const int first = static_cast<int>(p.args.first_position) - begin, limit0 = first + row / heads, limit1 = first + (row + 8) / heads;
+    if (diagonal) hide_behind(rows.score, limit0, limit1);
+    if (border) hide_between(rows.score, sink - begin, limit0 - window, limit1 - window);
+  };
+  // Stores the results of the tile in this slot, which the loaders may then use again.
+  const auto finish = [&](uint32_t at, const float(&sum)[2]) {
+    const Tile& tile = slots[at].tile;
     const auto place = [&](int row) {
       const int heads = tile.group.heads;
       return row < tile.first_row + tile.rows ? static_cast<__nv_bfloat16*>(p.args.out) + (static_cast<int64_t>(row / heads) * p.args.heads + tile.group.first_head + row % heads) * D : nullptr;
     };
     __nv_bfloat16 *to0 = place(tile.first_row + row_in_tile), *to1 = place(tile.first_row + row_in_tile + 8);
     ptx::mbarrier_arrive(slot_empty + 8 * at);
-    rows.store(to0, to1);
+    rows.store(to0, to1, sum);
+  };
+
+  // As in dense attention, the scores of the next block are computed while the weights of this one meet its values; the next
+  // block may be the first of the next tile.
+  int left = take();
+  if (left == 0) return;
+  rows.begin();
+  int block = multiply_keys();
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_hold(rows.score);
+  rows.release(stages.key_empty, number);
+  hide(block);
+  rows.soften(p.scale);
+  rows.pack();
+  bool first = true;
+  for (;;) {
+    const bool switches = --left == 0;
+    if (switches) {
+      ++turn;
+      left = take();
+      if (left == 0) break;
+    }
+    ++number;
+    block = multiply_keys();
+    rows.multiply_values(stages, number - 1, first);
+    ptx::wgmma_wait<1>();
+    ptx::wgmma_hold(rows.score);
+    rows.release(stages.key_empty, number);
+    const float sum[2] = {rows.sum[0], rows.sum[1]};
+    if (switches) rows.begin();
+    hide(block);
+    rows.soften(p.scale);
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_hold(rows.out);
+    ptx::wgmma_hold(rows.weight);
+    rows.release(stages.value_empty, number - 1);
+    if (switches) finish((turn - 1) % kSlots, sum);
+    else rows.shrink();
+    rows.pack();
+    first = switches;
   }
+  rows.multiply_values(stages, number, first);
+  ptx::wgmma_wait<0>();
+  ptx::wgmma_hold(rows.out);
+  finish((turn - 1) % kSlots, rows.sum);
 }
 
 template <int D>

@@ -231,6 +231,7 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
 
 template <int D, class Machine>
 Status launch_index(const SparsePlan& p, Stream stream) {
+  static_assert(IndexShared<D, Machine>::kMass + kMostSparsePages * 4 + 1024 <= (Machine::kStages == 1 ? 99 : 227) * 1024);
   const auto bytes = static_cast<int>(IndexShared<D, Machine>::kMass + p.pages * 4 + 1024);
   if (const auto error = cudaFuncSetAttribute(index_kernel<D, Machine>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return static_cast<Status>(error);
   index_kernel<D, Machine><<<static_cast<unsigned>(p.args.tiles), kIndexThreads, bytes, cuda(stream)>>>(p);

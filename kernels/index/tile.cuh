@@ -60,13 +60,11 @@ __device__ inline Tile find_tile(const SparsePlan& p, int index) {
   return t;
 }
 
-// The blocks of 128 keys that a tile visits, one after the other: the pages whose bits are set, the last first, then ~ its blocks
-// of means.
-class BlockWalk {
+// Pages whose bits are set, the last first.
+class PageWalk {
  public:
-  __device__ BlockWalk(const Tile& t, const uint32_t* bits, int visited) : bits_(bits), word_((t.pages + 31) / 32), pages_(visited), mean_(t.first_candidate / kBlockKeys) {}
+  __device__ PageWalk(const uint32_t* bits, int pages) : bits_(bits), word_((pages + 31) / 32) {}
   __device__ int next() {
-    if (pages_-- <= 0) return ~mean_++;
     while (left_ == 0) left_ = bits_[--word_];
     const int bit = 31 - __clz(static_cast<int>(left_));
     left_ ^= 1u << bit;
@@ -75,7 +73,7 @@ class BlockWalk {
 
  private:
   const uint32_t* bits_;
-  int word_, pages_, mean_;
+  int word_;
   uint32_t left_ = 0;
 };
 
@@ -91,11 +89,11 @@ __device__ inline uint32_t mean_bits(const Tile& t, const uint32_t* bits, int wo
 __device__ inline uint32_t block_address(uint32_t block, int row, int chunk) {
   return block + chunk / 8 * (kBlockKeys * 128) + row * 128 + (((chunk % 8) ^ (row % 8)) << 4);
 }
-// K of a page, or of a block of means; V lies behind it.
 template <int D>
 __device__ inline const __nv_bfloat16* page_block(const PagedKv& kv, int page, int kv_head) {
   return static_cast<const __nv_bfloat16*>(kv.pages[page]) + (kv.layer * kv.kv_heads + kv_head) * 2 * kPageTokens * D;
 }
+// K of the block of means; V lies behind it.
 template <int D>
 __device__ inline const __nv_bfloat16* mean_block(const SparsePlan& p, int block, int kv_head) {
   return p.means + (kv_head * p.mean_blocks + block) * 2 * kPageTokens * D;

@@ -19,7 +19,7 @@ CudaKvStorage::CudaKvStorage(const Device& device, const KvShape& shape, int64_t
     : device_(device),
       pages_(pages),
       page_bytes_(page_bytes(shape)),
-      layout_(format("cuda-bf16-%lldx%lldx%lld", static_cast<long long>(shape.layers), static_cast<long long>(shape.kv_heads), static_cast<long long>(shape.head_dim))) {
+      layout_(format("cuda-bf16-%lldx%lldx%lld%s", static_cast<long long>(shape.layers), static_cast<long long>(shape.kv_heads), static_cast<long long>(shape.head_dim), shape.mean_tokens > 0 ? "-means" : "")) {
   slab_pages_ = std::max<int64_t>(1, kSlabBytes / page_bytes_);
   slabs_.resize(static_cast<size_t>((pages + slab_pages_ - 1) / slab_pages_));
 }
