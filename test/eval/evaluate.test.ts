@@ -31,6 +31,11 @@ def next_delay(attempt, jitter=0.5):
 class RetryPolicy:
     """Decides whether another attempt is made."""
 `;
+/** Enough of other code that there is something to leave out. */
+const filler = Array.from(
+  { length: 40 },
+  (_, i) => `def row_${i}(cells):\n    return cells[${i}:${i + 7}]\n`,
+).join('\n');
 const questions = ['What is the value of `RETRY_LIMIT`?', 'Where is `next_delay` defined?'];
 const folder = mkdtempSync(join(tmpdir(), 'longview-eval-'));
 let model: OpenModel;
@@ -41,7 +46,8 @@ beforeAll(async () => {
   model = await openModel(builtInModel(projectRoot), { device: 'cpu' });
   const { tokenizer, format, engine } = model;
   const encode = (text: string) => tokenizer.encode(text);
-  const text = [head('retry', ['retry/policy.py']), fileText('retry/policy.py', source), tail];
+  const files = ['retry/policy.py', 'retry/table.py'];
+  const text = [head('retry', files), fileText(files[0]!, source), fileText(files[1]!, filler), tail];
   const parts = [format.system(concat(...text.map(encode)))];
   const answers: Sequence['answers'] = [];
   const context = await engine.createContext();
@@ -102,35 +108,45 @@ describe('an evaluation', () => {
     expect(summary.worstBlock.sequence).toBe(1);
   });
 
-  it('of a mode that an engine lacks is refused, not run densely', async () => {
-    const mode = { text: 'adaptive', mode: 'adaptive' } as const;
-    await expect(force(model.engine, mode, sequence)).rejects.toThrow(/densely/);
-  });
-
   it('prints a line of JSON for each mode, and ends with 2 when called wrongly', async () => {
     const file = join(folder, 'data.safetensors');
-    writeData(
-      file,
-      dataOf([{ ...sequence, answers: sequence.answers.map((a) => ({ ...a, kind: 'look' })) }]),
-    );
+    const answers = sequence.answers.map((answer) => ({ ...answer, kind: 'look' }));
+    // Twice: what was read for the one must not be taken over for the other.
+    writeData(file, dataOf([sequence, sequence].map((one) => ({ ...one, answers }))));
     const run = (...args: string[]) =>
       promisify(execFile)(
         process.execPath,
         ['--import', 'tsx', join(projectRoot, 'test/eval/evaluate.ts'), ...args],
         { cwd: projectRoot },
       );
-    const { stdout } = await run('--data', file, '--mode', 'dense,dense', '--device', 'cpu', '--json');
+    const { stdout } = await run(
+      '--data',
+      file,
+      '--mode',
+      'dense,adaptive,auto:exact',
+      '--device',
+      'cpu',
+      '--json',
+    );
     const lines = stdout
       .trim()
       .split('\n')
       .map((line) => JSON.parse(line) as Summary);
-    expect(lines).toHaveLength(2);
+    expect(lines.map(({ mode }) => mode)).toEqual(['dense', 'adaptive', 'auto:exact']);
     expect(lines[0]).toMatchObject({
       mode: 'dense',
       n: sequence.tokens.length,
+      answers: 4,
       exact: 1,
       kinds: { look: 1 },
     });
+    const { density, prefillDensity } = lines[1]!;
+    expect(prefillDensity).toBeGreaterThan(0);
+    expect(prefillDensity).toBeLessThan(1);
+    // The rows of the questions are dense, and counted.
+    expect(density).toBeGreaterThan(prefillDensity);
+    expect(density).toBeLessThan(1);
+    expect(lines[2]).toMatchObject({ top1: 1, meanDeltaNll: 0, p99DeltaNll: 0, density: 1 });
 
     await expect(run('--mode', 'dense')).rejects.toMatchObject({ code: 2 });
     await expect(run('--data', file, '--mode', 'denser')).rejects.toMatchObject({ code: 2 });

@@ -1,5 +1,5 @@
 /** Teacher forcing: how a model foresees the answers of a sequence when all before them was pre-filled in some mode. */
-import type { Engine, ExtendOptions } from '../../server/engine/engine';
+import type { Engine, ExtendResult } from '../../server/engine/engine';
 import type { Mode } from './modes';
 import type { Sequence } from './sequences';
 
@@ -18,7 +18,10 @@ export interface Forced {
   seconds: number;
 }
 
-/** Pre-fills `sequence` up to its first answer in the mode, the rest densely; what follows the last answer is not run. */
+/**
+ * `engine` must not have read a sequence with the same beginning: it would take that over.
+ * Pre-fills `sequence` up to its first answer in the mode, the rest densely; what follows the last answer is not run.
+ */
 export async function force(engine: Engine, mode: Mode, sequence: Sequence): Promise<Forced> {
   const { tokens, answers } = sequence;
   const firstAnswer = answers[0]!.from;
@@ -28,11 +31,11 @@ export async function force(engine: Engine, mode: Mode, sequence: Sequence): Pro
   const context = await engine.createContext();
   const start = performance.now();
   try {
-    const options: ExtendOptions & { sparse: boolean } = { sparse: mode.mode !== 'dense' };
-    const prefilled = await context.extend(tokens.subarray(0, dense), options);
+    const sparse = mode.mode !== 'dense';
+    const prefilled = await context.extend(tokens.subarray(0, dense), { sparse });
     const scores = await context.score(tokens.subarray(dense, end));
     const seconds = (performance.now() - start) / 1000;
-    const prefillDensity = mode.mode === 'dense' ? 1 : densityOf(prefilled);
+    const prefillDensity = sparse ? densityOf(prefilled) : 1;
     const positions = answers.flatMap(({ from, to }) =>
       Array.from({ length: to - from }, (_, i) => from + i),
     );
@@ -54,12 +57,10 @@ function pairs(tokens: number): number {
   return (tokens * (tokens + 1)) / 2;
 }
 
-/** An engine that does not say how much it visited has visited everything: its figures would be dense ones. */
-function densityOf(result: object): number {
-  const { density } = result as { density?: unknown };
-  if (typeof density !== 'number')
+function densityOf({ density, reused }: ExtendResult): number {
+  if (density === undefined || reused > 0)
     throw new Error(
-      'This engine pre-filled densely: it was built without sparse modes. Run `npm run build`.',
+      `The engine took over ${reused} tokens that were read before: there is nothing to measure.`,
     );
   return density;
 }
