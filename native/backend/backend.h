@@ -159,6 +159,8 @@ class Backend {
                          int64_t first_position, Activation out) = 0;
   // Tokens of a block of means (KvShape::mean_tokens) that this device's attention_sparse wants; 0: it has none.
   virtual int64_t sparse_block_tokens(const KvShape&) const { return 0; }
+  // Tokens of context from which sparse attention is worth what it costs in accuracy on this device: `auto` begins there.
+  virtual int64_t sparse_from() const { return 0; }
   // The same as attention(), but head h visits the keys of plans[h]. plans [H]; pages with means. Which keys that are is
   // decided on the device, from these queries; the plans of a KV group's heads may differ.
   virtual void attention_sparse(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages,

@@ -37,6 +37,9 @@ class CpuWeight final : public DeviceWeight {
 const CpuWeight& cpu(const DeviceWeight& weight) { return static_cast<const CpuWeight&>(weight); }
 float* floats(Activation x) { return static_cast<float*>(x.data); }
 
+// Shorter prompts are read in seconds, and hardly faster.
+constexpr int64_t kSparseFrom = 4096;
+
 int64_t meminfo(const char* key) {
   std::ifstream info("/proc/meminfo");
   for (std::string line; std::getline(info, line);)
@@ -151,6 +154,7 @@ class CpuBackend final : public Backend {
   }
 
   int64_t sparse_block_tokens(const KvShape&) const override { return kMeanTokens; }
+  int64_t sparse_from() const override { return kSparseFrom; }
   void attention_sparse(Activation q, const KvShape&, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
     sparse_.run(floats(q), q.rows, heads, layer, static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, plans, floats(out));
   }

@@ -49,8 +49,7 @@ struct SparseAttention::Choice {
   sparse::KeySet keys;
   int64_t begin = 0, end = 0;  // blocks that were candidates
   int64_t means = 0;           // of these, not visited
-  std::vector<float> weights;  // [end - begin] of the tile's last row: 2^(score - maximum), 0 for visited blocks
-  float maximum = 0;
+  std::vector<float> weights;  // [end - begin] of the tile's last row: 2^(score - its maximum), 0 for visited blocks
 };
 
 SparseAttention::SparseAttention(const Kernels& kernels, Precision precision, ThreadPool& pool)
@@ -156,37 +155,31 @@ void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTi
     choice.keys.ranges = {{0, rows.end_position()}};
     return visit(tile, choice.keys);
   }
-  // What is visited anyway comes first: it tells how much of the mass the other blocks have.
-  const int64_t sink_end = blocks.begin * kMeanTokens, tail = blocks.end * kMeanTokens;
-  tile.visit(0, sink_end);
-  tile.visit(tail, rows.end_position());
-  tile.flush();
-
-  // Every other block as its mean key, in the same online softmax.
+  // Every block that all rows see whole, as its mean key: the softmax over these alone says which ones hold mass.
   const GatheredMeans& means = means_[static_cast<size_t>(rows.first_head / job.group)];
-  const int64_t n = round_up(candidates, 32);
-  constexpr auto kLength = static_cast<float>(kMeanTokens);
-  float* weights = thread.means.get<float>(count * n + count * n / 2 + count + n);
-  auto* weights_bf16 = reinterpret_cast<uint16_t*>(weights + count * n);
-  float* inverse = weights + count * n + count * n / 2;
+  const int64_t whole = rows.first_position / kMeanTokens, ld = round_up(whole, 32) + 32;
+  float* scores = thread.means.get<float>(2 * count * ld + count * ld / 2 + count + ld);
+  float* shares = scores + count * ld;
+  auto* weights_bf16 = reinterpret_cast<uint16_t*>(shares + count * ld);
+  float* inverse = shares + count * ld + count * ld / 2;
   float* mass = inverse + count;
-  tile.score(0, count, means.keys(blocks.begin), means.ld(), n, weights, n);
+  tile.score(0, count, means.keys(0), means.ld(), ld, scores, ld);
   for (int64_t r = 0; r < count; ++r) {
-    std::fill(weights + r * n + candidates, weights + (r + 1) * n, kHidden);
-    float total = tile.sum()[r] / kLength;
-    kernels_.softmax_step(weights + r * n, n, tile.maximum() + r, &total, tile.output() + r * width, width);
-    tile.sum()[r] = total * kLength;
+    float maximum = kHidden, total = 0;
+    std::fill(scores + r * ld + whole, scores + (r + 1) * ld, kHidden);
+    std::memcpy(shares + r * ld, scores + r * ld, static_cast<size_t>(ld) * sizeof(float));
+    kernels_.softmax_step(shares + r * ld, ld, &maximum, &total, nullptr, 0);
     inverse[r] = 1.0f / (total * static_cast<float>(count));
   }
-  kernels_.gemm_f32(1, n, count, inverse, count, weights, n, mass, n, false);
+  kernels_.gemm_f32(1, ld, count, inverse, count, shares, ld, mass, ld, false);
   thread.keep.resize(static_cast<size_t>(candidates));
-  sparse::adaptive_select(plan, {mass, static_cast<size_t>(candidates)}, thread.keep);
+  sparse::adaptive_select(plan, {mass + blocks.begin, static_cast<size_t>(candidates)}, thread.keep);
 
-  // A block that is visited does not count as a mean; the others stay.
-  choice.keys.ranges.push_back({0, sink_end});
+  std::vector<sparse::KeyRange>& ranges = choice.keys.ranges;
+  ranges.push_back({0, blocks.begin * kMeanTokens});
   const auto add = [&](int64_t begin, int64_t end) {
-    if (choice.keys.ranges.back().end == begin) choice.keys.ranges.back().end = end;
-    else choice.keys.ranges.push_back({begin, end});
+    if (ranges.back().end == begin) ranges.back().end = end;
+    else ranges.push_back({begin, end});
   };
   std::vector<int32_t>& kept = thread.kept;
   kept.clear();
@@ -195,32 +188,31 @@ void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTi
     kept.push_back(static_cast<int32_t>(j));
     add((blocks.begin + j) * kMeanTokens, (blocks.begin + j + 1) * kMeanTokens);
   }
-  for (int64_t r = 0; r < count; ++r) {
-    float* row = weights + r * n;
-    float gone = 0;
-    for (const int32_t j : kept) {
-      gone += row[j];
-      row[j] = 0;
-    }
-    tile.sum()[r] = std::max(tile.sum()[r] - gone * kLength, 0.0f);
-  }
+  add(blocks.end * kMeanTokens, rows.end_position());
+  visit(tile, choice.keys);
+
+  // The others in the same online softmax: each mean is as many keys as its block has.
   choice.means = candidates - static_cast<int64_t>(kept.size());
-  if (choice.means > 0) {
-    if (tile.bf16()) {
-      for (int64_t r = 0; r < count; ++r) kernels_.to_bf16(weights + r * n, weights_bf16 + r * n, n, 1.0f);
-      kernels_.gemm_bf16(count, width, n, weights_bf16, n, static_cast<const uint32_t*>(means.values(blocks.begin)), width, tile.output(), width, true);
-    } else {
-      kernels_.gemm_f32(count, width, n, weights, n, static_cast<const float*>(means.values(blocks.begin)), width, tile.output(), width, true);
-    }
+  if (choice.means == 0) return;
+  const int64_t n = round_up(candidates, 32);
+  constexpr auto kLength = static_cast<float>(kMeanTokens);
+  for (int64_t r = 0; r < count; ++r) {
+    float* row = scores + r * ld + blocks.begin;
+    std::fill(row + candidates, row + n, kHidden);
+    for (const int32_t j : kept) row[j] = kHidden;
+    float total = tile.sum()[r] / kLength;
+    kernels_.softmax_step(row, n, tile.maximum() + r, &total, tile.output() + r * width, width);
+    tile.sum()[r] = total * kLength;
+    if (tile.bf16()) kernels_.to_bf16(row, weights_bf16 + r * n, n, 1.0f);
   }
+  if (tile.bf16())
+    kernels_.gemm_bf16(count, width, n, weights_bf16, n, static_cast<const uint32_t*>(means.values(blocks.begin)), width, tile.output(), width, true);
+  else
+    kernels_.gemm_f32(count, width, n, scores + blocks.begin, ld, static_cast<const float*>(means.values(blocks.begin)), width, tile.output(), width, true);
   choice.begin = blocks.begin;
   choice.end = blocks.end;
-  choice.weights.assign(weights + (count - 1) * n, weights + (count - 1) * n + candidates);
-  choice.maximum = tile.maximum()[count - 1];
-  for (size_t i = choice.keys.ranges.front().end == sink_end ? 1 : 0; i < choice.keys.ranges.size(); ++i)
-    tile.visit(std::max(choice.keys.ranges[i].begin, sink_end), choice.keys.ranges[i].end);
-  tile.flush();
-  add(tail, rows.end_position());
+  const float* last = scores + (count - 1) * ld + blocks.begin;
+  choice.weights.assign(last, last + candidates);
 }
 
 sparse::KeySet SparseAttention::block_sparse(const Job& job, const HeadPlan& plan, const AttentionTile& tile) const {
@@ -297,8 +289,7 @@ void SparseAttention::probe(AttentionTile& tile, const Choice& choice, Thread& t
     if (weight <= 0) continue;
     double block = 0;
     for (int64_t j = (choice.begin + b) * kMeanTokens; j < (choice.begin + b + 1) * kMeanTokens; ++j) block += static_cast<double>(p[j]);
-    const double mean = static_cast<double>(weight * static_cast<float>(kMeanTokens)) * std::exp2(static_cast<double>(choice.maximum - tile.maximum()[last])) * scale;
-    covered += std::min(block / sum, mean);
+    covered += std::min(block / sum, static_cast<double>(weight * static_cast<float>(kMeanTokens)) * scale);
   }
   for (int64_t h = rows.first_head; h < rows.first_head + rows.joined; ++h) {
     thread.coverage[static_cast<size_t>(h)].covered += covered;

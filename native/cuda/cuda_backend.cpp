@@ -22,6 +22,8 @@ namespace cuda {
 namespace {
 
 constexpr int64_t kChunkTokens = 4096;
+// Dense attention reads shorter prompts in about a second, and blocks of a page are a coarse choice for small models.
+constexpr int64_t kSparseFrom = 65536;
 // Partial results of split attention, at most what the device holds at once; cuBLASLt's workspace; tables.
 constexpr int64_t kScratchBytes = int64_t{128} << 20;
 
@@ -220,6 +222,7 @@ class CudaBackend final : public Backend {
   }
 
   int64_t sparse_block_tokens(const KvShape&) const override { return kPageTokens; }
+  int64_t sparse_from() const override { return kSparseFrom; }
 
   void attention_sparse(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
     coverage_.resize(static_cast<size_t>(shape.layers * heads));

@@ -10,8 +10,8 @@ namespace {
 constexpr std::array kModes = {"dense", "auto", "adaptive", "minference", "a_shape", "vertical_slash", "block_sparse"};
 constexpr std::array kTargets = {"fast", "balanced", "exact"};
 
-// Tokens of context from which auto is faster than dense attention on a CPU, and from which MInference's users switch it on.
-constexpr int64_t kAutoFrom = 4096, kMinferenceFrom = 32768;
+// Tokens of context from which MInference's users switch it on.
+constexpr int64_t kMinferenceFrom = 32768;
 // A shorter chunk is a question or an edit: choosing costs more than it saves.
 constexpr int64_t kLeastChunk = 64;
 
@@ -46,7 +46,7 @@ const char* name(PrefillTarget target) { return kTargets[static_cast<size_t>(tar
 std::optional<PrefillMode> prefill_mode_of(std::string_view name) { return find<PrefillMode>(kModes, name); }
 std::optional<PrefillTarget> prefill_target_of(std::string_view name) { return find<PrefillTarget>(kTargets, name); }
 
-PrefillPlan::PrefillPlan(const PrefillOptions& options, int64_t layers, int64_t heads) {
+PrefillPlan::PrefillPlan(const PrefillOptions& options, int64_t layers, int64_t heads, int64_t auto_from) {
   identity_ = "dense";
   const Pattern pattern = pattern_for(options.mode);
   if (pattern == Pattern::kDense || options.target == PrefillTarget::kExact) return;
@@ -55,7 +55,7 @@ PrefillPlan::PrefillPlan(const PrefillOptions& options, int64_t layers, int64_t 
   if (pattern == Pattern::kAdaptive) plan.threshold = fast ? kFastThreshold : kBalancedThreshold;
   heads_.assign(static_cast<size_t>(layers * heads), plan);
   target_mass_ = fast ? kFastMass : kBalancedMass;
-  if (options.mode == PrefillMode::kAuto) from_ = kAutoFrom;
+  if (options.mode == PrefillMode::kAuto) from_ = auto_from;
   if (options.mode == PrefillMode::kMinference) from_ = kMinferenceFrom;
   identity_ = format("%s %s %.6f from %lld", name(options.mode), name(options.target), static_cast<double>(plan.threshold), static_cast<long long>(from_));
 }

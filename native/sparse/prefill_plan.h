@@ -38,7 +38,8 @@ struct PrefillOptions {
 
 class PrefillPlan {
  public:
-  PrefillPlan(const PrefillOptions& options, int64_t layers, int64_t heads);
+  // `auto_from`: tokens of context from which auto is sparse.
+  PrefillPlan(const PrefillOptions& options, int64_t layers, int64_t heads, int64_t auto_from);
 
   bool dense() const { return heads_.empty(); }
   // Of all heads, [layers * heads]; empty where all is dense.

@@ -181,45 +181,43 @@ const std::vector<Case> kCases = {
 };
 
 // What an adaptive row visits, from the definition: tiles of 32 positions of one head; behind the sink and before the window
-// a block of 32 keys is visited where the mean over the tile's rows of its mean key's softmax weight reaches the threshold.
+// a block of 32 keys is visited where its mean key's weight in the softmax over the means of all blocks before the tile, as a
+// mean over the tile's rows, reaches the threshold.
 Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
   return [&layer, head](int64_t t, int64_t h) {
     const Case& c = layer.c();
     const int64_t tile = t / 32 * 32, rows = std::min<int64_t>(32, c.tokens - tile), first = c.before + tile;
     const int64_t begin = (head.sink + 2 * kBlock - 1) / (2 * kBlock) * 2, end = std::max(begin, std::max<int64_t>(first + 1 - head.window, 0) / kBlock);
-    std::vector<std::vector<double>> key_means, value_means;
-    for (int64_t b = begin; b < end; ++b) {
-      std::vector<double> key(static_cast<size_t>(c.d)), value(static_cast<size_t>(c.d));
+    const auto whole = static_cast<size_t>(first / kBlock);
+    std::vector<std::vector<double>> key_means(whole), value_means(whole);
+    for (size_t b = 0; b < whole; ++b) {
+      key_means[b].resize(static_cast<size_t>(c.d));
+      value_means[b].resize(static_cast<size_t>(c.d));
       for (int64_t i = 0; i < c.d; ++i)
         for (int64_t j = 0; j < kBlock; ++j) {
-          const auto at = static_cast<size_t>(((b * kBlock + j) * c.kv_heads + h / c.group) * c.d + i);
-          key[static_cast<size_t>(i)] += static_cast<double>(layer.keys()[at]) / kBlock;
-          value[static_cast<size_t>(i)] += static_cast<double>(layer.values()[at]) / kBlock;
+          const auto at = static_cast<size_t>(((static_cast<int64_t>(b) * kBlock + j) * c.kv_heads + h / c.group) * c.d + i);
+          key_means[b][static_cast<size_t>(i)] += static_cast<double>(layer.keys()[at]) / kBlock;
+          value_means[b][static_cast<size_t>(i)] += static_cast<double>(layer.values()[at]) / kBlock;
         }
-      key_means.push_back(key);
-      value_means.push_back(value);
     }
     const auto mean_score = [&](int64_t token, size_t b) {
       double sum = 0;
       for (int64_t i = 0; i < c.d; ++i) sum += static_cast<double>(layer.queries()[static_cast<size_t>((token * c.heads() + h) * c.d + i)]) * key_means[b][static_cast<size_t>(i)];
       return sum / std::sqrt(static_cast<double>(c.d));
     };
-    std::vector<double> mass(key_means.size());
+    std::vector<double> mass(whole);
     for (int64_t token = tile; token < tile + rows; ++token) {
       double sum = 0;
-      std::vector<double> p(key_means.size());
-      for (size_t b = 0; b < p.size(); ++b) sum += p[b] = kBlock * std::exp(mean_score(token, b));
-      for (const int64_t key : up_to(c.before + token))
-        if (key < begin * kBlock || key >= end * kBlock) sum += std::exp(layer.score(token, h, key));
-      for (size_t b = 0; b < p.size(); ++b) mass[b] += p[b] / sum / static_cast<double>(rows);
+      std::vector<double> p(whole);
+      for (size_t b = 0; b < whole; ++b) sum += p[b] = std::exp(mean_score(token, b));
+      for (size_t b = 0; b < whole; ++b) mass[b] += p[b] / sum / static_cast<double>(rows);
     }
+    const auto visited_block = [&](int64_t b) { return b < begin || b >= end || mass[static_cast<size_t>(b)] >= static_cast<double>(head.threshold); };
     Visited visited;
-    for (const int64_t key : up_to(c.before + t)) {
-      const int64_t b = key / kBlock - begin;
-      if (key < begin * kBlock || key >= end * kBlock || mass[static_cast<size_t>(b)] >= static_cast<double>(head.threshold)) visited.keys.push_back(key);
-    }
-    for (size_t b = 0; b < mass.size(); ++b)
-      if (mass[b] < static_cast<double>(head.threshold)) visited.means.push_back({mean_score(t, b), kBlock, value_means[b]});
+    for (const int64_t key : up_to(c.before + t))
+      if (visited_block(key / kBlock)) visited.keys.push_back(key);
+    for (int64_t b = begin; b < end; ++b)
+      if (!visited_block(b)) visited.means.push_back({mean_score(t, static_cast<size_t>(b)), kBlock, value_means[static_cast<size_t>(b)]});
     return visited;
   };
 }
