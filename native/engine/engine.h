@@ -95,6 +95,11 @@ class Engine {
   // are written as the result says. A cancelled call leaves the context as it was, but without logits.
   int64_t score_chunk(Context& context, std::span<const int32_t> tokens, std::span<TokenScore> scores, const CancelToken& cancel);
 
+  // For measurements: what a chunk's attention looks like, and the device to try others on.
+  void observe_attention(Forward::OnAttention observer) { forward_->observe(std::move(observer)); }
+  Backend& backend() { return *backend_; }
+  const KvShape& kv_shape() const { return forward_->kv_shape(); }
+
   // What pages on disk must belong to to be used here.
   CacheIdentity cache_identity(const Context& context) const;
   // Names layout and settings of the KV state, for a folder's name.

@@ -78,6 +78,7 @@ void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t
     backend_.rope_and_append_kv(q, k, v, rope, shape_, index, pages, first_position);
     if (plans.empty()) backend_.attention(q, shape_, config_.heads, index, pages, first_position, attended);
     else backend_.attention_sparse(q, shape_, config_.heads, index, pages, first_position, plans.subspan(i * static_cast<size_t>(config_.heads), static_cast<size_t>(config_.heads)), attended);
+    if (on_attention_) on_attention_({index, hidden, q, attended, pages, first_position});
     add_product(attended, *layer.attention_output, layer.attention_post_norm.get(), normed, hidden);
 
     backend_.rms_norm(hidden, *layer.ffn_norm, config_.norm_epsilon, normed);

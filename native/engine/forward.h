@@ -17,6 +17,15 @@ class Forward {
   // Called while weights are loaded: bytes so far, bytes in all.
   using OnLoad = std::function<void(int64_t done, int64_t total)>;
 
+  // One layer's attention over a chunk, before its product with the output matrix.
+  struct Attention {
+    int64_t layer;
+    Activation hidden, q, out;  // [T, hidden], the residual stream that this layer got; [T, H*D], after RoPE; [T, H*D]
+    KvPages pages;
+    int64_t first_position;
+  };
+  using OnAttention = std::function<void(const Attention&)>;
+
   // Buffers for chunks of up to `max_tokens`. backend and model must outlive this.
   Forward(Backend& backend, const Model& model, const KvShape& shape, int64_t max_tokens, const OnLoad& on_load = {});
   ~Forward();
@@ -27,6 +36,9 @@ class Forward {
   // `long_input`: with the frequencies that LongRoPE has for long inputs. `plans`: of all heads, [layers * heads], for sparse
   // attention; empty for dense. Throws kCancelled between layers; then nothing of the chunk counts.
   void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, const CancelToken& cancel);
+
+  // Calls `observer` after every layer's attention from now on; an empty one ends that. It may use the backend.
+  void observe(OnAttention observer) { on_attention_ = std::move(observer); }
 
   // Logits [vocabulary] after token `row` of the last run.
   void logits(int64_t row, std::span<float> out);
@@ -49,6 +61,7 @@ class Forward {
   Backend& backend_;
   const ModelConfig& config_;
   KvShape shape_;
+  OnAttention on_attention_;
   WeightHandle embedding_, output_norm_, output_;
   std::vector<Layer> layers_;
   std::unique_ptr<DeviceRope> rope_, long_rope_;  // the second of LongRoPE alone

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "engine/calibrate.h"
 #include "engine/engine.h"
 #include "tool/logits_file.h"
 
@@ -25,6 +26,9 @@ constexpr const char* kUsage =
     "  --generate N     print the N ids that follow, greedily (default 16)\n"
     "  --top N          print the N largest logits after the prompt\n"
     "  --logits FILE    write the logits after every token: safetensors, \"logits\" F32 [tokens, vocabulary]\n"
+    "  --calibrate FILE read the prompt, find what each head may leave out, write the profile, and stop\n"
+    "  --density PER    of the profile: keys visited, per thousand of those that dense attention visits (default 170)\n"
+    "  --from N         measure no token before the N-th (default 0)\n"
     "  --float32        float32 products and KV state: the reference path (default: the fastest)\n"
     "  --isa NAME       code path of the processor: scalar, avx2, avx512, avx512bf16, amx (default: the best)\n"
     "  --threads N      default: all\n"
@@ -40,6 +44,8 @@ struct Arguments {
   int64_t generate = 16;
   int64_t top = 0;
   std::string logits;
+  std::string profile;
+  CalibrationOptions calibration;
   bool info = false;
   EngineOptions engine;
 };
@@ -80,6 +86,13 @@ Arguments parse(int argc, char** argv) {
       arguments.engine.cpu.threads = static_cast<int>(whole(value(), 1024, "number of threads"));
     } else if (word == "--logits") {
       arguments.logits = value();
+    } else if (word == "--calibrate") {
+      arguments.profile = value();
+      arguments.engine.prefill.mode = PrefillMode::kAdaptive;
+    } else if (word == "--density") {
+      arguments.calibration.density = static_cast<double>(whole(value(), 1000, "density")) / 1000;
+    } else if (word == "--from") {
+      arguments.calibration.from_token = whole(value(), INT32_MAX, "number of tokens");
     } else if (word == "--isa") {
       arguments.engine.cpu.isa = value();
     } else if (word == "--float32") {
@@ -129,6 +142,10 @@ int run(const Arguments& arguments) {
     return 0;
   }
   const std::vector<int32_t> prompt = read_ids(arguments.prompt);
+  if (!arguments.profile.empty()) {
+    write_head_profile(arguments.profile, calibrate_heads(engine, prompt, arguments.calibration, CancelToken()));
+    return 0;
+  }
   const auto context = engine.create_context();
   if (!arguments.logits.empty()) {
     write_logits(arguments.logits, engine.all_logits(*context, prompt), engine.model().config.vocabulary);

@@ -83,6 +83,22 @@ TEST("greedy ids of the built-in model are the reference's, with ids from the ar
   CHECK(tool(model + " --generate 3 -- 1 9690 198").output == tool(model + " --generate 3 -", "1,9690\n198").output);
 }
 
+TEST("calibration leaves a profile of the model") {
+  const files::Scratch scratch;
+  const std::string model = files::fixture("llama.Q8_0.gguf"), path = scratch.path("profile.json");
+  std::vector<int32_t> ids(1200);
+  for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * i * 7 % 300);
+  const Result result = tool(model + " --calibrate " + path + " --density 850 --threads 2", joined(ids));
+  CHECK(result.code == 0);
+  CHECK(result.output.empty());
+  const longview::Json profile = longview::Json::parse(files::read(path), path);
+  CHECK(profile.string_or("format", "") == "longview-head-profile");
+  CHECK(profile.string_or("model", "").size() == 32);
+  CHECK(profile.find("layers")->array()->size() == 2);
+  CHECK(tool(model + " --calibrate " + path + " --density 0 1 2 3").code == 1);
+  CHECK(tool(model + " --calibrate /nowhere/profile.json 1 2 3").code == 1);
+}
+
 TEST("wrong usage and bad input get a sentence and their exit codes") {
   const std::string model = files::fixture("llama.Q8_0.gguf");
   const auto says = [](const Result& result, int code, const char* sentence) {

@@ -1,0 +1,67 @@
+#include "sparse/pattern_search.h"
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace longview {
+namespace {
+
+// Candidates that cost the same are taken in order, so that the same measurements give the same plans everywhere.
+std::vector<int32_t> cheapest(std::span<const PlanMeasurement> measurements, size_t candidates, double error_weight, double price) {
+  std::vector<int32_t> chosen(measurements.size() / candidates, 0);
+  for (size_t head = 0; head < chosen.size(); ++head) {
+    const auto cost = [&](size_t candidate) {
+      const PlanMeasurement& m = measurements[head * candidates + candidate];
+      return error_weight * m.error + price * m.seconds;
+    };
+    for (size_t candidate = 1; candidate < candidates; ++candidate)
+      if (cost(candidate) < cost(static_cast<size_t>(chosen[head]))) chosen[head] = static_cast<int32_t>(candidate);
+  }
+  return chosen;
+}
+
+double mean_density(std::span<const PlanMeasurement> measurements, size_t candidates, std::span<const int32_t> chosen) {
+  double sum = 0;
+  for (size_t head = 0; head < chosen.size(); ++head) sum += measurements[head * candidates + static_cast<size_t>(chosen[head])].density;
+  return sum / static_cast<double>(chosen.size());
+}
+
+}  // namespace
+
+std::vector<HeadPlan> adaptive_ladder() {
+  std::vector<HeadPlan> ladder;
+  // 2: window and means only, as no block holds more than all; 0: every block.
+  for (const float threshold : {2.0f, 0.03f, 0.01f, 0.003f, 0.001f, 0.0003f, 0.0001f}) {
+    HeadPlan plan = default_plan(Pattern::kAdaptive);
+    plan.threshold = threshold;
+    ladder.push_back(plan);
+  }
+  ladder.push_back(default_plan(Pattern::kDense));
+  return ladder;
+}
+
+std::vector<int32_t> choose_plans(std::span<const PlanMeasurement> measurements, int64_t candidates, double density) {
+  LONGVIEW_CHECK(candidates > 0 && !measurements.empty() && measurements.size() % static_cast<size_t>(candidates) == 0, kInvalidArgument,
+                 "%zu measurements are not those of %lld plans for each head.", measurements.size(), static_cast<long long>(candidates));
+  const auto count = static_cast<size_t>(candidates);
+  const auto fits = [&](std::span<const int32_t> chosen) { return mean_density(measurements, count, chosen) <= density; };
+  std::vector<int32_t> best = cheapest(measurements, count, 1, 0);
+  if (fits(best)) return best;
+  best = cheapest(measurements, count, 0, 1);
+  // Errors and seconds are numbers of any size: the price is sought among 2^-60 .. 2^60, by its logarithm.
+  double low = -60, high = 60;
+  for (int i = 0; i < 60; ++i) {
+    const double middle = (low + high) / 2;
+    const std::vector<int32_t> chosen = cheapest(measurements, count, 1, std::exp2(middle));
+    if (fits(chosen)) {
+      best = chosen;
+      high = middle;
+    } else {
+      low = middle;
+    }
+  }
+  return best;
+}
+
+}  // namespace longview

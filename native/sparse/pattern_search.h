@@ -1,0 +1,27 @@
+// The choice among measured plans: for each head one, so that the error of all is least at a given mean density.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "sparse/pattern.h"
+
+namespace longview {
+
+// The plans that a search tries for every head, from the sparsest to dense: adaptive heads that visit the blocks of keys
+// which hold at least so much of the mass.
+std::vector<HeadPlan> adaptive_ladder();
+
+// What one plan did for one head on the calibration text.
+struct PlanMeasurement {
+  double error = 0;    // squared error of the layer's output by this head alone, relative to the layer's input
+  double density = 0;  // keys and means visited, of those that a dense head visits
+  double seconds = 0;  // of this device's kernels
+};
+
+// The candidate of each head, [heads], from measurements [heads * candidates]: the least sum of error + price * seconds, with
+// the lowest price at which the mean density is at most `density`. Where no price brings it there, the fastest of each head.
+std::vector<int32_t> choose_plans(std::span<const PlanMeasurement> measurements, int64_t candidates, double density);
+
+}  // namespace longview

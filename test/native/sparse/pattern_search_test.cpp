@@ -1,0 +1,90 @@
+// The choice among measured plans against trying every combination.
+#include "sparse/pattern_search.h"
+
+#include <random>
+
+#include "base/error.h"
+#include "check.h"
+
+using namespace longview;
+
+namespace {
+
+struct Sum {
+  double error = 0, density = 0;
+};
+
+Sum sum_of(const std::vector<PlanMeasurement>& all, size_t candidates, const std::vector<int32_t>& chosen) {
+  Sum sum;
+  for (size_t head = 0; head < chosen.size(); ++head) {
+    sum.error += all[head * candidates + static_cast<size_t>(chosen[head])].error;
+    sum.density += all[head * candidates + static_cast<size_t>(chosen[head])].density / static_cast<double>(chosen.size());
+  }
+  return sum;
+}
+
+// Heads whose error falls from rung to rung while density and time rise, dense the last one.
+std::vector<PlanMeasurement> random_heads(uint32_t seed, size_t heads, size_t candidates) {
+  std::mt19937 random(seed);
+  std::vector<PlanMeasurement> all;
+  for (size_t head = 0; head < heads; ++head) {
+    const double hardness = std::exp2(static_cast<double>(random() % 12)) * 1e-4;
+    for (size_t c = 0; c < candidates; ++c) {
+      const double density = std::exp2(static_cast<double>(c) - static_cast<double>(candidates - 1)) * (1 + 0.1 * (random() % 8)) / (c + 1 == candidates ? 1 + 0.1 * 7 : 1.7);
+      all.push_back({c + 1 == candidates ? 0 : hardness * std::exp2(-2.0 * static_cast<double>(c)), density, density * 0.01});
+    }
+  }
+  return all;
+}
+
+}  // namespace
+
+TEST("no combination within the chosen one's density errs less") {
+  constexpr size_t kHeads = 5, kCandidates = 4;
+  for (uint32_t seed = 0; seed < 50; ++seed) {
+    const std::vector<PlanMeasurement> all = random_heads(seed, kHeads, kCandidates);
+    for (const double density : {0.2, 0.4, 0.7}) {
+      const std::vector<int32_t> chosen = choose_plans(all, kCandidates, density);
+      const Sum got = sum_of(all, kCandidates, chosen);
+      const Sum least = sum_of(all, kCandidates, std::vector<int32_t>(kHeads, 0));
+      CHECK(got.density <= density || got.density <= least.density);
+      for (size_t code = 0; code < 1024; ++code) {
+        std::vector<int32_t> other;
+        for (size_t head = 0, left = code; head < kHeads; ++head, left /= kCandidates) other.push_back(static_cast<int32_t>(left % kCandidates));
+        const Sum sum = sum_of(all, kCandidates, other);
+        if (sum.density < got.density - 1e-12 && sum.error < got.error - 1e-15) check::fail(__FILE__, __LINE__, "seed " + std::to_string(seed) + ": a better combination is " + std::to_string(code));
+      }
+    }
+  }
+}
+
+TEST("a head that needs its keys keeps them, one that does not gives them up") {
+  // Two heads, two plans: the first errs much when it is sparse.
+  const std::vector<PlanMeasurement> all = {{0.5, 0.1, 1}, {0, 1, 10}, {0.001, 0.1, 1}, {0, 1, 10}};
+  CHECK(choose_plans(all, 2, 1) == (std::vector<int32_t>{1, 1}));
+  CHECK(choose_plans(all, 2, 0.6) == (std::vector<int32_t>{1, 0}));
+  CHECK(choose_plans(all, 2, 0.1) == (std::vector<int32_t>{0, 0}));
+  CHECK(choose_plans(all, 2, 0.01) == (std::vector<int32_t>{0, 0}));  // cannot be had: the fastest
+}
+
+TEST("time counts, not keys alone") {
+  // Both plans of the first head visit as much, the second one in less time.
+  const std::vector<PlanMeasurement> all = {{0.1, 0.1, 5}, {0.1001, 0.1, 1}, {0, 1, 10}, {0.2, 0.1, 1}, {0.2, 0.1, 2}, {0, 1, 10}};
+  CHECK(choose_plans(all, 3, 0.1) == (std::vector<int32_t>{1, 0}));
+}
+
+TEST("measurements that are none") {
+  const std::vector<PlanMeasurement> five(5);
+  CHECK_THROWS(choose_plans(five, 2, 0.5), kInvalidArgument);
+  CHECK_THROWS(choose_plans(five, 0, 0.5), kInvalidArgument);
+  CHECK_THROWS(choose_plans({}, 2, 0.5), kInvalidArgument);
+}
+
+TEST("the ladder climbs from window and means to dense") {
+  const std::vector<HeadPlan> ladder = adaptive_ladder();
+  CHECK(ladder.size() == 8);
+  CHECK(ladder.back().pattern == Pattern::kDense);
+  for (size_t i = 0; i + 1 < ladder.size(); ++i) CHECK(ladder[i].pattern == Pattern::kAdaptive && (i == 0 ? ladder[i].threshold > 1 : ladder[i].threshold < ladder[i - 1].threshold));
+}
+
+TEST_MAIN()
