@@ -68,7 +68,7 @@ EngineOptions read_options(const Napi::Object& from) {
     const auto known_target = prefill_target_of(target);
     LONGVIEW_CHECK(known_mode, kInvalidArgument, "There is no way of reading called \"%s\". Set longview.prefill.mode to auto, adaptive, minference or dense.", mode.c_str());
     LONGVIEW_CHECK(known_target, kInvalidArgument, "There is no target called \"%s\". Set longview.prefill.target to fast, balanced or exact.", target.c_str());
-    options.prefill = {*known_mode, *known_target};
+    options.prefill = {*known_mode, *known_target, string_or(prefill.As<Napi::Object>(), "profile", "")};
   }
   return options;
 }

@@ -49,10 +49,11 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   if (options_.chunk_tokens == 0) options_.chunk_tokens = backend_->preferred_chunk_tokens();
   const ModelConfig& config = model_.config;
   KvShape kv{config.layers, config.kv_heads, config.head_dim, options.kv_format};
-  prefill_ = std::make_unique<PrefillPlan>(options.prefill, config.layers, config.heads, backend_->sparse_from());
+  prefill_ = std::make_unique<PrefillPlan>(options.prefill, ProfiledModel{model_.fingerprint, config.layers, config.heads}, backend_->sparse_from());
+  if (device_note_.empty()) device_note_ = prefill_->note();
   if (!prefill_->dense()) kv.mean_tokens = backend_->sparse_block_tokens(kv);
   if (!prefill_->dense() && kv.mean_tokens == 0) {
-    prefill_ = std::make_unique<PrefillPlan>(PrefillOptions{}, config.layers, config.heads, 0);
+    prefill_ = std::make_unique<PrefillPlan>(PrefillOptions{}, ProfiledModel{}, 0);
     if (device_note_.empty()) device_note_ = "Sparse reading is not there for this model on this device: it is read densely.";
   }
   const MemoryPlan plan = plan_memory(*backend_, model_, kv, {options.kv_budget_bytes, std::max(options_.chunk_tokens, kLargeChunk)});

@@ -256,7 +256,10 @@ std::string head_profile_json(const HeadProfile& profile) {
                             profile.model_fingerprint.c_str(), profile.kernel_version);
   for (int64_t layer = 0; layer < profile.layers; ++layer) {
     text += layer == 0 ? "\n[" : ",\n[";
-    for (int64_t head = 0; head < profile.heads; ++head) text += (head == 0 ? "\n  " : ",\n  ") + head_json(profile, static_cast<size_t>(layer * profile.heads + head));
+    for (int64_t head = 0; head < profile.heads; ++head) {
+      text += head == 0 ? "\n  " : ",\n  ";
+      text += head_json(profile, static_cast<size_t>(layer * profile.heads + head));
+    }
     text += "\n]";
   }
   text += "\n]\n}\n";

@@ -1,5 +1,6 @@
 #include "sparse/pattern_search.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
@@ -8,12 +9,12 @@ namespace longview {
 namespace {
 
 // Candidates that cost the same are taken in order, so that the same measurements give the same plans everywhere.
-std::vector<int32_t> cheapest(std::span<const PlanMeasurement> measurements, size_t candidates, double error_weight, double price) {
+std::vector<int32_t> cheapest(std::span<const PlanMeasurement> measurements, size_t candidates, double price) {
   std::vector<int32_t> chosen(measurements.size() / candidates, 0);
   for (size_t head = 0; head < chosen.size(); ++head) {
     const auto cost = [&](size_t candidate) {
       const PlanMeasurement& m = measurements[head * candidates + candidate];
-      return error_weight * m.error + price * m.seconds;
+      return m.error + price * m.seconds;
     };
     for (size_t candidate = 1; candidate < candidates; ++candidate)
       if (cost(candidate) < cost(static_cast<size_t>(chosen[head]))) chosen[head] = static_cast<int32_t>(candidate);
@@ -46,14 +47,18 @@ std::vector<int32_t> choose_plans(std::span<const PlanMeasurement> measurements,
                  "%zu measurements are not those of %lld plans for each head.", measurements.size(), static_cast<long long>(candidates));
   const auto count = static_cast<size_t>(candidates);
   const auto fits = [&](std::span<const int32_t> chosen) { return mean_density(measurements, count, chosen) <= density; };
-  std::vector<int32_t> best = cheapest(measurements, count, 1, 0);
+  std::vector<int32_t> best = cheapest(measurements, count, 0);
   if (fits(best)) return best;
-  best = cheapest(measurements, count, 0, 1);
+  // The fastest plan may be the dense one, where there is little to leave out.
+  for (size_t head = 0; head < best.size(); ++head) {
+    const auto plans = measurements.subspan(head * count, count);
+    best[head] = static_cast<int32_t>(std::min_element(plans.begin(), plans.end(), [](const PlanMeasurement& a, const PlanMeasurement& b) { return a.density < b.density; }) - plans.begin());
+  }
   // Errors and seconds are numbers of any size: the price is sought among 2^-60 .. 2^60, by its logarithm.
   double low = -60, high = 60;
   for (int i = 0; i < 60; ++i) {
     const double middle = (low + high) / 2;
-    const std::vector<int32_t> chosen = cheapest(measurements, count, 1, std::exp2(middle));
+    const std::vector<int32_t> chosen = cheapest(measurements, count, std::exp2(middle));
     if (fits(chosen)) {
       best = chosen;
       high = middle;

@@ -21,7 +21,7 @@ struct PlanMeasurement {
 };
 
 // The candidate of each head, [heads], from measurements [heads * candidates]: the least sum of error + price * seconds, with
-// the lowest price at which the mean density is at most `density`. Where no price brings it there, the fastest of each head.
+// the lowest price at which the mean density is at most `density`. Where no price brings it there, the sparsest of each head.
 std::vector<int32_t> choose_plans(std::span<const PlanMeasurement> measurements, int64_t candidates, double density);
 
 }  // namespace longview

@@ -3,6 +3,7 @@
 #include <array>
 
 #include "base/error.h"
+#include "base/hash.h"
 
 namespace longview {
 namespace {
@@ -39,6 +40,14 @@ Pattern pattern_for(PrefillMode mode) {
   return Pattern::kDense;
 }
 
+// Names plans that a profile gives: two profiles with the same plans read alike.
+std::string digest(std::span<const HeadPlan> plans) {
+  std::string text;
+  for (const HeadPlan& p : plans)
+    text += format("%s %d %d %d %d %d %s %a;", name(p.pattern), p.sink, p.window, p.columns, p.diagonals, p.blocks, name(p.rule), static_cast<double>(p.threshold));
+  return format("%016llx", static_cast<unsigned long long>(hash64(text.data(), text.size())));
+}
+
 }  // namespace
 
 const char* name(PrefillMode mode) { return kModes[static_cast<size_t>(mode)]; }
@@ -46,18 +55,25 @@ const char* name(PrefillTarget target) { return kTargets[static_cast<size_t>(tar
 std::optional<PrefillMode> prefill_mode_of(std::string_view name) { return find<PrefillMode>(kModes, name); }
 std::optional<PrefillTarget> prefill_target_of(std::string_view name) { return find<PrefillTarget>(kTargets, name); }
 
-PrefillPlan::PrefillPlan(const PrefillOptions& options, int64_t layers, int64_t heads, int64_t auto_from) {
+PrefillPlan::PrefillPlan(const PrefillOptions& options, const ProfiledModel& model, int64_t auto_from) {
   identity_ = "dense";
   const Pattern pattern = pattern_for(options.mode);
   if (pattern == Pattern::kDense || options.target == PrefillTarget::kExact) return;
   const bool fast = options.target == PrefillTarget::kFast;
   HeadPlan plan = default_plan(pattern);
   if (pattern == Pattern::kAdaptive) plan.threshold = fast ? kFastThreshold : kBalancedThreshold;
-  heads_.assign(static_cast<size_t>(layers * heads), plan);
+  heads_.assign(static_cast<size_t>(model.layers * model.heads), plan);
   target_mass_ = fast ? kFastMass : kBalancedMass;
   if (options.mode == PrefillMode::kAuto) from_ = auto_from;
   if (options.mode == PrefillMode::kMinference) from_ = kMinferenceFrom;
   identity_ = format("%s %s %.6f from %lld", name(options.mode), name(options.target), static_cast<double>(plan.threshold), static_cast<long long>(from_));
+  // A mode that names one pattern for all heads is for comparisons: it stays what it says.
+  const bool per_head = options.mode == PrefillMode::kAuto || options.mode == PrefillMode::kAdaptive || options.mode == PrefillMode::kMinference;
+  if (options.profile.empty() || !per_head) return;
+  HeadProfile profile = read_head_profile(options.profile, model);
+  heads_ = std::move(profile.plans);
+  note_ = std::move(profile.note);
+  identity_ += " profile " + digest(heads_);
 }
 
 bool PrefillPlan::applies(int64_t position, int64_t tokens) const { return !dense() && tokens >= kLeastChunk && position + tokens > from_; }

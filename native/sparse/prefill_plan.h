@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "sparse/head_profile.h"
 #include "sparse/pattern.h"
 
 namespace longview {
@@ -34,12 +35,14 @@ std::optional<PrefillTarget> prefill_target_of(std::string_view name);
 struct PrefillOptions {
   PrefillMode mode = PrefillMode::kDense;
   PrefillTarget target = PrefillTarget::kBalanced;
+  std::string profile;  // a head profile's file (sparse/head_profile.h), for auto, adaptive and minference; empty: none
 };
 
 class PrefillPlan {
  public:
-  // `auto_from`: tokens of context from which auto is sparse.
-  PrefillPlan(const PrefillOptions& options, int64_t layers, int64_t heads, int64_t auto_from);
+  // `auto_from`: tokens of context from which auto is sparse. Reads the profile where one is named; throws as
+  // read_head_profile does.
+  PrefillPlan(const PrefillOptions& options, const ProfiledModel& model, int64_t auto_from);
 
   bool dense() const { return heads_.empty(); }
   // Of all heads, [layers * heads]; empty where all is dense.
@@ -50,12 +53,14 @@ class PrefillPlan {
   double target_mass() const { return target_mass_; }
   // Names everything that the KV state of a sparse reading depends on.
   const std::string& identity() const { return identity_; }
+  // What there is to say of the profile, a sentence; mostly empty.
+  const std::string& note() const { return note_; }
 
  private:
   std::vector<HeadPlan> heads_;
   int64_t from_ = 0;
   double target_mass_ = 0;
-  std::string identity_;
+  std::string identity_, note_;
 };
 
 }  // namespace longview

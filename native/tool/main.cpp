@@ -28,6 +28,7 @@ constexpr const char* kUsage =
     "  --logits FILE    write the logits after every token: safetensors, \"logits\" F32 [tokens, vocabulary]\n"
     "  --calibrate FILE read the prompt, find what each head may leave out, write the profile, and stop\n"
     "  --density PER    of the profile: keys visited, per thousand of those that dense attention visits (default 170)\n"
+    "  --profile FILE   read the prompt sparsely, each head as this profile says\n"
     "  --from N         measure no token before the N-th (default 0)\n"
     "  --float32        float32 products and KV state: the reference path (default: the fastest)\n"
     "  --isa NAME       code path of the processor: scalar, avx2, avx512, avx512bf16, amx (default: the best)\n"
@@ -88,6 +89,9 @@ Arguments parse(int argc, char** argv) {
       arguments.logits = value();
     } else if (word == "--calibrate") {
       arguments.profile = value();
+      arguments.engine.prefill.mode = PrefillMode::kAdaptive;
+    } else if (word == "--profile") {
+      arguments.engine.prefill.profile = value();
       arguments.engine.prefill.mode = PrefillMode::kAdaptive;
     } else if (word == "--density") {
       arguments.calibration.density = static_cast<double>(whole(value(), 1000, "density")) / 1000;
@@ -152,7 +156,7 @@ int run(const Arguments& arguments) {
     // all_logits leaves none behind: the last token is read again for what follows.
     context->truncate(context->length() - 1);
   }
-  engine.prefill(*context, std::span(prompt).subspan(static_cast<size_t>(context->length())), CancelToken());
+  engine.prefill(*context, std::span(prompt).subspan(static_cast<size_t>(context->length())), CancelToken(), !arguments.engine.prefill.profile.empty());
   print_top(context->logits(), arguments.top);
   if (arguments.generate == 0) return 0;
   std::printf("greedy");

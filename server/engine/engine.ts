@@ -14,6 +14,8 @@ export interface PrefillOptions {
   mode: 'auto' | 'adaptive' | 'minference' | 'dense' | 'a_shape' | 'vertical_slash' | 'block_sparse';
   /** What to pay for speed with; `exact` is dense. */
   target?: 'fast' | 'balanced' | 'exact';
+  /** A head profile (native/sparse/head_profile.h): what each head attends to; absent: all heads alike. */
+  profile?: string;
 }
 
 export interface EngineOptions {

@@ -111,6 +111,34 @@ TEST("a head's error is that of the layer's output, from its definition") {
   CHECK(sparse_heads > 0);
 }
 
+TEST("the engine reads by a profile, and its pages are told apart from others") {
+  const files::Scratch scratch;
+  const HeadProfile profile = calibrate(0.6, 3072);
+  write_head_profile(scratch.path("profile.json"), profile);
+  const auto read = [&](const std::string& file, std::vector<float>& logits) {
+    EngineOptions options = adaptive();
+    options.prefill.profile = file;
+    Engine engine(model(), options);
+    const auto context = engine.create_context();
+    engine.prefill(*context, text(engine, 3072), CancelToken(), true);
+    logits.assign(context->logits().begin(), context->logits().end());
+    const HeadCoverage& coverage = engine.counters().coverage;
+    return std::pair(coverage.visited / coverage.causal, engine.cache_identity(*context).root);
+  };
+  std::vector<float> by_profile, by_mode;
+  const auto [density, root] = read(scratch.path("profile.json"), by_profile);
+  const auto [other_density, other_root] = read("", by_mode);
+  std::printf("  density %.3f, by the profile %.3f; without one %.3f\n", density, mean(profile.density), other_density);
+  CHECK(root != other_root);
+  CHECK(by_profile != by_mode);
+  CHECK(density < 1 && density != other_density);
+  EngineOptions options = adaptive();
+  options.prefill.profile = scratch.put("other.json", "[{}]");
+  CHECK_THROWS(Engine(model(), options), kInvalidArgument);
+  options.prefill.mode = PrefillMode::kDense;  // needs no profile
+  CHECK(Engine(model(), options).window() > 0);
+}
+
 TEST("calibration stops when asked to, and leaves the engine as it was") {
   Engine engine(model(), adaptive());
   const std::vector<int32_t> tokens = text(engine);

@@ -64,13 +64,18 @@ TEST("a head that needs its keys keeps them, one that does not gives them up") {
   CHECK(choose_plans(all, 2, 1) == (std::vector<int32_t>{1, 1}));
   CHECK(choose_plans(all, 2, 0.6) == (std::vector<int32_t>{1, 0}));
   CHECK(choose_plans(all, 2, 0.1) == (std::vector<int32_t>{0, 0}));
-  CHECK(choose_plans(all, 2, 0.01) == (std::vector<int32_t>{0, 0}));  // cannot be had: the fastest
+  CHECK(choose_plans(all, 2, 0.01) == (std::vector<int32_t>{0, 0}));  // cannot be had: the sparsest
 }
 
 TEST("time counts, not keys alone") {
   // Both plans of the first head visit as much, the second one in less time.
   const std::vector<PlanMeasurement> all = {{0.1, 0.1, 5}, {0.1001, 0.1, 1}, {0, 1, 10}, {0.2, 0.1, 1}, {0.2, 0.1, 2}, {0, 1, 10}};
   CHECK(choose_plans(all, 3, 0.1) == (std::vector<int32_t>{1, 0}));
+}
+
+TEST("what time would make dense is sparse where the density asks for it") {
+  const std::vector<PlanMeasurement> all = {{0.5, 0.5, 3}, {0, 1, 1}};
+  CHECK(choose_plans(all, 2, 0.6) == (std::vector<int32_t>{0}));
 }
 
 TEST("measurements that are none") {
