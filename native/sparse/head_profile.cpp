@@ -15,7 +15,6 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/text.h"
-#include "model/mapped_file.h"
 
 namespace longview {
 namespace {
@@ -225,6 +224,18 @@ struct FileCloser {
   void operator()(std::FILE* file) const { std::fclose(file); }
 };
 
+// No more than what shows that it is too large.
+std::string read_file(const std::string& path) {
+  std::error_code error;
+  LONGVIEW_CHECK(!std::filesystem::is_directory(path, error), kInvalidArgument, "%s is a folder, not a head profile.", path.c_str());
+  const std::unique_ptr<std::FILE, FileCloser> file(std::fopen(path.c_str(), "rb"));
+  LONGVIEW_CHECK(file, kFileNotFound, "The head profile %s could not be opened: %s.", path.c_str(), std::generic_category().message(errno).c_str());
+  std::string text(kMaxBytes + 1, '\0');
+  text.resize(std::fread(text.data(), 1, text.size(), file.get()));
+  LONGVIEW_CHECK(!std::ferror(file.get()), kFileNotFound, "The head profile %s could not be read.", path.c_str());
+  return text;
+}
+
 [[noreturn]] void fail_to_write(const std::string& path, int error) {
   const std::string why = std::generic_category().message(error);
   if (error == ENOSPC) LONGVIEW_THROW(kDiskFull, "%s could not be written: %s. Free some space and try again.", path.c_str(), why.c_str());
@@ -242,7 +253,7 @@ HeadProfile parse_head_profile(std::string_view text, const ProfiledModel& model
   return parse_own(document, model, what);
 }
 
-HeadProfile read_head_profile(const std::string& path, const ProfiledModel& model) { return parse_head_profile(MappedFile(path).text(), model, path); }
+HeadProfile read_head_profile(const std::string& path, const ProfiledModel& model) { return parse_head_profile(read_file(path), model, path); }
 
 std::string head_profile_json(const HeadProfile& profile) {
   const auto heads = static_cast<size_t>(profile.layers * profile.heads);

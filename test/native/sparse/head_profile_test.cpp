@@ -108,7 +108,7 @@ TEST("a file that cannot be written or is not there") {
   CHECK_THROWS(write_head_profile(scratch.path("missing/head.json"), sample()), kCannotWrite);
   CHECK_THROWS(read_head_profile(scratch.path("head.json"), kSmall), kFileNotFound);
   CHECK_THROWS(read_head_profile(scratch.path(), kSmall), kInvalidArgument);
-  CHECK_THROWS(read_head_profile(scratch.put("empty.json", ""), kSmall), kFileTruncated);
+  CHECK_THROWS(read_head_profile(scratch.put("empty.json", ""), kSmall), kFileCorrupt);
 }
 
 TEST("MInference's published files are read") {
