@@ -137,7 +137,7 @@ TEST("MInference's files of other models, or damaged, are refused") {
   const auto layer = [](const std::string& head) { return refusal("[{" + head + "}]", {kModel, 1, 3}); };
   CHECK(layer(R"("2": ["stream_llm", 100, 800, 1])").empty());
   CHECK(says(layer(R"("3": ["stream_llm", 100, 800, 1])"), "names head \"3\""));
-  for (const char* key : {"-1", "", "01", "1x", " 1", "99999999999999999999"}) CHECK(says(layer("\"" + std::string(key) + R"(": ["stream_llm", 100, 800, 1])"), "names head"));
+  for (const char* key : {"-1", "", "01", "1x", " 1", "99999999999999999999"}) CHECK(says(layer(std::string(1, '"').append(key) + R"(": ["stream_llm", 100, 800, 1])"), "names head"));
   CHECK(says(layer(R"("0": ["flex_prefill", 100, 800, 1])"), "unknown type \"flex_prefill\""));
   CHECK(says(layer(R"("0": [7, 100, 800, 1])"), "unknown type"));
   CHECK(says(layer(R"("0": ["stream_llm", 100, 800])"), "is no list of"));
