@@ -39,6 +39,7 @@ template <int kCols>
 inline void bf16_columns(int64_t m, int64_t pairs, const uint16_t* a, int64_t lda, const uint32_t* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) {
   int64_t i = 0;
   for (; i + 12 <= m; i += 12) bf16_tile<12, kCols>(pairs, a + i * lda, lda, b, ldb, c + i * ldc, ldc, accumulate);
+  for (; i + 8 <= m; i += 8) bf16_tile<8, kCols>(pairs, a + i * lda, lda, b, ldb, c + i * ldc, ldc, accumulate);
   for (; i + 4 <= m; i += 4) bf16_tile<4, kCols>(pairs, a + i * lda, lda, b, ldb, c + i * ldc, ldc, accumulate);
   for (; i + 3 <= m; i += 3) bf16_tile<3, kCols>(pairs, a + i * lda, lda, b, ldb, c + i * ldc, ldc, accumulate);
   for (; i < m; ++i) bf16_tile<1, kCols>(pairs, a + i * lda, lda, b, ldb, c + i * ldc, ldc, accumulate);

@@ -41,7 +41,7 @@ HeadPlan default_plan(Pattern pattern) {
     case Pattern::kBlockSparse: plan.blocks = 100; break;
     case Pattern::kAdaptive:
       plan.sink = 128;
-      plan.window = 512;
+      plan.window = 256;
       plan.threshold = 0.002f;
       break;
   }
