@@ -21,6 +21,8 @@ constexpr int64_t kPositions = sparse::kSlashBlock;
 constexpr int64_t kProbeTiles = 16;
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
+int64_t positions_of(Pattern pattern) { return pattern == Pattern::kAdaptive ? kAdaptivePositions : kPositions; }
+
 // Heads of a KV group whose keys do not depend on their queries go together. Adaptive heads choose each for itself: that keeps
 // fewer keys than a choice for all of them.
 bool joinable(Pattern pattern) { return pattern == Pattern::kDense || pattern == Pattern::kAShape; }
@@ -80,7 +82,7 @@ void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t
     const HeadPlan& plan = plans[static_cast<size_t>(head)];
     int64_t joined = 1;
     while (joinable(plan.pattern) && (head + joined) % job.group != 0 && plans[static_cast<size_t>(head + joined)] == plan) ++joined;
-    const int64_t step = plan.pattern == Pattern::kAdaptive ? kAdaptivePositions : kPositions;
+    const int64_t step = positions_of(plan.pattern);
     for (int64_t first = 0; first < tokens; first += step) items.push_back({head, joined, first, std::min(step, tokens - first)});
     head += joined;
   }
@@ -114,7 +116,7 @@ void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread)
   }
   if (plan.pattern != Pattern::kAdaptive) visit(tile, choice.keys);
   count(item, first, choice, thread);
-  if (plan.pattern != Pattern::kDense && item.first_token / item.tokens % kProbeTiles == 0) probe(tile, choice, thread);
+  if (plan.pattern != Pattern::kDense && item.first_token / positions_of(plan.pattern) % kProbeTiles == 0) probe(tile, choice, thread);
   tile.write(job.out);
 }
 
@@ -295,6 +297,6 @@ void SparseAttention::probe(AttentionTile& tile, const Choice& choice, Thread& t
     thread.coverage[static_cast<size_t>(h)].covered += covered;
     ++thread.coverage[static_cast<size_t>(h)].probes;
   }
-  }
+}
 
 }  // namespace longview::cpu

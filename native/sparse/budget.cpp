@@ -6,6 +6,7 @@ namespace longview {
 namespace {
 
 constexpr int64_t kLeastProbes = 16;  // fewer rows say nothing
+constexpr int64_t kRecentProbes = 64;  // older rows fade, so that a head that was good for long is still seen turning bad
 constexpr uint8_t kDenseAfter = 3;    // raises; each is worth a factor of four
 
 HeadPlan raise(HeadPlan plan, uint8_t times) {
@@ -27,6 +28,10 @@ void Budget::update(std::span<const HeadCoverage> chunk, double target_mass) {
     Head& head = heads_[i];
     head.covered += chunk[i].covered;
     head.probes += chunk[i].probes;
+    if (head.probes > kRecentProbes) {
+      head.covered *= static_cast<double>(kRecentProbes) / static_cast<double>(head.probes);
+      head.probes = kRecentProbes;
+    }
     if (head.raised >= kDenseAfter || head.probes < kLeastProbes || head.covered >= target_mass * static_cast<double>(head.probes)) continue;
     head = {0, 0, static_cast<uint8_t>(head.raised + 1)};
   }

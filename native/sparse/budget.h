@@ -22,7 +22,7 @@ class Budget {
 
  private:
   struct Head {
-    double covered = 0;  // since it was raised last
+    double covered = 0;  // since it was raised last, older rows faded
     int64_t probes = 0;
     uint8_t raised = 0;
   };

@@ -1,0 +1,69 @@
+// What follows from the probe rows: heads under the target get more, and in the end all; the others keep their plans.
+#include "sparse/budget.h"
+
+#include <array>
+
+#include "check.h"
+
+using namespace longview;
+
+namespace {
+
+HeadCoverage probed(double mass, int64_t rows) { return {10, 100, mass * static_cast<double>(rows), rows}; }
+
+}  // namespace
+
+TEST("a head under the target is raised step by step, and then dense; its neighbour is left alone") {
+  Budget budget;
+  const std::array<HeadPlan, 2> plans = {default_plan(Pattern::kAdaptive), default_plan(Pattern::kVerticalSlash)};
+  float threshold = plans[0].threshold;
+  for (int step = 1; step <= 3; ++step) {
+    budget.update(std::array{probed(0.2, 16), probed(0.9, 16)}, 0.7);
+    const std::vector<HeadPlan> raised = budget.apply(plans);
+    if (step < 3) {
+      CHECK(raised[0].pattern == Pattern::kAdaptive && raised[0].threshold < threshold);
+      threshold = raised[0].threshold;
+    } else {
+      CHECK(raised[0] == HeadPlan{});
+    }
+    CHECK(raised[1] == plans[1]);
+  }
+  CHECK(budget.raised() == 1 && budget.dense() == 1);
+}
+
+TEST("a few rows say nothing; many do, over several chunks") {
+  Budget budget;
+  for (int chunk = 0; chunk < 3; ++chunk) {
+    budget.update(std::array{probed(0, 4)}, 0.7);
+    CHECK(budget.raised() == 0);
+  }
+  budget.update(std::array{probed(0, 4)}, 0.7);
+  CHECK(budget.raised() == 1);
+}
+
+TEST("a head that was good for long is raised soon after it turns bad") {
+  Budget budget;
+  for (int chunk = 0; chunk < 1000; ++chunk) budget.update(std::array{probed(1, 4)}, 0.7);
+  CHECK(budget.raised() == 0);
+  int chunks = 0;
+  while (budget.raised() == 0 && chunks < 1000) {
+    budget.update(std::array{probed(0.1, 4)}, 0.7);
+    ++chunks;
+  }
+  CHECK(chunks <= 16);  // 64 rows
+}
+
+TEST("budgets of every pattern grow, and do not run over") {
+  Budget budget;
+  HeadPlan huge = default_plan(Pattern::kVerticalSlash);
+  huge.columns = huge.diagonals = INT32_MAX - 1;
+  const std::array<HeadPlan, 4> plans = {default_plan(Pattern::kAShape), huge, default_plan(Pattern::kBlockSparse), HeadPlan{}};
+  budget.update(std::array{probed(0, 16), probed(0, 16), probed(0, 16), probed(1, 16)}, 0.7);
+  const std::vector<HeadPlan> raised = budget.apply(plans);
+  CHECK(raised[0].window > plans[0].window);
+  CHECK(raised[1].columns == INT32_MAX && raised[1].diagonals == INT32_MAX);
+  CHECK(raised[2].blocks > plans[2].blocks);
+  CHECK(raised[3] == HeadPlan{});
+}
+
+TEST_MAIN()
