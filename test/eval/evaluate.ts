@@ -8,7 +8,6 @@ import { openNativeEngine } from '../../server/engine/nativeEngine';
 import { builtInModel } from '../../server/models/locate';
 import { force, type Forced } from './forced';
 import { knownPackages } from './getSources';
-import { makeData } from './makeData';
 import { modesHelp, parseModes, type Mode } from './modes';
 import { readData, type Data } from './sequences';
 import { projectRoot } from './serverClient';
@@ -117,7 +116,11 @@ async function main() {
   const options = readArguments();
   if (options.help) return console.log(usage);
   process.env.LONGVIEW_ADDON ??= join(projectRoot, 'dist', 'longview.node');
-  if (options.makeFile) makeData(options.makeFile, options.make);
+  if (options.makeFile) {
+    // Loaded when it is needed: it takes a tokenizer, which the evaluation does without.
+    const { makeData } = await import('./makeData');
+    makeData(options.makeFile, options.make);
+  }
   if (!options.data) return;
   const data = readData(options.data);
   const { rows } = options;
