@@ -6,13 +6,15 @@ import { parseArgs } from 'node:util';
 import { overBudget, rootOf, Session } from './answers/session';
 import { clearCache, defaultCacheFolder, defaultMaxGiB, savedWorkspaces } from './cache/storage';
 import { WorkspaceCache } from './cache/workspaceCache';
-import type { PrefillProgress } from './engine/engine';
+import type { PrefillOptions, PrefillProgress } from './engine/engine';
 import { LongviewError } from './errors';
+import { calibrate } from './models/calibrate';
 import { catalog } from './models/catalog';
 import { downloadModel } from './models/download';
 import { installedModels } from './models/installed';
 import { chooseModel, defaultModelsFolder, locateModel } from './models/locate';
-import { openModel } from './models/openModel';
+import { openModel, type OpenModel } from './models/openModel';
+import { calibratedFolder, profileFolders } from './models/profiles';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
 
@@ -20,6 +22,8 @@ const usage = `Usage:
   longview ask [options] "question" ["another question" ...]   answers from the repository's files
   longview prefill [options]                                   reads the repository, as the first question would
   longview context [options]                                   what is in the prompt, and what is left out and why
+  longview calibrate [options]                                 finds what each of the model's heads may leave out while it
+                                                               reads, for this machine: minutes, once for a model
   longview models [list | download ID | use PATH]              models on this machine and in the catalogue
   longview cache [list | clear]                                saved states of repositories, and their sizes
 
@@ -31,7 +35,14 @@ Options:
   --threads N       CPU threads (default: all)
   --prefill-mode M  how the repository is read: auto (default), adaptive, minference, dense
   --prefill-target T  what that may cost in accuracy: fast, balanced (default), exact
+  --profile FILE    what each head attends to: a file of \`calibrate\`, or of MInference for its mode
+                    (default: what was calibrated here, else the built-in model's)
   --max-tokens N    length of an answer (default: 512)
+  --target T        calibrate: fast or balanced (default: a profile for each)
+  --text FILE       calibrate: on this text instead of the repository
+  --tokens N        calibrate: of the text (default: 32768, or the window)
+  --density PER     calibrate: keys that heads visit on average, per thousand (default: as many as uncalibrated ones)
+  --out FOLDER      calibrate: where the profiles go (default: where they are found)
   --json            for machines
 
 What was read is saved in LONGVIEW_CACHE_DIR (default: ~/.cache/longview; empty: nowhere).`;
@@ -56,7 +67,13 @@ function parse(args: string[]) {
       threads: { type: 'string' },
       'prefill-mode': { type: 'string' },
       'prefill-target': { type: 'string' },
+      profile: { type: 'string' },
       'max-tokens': { type: 'string' },
+      target: { type: 'string' },
+      text: { type: 'string' },
+      tokens: { type: 'string' },
+      density: { type: 'string' },
+      out: { type: 'string' },
       json: { type: 'boolean' },
     },
   });
@@ -80,24 +97,31 @@ function oneOf<const T extends string>(
   return value;
 }
 
+function rootsOf({ repo }: Options) {
+  return (repo ?? ['.']).map((folder) => rootOf(path.resolve(here, folder)));
+}
+
+function openedModel(options: Options, prefill: PrefillOptions): Promise<OpenModel> {
+  const named = options.model ? path.resolve(here, options.model) : '';
+  const threads = whole(options.threads, 'threads');
+  return openModel(locateModel(named, defaultModelsFolder(), extensionFolder), { threads, prefill });
+}
+
 /** Opens model and session, runs `work`, closes them. */
 async function withSession<T>(
   options: Options,
   signal: AbortSignal,
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
-  const threads = whole(options.threads, 'threads');
   const maxAnswerTokens = whole(options['max-tokens'], 'max-tokens');
-  const named = options.model ? path.resolve(here, options.model) : '';
-  const model = await openModel(locateModel(named, defaultModelsFolder(), extensionFolder), {
-    threads,
-    prefill: {
-      mode: oneOf(options['prefill-mode'], 'prefill-mode', ['auto', 'adaptive', 'minference', 'dense']),
-      target: oneOf(options['prefill-target'], 'prefill-target', ['balanced', 'fast', 'exact']),
-    },
+  const model = await openedModel(options, {
+    mode: oneOf(options['prefill-mode'], 'prefill-mode', ['auto', 'adaptive', 'minference', 'dense']),
+    target: oneOf(options['prefill-target'], 'prefill-target', ['balanced', 'fast', 'exact']),
+    profile: options.profile === undefined ? undefined : path.resolve(here, options.profile),
+    profileFolders: profileFolders(defaultModelsFolder(), extensionFolder),
   });
   try {
-    const roots = (options.repo ?? ['.']).map((folder) => rootOf(path.resolve(here, folder)));
+    const roots = rootsOf(options);
     const { include, exclude } = options;
     const root = defaultCacheFolder();
     const maxBytes = defaultMaxGiB * 2 ** 30;
@@ -127,6 +151,7 @@ function showPacked(session: Session, repository: PackedRepository): void {
   console.error(
     `${files.length} of ${files.length + overBudget(repository)} files · ${model.name} · ${device.name}`,
   );
+  if (device.note !== '') console.error(device.note);
   const left = skipped.filter((file) => file.reason === 'over-budget');
   if (left.length > 0) console.error(`Left out, beyond the window (${leavingRule}):`);
   for (const file of left.slice(0, 20)) console.error(`  ${file.path} (${file.detail})`);
@@ -188,6 +213,52 @@ async function prefill(args: string[], signal: AbortSignal): Promise<void> {
         : `${tokens} tokens, ${reused} of them held, ${seconds.toFixed(1)} s`,
     );
   });
+}
+
+async function calibrateModel(args: string[], signal: AbortSignal): Promise<void> {
+  const { values } = parse(args);
+  const { text, out, include, exclude } = values;
+  const target =
+    values.target === undefined ? undefined : oneOf(values.target, 'target', ['fast', 'balanced']);
+  const tokens = whole(values.tokens, 'tokens');
+  const density = whole(values.density, 'density');
+  if (density !== undefined && (density < 1 || density > 1000))
+    throw new UsageError('--density needs a number from 1 to 1000.');
+  const model = await openedModel(values, { mode: 'adaptive' });
+  let shown = 0;
+  try {
+    const profiles = await calibrate(model, {
+      source:
+        text === undefined
+          ? { roots: rootsOf(values), scan: { include, exclude, gitHistory: true } }
+          : { file: path.resolve(here, text) },
+      folder: out === undefined ? calibratedFolder(defaultModelsFolder()) : path.resolve(here, out),
+      targets: target && [target],
+      tokens,
+      density: density === undefined ? undefined : density / 1000,
+      signal,
+      onProgress: ({ done, total }) => {
+        if (performance.now() - shown < 1000 && done < total) return;
+        shown = performance.now();
+        console.error(`calibrating: ${done} of ${total} tokens`);
+      },
+    });
+    if (values.json) return console.log(JSON.stringify({ profiles }));
+    const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+    for (const { target, path: file, density, uncalibratedDensity, recall } of profiles)
+      console.log(
+        `${target}: ${percent(density)} of the keys (${percent(uncalibratedDensity)} without a profile), ${percent(recall)} of the mass  ${file}`,
+      );
+  } catch (error) {
+    if (error instanceof LongviewError && error.code === 'cancelled')
+      throw new LongviewError(
+        'cancelled',
+        'Stopped. What was measured is kept: the same command goes on from there.',
+      );
+    throw error;
+  } finally {
+    await model.dispose();
+  }
 }
 
 async function context(args: string[], signal: AbortSignal): Promise<void> {
@@ -266,6 +337,7 @@ function gigabytes(bytes: number): string {
 const commands: Record<string, (args: string[], signal: AbortSignal) => Promise<void>> = {
   ask,
   prefill,
+  calibrate: calibrateModel,
   context,
   models,
   cache,

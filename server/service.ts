@@ -14,6 +14,7 @@ import { downloadModel } from './models/download';
 import { deleteModel, installedModels } from './models/installed';
 import { builtInModel, chooseModel, locateModel } from './models/locate';
 import { openModel, type OpenModel } from './models/openModel';
+import { profileFolders } from './models/profiles';
 import type { PackedRepository } from './prompt/pack';
 import type {
   AskParams,
@@ -128,7 +129,15 @@ export class Service {
     );
     const open = await openModel(
       wanted,
-      { device, threads, prefill: { mode: prefillMode, target: prefillTarget } },
+      {
+        device,
+        threads,
+        prefill: {
+          mode: prefillMode,
+          target: prefillTarget,
+          profileFolders: profileFolders(modelsFolder, extensionFolder),
+        },
+      },
       loading,
     );
     await this.closeSession();

@@ -51,6 +51,15 @@ std::string string_or(const Napi::Object& from, const char* key, const std::stri
   return value.IsString() ? value.As<Napi::String>().Utf8Value() : fallback;
 }
 
+std::vector<std::string> strings(const Napi::Value& list) {
+  std::vector<std::string> out;
+  if (!list.IsArray()) return out;
+  const Napi::Array items = list.As<Napi::Array>();
+  for (uint32_t i = 0; i < items.Length(); ++i)
+    if (const Napi::Value item = items.Get(i); item.IsString()) out.push_back(item.As<Napi::String>().Utf8Value());
+  return out;
+}
+
 EngineOptions read_options(const Napi::Object& from) {
   EngineOptions options;
   options.cpu.threads = static_cast<int>(number_or(from, "threads", 0));
@@ -68,7 +77,7 @@ EngineOptions read_options(const Napi::Object& from) {
     const auto known_target = prefill_target_of(target);
     LONGVIEW_CHECK(known_mode, kInvalidArgument, "There is no way of reading called \"%s\". Set longview.prefill.mode to auto, adaptive, minference or dense.", mode.c_str());
     LONGVIEW_CHECK(known_target, kInvalidArgument, "There is no target called \"%s\". Set longview.prefill.target to fast, balanced or exact.", target.c_str());
-    options.prefill = {*known_mode, *known_target, string_or(prefill.As<Napi::Object>(), "profile", "")};
+    options.prefill = {*known_mode, *known_target, string_or(prefill.As<Napi::Object>(), "profile", ""), strings(prefill.As<Napi::Object>().Get("profileFolders"))};
   }
   return options;
 }
@@ -100,6 +109,14 @@ Napi::Value describe(Napi::Env env, const Engine& engine) {
   return out;
 }
 
+// {density?, coveredMass?}: nothing where nothing was counted.
+Napi::Object describe(Napi::Env env, const HeadCoverage& coverage) {
+  Napi::Object out = Napi::Object::New(env);
+  if (coverage.causal > 0) out.Set("density", density_of(coverage));
+  if (coverage.probes > 0) out.Set("coveredMass", coverage.covered / static_cast<double>(coverage.probes));
+  return out;
+}
+
 Context& find(EngineState& state, int64_t id) {
   const auto found = state.contexts.find(id);
   LONGVIEW_CHECK(found != state.contexts.end(), kInvalidArgument, "This context was disposed of.");
@@ -116,6 +133,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
                       InstanceMethod<&EngineObject::truncate>("truncate"), InstanceMethod<&EngineObject::drop>("drop"), InstanceMethod<&EngineObject::extend>("extend"),
                       InstanceMethod<&EngineObject::score>("score"), InstanceMethod<&EngineObject::generate>("generate"), InstanceMethod<&EngineObject::logits>("logits"),
                       InstanceMethod<&EngineObject::counters>("counters"), InstanceMethod<&EngineObject::save>("save"), InstanceMethod<&EngineObject::load>("load"),
+                      InstanceMethod<&EngineObject::calibrate>("calibrate"),
                       InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close")});
 }
 
@@ -182,7 +200,7 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
   struct Progress {
     std::vector<int32_t> tokens;
     size_t done = 0, adopted = 0;
-    HeadCoverage coverage;
+    std::vector<HeadCoverage> layers = {};  // what was visited in each
     bool checked = false;
   };
   const auto progress = std::make_shared<Progress>(Progress{token_ids(info, 1)});
@@ -199,18 +217,23 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
                    state->engine->check_room(context, left.subspan(progress->adopted));
                    if (progress->adopted > 0) return true;
                  }
-                 const HeadCoverage before = state->engine->counters().coverage;
+                 const std::vector<HeadCoverage> before = state->engine->counters().layers;
                  if (!left.empty()) progress->done += static_cast<size_t>(state->engine->prefill_chunk(context, left, token, sparse));
-                 progress->coverage += state->engine->counters().coverage - before;
+                 progress->layers.resize(before.size());
+                 for (size_t i = 0; i < before.size(); ++i) progress->layers[i] += state->engine->counters().layers[i] - before[i];
                  const auto length = static_cast<double>(context.length());
                  outcome->call(static_cast<double>(progress->done), length);
                  if (progress->done < progress->tokens.size()) return true;
                  outcome->resolve([progress](Napi::Env e) {
-                   const HeadCoverage& c = progress->coverage;
-                   Napi::Object result = Napi::Object::New(e);
+                   HeadCoverage all;
+                   Napi::Array layers = Napi::Array::New(e, progress->layers.size());
+                   for (uint32_t i = 0; i < progress->layers.size(); ++i) {
+                     all += progress->layers[i];
+                     layers.Set(i, describe(e, progress->layers[i]));
+                   }
+                   Napi::Object result = describe(e, all);
                    result.Set("reused", static_cast<double>(progress->adopted));
-                   if (c.causal > 0) result.Set("density", c.visited / c.causal);
-                   if (c.probes > 0) result.Set("coveredMass", c.covered / static_cast<double>(c.probes));
+                   if (all.causal > 0) result.Set("layers", layers);
                    return result;
                  });
                  return false;
@@ -361,6 +384,7 @@ Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
   return once(info.Env(), *queue_, [state = state_] {
     state->contexts.clear();
     state->saves.clear();
+    state->calibrations.clear();
     state->engine.reset();
     return undefined;
   });

@@ -8,6 +8,7 @@
 
 #include "base/cancel.h"
 #include "binding/job_queue.h"
+#include "engine/calibrate.h"
 #include "engine/engine.h"
 
 namespace longview::binding {
@@ -17,6 +18,7 @@ struct EngineState {
   std::unique_ptr<Engine> engine;
   std::map<int64_t, std::unique_ptr<Context>> contexts;
   std::map<int64_t, std::unique_ptr<Context>> saves;  // forks that are being written to disk, by job
+  std::map<int64_t, std::unique_ptr<Calibration>> calibrations;  // by job
 };
 
 class EngineObject : public Napi::ObjectWrap<EngineObject> {
@@ -38,6 +40,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value counters(const Napi::CallbackInfo& info);  // -> object
   Napi::Value save(const Napi::CallbackInfo& info);      // (context, options, priority, job, onProgress) -> result; engine_cache.cpp
   Napi::Value load(const Napi::CallbackInfo& info);      // (context, tokens, folder, priority, job, onProgress) -> result
+  Napi::Value calibrate(const Napi::CallbackInfo& info); // (tokens, options, priority, job, onProgress) -> profiles; engine_calibrate.cpp
   void cancel(const Napi::CallbackInfo& info);           // (job)
   Napi::Value close(const Napi::CallbackInfo& info);     // cancels, waits, frees
 

@@ -49,7 +49,7 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   if (options_.chunk_tokens == 0) options_.chunk_tokens = backend_->preferred_chunk_tokens();
   const ModelConfig& config = model_.config;
   KvShape kv{config.layers, config.kv_heads, config.head_dim, options.kv_format};
-  prefill_ = std::make_unique<PrefillPlan>(options.prefill, ProfiledModel{model_.fingerprint, config.layers, config.heads}, backend_->sparse_from());
+  prefill_ = std::make_unique<PrefillPlan>(options.prefill, ProfiledModel{model_.fingerprint, config.layers, config.heads, backend_->info().kind}, backend_->sparse_from());
   if (device_note_.empty()) device_note_ = prefill_->note();
   if (!prefill_->dense()) kv.mean_tokens = backend_->sparse_block_tokens(kv);
   if (!prefill_->dense() && kv.mean_tokens == 0) {
@@ -60,6 +60,7 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   if (options_.chunk_tokens > plan.chunk_tokens) options_.chunk_tokens = plan.chunk_tokens;
   largest_chunk_ = plan.chunk_tokens;
   window_ = std::min(config.window, plan.pages * kPageTokens);
+  counters_.layers.resize(static_cast<size_t>(config.layers));
   pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
   root_ = chain_root(cache_identity_text(model_, pool_->storage().layout(), prefill_->identity()));
   index_ = std::make_unique<PrefixIndex>(*pool_, root_);
@@ -112,12 +113,16 @@ void Engine::count_coverage(Context& context, int64_t count, bool sparse) {
   if (!sparse) {
     const double keys = static_cast<double>(config.layers * config.heads) * static_cast<double>(count) * (static_cast<double>(context.length()) + static_cast<double>(count + 1) / 2);
     counters_.coverage += {keys, keys, 0, 0};
+    for (HeadCoverage& layer : counters_.layers) layer += {keys / static_cast<double>(config.layers), keys / static_cast<double>(config.layers), 0, 0};
     return;
   }
   std::vector<HeadCoverage> heads(static_cast<size_t>(config.layers * config.heads));
   backend_->take_coverage(heads);
   context.budget_.update(heads, prefill_->target_mass());
-  for (const HeadCoverage& head : heads) counters_.coverage += head;
+  for (size_t i = 0; i < heads.size(); ++i) {
+    counters_.coverage += heads[i];
+    counters_.layers[i / static_cast<size_t>(config.heads)] += heads[i];
+  }
 }
 
 // Whether pages of other contexts can follow, for an input of `end` tokens; an empty context is made ready for them.

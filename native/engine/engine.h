@@ -34,7 +34,9 @@ struct EngineOptions {
 struct EngineCounters {
   int64_t prefilled_tokens = 0;
   int64_t decoded_tokens = 0;
-  HeadCoverage coverage;  // of chunks that were allowed to be read sparsely, all layers and heads; visited all where dense
+  // Of chunks that were allowed to be read sparsely, all heads: of each layer, and of all layers; visited all where dense.
+  std::vector<HeadCoverage> layers;
+  HeadCoverage coverage;
 };
 
 class Engine;

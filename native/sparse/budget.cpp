@@ -22,9 +22,9 @@ HeadPlan raise(HeadPlan plan, uint8_t times) {
 
 }  // namespace
 
-void Budget::update(std::span<const HeadCoverage> chunk, double target_mass) {
+void Budget::update(std::span<const HeadCoverage> chunk, std::span<const float> target_mass) {
   heads_.resize(std::max(heads_.size(), chunk.size()));
-  for (size_t i = 0; i < chunk.size(); ++i) {
+  for (size_t i = 0; i < std::min(chunk.size(), target_mass.size()); ++i) {
     Head& head = heads_[i];
     head.covered += chunk[i].covered;
     head.probes += chunk[i].probes;
@@ -32,7 +32,7 @@ void Budget::update(std::span<const HeadCoverage> chunk, double target_mass) {
       head.covered *= static_cast<double>(kRecentProbes) / static_cast<double>(head.probes);
       head.probes = kRecentProbes;
     }
-    if (head.raised >= kDenseAfter || head.probes < kLeastProbes || head.covered >= target_mass * static_cast<double>(head.probes)) continue;
+    if (head.raised >= kDenseAfter || head.probes < kLeastProbes || head.covered >= static_cast<double>(target_mass[i]) * static_cast<double>(head.probes)) continue;
     head = {0, 0, static_cast<uint8_t>(head.raised + 1)};
   }
 }

@@ -12,8 +12,9 @@ namespace longview {
 
 class Budget {
  public:
-  // Takes the coverage of one more chunk, [heads of all layers]; raises the heads under `target_mass`.
-  void update(std::span<const HeadCoverage> chunk, double target_mass);
+  // Takes the coverage of one more chunk; raises the heads under their target. Both [heads of all layers]; without targets none
+  // is raised.
+  void update(std::span<const HeadCoverage> chunk, std::span<const float> target_mass);
   // plans [heads of all layers] with the budgets raised so far.
   std::vector<HeadPlan> apply(std::span<const HeadPlan> plans) const;
   // Heads whose budget was raised, and of these the dense ones.

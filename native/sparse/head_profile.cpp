@@ -184,6 +184,7 @@ HeadProfile parse_own(const Json& document, const ProfiledModel& model, const st
   const int64_t kernels = document.integer_or("kernel_version", -1);
   LONGVIEW_CHECK(kernels >= 0 && kernels <= std::numeric_limits<int32_t>::max(), kFileCorrupt, "%s has no kernel_version. %s", what.c_str(), kAdvice);
   profile.kernel_version = static_cast<int32_t>(kernels);
+  profile.device = document.string_or("device", "");
   for (int64_t layer = 0; layer < model.layers; ++layer) {
     const Json::Array* heads = layers[static_cast<size_t>(layer)].array();
     LONGVIEW_CHECK(heads, kFileCorrupt, "%s cannot be used: layer %lld is no list. %s", what.c_str(), static_cast<long long>(layer), kAdvice);
@@ -199,6 +200,9 @@ HeadProfile parse_own(const Json& document, const ProfiledModel& model, const st
   if (profile.kernel_version != kProfileKernelVersion)
     profile.note = format("%s was measured with version %d of the attention kernels, these are version %d: its densities may not hold.", what.c_str(), profile.kernel_version,
                           kProfileKernelVersion);
+  else if (!profile.device.empty() && !model.device.empty() && profile.device != model.device)
+    profile.note = format("%s was measured on another kind of device (%s; this one is %s): its densities may not hold.", what.c_str(), printable(profile.device).c_str(),
+                          model.device.c_str());
   return profile;
 }
 
@@ -263,8 +267,11 @@ std::string head_profile_json(const HeadProfile& profile) {
                    (profile.*each.member).size(), each.name);
   LONGVIEW_CHECK(!profile.model_fingerprint.empty() && profile.model_fingerprint.find_first_not_of("0123456789abcdef") == std::string::npos, kInvalidArgument,
                  "A head profile needs the fingerprint of its model.");
-  std::string text = format("{\n\"format\": \"%s\",\n\"version\": %lld,\n\"model\": \"%s\",\n\"kernel_version\": %d,\n\"layers\": [", kFormat, static_cast<long long>(kVersion),
+  LONGVIEW_CHECK(profile.device.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789") == std::string::npos, kInvalidArgument, "A head profile's device is no kind of device.");
+  std::string text = format("{\n\"format\": \"%s\",\n\"version\": %lld,\n\"model\": \"%s\",\n\"kernel_version\": %d,\n", kFormat, static_cast<long long>(kVersion),
                             profile.model_fingerprint.c_str(), profile.kernel_version);
+  if (!profile.device.empty()) text += "\"device\": \"" + profile.device + "\",\n";
+  text += "\"layers\": [";
   for (int64_t layer = 0; layer < profile.layers; ++layer) {
     text += layer == 0 ? "\n[" : ",\n[";
     for (int64_t head = 0; head < profile.heads; ++head) {

@@ -2,7 +2,7 @@
 //
 // The file is one JSON object:
 //   { "format": "longview-head-profile", "version": 1,
-//     "model": "<fingerprint, 32 hexadecimal digits>", "kernel_version": 1,
+//     "model": "<fingerprint, 32 hexadecimal digits>", "kernel_version": 1, "device": "cpu",
 //     "layers": [ [ <head>, ... ], ... ] }       one list a layer, one object a query head, in the model's order
 // with a head one of
 //   { "pattern": "dense" }
@@ -33,11 +33,13 @@ constexpr int32_t kProfileKernelVersion = 1;
 struct ProfiledModel {
   std::string fingerprint;  // as fingerprint() gives it
   int64_t layers = 0, heads = 0;  // heads: query heads of a layer
+  std::string device = {};  // DeviceInfo::kind; empty where it does not matter
 };
 
 struct HeadProfile {
   std::string model_fingerprint;  // empty where the file names none (MInference)
   int32_t kernel_version = 0;     // 0 where the file names none
+  std::string device;             // the kind that it was measured on, "cpu" or "cuda"; empty where the file names none
   int64_t layers = 0, heads = 0;
   std::vector<HeadPlan> plans;    // [layers * heads]
   // Of each head on the calibration text, [layers * heads], NaN where it was not measured: keys and means visited of those that

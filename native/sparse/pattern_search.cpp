@@ -30,16 +30,20 @@ double mean_density(std::span<const PlanMeasurement> measurements, size_t candid
 
 }  // namespace
 
-std::vector<HeadPlan> adaptive_ladder() {
-  std::vector<HeadPlan> ladder;
-  // 2: window and means only, as no block holds more than all; 0: every block.
-  for (const float threshold : {2.0f, 0.03f, 0.01f, 0.003f, 0.001f, 0.0003f, 0.0001f}) {
-    HeadPlan plan = default_plan(Pattern::kAdaptive);
-    plan.threshold = threshold;
-    ladder.push_back(plan);
+std::vector<HeadPlan> candidate_plans() {
+  std::vector<HeadPlan> plans = {default_plan(Pattern::kAShape), default_plan(Pattern::kBlockSparse)};
+  struct Budgets {
+    int32_t columns, diagonals;
+  };
+  for (const auto [columns, diagonals] : {Budgets{30, 800}, Budgets{100, 750}, Budgets{500, 700}, Budgets{1000, 6096}, Budgets{3500, 100}}) {
+    HeadPlan& plan = plans.emplace_back(default_plan(Pattern::kVerticalSlash));
+    plan.columns = columns;
+    plan.diagonals = diagonals;
   }
-  ladder.push_back(default_plan(Pattern::kDense));
-  return ladder;
+  // 2: window and means only, as no block holds more than all.
+  for (const float threshold : {2.0f, 0.03f, 0.01f, kFastShare, 0.002f, kBalancedShare, 0.0007f, 0.0003f, 0.0001f}) plans.emplace_back(default_plan(Pattern::kAdaptive)).threshold = threshold;
+  plans.push_back(default_plan(Pattern::kDense));
+  return plans;
 }
 
 std::vector<int32_t> choose_plans(std::span<const PlanMeasurement> measurements, int64_t candidates, double density) {

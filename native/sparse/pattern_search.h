@@ -9,9 +9,9 @@
 
 namespace longview {
 
-// The plans that a search tries for every head, from the sparsest to dense: adaptive heads that visit the blocks of keys
-// which hold at least so much of the mass.
-std::vector<HeadPlan> adaptive_ladder();
+// The plans that a search tries for every head: MInference's candidates (arXiv 2407.02490, section 3.2) and adaptive heads
+// that visit the blocks of keys which hold at least so much of the mass, the un-calibrated ones among them; dense is the last.
+std::vector<HeadPlan> candidate_plans();
 
 // What one plan did for one head on the calibration text.
 struct PlanMeasurement {

@@ -1,6 +1,9 @@
 #include "sparse/prefill_plan.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <filesystem>
 
 #include "base/error.h"
 #include "base/hash.h"
@@ -16,10 +19,10 @@ constexpr int64_t kMinferenceFrom = 32768;
 // A shorter chunk is a question or an edit: choosing costs more than it saves.
 constexpr int64_t kLeastChunk = 64;
 
-// A block of 32 keys is visited when it holds this share of a tile's mass.
-constexpr float kFastThreshold = 0.003f, kBalancedThreshold = 0.0014f;
 // A head under this has a mean that hides what it looks for: the built-in model reaches 0.91 and 0.84 on average.
-constexpr double kFastMass = 0.5, kBalancedMass = 0.7;
+constexpr float kFastMass = 0.5f, kBalancedMass = 0.7f;
+// A calibrated head may have little mass to cover: under this part of what it had on the calibration text, that text was another.
+constexpr float kOfCalibrated = 0.8f;
 
 template <typename Value, size_t N>
 std::optional<Value> find(const std::array<const char*, N>& names, std::string_view name) {
@@ -51,6 +54,14 @@ std::string digest(std::span<const HeadPlan> plans) {
 
 }  // namespace
 
+std::string profile_name(const ProfiledModel& model, PrefillTarget target) { return model.fingerprint + "." + model.device + "." + name(target) + ".profile.json"; }
+
+HeadPlan uncalibrated_plan(Pattern pattern, PrefillTarget target) {
+  HeadPlan plan = default_plan(pattern);
+  if (pattern == Pattern::kAdaptive) plan.threshold = target == PrefillTarget::kFast ? kFastShare : kBalancedShare;
+  return plan;
+}
+
 const char* name(PrefillMode mode) { return kModes[static_cast<size_t>(mode)]; }
 const char* name(PrefillTarget target) { return kTargets[static_cast<size_t>(target)]; }
 std::optional<PrefillMode> prefill_mode_of(std::string_view name) { return find<PrefillMode>(kModes, name); }
@@ -60,20 +71,37 @@ PrefillPlan::PrefillPlan(const PrefillOptions& options, const ProfiledModel& mod
   identity_ = "dense";
   const Pattern pattern = pattern_for(options.mode);
   if (pattern == Pattern::kDense || options.target == PrefillTarget::kExact) return;
-  const bool fast = options.target == PrefillTarget::kFast;
-  HeadPlan plan = default_plan(pattern);
-  if (pattern == Pattern::kAdaptive) plan.threshold = fast ? kFastThreshold : kBalancedThreshold;
+  const HeadPlan plan = uncalibrated_plan(pattern, options.target);
   heads_.assign(static_cast<size_t>(model.layers * model.heads), plan);
   // A mode that names one pattern for all heads is for comparisons: it stays what it says.
   const bool per_head = options.mode == PrefillMode::kAuto || options.mode == PrefillMode::kAdaptive || options.mode == PrefillMode::kMinference;
-  if (per_head) target_mass_ = fast ? kFastMass : kBalancedMass;
+  if (per_head) target_mass_.assign(heads_.size(), options.target == PrefillTarget::kFast ? kFastMass : kBalancedMass);
   if (options.mode == PrefillMode::kAuto) from_ = auto_from;
   if (options.mode == PrefillMode::kMinference) from_ = kMinferenceFrom;
   identity_ = format("%s %s %.6f from %lld", name(options.mode), name(options.target), static_cast<double>(plan.threshold), static_cast<long long>(from_));
-  if (options.profile.empty() || !per_head) return;
-  HeadProfile profile = read_head_profile(options.profile, model);
+  if (!per_head) return;
+  if (!options.profile.empty()) use(read_head_profile(options.profile, model));
+  else if (options.mode != PrefillMode::kMinference) find_profile(options, model);
+}
+
+void PrefillPlan::find_profile(const PrefillOptions& options, const ProfiledModel& model) {
+  for (const std::string& folder : options.profile_folders) {
+    const std::string path = (std::filesystem::path(folder) / profile_name(model, options.target)).string();
+    std::error_code error;
+    if (!std::filesystem::exists(path, error)) continue;
+    try {
+      return use(read_head_profile(path, model));
+    } catch (const Error& unusable) {
+      note_ = unusable.what();
+    }
+  }
+}
+
+void PrefillPlan::use(HeadProfile profile) {
   heads_ = std::move(profile.plans);
   note_ = std::move(profile.note);
+  for (size_t i = 0; i < target_mass_.size(); ++i)
+    if (!std::isnan(profile.recall[i])) target_mass_[i] = std::min(target_mass_[i], kOfCalibrated * profile.recall[i]);
   identity_ += " profile " + digest(heads_);
 }
 

@@ -36,12 +36,21 @@ struct PrefillOptions {
   PrefillMode mode = PrefillMode::kDense;
   PrefillTarget target = PrefillTarget::kBalanced;
   std::string profile;  // a head profile's file (sparse/head_profile.h), for auto, adaptive and minference; empty: none
+  // Where auto and adaptive look for one that is named as profile_name() says, in this order, when none is given. One that
+  // cannot be used is passed over, and note() says why.
+  std::vector<std::string> profile_folders;
 };
+
+// The file name of the profile of a model on a kind of device ("cpu", "cuda"), for a target.
+std::string profile_name(const ProfiledModel& model, PrefillTarget target);
+
+// What a head that no profile names is read by.
+HeadPlan uncalibrated_plan(Pattern pattern, PrefillTarget target);
 
 class PrefillPlan {
  public:
-  // `auto_from`: tokens of context from which auto is sparse. Reads the profile where one is named; throws as
-  // read_head_profile does.
+  // `auto_from`: tokens of context from which auto is sparse. Reads the profile where one is given or found; throws as
+  // read_head_profile does where the given one cannot be used.
   PrefillPlan(const PrefillOptions& options, const ProfiledModel& model, int64_t auto_from);
 
   bool dense() const { return heads_.empty(); }
@@ -49,17 +58,21 @@ class PrefillPlan {
   std::span<const HeadPlan> heads() const { return heads_; }
   // Whether a chunk of `tokens` tokens behind `position` others is read by these plans.
   bool applies(int64_t position, int64_t tokens) const;
-  // The share of the mass that a head's attention must put where dense attention puts it; below it the head's budget rises.
-  double target_mass() const { return target_mass_; }
+  // The share of the mass that each head's attention must put where dense attention puts it, [layers * heads]; below it the
+  // head's budget rises. Empty where budgets stay as they are.
+  std::span<const float> target_mass() const { return target_mass_; }
   // Names everything that the KV state of a sparse reading depends on.
   const std::string& identity() const { return identity_; }
   // What there is to say of the profile, a sentence; mostly empty.
   const std::string& note() const { return note_; }
 
  private:
+  void find_profile(const PrefillOptions& options, const ProfiledModel& model);
+  void use(HeadProfile profile);
+
   std::vector<HeadPlan> heads_;
   int64_t from_ = 0;
-  double target_mass_ = 0;
+  std::vector<float> target_mass_;
   std::string identity_, note_;
 };
 

@@ -26,8 +26,10 @@ constexpr const char* kUsage =
     "  --generate N     print the N ids that follow, greedily (default 16)\n"
     "  --top N          print the N largest logits after the prompt\n"
     "  --logits FILE    write the logits after every token: safetensors, \"logits\" F32 [tokens, vocabulary]\n"
-    "  --calibrate FILE read the prompt, find what each head may leave out, write the profile, and stop\n"
-    "  --density PER    of the profile: keys visited, per thousand of those that dense attention visits (default 170)\n"
+    "  --calibrate FILE read the prompt, find what each head may leave out, write the profile, and stop; what was measured is kept\n"
+    "                   in FILE.part when it is interrupted\n"
+    "  --density PER    of the profile: keys visited, per thousand of those that dense attention visits (default: as many as\n"
+    "                   without a profile)\n"
     "  --profile FILE   read the prompt sparsely, each head as this profile says\n"
     "  --from N         measure no token before the N-th (default 0)\n"
     "  --float32        float32 products and KV state: the reference path (default: the fastest)\n"
@@ -47,6 +49,7 @@ struct Arguments {
   std::string logits;
   std::string profile;
   CalibrationOptions calibration;
+  std::optional<double> density;  // none: the un-calibrated heads' own
   bool info = false;
   EngineOptions engine;
 };
@@ -94,7 +97,7 @@ Arguments parse(int argc, char** argv) {
       arguments.engine.prefill.profile = value();
       arguments.engine.prefill.mode = PrefillMode::kAdaptive;
     } else if (word == "--density") {
-      arguments.calibration.density = static_cast<double>(whole(value(), 1000, "density")) / 1000;
+      arguments.density = static_cast<double>(whole(value(), 1000, "density")) / 1000;
     } else if (word == "--from") {
       arguments.calibration.from_token = whole(value(), INT32_MAX, "number of tokens");
     } else if (word == "--isa") {
@@ -147,7 +150,13 @@ int run(const Arguments& arguments) {
   }
   const std::vector<int32_t> prompt = read_ids(arguments.prompt);
   if (!arguments.profile.empty()) {
-    write_head_profile(arguments.profile, calibrate_heads(engine, prompt, arguments.calibration, CancelToken()));
+    CalibrationOptions options = arguments.calibration;
+    options.part = arguments.profile + ".part";
+    Calibration calibration(engine, prompt, options);
+    while (calibration.step(CancelToken())) {
+    }
+    write_head_profile(arguments.profile, calibration.profile(arguments.density.value_or(calibration.uncalibrated_density(PrefillTarget::kBalanced))));
+    calibration.forget_part();
     return 0;
   }
   const auto context = engine.create_context();

@@ -14,8 +14,13 @@ export interface PrefillOptions {
   mode: 'auto' | 'adaptive' | 'minference' | 'dense' | 'a_shape' | 'vertical_slash' | 'block_sparse';
   /** What to pay for speed with; `exact` is dense. */
   target?: 'fast' | 'balanced' | 'exact';
-  /** A head profile (native/sparse/head_profile.h): what each head attends to; absent: all heads alike. */
+  /** A head profile's file (native/sparse/head_profile.h): what each head attends to. It must fit the model. */
   profile?: string;
+  /**
+   * Where `auto` and `adaptive` look for a profile of the model, the device and the target when none is given; without one all
+   * heads are read alike. One that cannot be used is passed over, and DeviceInfo.note says why.
+   */
+  profileFolders?: readonly string[];
 }
 
 export interface EngineOptions {
@@ -109,6 +114,8 @@ export interface ExtendResult {
   density?: number;
   /** Mean mass that sparse attention puts where dense attention puts it, by probe rows; absent where all was dense. */
   coveredMass?: number;
+  /** The same of each layer; absent as density is. */
+  layers?: { density: number; coveredMass?: number }[];
 }
 
 export interface ScoreOptions {
@@ -224,12 +231,45 @@ export interface Context {
   dispose(): Promise<void>;
 }
 
+export interface CalibrateOptions {
+  /** Where profiles are written, and what was measured when it is interrupted. Made where it is missing. */
+  folder: string;
+  /** A profile for each. */
+  targets: readonly CalibratedTarget[];
+  /** Share of the keys that heads may visit on average; absent: as much as they do without a profile. */
+  density?: number;
+  /** Nothing is measured before it. */
+  fromToken?: number;
+  signal?: AbortSignal;
+  priority?: Priority;
+  /** Tokens read. */
+  onProgress?: (progress: { done: number; total: number }) => void;
+}
+
+export type CalibratedTarget = 'fast' | 'balanced';
+
+/** A head profile that was written. Means over all heads, on the text. */
+export interface CalibratedProfile {
+  target: CalibratedTarget;
+  path: string;
+  density: number;
+  /** Of the heads without a profile. */
+  uncalibratedDensity: number;
+  /** Attention mass that lies where dense attention puts it. */
+  recall: number;
+}
+
 export interface Engine {
   readonly model: ModelInfo;
   readonly device: DeviceInfo;
   /** Tokens a context may hold: the model's window, or less where memory is short. */
   readonly window: number;
   createContext(): Promise<Context>;
+  /**
+   * Finds what each head may leave out, by reading a text and trying (native/engine/calibrate.h). The engine must have been
+   * opened for sparse reading. Aborted, or after an error, what was measured is kept, and the same call goes on from there.
+   */
+  calibrate(tokens: TokenIds, options: CalibrateOptions): Promise<CalibratedProfile[]>;
   counters(): Promise<EngineCounters>;
   /** Cancels what runs, waits for it, frees everything. */
   dispose(): Promise<void>;

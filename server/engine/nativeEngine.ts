@@ -3,6 +3,8 @@ import { createRequire } from 'node:module';
 import path from 'node:path';
 import { type ErrorCode, LongviewError } from '../errors';
 import type {
+  CalibratedProfile,
+  CalibrateOptions,
   Context,
   DeviceInfo,
   Engine,
@@ -42,7 +44,7 @@ interface AddonEngine {
     job: number,
     onProgress: (done: number, length: number) => void,
     sparse: boolean,
-  ): Promise<Pick<ExtendResult, 'reused' | 'density' | 'coveredMass'>>;
+  ): Promise<Pick<ExtendResult, 'reused' | 'density' | 'coveredMass' | 'layers'>>;
   score(
     context: number,
     tokens: TokenIds,
@@ -73,6 +75,13 @@ interface AddonEngine {
     job: number,
     onProgress: (length: number, total: number) => void,
   ): Promise<{ length: number; damaged: boolean; note: string }>;
+  calibrate(
+    tokens: TokenIds,
+    options: Pick<CalibrateOptions, 'folder' | 'targets' | 'density' | 'fromToken'>,
+    priority: number,
+    job: number,
+    onProgress: (done: number, total: number) => void,
+  ): Promise<CalibratedProfile[]>;
   counters(): Promise<EngineCounters>;
   cancel(job: number): void;
   close(): Promise<void>;
@@ -249,6 +258,17 @@ class NativeEngine implements Engine {
 
   createContext(): Promise<Context> {
     return this.adopt(0, (native, id) => native.create(id));
+  }
+
+  calibrate(
+    tokens: TokenIds,
+    { signal, priority, onProgress, ...options }: CalibrateOptions,
+  ): Promise<CalibratedProfile[]> {
+    return this.run(signal, (native, job) =>
+      native.calibrate(tokens, options, priorities[priority ?? 'background'], job, (done, total) =>
+        onProgress?.({ done, total }),
+      ),
+    );
   }
 
   counters(): Promise<EngineCounters> {

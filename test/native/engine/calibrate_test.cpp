@@ -38,13 +38,18 @@ std::vector<int32_t> text(const Engine& engine, int64_t tokens = 1024) {
 double mean(const std::vector<float>& values) { return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()); }
 double sum(const std::vector<float>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
+CalibrationOptions every_chunk(int64_t from = 0, const std::string& part = "") { return {from, 1, part}; }
+
+void finish(Calibration& calibration) {
+  while (calibration.step(CancelToken())) {
+  }
+}
+
 HeadProfile calibrate(double density, int64_t tokens = 1024, int64_t from = 0) {
   Engine engine(model(), adaptive());
-  CalibrationOptions options;
-  options.density = density;
-  options.from_token = from;
-  options.every_chunk = 1;
-  return calibrate_heads(engine, text(engine, tokens), options, CancelToken());
+  Calibration calibration(engine, text(engine, tokens), every_chunk(from));
+  finish(calibration);
+  return calibration.profile(density);
 }
 
 }  // namespace
@@ -139,39 +144,145 @@ TEST("the engine reads by a profile, and its pages are told apart from others") 
   CHECK(Engine(model(), options).window() > 0);
 }
 
+TEST("calibrated heads visit no more keys than others do") {
+  Engine engine(model(), adaptive());
+  Calibration calibration(engine, text(engine, 3072), every_chunk());
+  finish(calibration);
+  for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced}) {
+    const double density = calibration.uncalibrated_density(target);
+    CHECK(density > 0 && density <= 1);
+    CHECK(mean(calibration.profile(density).density) <= density);
+  }
+  CHECK_THROWS(calibration.profile(0), kInvalidArgument);
+}
+
 TEST("calibration stops when asked to, and leaves the engine as it was") {
   Engine engine(model(), adaptive());
   const std::vector<int32_t> tokens = text(engine);
   CancelToken cancel;
-  CalibrationOptions options;
-  int64_t read = 0;
-  options.on_progress = [&](int64_t done, int64_t total) {
-    CHECK(total == static_cast<int64_t>(tokens.size()) && done > read);
-    read = done;
-    if (done >= 512) cancel.cancel();
-  };
-  CHECK_THROWS(calibrate_heads(engine, tokens, options, cancel), kCancelled);
-  CHECK(read == 512);
+  {
+    Calibration calibration(engine, tokens, every_chunk());
+    CHECK(calibration.step(cancel) && calibration.step(cancel));
+    cancel.cancel();
+    CHECK_THROWS(calibration.step(cancel), kCancelled);
+    CHECK(calibration.done() == 512 && calibration.total() == static_cast<int64_t>(tokens.size()));
+  }
   const auto context = engine.create_context();
   engine.prefill(*context, tokens, CancelToken());
   CHECK(context->length() == static_cast<int64_t>(tokens.size()));
 }
 
+TEST("an interrupted calibration goes on with the layer that it was at") {
+  const files::Scratch scratch;
+  const std::string part = scratch.path("head.part");
+  Engine engine(model(), adaptive());
+  const std::vector<int32_t> tokens = text(engine, 3072);
+  Calibration whole(engine, tokens, every_chunk());
+  finish(whole);
+  CHECK(!whole.resumed());
+  {
+    Calibration stopped(engine, tokens, every_chunk(0, part));
+    for (int chunk = 0; chunk < 5; ++chunk) stopped.step(CancelToken());
+    CHECK(!stopped.resumed());
+  }
+  Calibration resumed(engine, tokens, every_chunk(0, part));
+  CHECK(resumed.resumed());
+  finish(resumed);
+  for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced}) CHECK_NEAR(resumed.uncalibrated_density(target), whole.uncalibrated_density(target), 1e-12);
+  const HeadProfile expected = whole.profile(1), got = resumed.profile(1);
+  CHECK(expected.plans == got.plans && expected.density == got.density && expected.recall == got.recall);
+  CHECK(std::filesystem::exists(part));
+  resumed.forget_part();
+  CHECK(!std::filesystem::exists(part));
+}
+
+TEST("what was measured on another text or of another model is not gone on with") {
+  const files::Scratch scratch;
+  const std::string part = scratch.path("head.part");
+  Engine engine(model(), adaptive());
+  std::vector<int32_t> tokens = text(engine);
+  Calibration(engine, tokens, every_chunk(0, part)).step(CancelToken());
+  CHECK(Calibration(engine, tokens, every_chunk(0, part)).resumed());
+  CHECK(!Calibration(engine, tokens, every_chunk(256, part)).resumed());
+  tokens.back() ^= 1;
+  CHECK(!Calibration(engine, tokens, every_chunk(0, part)).resumed());
+  CHECK_THROWS(Calibration(engine, tokens, every_chunk(0, scratch.path("missing/head.part"))).step(CancelToken()), kCannotWrite);
+}
+
+TEST("a part file comes back as it was, and a damaged one not at all") {
+  const files::Scratch scratch;
+  const std::string path = scratch.path("head.part");
+  std::vector<LayerTrials> layers(2);
+  for (LayerTrials& layer : layers) {
+    layer = {512, 3.5, {{1.25, 1e-3, {10, 20, 2.5, 3}}, {0, 2e-3, {20, 20, 3, 3}}}};
+  }
+  layers[1].measured_to = 256;
+  write_calibration_part(path, 7, layers);
+  const auto blank = [] {
+    std::vector<LayerTrials> out(2);
+    for (LayerTrials& layer : out) layer.trials.resize(2);
+    return out;
+  };
+  std::vector<LayerTrials> read = blank();
+  CHECK(read_calibration_part(path, 7, read));
+  CHECK(read[0].measured_to == 512 && read[1].measured_to == 256 && read[1].input == 3.5 && read[0].trials[0].error == 1.25 && read[0].trials[0].seconds == 1e-3);
+  CHECK(read[1].trials[0].coverage.visited == 10 && read[1].trials[0].coverage.covered == 2.5 && read[1].trials[1].coverage.probes == 3);
+  CHECK(!read_calibration_part(path, 8, read));
+  CHECK(!read_calibration_part(scratch.path("none"), 7, read));
+  CHECK(!read_calibration_part(scratch.path(), 7, read));
+  std::vector<LayerTrials> other(3);
+  CHECK(!read_calibration_part(path, 7, other));
+
+  const std::string whole = files::read(path);
+  for (size_t at = 0; at < whole.size(); ++at) {
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x40);
+    std::vector<LayerTrials> untouched = blank();
+    CHECK(!read_calibration_part(scratch.put("damaged", damaged), 7, untouched));
+    CHECK(untouched[0].measured_to == 0);
+    CHECK(!read_calibration_part(scratch.put("cut", whole.substr(0, at)), 7, untouched));
+  }
+  CHECK(!read_calibration_part(scratch.put("longer", whole + std::string(8, 'x')), 7, read));
+  layers[0].trials[0].error = std::nan("");
+  write_calibration_part(path, 7, layers);
+  CHECK(!read_calibration_part(path, 7, read));
+}
+
+TEST("a profile is found by model, device and target; one that cannot be used is passed over, and that is said") {
+  const files::Scratch scratch;
+  const HeadProfile profile = calibrate(0.6, 3072);
+  const auto opened = [&](PrefillTarget target) {
+    EngineOptions options = adaptive();
+    options.prefill.mode = PrefillMode::kAuto;
+    options.prefill.target = target;
+    options.prefill.profile_folders = {scratch.path("missing"), scratch.path()};
+    Engine engine(model(), options);
+    return std::pair(engine.cache_identity(*engine.create_context()).root, engine.device().note);
+  };
+  const auto without = opened(PrefillTarget::kFast);
+  const ProfiledModel owner{profile.model_fingerprint, profile.layers, profile.heads, "cpu"};
+  const std::string path = scratch.path(profile_name(owner, PrefillTarget::kFast));
+  write_head_profile(path, profile);
+  const auto with = opened(PrefillTarget::kFast);
+  CHECK(with.first != without.first && with.second == without.second);
+  files::write(path, "{\"format\": \"longview-head-profile\"");
+  const auto damaged = opened(PrefillTarget::kFast);
+  CHECK(damaged.first == without.first);
+  CHECK(damaged.second.find(path) != std::string::npos);
+}
+
 TEST("what cannot be calibrated") {
   Engine engine(model(), adaptive());
   const std::vector<int32_t> tokens = text(engine);
-  CalibrationOptions options;
-  options.from_token = static_cast<int64_t>(tokens.size());
-  CHECK_THROWS(calibrate_heads(engine, tokens, options, CancelToken()), kInvalidArgument);
-  options.from_token = 100;
-  CHECK_THROWS(calibrate_heads(engine, std::span(tokens).first(200), options, CancelToken()), kInvalidArgument);  // one chunk
-  options.from_token = 0;
-  const std::vector<int32_t> outside = {1, 1 << 30};
-  CHECK_THROWS(calibrate_heads(engine, outside, options, CancelToken()), kInvalidArgument);
+  CHECK_THROWS(Calibration(engine, tokens, {static_cast<int64_t>(tokens.size()), 4, ""}), kInvalidArgument);
+  CHECK_THROWS(Calibration(engine, tokens, {0, 0, ""}), kInvalidArgument);
+  Calibration one_chunk(engine, {tokens.begin(), tokens.begin() + 200}, {100, 4, ""});
+  CHECK_THROWS(one_chunk.step(CancelToken()), kInvalidArgument);
+  CHECK_THROWS(Calibration(engine, {1, 1 << 30}, {}), kInvalidArgument);
   EngineOptions dense = adaptive();
   dense.prefill.mode = PrefillMode::kDense;
   Engine without(model(), dense);
-  CHECK_THROWS(calibrate_heads(without, tokens, options, CancelToken()), kInvalidArgument);
+  CHECK_THROWS(Calibration(without, tokens, {}), kInvalidArgument);
 }
 
 TEST_MAIN()

@@ -23,6 +23,7 @@ HeadProfile sample() {
   HeadProfile profile;
   profile.model_fingerprint = kModel;
   profile.kernel_version = kProfileKernelVersion;
+  profile.device = "cpu";
   profile.layers = 2;
   profile.heads = 3;
   profile.plans = {plan(Pattern::kDense), plan(Pattern::kAShape), plan(Pattern::kVerticalSlash), plan(Pattern::kBlockSparse), plan(Pattern::kAdaptive), plan(Pattern::kAdaptive)};
@@ -79,6 +80,7 @@ TEST("a profile comes back from its file as it was") {
   const HeadProfile read = read_head_profile(path, kSmall);
   CHECK(read.model_fingerprint == kModel);
   CHECK(read.kernel_version == kProfileKernelVersion);
+  CHECK(read.device == "cpu");
   CHECK(read.layers == 2 && read.heads == 3);
   CHECK(read.plans == profile.plans);
   CHECK(same(read.density, profile.density));
@@ -96,6 +98,7 @@ TEST("a profile that would not be read back is not written") {
   };
   CHECK_THROWS(head_profile_json(spoiled([](HeadProfile& p) { p.model_fingerprint = ""; })), kInvalidArgument);
   CHECK_THROWS(head_profile_json(spoiled([](HeadProfile& p) { p.model_fingerprint = "\"}"; })), kInvalidArgument);
+  CHECK_THROWS(head_profile_json(spoiled([](HeadProfile& p) { p.device = "\"}"; })), kInvalidArgument);
   CHECK_THROWS(head_profile_json(spoiled([](HeadProfile& p) { p.plans.pop_back(); })), kInvalidArgument);
   CHECK_THROWS(head_profile_json(spoiled([](HeadProfile& p) { p.density.pop_back(); })), kInvalidArgument);
   CHECK_THROWS(head_profile_json(spoiled([](HeadProfile& p) { p.plans[1].window = -1; })), kInvalidArgument);
@@ -185,6 +188,12 @@ TEST("measured with other kernels, a profile is read and said to be") {
   CHECK(profile.kernel_version == 99);
   CHECK(profile.plans.size() == 1 && profile.plans[0].pattern == Pattern::kAdaptive);
   CHECK(profile.note.find("version 99") != std::string::npos);
+}
+
+TEST("measured on another kind of device, a profile is read and said to be") {
+  const std::string text = one(kAdaptive, "\"format\": \"longview-head-profile\", \"version\": 1, \"model\": \"" + kModel + "\", \"kernel_version\": 1, \"device\": \"cuda\"");
+  CHECK(parse_head_profile(text, {kModel, 1, 1, "cuda"}, "The profile").note.empty());
+  CHECK(parse_head_profile(text, {kModel, 1, 1, "cpu"}, "The profile").note.find("another kind of device (cuda; this one is cpu)") != std::string::npos);
 }
 
 TEST("damaged copies are refused, or read as a profile that the kernels can run") {

@@ -1,10 +1,12 @@
 // The choice among measured plans against trying every combination.
 #include "sparse/pattern_search.h"
 
+#include <algorithm>
 #include <random>
 
 #include "base/error.h"
 #include "check.h"
+#include "sparse/prefill_plan.h"
 
 using namespace longview;
 
@@ -85,11 +87,20 @@ TEST("measurements that are none") {
   CHECK_THROWS(choose_plans({}, 2, 0.5), kInvalidArgument);
 }
 
-TEST("the ladder climbs from window and means to dense") {
-  const std::vector<HeadPlan> ladder = adaptive_ladder();
-  CHECK(ladder.size() == 8);
-  CHECK(ladder.back().pattern == Pattern::kDense);
-  for (size_t i = 0; i + 1 < ladder.size(); ++i) CHECK(ladder[i].pattern == Pattern::kAdaptive && (i == 0 ? ladder[i].threshold > 1 : ladder[i].threshold < ladder[i - 1].threshold));
+TEST("the candidates are MInference's, adaptive heads from window and means on, and dense") {
+  const std::vector<HeadPlan> plans = candidate_plans();
+  const auto count = [&](Pattern pattern) { return std::count_if(plans.begin(), plans.end(), [&](const HeadPlan& plan) { return plan.pattern == pattern; }); };
+  CHECK(count(Pattern::kAShape) == 1 && count(Pattern::kVerticalSlash) == 5 && count(Pattern::kBlockSparse) == 1 && count(Pattern::kDense) == 1);
+  for (const Pattern pattern : {Pattern::kAShape, Pattern::kVerticalSlash, Pattern::kBlockSparse}) CHECK(std::find(plans.begin(), plans.end(), default_plan(pattern)) != plans.end());
+  // What heads do that were not calibrated: nothing is lost by calibrating.
+  for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced}) CHECK(std::find(plans.begin(), plans.end(), uncalibrated_plan(Pattern::kAdaptive, target)) != plans.end());
+  float last = 3;
+  for (const HeadPlan& plan : plans) {
+    if (plan.pattern != Pattern::kAdaptive) continue;
+    CHECK(plan.threshold < last && (last <= 2 || plan.threshold == 2));
+    last = plan.threshold;
+  }
+  CHECK(plans.back() == default_plan(Pattern::kDense));
 }
 
 TEST_MAIN()

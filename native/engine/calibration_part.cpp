@@ -1,0 +1,94 @@
+#include "engine/calibration_part.h"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+
+#include "base/error.h"
+#include "base/hash.h"
+
+namespace longview {
+namespace {
+
+constexpr uint64_t kMagic = 0x3174726170766c63;  // "clvpart1"
+constexpr size_t kHeader = 3, kOfLayer = 2, kOfTrial = 6;
+
+struct FileCloser {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+using File = std::unique_ptr<std::FILE, FileCloser>;
+
+// Calls `each` with every number of the layers, in the file's order.
+template <typename Layers, typename Each>
+void visit(Layers& layers, Each each) {
+  for (auto& layer : layers) {
+    each(layer.measured_to);
+    each(layer.input);
+    for (auto& t : layer.trials) {
+      each(t.error);
+      each(t.seconds);
+      each(t.coverage.visited);
+      each(t.coverage.causal);
+      each(t.coverage.covered);
+      each(t.coverage.probes);
+    }
+  }
+}
+
+uint64_t checksum(std::span<const uint64_t> numbers, uint64_t identity) { return hash64(numbers.data(), numbers.size_bytes(), identity); }
+
+[[noreturn]] void fail_to_write(const std::string& path, int error) {
+  const std::string why = std::generic_category().message(error);
+  if (error == ENOSPC) LONGVIEW_THROW(kDiskFull, "%s could not be written: %s. Free some space and try again.", path.c_str(), why.c_str());
+  LONGVIEW_THROW(kCannotWrite, "%s could not be written: %s.", path.c_str(), why.c_str());
+}
+
+}  // namespace
+
+void write_calibration_part(const std::string& path, uint64_t identity, std::span<const LayerTrials> layers) {
+  std::vector<uint64_t> numbers(kHeader);
+  visit(layers, [&](auto number) { numbers.push_back(std::bit_cast<uint64_t>(number)); });
+  numbers[0] = kMagic;
+  numbers[1] = identity;
+  numbers[2] = checksum(std::span(numbers).subspan(kHeader), identity);
+  const std::string fresh = path + ".new";
+  {
+    const File file(std::fopen(fresh.c_str(), "wb"));
+    if (!file) fail_to_write(path, errno);
+    if (std::fwrite(numbers.data(), sizeof(uint64_t), numbers.size(), file.get()) != numbers.size() || std::fflush(file.get()) != 0) fail_to_write(path, errno);
+  }
+  std::error_code error;
+  std::filesystem::rename(fresh, path, error);
+  if (error) fail_to_write(path, error.value());
+}
+
+bool read_calibration_part(const std::string& path, uint64_t identity, std::span<LayerTrials> layers) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return false;
+  size_t expected = kHeader;
+  for (const LayerTrials& layer : layers) expected += kOfLayer + kOfTrial * layer.trials.size();
+  // One more than there may be, to see where there are more.
+  std::vector<uint64_t> numbers(expected + 1);
+  {
+    const File file(std::fopen(path.c_str(), "rb"));
+    if (!file || std::fread(numbers.data(), sizeof(uint64_t), numbers.size(), file.get()) != expected) return false;
+  }
+  numbers.pop_back();
+  const auto data = std::span<const uint64_t>(numbers).subspan(kHeader);
+  if (numbers[0] != kMagic || numbers[1] != identity || numbers[2] != checksum(data, identity)) return false;
+  std::vector<LayerTrials> read(layers.begin(), layers.end());
+  size_t at = 0;
+  bool sound = true;
+  visit(read, [&](auto& number) {
+    number = std::bit_cast<std::remove_reference_t<decltype(number)>>(data[at++]);
+    sound = sound && number >= 0 && std::isfinite(static_cast<double>(number));
+  });
+  if (sound) std::move(read.begin(), read.end(), layers.begin());
+  return sound;
+}
+
+}  // namespace longview

@@ -1,0 +1,99 @@
+// How a mode and a target become plans, and what happens to profiles that are found and cannot be used.
+#include "sparse/prefill_plan.h"
+
+#include <cmath>
+
+#include "base/error.h"
+#include "check.h"
+#include "model/files.h"
+
+using namespace longview;
+
+namespace {
+
+const ProfiledModel kModel{"00112233445566778899aabbccddeeff", 1, 2, "cpu"};
+
+// A dense head, and an adaptive one whose recall was measured.
+HeadProfile sample() {
+  HeadProfile profile;
+  profile.model_fingerprint = kModel.fingerprint;
+  profile.kernel_version = kProfileKernelVersion;
+  profile.device = "cpu";
+  profile.layers = 1;
+  profile.heads = 2;
+  profile.plans = {default_plan(Pattern::kDense), default_plan(Pattern::kAdaptive)};
+  profile.plans[1].threshold = 0.25f;
+  profile.recall = {std::nanf(""), 0.5f};
+  return profile;
+}
+
+PrefillPlan plan(PrefillMode mode, PrefillTarget target, const std::string& folder = "") { return {{mode, target, "", {folder}}, kModel, 8192}; }
+
+}  // namespace
+
+TEST("modes and targets") {
+  CHECK(plan(PrefillMode::kDense, PrefillTarget::kFast).dense());
+  CHECK(plan(PrefillMode::kAuto, PrefillTarget::kExact).dense());
+  const PrefillPlan fast = plan(PrefillMode::kAuto, PrefillTarget::kFast), balanced = plan(PrefillMode::kAuto, PrefillTarget::kBalanced);
+  CHECK(fast.heads().size() == 2 && fast.heads()[0].pattern == Pattern::kAdaptive && fast.heads()[0].threshold > balanced.heads()[0].threshold);
+  CHECK(fast.identity() != balanced.identity());
+  CHECK(fast.target_mass().size() == 2 && fast.target_mass()[0] < balanced.target_mass()[0]);
+  CHECK(!balanced.applies(0, 8192) && balanced.applies(8192, 64) && !balanced.applies(8192, 63));
+  CHECK(plan(PrefillMode::kVerticalSlash, PrefillTarget::kBalanced).target_mass().empty());
+}
+
+TEST("a found profile gives the plans, and asks each head for a part of the mass that it was measured with") {
+  const files::Scratch scratch;
+  write_head_profile(scratch.path(profile_name(kModel, PrefillTarget::kBalanced)), sample());
+  for (const PrefillMode mode : {PrefillMode::kAuto, PrefillMode::kAdaptive}) {
+    const PrefillPlan found = plan(mode, PrefillTarget::kBalanced, scratch.path()), none = plan(mode, PrefillTarget::kBalanced);
+    CHECK(std::vector<HeadPlan>(found.heads().begin(), found.heads().end()) == sample().plans);
+    CHECK(found.note().empty() && found.identity() != none.identity());
+    CHECK(found.target_mass()[0] == none.target_mass()[0]);
+    CHECK_NEAR(found.target_mass()[1], 0.4, 1e-6);
+  }
+  // Of another target, or for a mode that is of MInference's patterns.
+  CHECK(plan(PrefillMode::kAuto, PrefillTarget::kFast, scratch.path()).identity() == plan(PrefillMode::kAuto, PrefillTarget::kFast).identity());
+  CHECK(plan(PrefillMode::kMinference, PrefillTarget::kBalanced, scratch.path()).identity() == plan(PrefillMode::kMinference, PrefillTarget::kBalanced).identity());
+}
+
+TEST("a found profile that cannot be used leaves the heads as they are, and that is said; a given one is refused") {
+  const files::Scratch scratch;
+  const std::string name = profile_name(kModel, PrefillTarget::kBalanced), whole = head_profile_json(sample());
+  const auto changed = [&](const std::string& from, const std::string& to) {
+    std::string text = whole;
+    text.replace(text.find(from), from.size(), to);
+    return text;
+  };
+  const PrefillPlan none = plan(PrefillMode::kAuto, PrefillTarget::kBalanced);
+  struct Bad {
+    std::string text, says;
+  };
+  for (const auto& [text, says] : {Bad{changed("0011", "1100"), "made for another model"}, Bad{changed("\"adaptive\"", "\"spiral\""), "unknown pattern"},
+                                   Bad{changed("{\"pattern\": \"dense\"},", ""), "number of heads"}, Bad{changed("\"window\": 256", "\"window\": 1e12"), "no window between"},
+                                   Bad{whole.substr(0, whole.size() / 2), "not valid JSON"}, Bad{"", name}, Bad{"[{}, {}]", "number of layers"}, Bad{std::string(9'000'000, '['), "too large"}}) {
+    scratch.put(name, text);
+    const PrefillPlan found = plan(PrefillMode::kAuto, PrefillTarget::kBalanced, scratch.path());
+    CHECK(found.identity() == none.identity());
+    CHECK(std::vector<HeadPlan>(found.heads().begin(), found.heads().end()) == std::vector<HeadPlan>(none.heads().begin(), none.heads().end()));
+    if (found.note().find(says) == std::string::npos) check::fail(__FILE__, __LINE__, "\"" + found.note() + "\" does not say \"" + says + "\"");
+    bool refused = false;
+    try {
+      PrefillPlan({PrefillMode::kAuto, PrefillTarget::kBalanced, scratch.path(name), {}}, kModel, 0);
+    } catch (const Error&) {
+      refused = true;
+    }
+    CHECK(refused);
+  }
+}
+
+TEST("a profile behind one that cannot be used is found") {
+  const files::Scratch first, second;
+  const std::string name = profile_name(kModel, PrefillTarget::kBalanced);
+  first.put(name, "{}");
+  write_head_profile(second.path(name), sample());
+  const PrefillPlan found({PrefillMode::kAuto, PrefillTarget::kBalanced, "", {first.path(), second.path()}}, kModel, 0);
+  CHECK(found.heads()[1].threshold == 0.25f);
+}
+
+TEST_MAIN()
