@@ -14,6 +14,7 @@ import {
   type AskProgress,
   type AskResult,
   type CacheResult,
+  type CalibrateResult,
   type ClearCacheResult,
   type ContextResult,
   type DeleteModelParams,
@@ -147,6 +148,10 @@ export class Server {
 
   async prefill(token: CancellationToken): Promise<PrefillResult> {
     return (await this.running()).sendRequest<PrefillResult>(methods.prefill, token);
+  }
+
+  async calibrate(token: CancellationToken): Promise<CalibrateResult> {
+    return (await this.running()).sendRequest<CalibrateResult>(methods.calibrate, token);
   }
 
   async promptContents(): Promise<ContextResult> {

@@ -1,5 +1,12 @@
 /** Every command of the extension, in one table. */
-import { commands, ProgressLocation, window, workspace, type Disposable } from 'vscode';
+import {
+  commands,
+  ProgressLocation,
+  window,
+  workspace,
+  type CancellationToken,
+  type Disposable,
+} from 'vscode';
 import type { ChatView } from './chatView';
 import type { Server } from './client';
 import { readSettings } from './config';
@@ -14,6 +21,7 @@ export function registerCommands(server: Server, chat: ChatView, contents: Promp
     'longview.showHistory': () => chat.showHistory(),
     'longview.exportChat': () => exportChat(chat),
     'longview.readNow': () => readNow(server),
+    'longview.calibrate': () => calibrate(server),
     'longview.chooseModel': () => chooseModel(server),
     'longview.showPromptContents': () => contents.show(),
     'longview.openSettings': () =>
@@ -69,7 +77,24 @@ async function explain(server: Server, given: unknown): Promise<void> {
 }
 
 async function readNow(server: Server): Promise<void> {
-  await window.withProgress(
+  await withStatus(server, (token) => server.prefill(token));
+}
+
+async function calibrate(server: Server): Promise<void> {
+  const result = await withStatus(server, (token) => server.calibrate(token));
+  if (!result) return;
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  void window.showInformationMessage(
+    `Calibrated: of a long text the model now reads ${percent(result.density)} of the keys, chosen for each head (${percent(result.uncalibratedDensity)} before, all heads alike).`,
+  );
+}
+
+/** A notification that shows the server's status while it works; undefined when the user stopped it. */
+async function withStatus<T>(
+  server: Server,
+  work: (token: CancellationToken) => Promise<T>,
+): Promise<T | undefined> {
+  return window.withProgress(
     { location: ProgressLocation.Notification, title: 'Longview', cancellable: true },
     async (progress, token) => {
       let shown = 0;
@@ -79,9 +104,10 @@ async function readNow(server: Server): Promise<void> {
         shown = Math.max(shown, percent);
       });
       try {
-        await server.prefill(token);
+        return await work(token);
       } catch (error) {
         if (!token.isCancellationRequested) throw error;
+        return undefined;
       } finally {
         listener.dispose();
       }

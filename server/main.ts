@@ -133,6 +133,9 @@ connection.onRequest(methods.ask, (params: AskParams, token: CancellationToken) 
 connection.onRequest(methods.prefill, (token: CancellationToken) =>
   answer(token, (service, signal) => service.prefill(signal)),
 );
+connection.onRequest(methods.calibrate, (token: CancellationToken) =>
+  answer(token, (service, signal) => service.calibrate(signal)),
+);
 connection.onRequest(methods.context, (token: CancellationToken) =>
   answer(token, (service, signal) => service.context(signal)),
 );

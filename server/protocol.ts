@@ -185,6 +185,17 @@ export interface PrefillResult {
   seconds: number;
 }
 
+/**
+ * `longview/calibrate`: extension -> server, request without parameters. Measures on the workspace's files what each head of
+ * the model may leave out (minutes; Status tells how far it is) and opens the model again with what was found. Questions wait.
+ * Cancelled, what was measured is kept, and the next request goes on from there.
+ */
+export interface CalibrateResult {
+  /** Share of the keys that heads visit on average, and visited before, when a long text is read. */
+  density: number;
+  uncalibratedDensity: number;
+}
+
 // --- context: what is in the prompt -----------------------------------------------------------------------------------
 
 /** Why a file is not in the prompt; a stable code, and a sentence in ContextFile.detail where there is more to say. */
@@ -326,6 +337,7 @@ export interface ClearCacheResult {
 export const methods = {
   ask: 'longview/ask',
   prefill: 'longview/prefill',
+  calibrate: 'longview/calibrate',
   status: 'longview/status',
   context: 'longview/context',
   modelsList: 'longview/models/list',

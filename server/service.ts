@@ -6,21 +6,23 @@ import { WorkspaceCache } from './cache/workspaceCache';
 import { HoverExplanations, identifierAt } from './answers/hover';
 import { Refresher } from './answers/refresher';
 import { overBudget, Session } from './answers/session';
-import type { LoadProgress, PrefillProgress } from './engine/engine';
+import type { LoadProgress } from './engine/engine';
 import { LongviewError } from './errors';
 import { Lock } from './lock';
+import { calibrate } from './models/calibrate';
 import { catalog } from './models/catalog';
 import { downloadModel } from './models/download';
 import { deleteModel, installedModels } from './models/installed';
 import { builtInModel, chooseModel, locateModel } from './models/locate';
 import { openModel, type OpenModel } from './models/openModel';
-import { profileFolders } from './models/profiles';
+import { calibratedFolder, profileFolders } from './models/profiles';
 import type { PackedRepository } from './prompt/pack';
 import type {
   AskParams,
   AskProgress,
   AskResult,
   CacheResult,
+  CalibrateResult,
   ClearCacheResult,
   ContextResult,
   DownloadProgress,
@@ -32,6 +34,7 @@ import type {
   Settings,
   Status,
 } from './protocol';
+import { loadingMessage, phaseMessage, prefillStatus, readingMessage, throttled } from './statusText';
 import type { Root } from './workspace/scan';
 
 export interface ServiceOptions {
@@ -264,6 +267,45 @@ export class Service {
     });
   }
 
+  /** What each head may leave out, for the present target. The session closes first: its pages make room for the text. */
+  calibrate(signal: AbortSignal): Promise<CalibrateResult> {
+    return this.showing(() =>
+      this.opening.run(async () => {
+        const { prefillMode, prefillTarget: target, include, exclude, maxFileKiB } = this.settings;
+        if (prefillMode === 'dense' || target === 'exact')
+          throw new LongviewError(
+            'invalid_argument',
+            'Repositories are read densely here, which needs no calibration: set longview.prefill.mode to auto and longview.prefill.target to balanced or fast first.',
+          );
+        const model = await this.openedModel();
+        await this.closeSession();
+        const { trusted: gitHistory, modelsFolder } = this.options;
+        const scan = { include, exclude, maxFileBytes: maxFileKiB * 1024, gitHistory };
+        const start = performance.now();
+        const [profile] = await calibrate(model, {
+          source: { roots: this.roots, scan },
+          folder: calibratedFolder(modelsFolder),
+          targets: [target],
+          signal,
+          onProgress: throttled(({ done, total }) => {
+            const tokensPerSecond = (1000 * done) / (performance.now() - start);
+            const message = `Calibrating: ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens`;
+            this.show({
+              phase: 'reading',
+              message,
+              prefill: prefillStatus({ done, total, tokensPerSecond }),
+            });
+          }),
+        });
+        if (!profile) throw new LongviewError('internal', 'The calibration gave no profile.');
+        await model.dispose();
+        this.model = undefined;
+        await this.openedModel();
+        return { density: profile.density, uncalibratedDensity: profile.uncalibratedDensity };
+      }),
+    );
+  }
+
   private showRead(session: Session): void {
     this.status = { ...this.status, freshness: { state: 'current', changedFiles: 0 } };
     if (session.rebaseDue) this.refresher?.poke();
@@ -366,53 +408,4 @@ export class Service {
       this.model = undefined;
     });
   }
-}
-
-function phaseMessage(phase: Phase, detail?: { done: number; total: number }): string {
-  switch (phase) {
-    case 'scanning':
-      return 'Looking at the files';
-    case 'tokenizing':
-      return detail && detail.done > 0
-        ? `Counting tokens: ${detail.done} of ${detail.total} files`
-        : 'Counting tokens';
-    case 'reading':
-      return 'Reading the repository';
-    case 'answering':
-      return 'Answering';
-    default:
-      return phase;
-  }
-}
-
-function loadingMessage(name: string, done: number, total: number): string {
-  const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
-  return `Loading ${name}: ${gigabytes(done)} of ${gigabytes(total)} GB`;
-}
-
-function prefillStatus({ done, total, tokensPerSecond }: PrefillProgress): PrefillStatus {
-  return { done, total, tokensPerSecond, etaSeconds: (total - done) / Math.max(tokensPerSecond, 1) };
-}
-
-function readingMessage({ done, total, tokensPerSecond }: PrefillProgress): string {
-  const left = timeLeft(prefillStatus({ done, total, tokensPerSecond }).etaSeconds);
-  return `Reading ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens, ${Math.round(tokensPerSecond)} tokens/s, ${left} left`;
-}
-
-/** Seconds below two minutes, then minutes. */
-function timeLeft(seconds: number): string {
-  return seconds < 120 ? `${Math.ceil(seconds)} s` : `${Math.round(seconds / 60)} min`;
-}
-
-/** At most ten calls a second; the last one, of all that there is to do, always comes through. */
-function throttled<T extends { total: number; done?: number; tokens?: number }>(
-  call: (value: T) => void,
-): (value: T) => void {
-  let last = 0;
-  return (value) => {
-    const now = performance.now();
-    if (now - last < 100 && (value.done ?? value.tokens ?? 0) < value.total) return;
-    last = now;
-    call(value);
-  };
 }

@@ -1,6 +1,6 @@
 /** The evaluation itself, end to end on a small repository: the built-in model's own answers are right, planted ones wrong. */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -147,6 +147,31 @@ describe('an evaluation', () => {
     expect(density).toBeGreaterThan(prefillDensity);
     expect(density).toBeLessThan(1);
     expect(lines[2]).toMatchObject({ top1: 1, meanDeltaNll: 0, p99DeltaNll: 0, density: 1 });
+    expect(lines[0]!.layers).toBeUndefined();
+    const layers = lines[1]!.layers!;
+    expect(layers).toHaveLength(model.engine.model.layers);
+    const meanDensity = layers.reduce((sum, layer) => sum + layer.density, 0) / layers.length;
+    expect(meanDensity).toBeCloseTo(prefillDensity, 6);
+    for (const { recall } of layers) {
+      expect(recall).toBeGreaterThan(0);
+      expect(recall).toBeLessThanOrEqual(1 + 1e-6);
+    }
+
+    // By a profile in which every head is dense there is nothing to lose.
+    const heads = Array.from({ length: 9 }, () => ({ pattern: 'dense' }));
+    const profile = (fingerprint: string) => {
+      const path = join(folder, 'heads.json');
+      const format = { format: 'longview-head-profile', version: 1, model: fingerprint, kernel_version: 1 };
+      const layers = Array.from({ length: model.engine.model.layers }, () => heads);
+      writeFileSync(path, JSON.stringify({ ...format, layers }));
+      return ['--profile', path, '--data', file, '--mode', 'adaptive', '--device', 'cpu', '--json'];
+    };
+    const byProfile = await run(...profile(model.engine.model.fingerprint));
+    expect(JSON.parse(byProfile.stdout)).toMatchObject({ mode: 'adaptive', top1: 1, prefillDensity: 1 });
+    await expect(run(...profile('0'.repeat(32)))).rejects.toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/made for another model/) as string,
+    });
 
     await expect(run('--mode', 'dense')).rejects.toMatchObject({ code: 2 });
     await expect(run('--data', file, '--mode', 'denser')).rejects.toMatchObject({ code: 2 });

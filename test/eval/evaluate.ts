@@ -2,7 +2,7 @@
  * What sparse pre-fill loses: `npm run --silent eval -- --data F.safetensors --mode dense,adaptive`.
  * The same model answers the same questions after a dense and after a sparse reading, teacher-forced.
  */
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { openNativeEngine } from '../../server/engine/nativeEngine';
 import { builtInModel } from '../../server/models/locate';
@@ -22,6 +22,8 @@ npm run --silent eval -- --make F --length N    makes data
   --mode LIST    separated by commas (default dense,adaptive):
                  ${modesHelp}
   --model M      model file or folder (default: the built-in model)
+  --profile F    head profile by which adaptive, auto and minference read, whatever their target: one of \`npm run calibrate\`,
+                 or MInference's JSON (default: none, all heads alike)
   --device D     auto, cpu or cuda (default auto)
   --threads N    CPU threads (default: all)
   --sequences L  only these rows of the file: 0,2,5 (default: all)
@@ -37,6 +39,8 @@ npm run --silent eval -- --make F --length N    makes data
     prefillDensity      the same in the rows that were pre-filled in the mode
     seconds             pre-fill and scoring of all sequences
     worstSequence, worstBlock  largest mean difference of a sequence, of 128 positions in one
+    layers              of each layer in the rows that were pre-filled in the mode: density, and recall: the attention mass that
+                        lies where dense attention puts it, by probe rows; absent where no attention was sparse
     kinds               exact by kind of question, where the file's metadata names kinds
 
   --make F       writes data: packed repositories that the built-in model never saw, with conversations about them
@@ -55,6 +59,11 @@ const pageTokens = 128;
 
 class UsageError extends Error {}
 
+/** npm runs scripts in the package's folder; people mean the one they stand in. */
+function inCallersFolder(path: string): string {
+  return resolve(process.env.INIT_CWD ?? process.cwd(), path);
+}
+
 function readArguments() {
   try {
     const string = { type: 'string' } as const;
@@ -63,6 +72,7 @@ function readArguments() {
         data: string,
         mode: { ...string, default: 'dense,adaptive' },
         model: string,
+        profile: string,
         device: { ...string, default: 'auto' },
         threads: { ...string, default: '0' },
         sequences: string,
@@ -87,11 +97,13 @@ function readArguments() {
     const tasks = (['lookups', 'ruler'] as const).find((name) => name === values.tasks);
     if (!tasks) throw new Error(`There are no tasks '${values.tasks}': lookups or ruler.`);
     if (!values.help && !values.data && !values.make) throw new Error('--data or --make names a file.');
-    const model = values.model ?? builtInModel(projectRoot);
+    const model = values.model ? inCallersFolder(values.model) : builtInModel(projectRoot);
     const length = count('length', values.length ?? '0');
     if (values.make && length < 2048) throw new Error('--make needs a --length of at least 2048 tokens.');
     return {
       ...values,
+      data: values.data && inCallersFolder(values.data),
+      profile: values.profile && inCallersFolder(values.profile),
       model,
       make: {
         length,
@@ -101,7 +113,7 @@ function readArguments() {
         seed: count('seed', values.seed),
         model,
       },
-      makeFile: values.make,
+      makeFile: values.make && inCallersFolder(values.make),
       device,
       modes: parseModes(values.mode),
       threads: count('threads', values.threads),
@@ -143,10 +155,10 @@ async function evaluate(
   model: string,
   mode: Mode,
   data: Data,
-  { device, threads }: { device: 'auto' | 'cpu' | 'cuda'; threads: number },
+  { device, threads, profile }: { device: 'auto' | 'cpu' | 'cuda'; threads: number; profile?: string },
 ): Promise<Forced[]> {
   const { mode: name, target } = mode;
-  const open = () => openNativeEngine(model, { device, threads, prefill: { mode: name, target } });
+  const open = () => openNativeEngine(model, { device, threads, prefill: { mode: name, target, profile } });
   let engine = await open();
   // What an engine has read before, it does not read again: sequences that begin alike each get one of their own.
   let begun = new Set<string>();

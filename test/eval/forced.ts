@@ -15,7 +15,16 @@ export interface Forced {
   /** Query-key pairs that attention visited, of all that are causal; and in the rows before the dense ones. */
   density: number;
   prefillDensity: number;
+  /** The latter by layer; empty where all was dense. */
+  layers: Layer[];
   seconds: number;
+}
+
+/** What attention did in one layer of the sparse rows. */
+export interface Layer {
+  density: number;
+  /** Mean attention mass that lies where dense attention puts it; 1 where nothing was left out. */
+  recall: number;
 }
 
 /**
@@ -45,6 +54,7 @@ export async function force(engine: Engine, mode: Mode, sequence: Sequence): Pro
       truth: Int32Array.from(positions, (at) => tokens[at]!),
       density: 1 - (1 - prefillDensity) * (pairs(dense) / pairs(end)),
       prefillDensity,
+      layers: sparse ? layersOf(prefilled) : [],
       seconds,
     };
   } finally {
@@ -55,6 +65,11 @@ export async function force(engine: Engine, mode: Mode, sequence: Sequence): Pro
 /** Causal pairs of a query and a key among so many tokens. */
 function pairs(tokens: number): number {
   return (tokens * (tokens + 1)) / 2;
+}
+
+function layersOf({ layers = [], coveredMass }: ExtendResult): Layer[] {
+  if (coveredMass === undefined) return [];
+  return layers.map(({ density, coveredMass: recall = 1 }) => ({ density, recall }));
 }
 
 function densityOf({ density, reused }: ExtendResult): number {

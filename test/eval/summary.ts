@@ -1,5 +1,5 @@
 /** What a mode costs and loses, beside dense on the same tokens. */
-import type { Forced } from './forced';
+import type { Forced, Layer } from './forced';
 import type { Data } from './sequences';
 
 /** One line of `--json`. Documented in evaluate.ts's help. */
@@ -19,6 +19,8 @@ export interface Summary {
   seconds: number;
   worstSequence: { sequence: number; meanDeltaNll: number };
   worstBlock: { sequence: number; position: number; meanDeltaNll: number };
+  /** Means over the sequences; absent where no attention was sparse. */
+  layers?: Layer[];
   /** Share of exact answers for each kind of question, where the file names kinds. */
   kinds?: Record<string, number>;
 }
@@ -47,6 +49,7 @@ export function summarize(mode: string, data: Data, dense: Forced[], forced: For
     prefillDensity: sum((result) => result.prefillDensity) / forced.length,
     seconds: sum((result) => result.seconds),
     ...worst(data, deltas),
+    ...byLayer(forced),
     ...byKind(answers),
   };
 }
@@ -69,6 +72,15 @@ function byKind(answers: { kind: string; exact: boolean }[]): { kinds?: Record<s
   if (kinds.includes('')) return {};
   const share = (kind: string) => mean(answers.filter((a) => a.kind === kind).map((a) => Number(a.exact)));
   return { kinds: Object.fromEntries(kinds.map((kind) => [kind, share(kind)])) };
+}
+
+function byLayer(forced: Forced[]): { layers?: Layer[] } {
+  const [first] = forced;
+  if (!first || forced.some(({ layers }) => layers.length === 0)) return {};
+  const meanOf = (of: keyof Layer, i: number) => mean(forced.map(({ layers }) => layers[i]?.[of] ?? 1));
+  return {
+    layers: first.layers.map((_, i) => ({ density: meanOf('density', i), recall: meanOf('recall', i) })),
+  };
 }
 
 /** Failures of sparse attention cluster: the sequence and the query block with the largest mean loss. */
@@ -133,5 +145,23 @@ export function table(summaries: Summary[]): string {
     ]),
   ];
   const head = `${first.sequences} sequences of ${first.n} tokens, ${first.answers} answers of ${first.tokens} tokens in all`;
-  return `${head}\n\n${rows.map((row) => `| ${row.join(' | ')} |`).join('\n')}`;
+  return `${head}\n\n${lines(rows)}${layerTable(summaries)}`;
+}
+
+function lines(rows: readonly (readonly string[])[]): string {
+  return rows.map((row) => `| ${row.join(' | ')} |`).join('\n');
+}
+
+/** Recall and density of each layer, in percent; empty where no mode was sparse. */
+function layerTable(summaries: Summary[]): string {
+  const sparse = summaries.flatMap(({ mode, layers }) => (layers ? [{ mode, layers }] : []));
+  const count = Math.max(0, ...sparse.map(({ layers }) => layers.length));
+  if (count === 0) return '';
+  const cell = ({ recall, density }: Layer) => `${(100 * recall).toFixed(0)} / ${(100 * density).toFixed(0)}`;
+  const rows = [
+    ['layer', ...Array.from({ length: count }, (_, i) => String(i))],
+    ['---', ...Array<string>(count).fill('---:')],
+    ...sparse.map(({ mode, layers }) => [mode, ...layers.map(cell)]),
+  ];
+  return `\n\nMass recalled / density by layer, in percent, of the rows pre-filled in the mode:\n\n${lines(rows)}`;
 }

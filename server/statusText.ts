@@ -1,0 +1,52 @@
+/** What the status says while the server works, and how often. */
+import type { PrefillProgress } from './engine/engine';
+import type { Phase, PrefillStatus } from './protocol';
+
+export function phaseMessage(phase: Phase, detail?: { done: number; total: number }): string {
+  switch (phase) {
+    case 'scanning':
+      return 'Looking at the files';
+    case 'tokenizing':
+      return detail && detail.done > 0
+        ? `Counting tokens: ${detail.done} of ${detail.total} files`
+        : 'Counting tokens';
+    case 'reading':
+      return 'Reading the repository';
+    case 'answering':
+      return 'Answering';
+    default:
+      return phase;
+  }
+}
+
+export function loadingMessage(name: string, done: number, total: number): string {
+  const gigabytes = (bytes: number) => (bytes / 1e9).toFixed(1);
+  return `Loading ${name}: ${gigabytes(done)} of ${gigabytes(total)} GB`;
+}
+
+export function prefillStatus({ done, total, tokensPerSecond }: PrefillProgress): PrefillStatus {
+  return { done, total, tokensPerSecond, etaSeconds: (total - done) / Math.max(tokensPerSecond, 1) };
+}
+
+export function readingMessage({ done, total, tokensPerSecond }: PrefillProgress): string {
+  const left = timeLeft(prefillStatus({ done, total, tokensPerSecond }).etaSeconds);
+  return `Reading ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens, ${Math.round(tokensPerSecond)} tokens/s, ${left} left`;
+}
+
+/** Seconds below two minutes, then minutes. */
+function timeLeft(seconds: number): string {
+  return seconds < 120 ? `${Math.ceil(seconds)} s` : `${Math.round(seconds / 60)} min`;
+}
+
+/** At most ten calls a second; the last one, of all that there is to do, always comes through. */
+export function throttled<T extends { total: number; done?: number; tokens?: number }>(
+  call: (value: T) => void,
+): (value: T) => void {
+  let last = 0;
+  return (value) => {
+    const now = performance.now();
+    if (now - last < 100 && (value.done ?? value.tokens ?? 0) < value.total) return;
+    last = now;
+    call(value);
+  };
+}
