@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <filesystem>
 
 #include "base/error.h"
@@ -12,7 +13,7 @@ namespace longview {
 namespace {
 
 // Rows of a chunk whose outputs are compared.
-constexpr int64_t kRows = 32;
+constexpr int64_t kRows = 64;
 
 std::vector<int64_t> sampled(int64_t count) {
   std::vector<int64_t> rows;
@@ -54,22 +55,23 @@ bool Calibration::step(const CancelToken& cancel) {
     ~Observed() { engine.observe_attention({}); }
   } observed{engine_};
 
-  const int64_t at = done();
-  if (at == total()) return false;
-  const bool last = chunk_ > 0 && at + chunk_ >= total();
-  const bool measured = last || (at >= options_.from_token && late_chunks_++ % options_.every_chunk == 0);
-  if (measured) engine_.observe_attention([&](const Forward::Attention& attention) { measure(attention, cancel); });
+  if (done() == total()) return false;
+  bool measured = false;
+  engine_.observe_attention([&](const Forward::Attention& attention) {
+    if (attention.layer == 0) {
+      const int64_t end = attention.first_position + attention.out.rows;
+      measured = end == total() || (end > options_.from_token && late_chunks_++ % options_.every_chunk == 0);
+    }
+    if (measured) measure(attention, cancel);
+  });
   try {
-    chunk_ = engine_.prefill_chunk(*context_, std::span(tokens_).subspan(static_cast<size_t>(at)), cancel);
+    engine_.prefill_chunk(*context_, std::span(tokens_).subspan(static_cast<size_t>(done())), cancel);
   } catch (const Error&) {
     if (measured) keep_part();
     throw;
   }
   if (measured) keep_part();
-  any_ = any_ || measured;
-  if (done() < total()) return true;
-  LONGVIEW_CHECK(any_, kInvalidArgument, "The calibration text was read in one chunk, which begins before token %lld. Give a longer text.", static_cast<long long>(options_.from_token));
-  return false;
+  return done() < total();
 }
 
 void Calibration::measure(const Forward::Attention& a, const CancelToken& cancel) {
@@ -90,8 +92,12 @@ void Calibration::measure(const Forward::Attention& a, const CancelToken& cancel
   // Only a layer that is measured to its end counts.
   LayerTrials sums = layer;
   sums.measured_to = a.first_position + a.out.rows;
-  for (const std::vector<float>& row : read(a.hidden, rows))
-    for (const float x : row) sums.input += static_cast<double>(x) * static_cast<double>(x);
+  sums.rows += static_cast<int64_t>(rows.size());
+  std::vector<double> inputs;  // squared lengths
+  for (const std::vector<float>& row : read(a.hidden, rows)) {
+    double& input = inputs.emplace_back(1e-30);
+    for (const float x : row) input += static_cast<double>(x) * static_cast<double>(x);
+  }
   std::vector<HeadCoverage> coverage(layers_.size() * heads);
   const auto run = [&](const HeadPlan& plan) {
     const std::vector<HeadPlan> plans(heads, plan);
@@ -111,7 +117,10 @@ void Calibration::measure(const Forward::Attention& a, const CancelToken& cancel
     for (const HeadCoverage& head : of_layer) visited += head.visited;
     for (size_t h = 0; h < heads; ++h) {
       PlanTrial& trial = sums.trials[h * candidates_.size() + candidate];
-      for (size_t row = 0; row < rows.size(); ++row) trial.error += metrics_[index]->squared(static_cast<int64_t>(h), sparse[row], dense[row]);
+      for (size_t row = 0; row < rows.size(); ++row) {
+        const double error = metrics_[index]->squared(static_cast<int64_t>(h), sparse[row], dense[row]) / inputs[row];
+        trial.error += error * error;
+      }
       trial.coverage += of_layer[h];
       // All heads ran at once: each took its share of the time.
       trial.seconds += visited > 0 ? seconds * of_layer[h].visited / visited : 0;
@@ -152,7 +161,7 @@ HeadProfile Calibration::profile(double density) const {
   const Model& model = engine_.model();
   std::vector<PlanMeasurement> measurements;
   for (const LayerTrials& layer : layers_)
-    for (const PlanTrial& trial : layer.trials) measurements.push_back({layer.input > 0 ? trial.error / layer.input : 0, density_of(trial.coverage), trial.seconds});
+    for (const PlanTrial& trial : layer.trials) measurements.push_back({layer.rows > 0 ? std::sqrt(trial.error / static_cast<double>(layer.rows)) : 0, density_of(trial.coverage), trial.seconds});
   const std::vector<int32_t> chosen = choose_plans(measurements, static_cast<int64_t>(candidates_.size()), density);
   HeadProfile profile;
   profile.model_fingerprint = model.fingerprint;

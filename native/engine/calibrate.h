@@ -17,7 +17,7 @@
 namespace longview {
 
 struct CalibrationOptions {
-  int64_t from_token = 0;   // chunks that begin before it are read but not measured
+  int64_t from_token = 0;   // chunks that end before it are read but not measured
   int64_t every_chunk = 4;  // of the others every so many-th is measured, the last one in any case
   // A file that keeps what was measured, layer by layer, when the calibration is interrupted: one of the same model, device
   // and text goes on from there. Empty: none.
@@ -63,9 +63,9 @@ class Calibration {
   std::vector<LayerTrials> layers_;
   std::vector<std::optional<OutputMetric>> metrics_;  // [layers], made when first needed
   Activation tried_;
-  int64_t chunk_ = 0, late_chunks_ = 0;
+  int64_t late_chunks_ = 0;
   uint64_t identity_ = 0;
-  bool any_ = false, resumed_ = false;
+  bool resumed_ = false;
 };
 
 }  // namespace longview

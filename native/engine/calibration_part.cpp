@@ -27,7 +27,7 @@ template <typename Layers, typename Each>
 void visit(Layers& layers, Each each) {
   for (auto& layer : layers) {
     each(layer.measured_to);
-    each(layer.input);
+    each(layer.rows);
     for (auto& t : layer.trials) {
       each(t.error);
       each(t.seconds);

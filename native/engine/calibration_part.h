@@ -12,15 +12,17 @@ namespace longview {
 
 // Of one plan for one head: sums over the rows that were measured.
 struct PlanTrial {
-  double error = 0;    // squared length of what the plan changes in the layer's output
+  // (|what the plan changes in the layer's output|^2 / |the layer's input|^2)^2: the few rows in which a head fetches something
+  // from far weigh more than the many in which it does not matter.
+  double error = 0;
   double seconds = 0;  // of this device
   HeadCoverage coverage;
 };
 
 struct LayerTrials {
-  int64_t measured_to = 0;         // position behind the last chunk that was measured
-  double input = 0;                // squared length of the residual stream that the layer got, same rows as the errors
-  std::vector<PlanTrial> trials;   // [heads * candidates]
+  int64_t measured_to = 0;        // position behind the last chunk that was measured
+  int64_t rows = 0;               // whose errors were summed
+  std::vector<PlanTrial> trials;  // [heads * candidates]
 };
 
 // Numbers in this machine's byte order behind `identity`, which names model, device, text and candidates. Written under

@@ -174,7 +174,7 @@ int64_t Engine::adopt(Context& context, std::span<const int32_t> tokens) {
 int64_t Engine::prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse) {
   const auto total = static_cast<int64_t>(tokens.size());
   choose_frequencies(context, context.length() + total, cancel);
-  const int64_t count = std::min(total, chunk_at(context.length(), sparse && !prefill_->dense()));
+  const int64_t count = std::min(total, chunk_at(context.length(), (sparse || observed_) && !prefill_->dense()));
   run(context, tokens.first(static_cast<size_t>(count)), count == total, cancel, sparse);
   counters_.prefilled_tokens += count;
   return count;

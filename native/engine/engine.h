@@ -97,8 +97,12 @@ class Engine {
   // are written as the result says. A cancelled call leaves the context as it was, but without logits.
   int64_t score_chunk(Context& context, std::span<const int32_t> tokens, std::span<TokenScore> scores, const CancelToken& cancel);
 
-  // For measurements: what a chunk's attention looks like, and the device to try others on.
-  void observe_attention(Forward::OnAttention observer) { forward_->observe(std::move(observer)); }
+  // For measurements: what a chunk's attention looks like, and the device to try others on. While someone observes, chunks are
+  // those of a sparse reading.
+  void observe_attention(Forward::OnAttention observer) {
+    observed_ = static_cast<bool>(observer);
+    forward_->observe(std::move(observer));
+  }
   Backend& backend() { return *backend_; }
   const KvShape& kv_shape() const { return forward_->kv_shape(); }
 
@@ -133,6 +137,7 @@ class Engine {
   std::unique_ptr<Backend> backend_;
   EngineOptions options_;
   int64_t window_ = 0, largest_chunk_ = 0;
+  bool observed_ = false;
   std::unique_ptr<PrefillPlan> prefill_;
   std::unique_ptr<PagePool> pool_;
   uint64_t root_ = 0;

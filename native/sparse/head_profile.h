@@ -43,7 +43,8 @@ struct HeadProfile {
   int64_t layers = 0, heads = 0;
   std::vector<HeadPlan> plans;    // [layers * heads]
   // Of each head on the calibration text, [layers * heads], NaN where it was not measured: keys and means visited of those that
-  // a dense head visits, attention mass recalled, squared error of the layer's output relative to its input.
+  // a dense head visits, attention mass recalled, squared error of the layer's output relative to its input (its root mean
+  // square over rows).
   std::vector<float> density, recall, error;
   std::string note;               // a sentence for the log, empty where there is nothing to say
 };

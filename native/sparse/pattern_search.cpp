@@ -8,6 +8,9 @@
 namespace longview {
 namespace {
 
+// Of heads that look near: with as many keys as a_shape, and the means of the others.
+constexpr int32_t kWideWindow = 896;
+
 // Candidates that cost the same are taken in order, so that the same measurements give the same plans everywhere.
 std::vector<int32_t> cheapest(std::span<const PlanMeasurement> measurements, size_t candidates, double price) {
   std::vector<int32_t> chosen(measurements.size() / candidates, 0);
@@ -41,6 +44,11 @@ std::vector<HeadPlan> candidate_plans() {
     plan.diagonals = diagonals;
   }
   // 2: window and means only, as no block holds more than all.
+  for (const float threshold : {2.0f, 0.01f, kFastShare, kBalancedShare}) {
+    HeadPlan& plan = plans.emplace_back(default_plan(Pattern::kAdaptive));
+    plan.window = kWideWindow;
+    plan.threshold = threshold;
+  }
   for (const float threshold : {2.0f, 0.03f, 0.01f, kFastShare, 0.002f, kBalancedShare, 0.0007f, 0.0003f, 0.0001f}) plans.emplace_back(default_plan(Pattern::kAdaptive)).threshold = threshold;
   plans.push_back(default_plan(Pattern::kDense));
   return plans;

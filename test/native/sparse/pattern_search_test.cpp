@@ -94,11 +94,14 @@ TEST("the candidates are MInference's, adaptive heads from window and means on, 
   for (const Pattern pattern : {Pattern::kAShape, Pattern::kVerticalSlash, Pattern::kBlockSparse}) CHECK(std::find(plans.begin(), plans.end(), default_plan(pattern)) != plans.end());
   // What heads do that were not calibrated: nothing is lost by calibrating.
   for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced}) CHECK(std::find(plans.begin(), plans.end(), uncalibrated_plan(Pattern::kAdaptive, target)) != plans.end());
-  float last = 3;
-  for (const HeadPlan& plan : plans) {
-    if (plan.pattern != Pattern::kAdaptive) continue;
-    CHECK(plan.threshold < last && (last <= 2 || plan.threshold == 2));
-    last = plan.threshold;
+  for (const int32_t window : {default_plan(Pattern::kAdaptive).window, 896}) {
+    float last = 3;
+    for (const HeadPlan& plan : plans) {
+      if (plan.pattern != Pattern::kAdaptive || plan.window != window) continue;
+      CHECK(plan.threshold < last && (last <= 2 || plan.threshold == 2));
+      last = plan.threshold;
+    }
+    CHECK(last < 0.01f);
   }
   CHECK(plans.back() == default_plan(Pattern::kDense));
 }

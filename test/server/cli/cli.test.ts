@@ -8,8 +8,10 @@ import { builtInModel, root, writeFolder } from '../reference';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'longview-cli-'));
 
-function ask(...args: string[]): { status: number | null; stdout: string; stderr: string } {
-  return spawnSync(process.execPath, [path.join(root, 'dist/cli.js'), 'ask', ...args], {
+const ask = (...args: string[]) => run('ask', ...args);
+
+function run(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+  return spawnSync(process.execPath, [path.join(root, 'dist/cli.js'), ...args], {
     cwd: folder,
     env: { ...process.env, INIT_CWD: folder },
     encoding: 'utf8',
@@ -94,4 +96,54 @@ describe('longview ask', () => {
     expect(citations[0]).toMatchObject({ path: 'app/config.py', span: { startLine: 7 } });
     expect(stats).toMatchObject({ files: 1, skipped: 0, reusedTokens: 0 });
   });
+});
+
+describe('longview calibrate', () => {
+  it('shows its usage for what it cannot take', () => {
+    for (const wrong of [
+      ['--target', 'exact'],
+      ['--density', '0'],
+      ['--density', '1001'],
+      ['--tokens', 'many'],
+    ])
+      expect(run('calibrate', ...wrong)).toMatchObject({
+        status: 2,
+        stderr: expect.stringContaining('Usage') as string,
+      });
+  });
+
+  it('says what it cannot calibrate on', () => {
+    const little = file('little.py', 'LIMIT = 1\n');
+    expect(run('calibrate', '--text', little)).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/at least 4096 are needed/) as string,
+    });
+    const missing = run('calibrate', '--text', path.join(folder, 'none.txt'));
+    expect(missing.stderr).toMatch(/none\.txt could not be read/);
+    expect(missing.status).toBe(1);
+  });
+
+  it('leaves a profile that a reading takes, and refuses one that is not of the model', () => {
+    const text = Array.from({ length: 150 }, (_, i) => `def row_${i}(cells):\n    return cells[${i}]\n`);
+    const out = path.join(folder, 'profiles');
+    const source = file('rows.py', text.join('\n'));
+    const made = run('calibrate', '--text', source, '--out', out, '--target', 'fast', '--json');
+    expect(made.status).toBe(0);
+    const { profiles } = JSON.parse(made.stdout) as { profiles: { target: string; path: string }[] };
+    expect(profiles).toMatchObject([{ target: 'fast' }]);
+    const profile = profiles[0]!.path;
+    const repo = path.join(folder, 'rows');
+    writeFolder(repo, [['rows.py', readFileSync(source)]]);
+    const prefill = (file: string) =>
+      run('prefill', '--repo', repo, '--prefill-mode', 'adaptive', '--profile', file);
+    expect(prefill(profile).status).toBe(0);
+    const other = file(
+      'other.json',
+      readFileSync(profile, 'utf8').replace(/"model": "..../, '"model": "beef'),
+    );
+    expect(prefill(other)).toMatchObject({
+      status: 1,
+      stderr: expect.stringMatching(/made for another model/) as string,
+    });
+  }, 120_000);
 });
