@@ -38,7 +38,7 @@ Options:
   --profile FILE    what each head attends to: a file of \`calibrate\`, or of MInference for its mode
                     (default: what was calibrated here, else the built-in model's)
   --max-tokens N    length of an answer (default: 512)
-  --target T        calibrate: fast or balanced (default: a profile for each)
+  --target T        calibrate: fast, balanced or minference (default: a profile for each)
   --text FILE       calibrate: on this text instead of the repository
   --tokens N        calibrate: of the text (default: 32768, or the window)
   --density PER     calibrate: keys that heads visit on average, per thousand (default: as many as uncalibrated ones)
@@ -219,7 +219,9 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
   const { values } = parse(args);
   const { text, out, include, exclude } = values;
   const target =
-    values.target === undefined ? undefined : oneOf(values.target, 'target', ['fast', 'balanced']);
+    values.target === undefined
+      ? undefined
+      : oneOf(values.target, 'target', ['fast', 'balanced', 'minference']);
   const tokens = whole(values.tokens, 'tokens');
   const density = whole(values.density, 'density');
   if (density !== undefined && (density < 1 || density > 1000))

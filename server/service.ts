@@ -285,7 +285,7 @@ export class Service {
         const [profile] = await calibrate(model, {
           source: { roots: this.roots, scan },
           folder: calibratedFolder(modelsFolder),
-          targets: [target],
+          targets: [prefillMode === 'minference' ? prefillMode : target],
           signal,
           onProgress: throttled(({ done, total }) => {
             const tokensPerSecond = (1000 * done) / (performance.now() - start);

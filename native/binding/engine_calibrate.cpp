@@ -1,4 +1,5 @@
 // A calibration as a job of the engine's thread: one chunk a step, so that answers go first, and the profiles as files.
+#include <algorithm>
 #include <filesystem>
 
 #include "binding/engine_object.h"
@@ -10,13 +11,13 @@ namespace {
 struct Request {
   std::vector<int32_t> tokens;
   std::string folder;
-  std::vector<PrefillTarget> targets;
+  std::vector<ProfileUse> uses;
   double density = 0;  // 0: what the heads have when they are not calibrated
   CalibrationOptions options;
 };
 
 struct Written {
-  PrefillTarget target;
+  ProfileUse use;
   std::string path;
   double density, uncalibrated_density, recall;
 };
@@ -42,11 +43,12 @@ Request read_request(const Napi::CallbackInfo& info) {
   request.tokens.assign(tokens.Data(), tokens.Data() + tokens.ElementLength());
   request.folder = given.Get("folder").ToString().Utf8Value();
   if (const Napi::Value targets = given.Get("targets"); targets.IsArray())
-    for (uint32_t i = 0; i < targets.As<Napi::Array>().Length(); ++i) {
-      const auto target = prefill_target_of(targets.As<Napi::Array>().Get(i).ToString().Utf8Value());
-      if (target && *target != PrefillTarget::kExact) request.targets.push_back(*target);
-    }
-  if (request.targets.empty()) throw Napi::TypeError::New(env, "calibrate needs targets: fast or balanced");
+    for (uint32_t i = 0; i < targets.As<Napi::Array>().Length(); ++i)
+      if (const auto use = profile_use_of(targets.As<Napi::Array>().Get(i).ToString().Utf8Value())) request.uses.push_back(*use);
+  if (request.uses.empty()) throw Napi::TypeError::New(env, "calibrate needs targets: fast, balanced or minference");
+  const auto wants = [&](PrefillMode mode) { return std::any_of(request.uses.begin(), request.uses.end(), [&](const ProfileUse& use) { return use.mode == mode; }); };
+  request.options.adaptive = wants(PrefillMode::kAdaptive);
+  request.options.minference = wants(PrefillMode::kMinference);
   if (const Napi::Value density = given.Get("density"); density.IsNumber()) request.density = density.As<Napi::Number>().DoubleValue();
   if (const Napi::Value from = given.Get("fromToken"); from.IsNumber()) request.options.from_token = from.As<Napi::Number>().Int64Value();
   if (const Napi::Value every = given.Get("everyChunk"); every.IsNumber()) request.options.every_chunk = every.As<Napi::Number>().Int64Value();
@@ -65,12 +67,12 @@ std::unique_ptr<Calibration> begin(Engine& engine, const Request& request) {
 
 std::vector<Written> finish(Engine& engine, const Calibration& calibration, const Request& request) {
   std::vector<Written> written;
-  for (const PrefillTarget target : request.targets) {
-    const double uncalibrated = calibration.uncalibrated_density(target);
-    const HeadProfile profile = calibration.profile(request.density > 0 ? request.density : uncalibrated);
-    const std::string path = (std::filesystem::path(request.folder) / profile_name(profiled(engine), target)).string();
+  for (const ProfileUse& use : request.uses) {
+    const double uncalibrated = calibration.uncalibrated_density(use);
+    const HeadProfile profile = calibration.profile(use, request.density > 0 ? request.density : uncalibrated);
+    const std::string path = (std::filesystem::path(request.folder) / profile_name(profiled(engine), use)).string();
     write_head_profile(path, profile);
-    written.push_back({target, path, mean(profile.density), uncalibrated, mean(profile.recall)});
+    written.push_back({use, path, mean(profile.density), uncalibrated, mean(profile.recall)});
   }
   calibration.forget_part();
   return written;
@@ -80,7 +82,7 @@ Napi::Value describe(Napi::Env env, const std::vector<Written>& written) {
   Napi::Array out = Napi::Array::New(env, written.size());
   for (uint32_t i = 0; i < written.size(); ++i) {
     Napi::Object each = Napi::Object::New(env);
-    each.Set("target", name(written[i].target));
+    each.Set("target", name(written[i].use));
     each.Set("path", written[i].path);
     each.Set("density", written[i].density);
     each.Set("uncalibratedDensity", written[i].uncalibrated_density);

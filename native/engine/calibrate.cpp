@@ -24,11 +24,14 @@ std::vector<int64_t> sampled(int64_t count) {
 }  // namespace
 
 Calibration::Calibration(Engine& engine, std::vector<int32_t> tokens, CalibrationOptions options)
-    : engine_(engine), tokens_(std::move(tokens)), options_(std::move(options)), candidates_(candidate_plans()) {
+    : engine_(engine), tokens_(std::move(tokens)), options_(std::move(options)) {
   LONGVIEW_CHECK(engine.kv_shape().mean_tokens > 0, kInvalidArgument, "This device cannot read this model sparsely: there is nothing to calibrate.");
-  LONGVIEW_CHECK(options_.every_chunk > 0, kInvalidArgument, "Calibration measures at least every chunk.");
+  LONGVIEW_CHECK(options_.every_chunk > 0 && (options_.adaptive || options_.minference), kInvalidArgument, "Calibration measures at least every chunk, and some plans.");
   LONGVIEW_CHECK(total() > options_.from_token, kInvalidArgument, "The calibration text has %lld tokens, and none is measured before token %lld. Give a longer text.",
                  static_cast<long long>(total()), static_cast<long long>(options_.from_token));
+  if (options_.adaptive) candidates_ = adaptive_candidates();
+  if (options_.minference)
+    for (const HeadPlan& plan : minference_candidates()) candidates_.push_back(plan);
   const Model& model = engine.model();
   const ModelConfig& c = model.config;
   context_ = engine.create_context();
@@ -39,7 +42,7 @@ Calibration::Calibration(Engine& engine, std::vector<int32_t> tokens, Calibratio
   metrics_.resize(layers_.size());
 
   const DeviceInfo device = engine.device();
-  const std::string text = format("%s %d %s %s %d %zu %lld %lld", model.fingerprint.c_str(), kProfileKernelVersion, device.name.c_str(), device.isa.c_str(), device.threads, candidates_.size(),
+  const std::string text = format("%s %d %s %s %d %d %d %lld %lld", model.fingerprint.c_str(), kProfileKernelVersion, device.name.c_str(), device.isa.c_str(), device.threads, options_.adaptive, options_.minference,
                                   static_cast<long long>(options_.from_token), static_cast<long long>(options_.every_chunk));
   identity_ = hash64(tokens_.data(), tokens_.size() * sizeof(int32_t), hash64(text.data(), text.size()));
   if (!options_.part.empty()) resumed_ = read_calibration_part(options_.part, identity_, layers_);
@@ -144,11 +147,18 @@ void Calibration::forget_part() const {
   if (!options_.part.empty()) std::filesystem::remove(options_.part, error);
 }
 
-double Calibration::uncalibrated_density(PrefillTarget target) const {
-  const HeadPlan plan = uncalibrated_plan(Pattern::kAdaptive, target);
-  const auto found = std::find(candidates_.begin(), candidates_.end(), plan);
-  LONGVIEW_CHECK(found != candidates_.end(), kInvalidArgument, "The plan of the target %s is not among those that were measured.", name(target));
+std::pair<size_t, size_t> Calibration::candidates_for(const ProfileUse& use) const {
+  const bool minference = use.mode == PrefillMode::kMinference;
+  LONGVIEW_CHECK(minference ? options_.minference : options_.adaptive, kInvalidArgument, "The plans of %s were not measured.", name(use));
+  const size_t adaptive = options_.adaptive ? adaptive_candidates().size() : 0;
+  return minference ? std::pair(adaptive, candidates_.size() - adaptive) : std::pair(size_t{0}, adaptive);
+}
+
+double Calibration::uncalibrated_density(const ProfileUse& use) const {
+  const auto [first, count] = candidates_for(use);
+  const auto found = std::find(candidates_.begin() + static_cast<std::ptrdiff_t>(first), candidates_.begin() + static_cast<std::ptrdiff_t>(first + count), uncalibrated_plan(use));
   const auto candidate = static_cast<size_t>(found - candidates_.begin());
+  LONGVIEW_CHECK(candidate < first + count, kInternal, "The plan of %s is not among those that were measured.", name(use));
   double sum = 0;
   int64_t heads = 0;
   for (const LayerTrials& layer : layers_)
@@ -156,13 +166,21 @@ double Calibration::uncalibrated_density(PrefillTarget target) const {
   return sum / static_cast<double>(heads);
 }
 
-HeadProfile Calibration::profile(double density) const {
+HeadProfile Calibration::profile(const ProfileUse& use, double density) const {
   LONGVIEW_CHECK(density > 0, kInvalidArgument, "Calibration needs a density above 0.");
+  const auto [first, count] = candidates_for(use);
   const Model& model = engine_.model();
+  const auto heads = static_cast<size_t>(model.config.heads);
   std::vector<PlanMeasurement> measurements;
-  for (const LayerTrials& layer : layers_)
-    for (const PlanTrial& trial : layer.trials) measurements.push_back({layer.rows > 0 ? std::sqrt(trial.error / static_cast<double>(layer.rows)) : 0, density_of(trial.coverage), trial.seconds});
-  const std::vector<int32_t> chosen = choose_plans(measurements, static_cast<int64_t>(candidates_.size()), density);
+  const auto trial_of = [&](size_t head, size_t candidate) -> const PlanTrial& { return layers_[head / heads].trials[head % heads * candidates_.size() + first + candidate]; };
+  for (size_t head = 0; head < layers_.size() * heads; ++head) {
+    const auto rows = static_cast<double>(std::max<int64_t>(layers_[head / heads].rows, 1));
+    for (size_t candidate = 0; candidate < count; ++candidate) {
+      const PlanTrial& trial = trial_of(head, candidate);
+      measurements.push_back({std::sqrt(trial.error / rows), density_of(trial.coverage), trial.seconds});
+    }
+  }
+  const std::vector<int32_t> chosen = choose_plans(measurements, static_cast<int64_t>(count), density);
   HeadProfile profile;
   profile.model_fingerprint = model.fingerprint;
   profile.kernel_version = kProfileKernelVersion;
@@ -171,12 +189,11 @@ HeadProfile Calibration::profile(double density) const {
   profile.heads = model.config.heads;
   for (size_t head = 0; head < chosen.size(); ++head) {
     const auto candidate = static_cast<size_t>(chosen[head]);
-    const auto heads = static_cast<size_t>(model.config.heads);
-    const PlanMeasurement& measured = measurements[head * candidates_.size() + candidate];
-    profile.plans.push_back(candidates_[candidate]);
+    const PlanMeasurement& measured = measurements[head * count + candidate];
+    const HeadCoverage& coverage = trial_of(head, candidate).coverage;
+    profile.plans.push_back(candidates_[first + candidate]);
     profile.density.push_back(static_cast<float>(measured.density));
     profile.error.push_back(static_cast<float>(measured.error));
-    const HeadCoverage& coverage = layers_[head / heads].trials[head % heads * candidates_.size() + candidate].coverage;
     profile.recall.push_back(coverage.probes > 0 ? static_cast<float>(coverage.covered / static_cast<double>(coverage.probes)) : 1.0f);
   }
   return profile;

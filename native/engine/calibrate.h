@@ -6,6 +6,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/cancel.h"
@@ -17,6 +18,7 @@
 namespace longview {
 
 struct CalibrationOptions {
+  bool adaptive = true, minference = false;  // which plans are tried: profiles can be had for these
   int64_t from_token = 0;   // chunks that end before it are read but not measured
   int64_t every_chunk = 4;  // of the others every so many-th is measured, the last one in any case
   // A file that keeps what was measured, layer by layer, when the calibration is interrupted: one of the same model, device
@@ -43,14 +45,16 @@ class Calibration {
   // Whether something was taken over from the part file.
   bool resumed() const { return resumed_; }
 
-  // When all is read. Mean density over the heads when none is calibrated, each with the plan of `target`.
-  double uncalibrated_density(PrefillTarget target) const;
+  // When all is read. Mean density over the heads when none is calibrated.
+  double uncalibrated_density(const ProfileUse& use) const;
   // The heads that err least at a mean density of at most `density`.
-  HeadProfile profile(double density) const;
+  HeadProfile profile(const ProfileUse& use, double density) const;
   // Removes the part file: the profile was written.
   void forget_part() const;
 
  private:
+  // Candidates of a use, as a part of all: the first, and how many.
+  std::pair<size_t, size_t> candidates_for(const ProfileUse& use) const;
   void measure(const Forward::Attention& attention, const CancelToken& cancel);
   void keep_part() const;
   std::vector<std::vector<float>> read(Activation x, std::span<const int64_t> rows) const;
@@ -58,7 +62,7 @@ class Calibration {
   Engine& engine_;
   const std::vector<int32_t> tokens_;
   const CalibrationOptions options_;
-  const std::vector<HeadPlan> candidates_;
+  std::vector<HeadPlan> candidates_;  // adaptive ones, then MInference's
   std::unique_ptr<Context> context_;
   std::vector<LayerTrials> layers_;
   std::vector<std::optional<OutputMetric>> metrics_;  // [layers], made when first needed

@@ -8,7 +8,7 @@
 namespace longview {
 namespace {
 
-// Of heads that look near: with as many keys as a_shape, and the means of the others.
+// Of heads that look near: about as many keys as a_shape has, and the means of the others.
 constexpr int32_t kWideWindow = 896;
 
 // Candidates that cost the same are taken in order, so that the same measurements give the same plans everywhere.
@@ -33,7 +33,20 @@ double mean_density(std::span<const PlanMeasurement> measurements, size_t candid
 
 }  // namespace
 
-std::vector<HeadPlan> candidate_plans() {
+std::vector<HeadPlan> adaptive_candidates() {
+  std::vector<HeadPlan> plans;
+  // 2: window and means only, as no block holds more than all.
+  for (const float threshold : {2.0f, 0.01f, kFastShare, kBalancedShare}) {
+    HeadPlan& plan = plans.emplace_back(default_plan(Pattern::kAdaptive));
+    plan.window = kWideWindow;
+    plan.threshold = threshold;
+  }
+  for (const float threshold : {2.0f, 0.03f, 0.01f, kFastShare, 0.002f, kBalancedShare, 0.0007f, 0.0003f, 0.0001f}) plans.emplace_back(default_plan(Pattern::kAdaptive)).threshold = threshold;
+  plans.push_back(default_plan(Pattern::kDense));
+  return plans;
+}
+
+std::vector<HeadPlan> minference_candidates() {
   std::vector<HeadPlan> plans = {default_plan(Pattern::kAShape), default_plan(Pattern::kBlockSparse)};
   struct Budgets {
     int32_t columns, diagonals;
@@ -43,14 +56,6 @@ std::vector<HeadPlan> candidate_plans() {
     plan.columns = columns;
     plan.diagonals = diagonals;
   }
-  // 2: window and means only, as no block holds more than all.
-  for (const float threshold : {2.0f, 0.01f, kFastShare, kBalancedShare}) {
-    HeadPlan& plan = plans.emplace_back(default_plan(Pattern::kAdaptive));
-    plan.window = kWideWindow;
-    plan.threshold = threshold;
-  }
-  for (const float threshold : {2.0f, 0.03f, 0.01f, kFastShare, 0.002f, kBalancedShare, 0.0007f, 0.0003f, 0.0001f}) plans.emplace_back(default_plan(Pattern::kAdaptive)).threshold = threshold;
-  plans.push_back(default_plan(Pattern::kDense));
   return plans;
 }
 

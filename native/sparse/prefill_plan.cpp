@@ -54,11 +54,19 @@ std::string digest(std::span<const HeadPlan> plans) {
 
 }  // namespace
 
-std::string profile_name(const ProfiledModel& model, PrefillTarget target) { return model.fingerprint + "." + model.device + "." + name(target) + ".profile.json"; }
+const char* name(const ProfileUse& use) { return use.mode == PrefillMode::kMinference ? name(use.mode) : name(use.target); }
 
-HeadPlan uncalibrated_plan(Pattern pattern, PrefillTarget target) {
-  HeadPlan plan = default_plan(pattern);
-  if (pattern == Pattern::kAdaptive) plan.threshold = target == PrefillTarget::kFast ? kFastShare : kBalancedShare;
+std::optional<ProfileUse> profile_use_of(std::string_view text) {
+  for (const ProfileUse& use : {ProfileUse{PrefillMode::kAdaptive, PrefillTarget::kFast}, ProfileUse{PrefillMode::kAdaptive, PrefillTarget::kBalanced}, ProfileUse{PrefillMode::kMinference}})
+    if (text == name(use)) return use;
+  return std::nullopt;
+}
+
+std::string profile_name(const ProfiledModel& model, const ProfileUse& use) { return model.fingerprint + "." + model.device + "." + name(use) + ".profile.json"; }
+
+HeadPlan uncalibrated_plan(const ProfileUse& use) {
+  HeadPlan plan = default_plan(pattern_for(use.mode));
+  if (plan.pattern == Pattern::kAdaptive) plan.threshold = use.target == PrefillTarget::kFast ? kFastShare : kBalancedShare;
   return plan;
 }
 
@@ -69,9 +77,8 @@ std::optional<PrefillTarget> prefill_target_of(std::string_view name) { return f
 
 PrefillPlan::PrefillPlan(const PrefillOptions& options, const ProfiledModel& model, int64_t auto_from) {
   identity_ = "dense";
-  const Pattern pattern = pattern_for(options.mode);
-  if (pattern == Pattern::kDense || options.target == PrefillTarget::kExact) return;
-  const HeadPlan plan = uncalibrated_plan(pattern, options.target);
+  if (options.mode == PrefillMode::kDense || options.target == PrefillTarget::kExact) return;
+  const HeadPlan plan = uncalibrated_plan({options.mode, options.target});
   heads_.assign(static_cast<size_t>(model.layers * model.heads), plan);
   // A mode that names one pattern for all heads is for comparisons: it stays what it says.
   const bool per_head = options.mode == PrefillMode::kAuto || options.mode == PrefillMode::kAdaptive || options.mode == PrefillMode::kMinference;
@@ -81,12 +88,12 @@ PrefillPlan::PrefillPlan(const PrefillOptions& options, const ProfiledModel& mod
   identity_ = format("%s %s %.6f from %lld", name(options.mode), name(options.target), static_cast<double>(plan.threshold), static_cast<long long>(from_));
   if (!per_head) return;
   if (!options.profile.empty()) use(read_head_profile(options.profile, model));
-  else if (options.mode != PrefillMode::kMinference) find_profile(options, model);
+  else find_profile(options, model);
 }
 
 void PrefillPlan::find_profile(const PrefillOptions& options, const ProfiledModel& model) {
   for (const std::string& folder : options.profile_folders) {
-    const std::string path = (std::filesystem::path(folder) / profile_name(model, options.target)).string();
+    const std::string path = (std::filesystem::path(folder) / profile_name(model, {options.mode, options.target})).string();
     std::error_code error;
     if (!std::filesystem::exists(path, error)) continue;
     try {

@@ -36,16 +36,25 @@ struct PrefillOptions {
   PrefillMode mode = PrefillMode::kDense;
   PrefillTarget target = PrefillTarget::kBalanced;
   std::string profile;  // a head profile's file (sparse/head_profile.h), for auto, adaptive and minference; empty: none
-  // Where auto and adaptive look for one that is named as profile_name() says, in this order, when none is given. One that
-  // cannot be used is passed over, and note() says why.
+  // Where one that is named as profile_name() says is looked for, in this order, when none is given. One that cannot be used is
+  // passed over, and note() says why.
   std::vector<std::string> profile_folders;
 };
 
-// The file name of the profile of a model on a kind of device ("cpu", "cuda"), for a target.
-std::string profile_name(const ProfiledModel& model, PrefillTarget target);
+// What a head profile is for. Profiles of auto and adaptive are the same, one for each target; MInference's is for any.
+struct ProfileUse {
+  PrefillMode mode = PrefillMode::kAdaptive;
+  PrefillTarget target = PrefillTarget::kBalanced;
+};
+// "fast", "balanced", "minference".
+const char* name(const ProfileUse& use);
+std::optional<ProfileUse> profile_use_of(std::string_view name);
+
+// The file name of the profile of a model on a kind of device ("cpu", "cuda").
+std::string profile_name(const ProfiledModel& model, const ProfileUse& use);
 
 // What a head that no profile names is read by.
-HeadPlan uncalibrated_plan(Pattern pattern, PrefillTarget target);
+HeadPlan uncalibrated_plan(const ProfileUse& use);
 
 class PrefillPlan {
  public:

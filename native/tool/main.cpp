@@ -155,7 +155,8 @@ int run(const Arguments& arguments) {
     Calibration calibration(engine, prompt, options);
     while (calibration.step(CancelToken())) {
     }
-    write_head_profile(arguments.profile, calibration.profile(arguments.density.value_or(calibration.uncalibrated_density(PrefillTarget::kBalanced))));
+    const ProfileUse use;
+    write_head_profile(arguments.profile, calibration.profile(use, arguments.density.value_or(calibration.uncalibrated_density(use))));
     calibration.forget_part();
     return 0;
   }

@@ -17,8 +17,8 @@ export interface PrefillOptions {
   /** A head profile's file (native/sparse/head_profile.h): what each head attends to. It must fit the model. */
   profile?: string;
   /**
-   * Where `auto` and `adaptive` look for a profile of the model, the device and the target when none is given; without one all
-   * heads are read alike. One that cannot be used is passed over, and DeviceInfo.note says why.
+   * Where a profile of the model, the device and the target is looked for when none is given; without one all heads are read
+   * alike. One that cannot be used is passed over, and DeviceInfo.note says why.
    */
   profileFolders?: readonly string[];
 }
@@ -246,7 +246,8 @@ export interface CalibrateOptions {
   onProgress?: (progress: { done: number; total: number }) => void;
 }
 
-export type CalibratedTarget = 'fast' | 'balanced';
+/** What a profile is for: `auto` and `adaptive` at a target, or `minference`. */
+export type CalibratedTarget = 'fast' | 'balanced' | 'minference';
 
 /** A head profile that was written. Means over all heads, on the text. */
 export interface CalibratedProfile {

@@ -15,7 +15,7 @@ export interface CalibrateRequest {
   tokens?: number;
   /** Where the profiles go. */
   folder: string;
-  /** Default: both. */
+  /** Default: all three. */
   targets?: readonly CalibratedTarget[];
   density?: number;
   signal?: AbortSignal;
@@ -26,7 +26,7 @@ const defaultTokens = 32_768;
 
 /** The model must be open for sparse reading, and its engine have room for the text. Cancelled, it goes on the next time. */
 export async function calibrate(model: OpenModel, request: CalibrateRequest): Promise<CalibratedProfile[]> {
-  const { folder, targets = ['balanced', 'fast'], density, signal, onProgress } = request;
+  const { folder, targets = ['balanced', 'fast', 'minference'], density, signal, onProgress } = request;
   const tokens = Math.min(request.tokens ?? defaultTokens, model.engine.window);
   const text = calibrationText(model, await readSource(model, request, tokens), tokens);
   // Short contexts are read densely: what heads do early in a text says little.

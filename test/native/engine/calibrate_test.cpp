@@ -38,7 +38,9 @@ std::vector<int32_t> text(const Engine& engine, int64_t tokens = 1024) {
 double mean(const std::vector<float>& values) { return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()); }
 double sum(const std::vector<float>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 
-CalibrationOptions every_chunk(int64_t from = 0, const std::string& part = "") { return {from, 1, part}; }
+CalibrationOptions every_chunk(int64_t from = 0, const std::string& part = "") { return {true, false, from, 1, part}; }
+
+constexpr ProfileUse kFast{PrefillMode::kAdaptive, PrefillTarget::kFast}, kBalanced{PrefillMode::kAdaptive, PrefillTarget::kBalanced}, kMinference{PrefillMode::kMinference, PrefillTarget::kBalanced};
 
 void finish(Calibration& calibration) {
   while (calibration.step(CancelToken())) {
@@ -49,7 +51,7 @@ HeadProfile calibrate(double density, int64_t tokens = 1024, int64_t from = 0) {
   Engine engine(model(), adaptive());
   Calibration calibration(engine, text(engine, tokens), every_chunk(from));
   finish(calibration);
-  return calibration.profile(density);
+  return calibration.profile(kBalanced, density);
 }
 
 }  // namespace
@@ -147,16 +149,25 @@ TEST("the engine reads by a profile, and its pages are told apart from others") 
   CHECK(Engine(model(), options).window() > 0);
 }
 
-TEST("calibrated heads visit no more keys than others do") {
+TEST("calibrated heads visit no more keys than others do, by the plans of their mode") {
   Engine engine(model(), adaptive());
-  Calibration calibration(engine, text(engine, 3072), every_chunk());
+  CalibrationOptions options = every_chunk();
+  options.minference = true;
+  Calibration calibration(engine, text(engine, 3072), options);
   finish(calibration);
-  for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced}) {
-    const double density = calibration.uncalibrated_density(target);
+  for (const ProfileUse& use : {kFast, kBalanced, kMinference}) {
+    const double density = calibration.uncalibrated_density(use);
     CHECK(density > 0 && density <= 1);
-    CHECK(mean(calibration.profile(density).density) <= density);
+    const HeadProfile profile = calibration.profile(use, density);
+    CHECK(mean(profile.density) <= density);
+    for (const HeadPlan& plan : profile.plans) {
+      const std::vector<HeadPlan> allowed = use.mode == PrefillMode::kMinference ? minference_candidates() : adaptive_candidates();
+      CHECK(std::find(allowed.begin(), allowed.end(), plan) != allowed.end());
+    }
   }
-  CHECK_THROWS(calibration.profile(0), kInvalidArgument);
+  CHECK_THROWS(calibration.profile(kFast, 0), kInvalidArgument);
+  Calibration without(engine, text(engine, 3072), every_chunk());
+  CHECK_THROWS(without.profile(kMinference, 1), kInvalidArgument);
 }
 
 TEST("calibration stops when asked to, and leaves the engine as it was") {
@@ -191,8 +202,8 @@ TEST("an interrupted calibration goes on with the layer that it was at") {
   Calibration resumed(engine, tokens, every_chunk(0, part));
   CHECK(resumed.resumed());
   finish(resumed);
-  for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced}) CHECK_NEAR(resumed.uncalibrated_density(target), whole.uncalibrated_density(target), 1e-12);
-  const HeadProfile expected = whole.profile(1), got = resumed.profile(1);
+  for (const ProfileUse& use : {kFast, kBalanced}) CHECK_NEAR(resumed.uncalibrated_density(use), whole.uncalibrated_density(use), 1e-12);
+  const HeadProfile expected = whole.profile(kFast, 1), got = resumed.profile(kFast, 1);
   CHECK(expected.plans == got.plans && expected.density == got.density && expected.recall == got.recall);
   CHECK(std::filesystem::exists(part));
   resumed.forget_part();
@@ -264,7 +275,7 @@ TEST("a profile is found by model, device and target; one that cannot be used is
   };
   const auto without = opened(PrefillTarget::kFast);
   const ProfiledModel owner{profile.model_fingerprint, profile.layers, profile.heads, "cpu"};
-  const std::string path = scratch.path(profile_name(owner, PrefillTarget::kFast));
+  const std::string path = scratch.path(profile_name(owner, kFast));
   write_head_profile(path, profile);
   const auto with = opened(PrefillTarget::kFast);
   CHECK(with.first != without.first && with.second == without.second);
@@ -277,8 +288,9 @@ TEST("a profile is found by model, device and target; one that cannot be used is
 TEST("what cannot be calibrated") {
   Engine engine(model(), adaptive());
   const std::vector<int32_t> tokens = text(engine);
-  CHECK_THROWS(Calibration(engine, tokens, {static_cast<int64_t>(tokens.size()), 4, ""}), kInvalidArgument);
-  CHECK_THROWS(Calibration(engine, tokens, {0, 0, ""}), kInvalidArgument);
+  CHECK_THROWS(Calibration(engine, tokens, every_chunk(static_cast<int64_t>(tokens.size()))), kInvalidArgument);
+  CHECK_THROWS(Calibration(engine, tokens, {true, false, 0, 0, ""}), kInvalidArgument);
+  CHECK_THROWS(Calibration(engine, tokens, {false, false, 0, 4, ""}), kInvalidArgument);
   CHECK_THROWS(Calibration(engine, {1, 1 << 30}, {}), kInvalidArgument);
   EngineOptions dense = adaptive();
   dense.prefill.mode = PrefillMode::kDense;

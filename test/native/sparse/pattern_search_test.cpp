@@ -87,13 +87,10 @@ TEST("measurements that are none") {
   CHECK_THROWS(choose_plans({}, 2, 0.5), kInvalidArgument);
 }
 
-TEST("the candidates are MInference's, adaptive heads from window and means on, and dense") {
-  const std::vector<HeadPlan> plans = candidate_plans();
-  const auto count = [&](Pattern pattern) { return std::count_if(plans.begin(), plans.end(), [&](const HeadPlan& plan) { return plan.pattern == pattern; }); };
-  CHECK(count(Pattern::kAShape) == 1 && count(Pattern::kVerticalSlash) == 5 && count(Pattern::kBlockSparse) == 1 && count(Pattern::kDense) == 1);
-  for (const Pattern pattern : {Pattern::kAShape, Pattern::kVerticalSlash, Pattern::kBlockSparse}) CHECK(std::find(plans.begin(), plans.end(), default_plan(pattern)) != plans.end());
-  // What heads do that were not calibrated: nothing is lost by calibrating.
-  for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced}) CHECK(std::find(plans.begin(), plans.end(), uncalibrated_plan(Pattern::kAdaptive, target)) != plans.end());
+TEST("the adaptive candidates go from window and means to dense, the un-calibrated plans among them") {
+  const std::vector<HeadPlan> plans = adaptive_candidates();
+  for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced})
+    CHECK(std::find(plans.begin(), plans.end(), uncalibrated_plan({PrefillMode::kAdaptive, target})) != plans.end());
   for (const int32_t window : {default_plan(Pattern::kAdaptive).window, 896}) {
     float last = 3;
     for (const HeadPlan& plan : plans) {
@@ -104,6 +101,13 @@ TEST("the candidates are MInference's, adaptive heads from window and means on, 
     CHECK(last < 0.01f);
   }
   CHECK(plans.back() == default_plan(Pattern::kDense));
+}
+
+TEST("MInference's candidates are of its three patterns, its plan for unknown heads among them") {
+  const std::vector<HeadPlan> plans = minference_candidates();
+  const auto count = [&](Pattern pattern) { return std::count_if(plans.begin(), plans.end(), [&](const HeadPlan& plan) { return plan.pattern == pattern; }); };
+  CHECK(plans.size() == 7 && count(Pattern::kAShape) == 1 && count(Pattern::kVerticalSlash) == 5 && count(Pattern::kBlockSparse) == 1);
+  for (const Pattern pattern : {Pattern::kAShape, Pattern::kVerticalSlash, Pattern::kBlockSparse}) CHECK(std::find(plans.begin(), plans.end(), default_plan(pattern)) != plans.end());
 }
 
 TEST_MAIN()

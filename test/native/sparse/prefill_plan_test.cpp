@@ -44,7 +44,7 @@ TEST("modes and targets") {
 
 TEST("a found profile gives the plans, and asks each head for a part of the mass that it was measured with") {
   const files::Scratch scratch;
-  write_head_profile(scratch.path(profile_name(kModel, PrefillTarget::kBalanced)), sample());
+  write_head_profile(scratch.path(profile_name(kModel, {PrefillMode::kAdaptive, PrefillTarget::kBalanced})), sample());
   for (const PrefillMode mode : {PrefillMode::kAuto, PrefillMode::kAdaptive}) {
     const PrefillPlan found = plan(mode, PrefillTarget::kBalanced, scratch.path()), none = plan(mode, PrefillTarget::kBalanced);
     CHECK(std::vector<HeadPlan>(found.heads().begin(), found.heads().end()) == sample().plans);
@@ -52,14 +52,25 @@ TEST("a found profile gives the plans, and asks each head for a part of the mass
     CHECK(found.target_mass()[0] == none.target_mass()[0]);
     CHECK_NEAR(found.target_mass()[1], 0.4, 1e-6);
   }
-  // Of another target, or for a mode that is of MInference's patterns.
+  // Of another target, or for MInference's patterns, which have one of their own.
   CHECK(plan(PrefillMode::kAuto, PrefillTarget::kFast, scratch.path()).identity() == plan(PrefillMode::kAuto, PrefillTarget::kFast).identity());
   CHECK(plan(PrefillMode::kMinference, PrefillTarget::kBalanced, scratch.path()).identity() == plan(PrefillMode::kMinference, PrefillTarget::kBalanced).identity());
 }
 
+TEST("MInference's mode has a profile of its own, whatever the target") {
+  const files::Scratch scratch;
+  CHECK(profile_use_of("minference") && profile_use_of("fast") && profile_use_of("balanced") && !profile_use_of("exact"));
+  write_head_profile(scratch.path(profile_name(kModel, *profile_use_of("minference"))), sample());
+  for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced}) {
+    const PrefillPlan found = plan(PrefillMode::kMinference, target, scratch.path());
+    CHECK(std::vector<HeadPlan>(found.heads().begin(), found.heads().end()) == sample().plans);
+    CHECK(plan(PrefillMode::kAuto, target, scratch.path()).identity() == plan(PrefillMode::kAuto, target).identity());
+  }
+}
+
 TEST("a found profile that cannot be used leaves the heads as they are, and that is said; a given one is refused") {
   const files::Scratch scratch;
-  const std::string name = profile_name(kModel, PrefillTarget::kBalanced), whole = head_profile_json(sample());
+  const std::string name = profile_name(kModel, {PrefillMode::kAdaptive, PrefillTarget::kBalanced}), whole = head_profile_json(sample());
   const auto changed = [&](const std::string& from, const std::string& to) {
     std::string text = whole;
     text.replace(text.find(from), from.size(), to);
@@ -89,7 +100,7 @@ TEST("a found profile that cannot be used leaves the heads as they are, and that
 
 TEST("a profile behind one that cannot be used is found") {
   const files::Scratch first, second;
-  const std::string name = profile_name(kModel, PrefillTarget::kBalanced);
+  const std::string name = profile_name(kModel, {PrefillMode::kAdaptive, PrefillTarget::kBalanced});
   first.put(name, "{}");
   write_head_profile(second.path(name), sample());
   const PrefillPlan found({PrefillMode::kAuto, PrefillTarget::kBalanced, "", {first.path(), second.path()}}, kModel, 0);
