@@ -6,7 +6,7 @@ export function calibratedFolder(modelsFolder: string): string {
   return path.join(modelsFolder, 'profiles');
 }
 
-/** Where the engine looks, in this order; the built-in model comes with its own. */
+/** Where the engine looks, in this order; the second is for what comes with the built-in model. */
 export function profileFolders(modelsFolder: string, extensionFolder: string): string[] {
   return [calibratedFolder(modelsFolder), path.join(extensionFolder, 'media', 'model')];
 }
