@@ -8,6 +8,7 @@ export function readSettings(): Settings {
   return {
     modelPath: get<string>('model.path').trim(),
     device: get<Settings['device']>('device'),
+    gpuWeights: get<Settings['gpuWeights']>('gpu.weights'),
     threads: get<number>('threads'),
     prefillMode: get<Settings['prefillMode']>('prefill.mode'),
     prefillTarget: get<Settings['prefillTarget']>('prefill.target'),

@@ -32,6 +32,7 @@ Options:
   --model FILE      a .gguf file or a folder with safetensors
   --include GLOB    take files that would be left out; may be repeated
   --exclude GLOB    leave files out; may be repeated
+  --gpu-weights W   weights on a GPU: auto (default: as the file has them), fp8 (H100, H200)
   --threads N       CPU threads (default: all)
   --prefill-mode M  how the repository is read: auto (default), adaptive, minference, dense
   --prefill-target T  what that may cost in accuracy: fast, balanced (default), exact
@@ -64,6 +65,7 @@ function parse(args: string[]) {
       repo: { type: 'string', multiple: true },
       include: { type: 'string', multiple: true },
       exclude: { type: 'string', multiple: true },
+      'gpu-weights': { type: 'string' },
       threads: { type: 'string' },
       'prefill-mode': { type: 'string' },
       'prefill-target': { type: 'string' },
@@ -103,8 +105,11 @@ function rootsOf({ repo }: Options) {
 
 function openedModel(options: Options, prefill: PrefillOptions): Promise<OpenModel> {
   const named = options.model ? path.resolve(here, options.model) : '';
-  const threads = whole(options.threads, 'threads');
-  return openModel(locateModel(named, defaultModelsFolder(), extensionFolder), { threads, prefill });
+  return openModel(locateModel(named, defaultModelsFolder(), extensionFolder), {
+    gpuWeights: oneOf(options['gpu-weights'], 'gpu-weights', ['auto', 'fp8']),
+    threads: whole(options.threads, 'threads'),
+    prefill,
+  });
 }
 
 /** Opens model and session, runs `work`, closes them. */

@@ -32,6 +32,8 @@ export interface Settings {
   /** Absolute path of a model (.gguf, .safetensors or a folder); empty: the chosen or built-in one. */
   modelPath: string;
   device: 'auto' | 'cuda' | 'cpu';
+  /** Weights of layers on a GPU: server/engine/engine.ts. */
+  gpuWeights: 'auto' | 'fp8';
   threads: number;
   /** How a repository is read: server/engine/engine.ts, PrefillOptions. */
   prefillMode: 'auto' | 'adaptive' | 'minference' | 'dense';

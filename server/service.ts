@@ -126,7 +126,7 @@ export class Service {
     const wanted = file ?? locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
     if (this.model?.path === wanted) return this.model.open;
     this.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });
-    const { device, threads, prefillMode, prefillTarget } = this.settings;
+    const { device, gpuWeights, threads, prefillMode, prefillTarget } = this.settings;
     const loading = throttled(({ done, total }: LoadProgress) =>
       this.show({ phase: 'starting', message: loadingMessage(path.basename(wanted), done, total) }),
     );
@@ -134,6 +134,7 @@ export class Service {
       wanted,
       {
         device,
+        gpuWeights,
         threads,
         prefill: {
           mode: prefillMode,
@@ -213,10 +214,12 @@ export class Service {
       const ofEngine = ({
         modelPath,
         device,
+        gpuWeights,
         threads,
         prefillMode,
         prefillTarget,
-      }: Omit<Settings, 'hover'>) => JSON.stringify([modelPath, device, threads, prefillMode, prefillTarget]);
+      }: Omit<Settings, 'hover'>) =>
+        JSON.stringify([modelPath, device, gpuWeights, threads, prefillMode, prefillTarget]);
       if (ofEngine(was) === ofEngine(is)) return;
       await this.model?.open.dispose();
       this.model = undefined;

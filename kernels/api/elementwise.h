@@ -23,6 +23,7 @@ struct RmsNormArgs {
   void* out;            // bf16 [rows, cols]; may be x where that is bf16
   int64_t rows, cols;
   float epsilon;
+  int32_t coded = 0;  // not 0: out is kE4M3 instead, made of the values as bf16; x is float32 then
 };
 Status launch_rms_norm(const RmsNormArgs& args, Stream stream);
 
@@ -33,6 +34,24 @@ struct SiluMulArgs {
   int64_t count;
 };
 Status launch_silu_mul(const SiluMulArgs& args, Stream stream);
+
+// Rows to kE4M3 (api/status.h): a row's scale is its largest magnitude / 448, so that this becomes e4m3's largest number; rows
+// of zeros have the scale 0. cols as status.h says; pointers are aligned to 16 bytes.
+struct QuantizeRowsArgs {
+  const void* x;  // bf16 [rows, cols]
+  void* out;      // e4m3_bytes(rows, cols)
+  int64_t rows, cols;
+};
+Status launch_quantize_rows(const QuantizeRowsArgs& args, Stream stream);
+
+// out = silu(gate) * up as bf16, then as launch_quantize_rows makes it.
+struct SiluMulQuantizeArgs {
+  const void* gate;  // bf16 [rows, cols]
+  const void* up;
+  void* out;  // e4m3_bytes(rows, cols)
+  int64_t rows, cols;
+};
+Status launch_silu_mul_quantize(const SiluMulQuantizeArgs& args, Stream stream);
 
 // x += y; x float32, y bf16; count is a multiple of 8, pointers are aligned to 16 bytes.
 struct AddArgs {

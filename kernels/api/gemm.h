@@ -6,7 +6,7 @@
 namespace longview::kernels {
 
 struct GemmArgs {
-  const void* x;       // bf16 [M, K], aligned to 16 bytes
+  const void* x;       // bf16 [M, K], aligned to 16 bytes; kE4M3 in launch_gemm where the weight is
   const void* weight;  // [N, K] of `type`, aligned to 16 bytes
   WeightType type;
   const float* bias;  // [N] or null
@@ -14,8 +14,9 @@ struct GemmArgs {
   Element element;
   int64_t m, n, k;           // k is a multiple of 8, and of the weight's block
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
+  int32_t add = 0;           // not 0: out += ..., float32, without a bias; launch_gemm alone
 };
-// Tensor cores; bf16 weights only.
+// Tensor cores; weights in bf16, on sm_90 in kE4M3 too.
 Status launch_gemm(const GemmArgs& args, Stream stream);
 // Few rows of x (1 .. kMatvecRows): every weight is read once, quantised ones as they are stored.
 constexpr int64_t kMatvecRows = 8;

@@ -18,7 +18,9 @@ using Event = void*;   // cudaEvent_t
 // Element types of activations.
 enum class Element : int32_t { kBFloat16, kFloat32 };
 
-// Storage of weight matrices. Quantised values are GGUF's type numbers and block layouts.
+// Storage of weight matrices. Quantised values are GGUF's type numbers and block layouts. kE4M3 is ours: 8-bit floats, codes
+// [rows, cols], behind them float32 scales [rows]; a value is its code times its row's scale. Activations that meet such weights
+// on the tensor cores have the same form.
 enum class WeightType : int32_t {
   kQ4_0 = 2,
   kQ4_1 = 3,
@@ -29,8 +31,13 @@ enum class WeightType : int32_t {
   kQ5_K = 13,
   kQ6_K = 14,
   kBFloat16 = 30,
+  kE4M3 = 100,
 };
 
 constexpr int64_t kPageTokens = 128;
+
+// Columns of a matrix in e4m3: a multiple of the one, at most the other.
+constexpr int64_t kE4M3ColumnStep = 32, kMostE4M3Columns = 32768;
+constexpr int64_t e4m3_bytes(int64_t rows, int64_t cols) { return rows * cols + rows * 4; }
 
 }  // namespace longview::kernels

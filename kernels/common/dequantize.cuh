@@ -6,6 +6,7 @@
 
 #include "kernels/api/status.h"
 #include "kernels/common/bf16.cuh"
+#include "kernels/common/e4m3.cuh"
 
 namespace longview::kernels {
 
@@ -26,6 +27,7 @@ __host__ __device__ constexpr BlockShape block_shape(WeightType type) {
     case WeightType::kQ5_K: return {256, 176};
     case WeightType::kQ6_K: return {256, 210};
     case WeightType::kBFloat16: return {1, 2};
+    case WeightType::kE4M3: return {32, 32};  // its scales lie behind the rows
   }
   return {0, 0};
 }
@@ -133,7 +135,7 @@ __device__ inline Group load_quantized(const uint8_t* row, int64_t group) {
   return g;
 }
 
-// Elements 32 * group .. + 31 of the row that begins at `row`.
+// Elements 32 * group .. + 31 of the row that begins at `row`; of kE4M3 without the row's scale.
 template <WeightType kType>
 __device__ inline void load_group(const uint8_t* row, int64_t group, float (&out)[kGroup]) {
   if constexpr (kType == WeightType::kBFloat16) {
@@ -142,6 +144,15 @@ __device__ inline void load_group(const uint8_t* row, int64_t group, float (&out
     for (int i = 0; i < 4; ++i) {
       float part[8];
       unpack_bf16x8(p[i], part);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) out[8 * i + j] = part[j];
+    }
+  } else if constexpr (kType == WeightType::kE4M3) {
+    const auto* p = reinterpret_cast<const uint2*>(row + group * kGroup);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float part[8];
+      unpack_e4m3x8(p[i], part);
 #pragma unroll
       for (int j = 0; j < 8; ++j) out[8 * i + j] = part[j];
     }
@@ -170,6 +181,7 @@ bool for_type(WeightType type, const Body& body) {
     case WeightType::kQ5_K: body.template operator()<WeightType::kQ5_K>(); return true;
     case WeightType::kQ6_K: body.template operator()<WeightType::kQ6_K>(); return true;
     case WeightType::kBFloat16: body.template operator()<WeightType::kBFloat16>(); return true;
+    case WeightType::kE4M3: body.template operator()<WeightType::kE4M3>(); return true;
   }
   return false;
 }

@@ -30,6 +30,8 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_embed,
       launch_rms_norm,
       launch_silu_mul,
+      launch_quantize_rows,
+      launch_silu_mul_quantize,
       launch_add,
       launch_rope_table,
       launch_rope_append,

@@ -1,12 +1,14 @@
 #include "kernels/api/elementwise.h"
 #include "kernels/common/dequantize.cuh"
 #include "kernels/common/launch.cuh"
+#include "kernels/elementwise/rows.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 
 namespace longview::kernels {
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int64_t kFewRows = 8;
 
 template <WeightType kType>
 __global__ void embed_kernel(EmbedArgs p, int64_t bytes) {
@@ -106,7 +108,7 @@ __global__ void __launch_bounds__(kThreads) add_kernel(float4* x, const uint4* y
 
 Status launch_embed(const EmbedArgs& args, Stream stream) {
   const BlockShape block = block_shape(args.type);
-  if (block.elements == 0) return kUnsupportedType;
+  if (block.elements == 0 || args.type == WeightType::kE4M3) return kUnsupportedType;
   if (args.tokens_count <= 0 || args.tokens_count > kLargestGrid || args.cols <= 0 || args.cols % std::max(block.elements, 8) != 0) return kInvalidShape;
   if (!aligned(args.embedding) || !aligned(args.out)) return kInvalidAlignment;
   if (args.type == WeightType::kBFloat16) {
@@ -121,6 +123,10 @@ Status launch_embed(const EmbedArgs& args, Stream stream) {
 
 Status launch_rms_norm(const RmsNormArgs& args, Stream stream) {
   if (args.rows <= 0 || args.rows > kLargestGrid || args.cols <= 0) return kInvalidShape;
+  if (args.coded && args.element != Element::kFloat32) return kUnsupportedType;
+  // Many long rows take the kernel that reads them once.
+  if (args.coded || (args.element == Element::kFloat32 && args.rows > kFewRows && args.cols > 256 && args.cols % 8 == 0 && args.cols <= kMostE4M3Columns && aligned(args.x) && aligned(args.out) && aligned(args.weight)))
+    return launch_rms_norm_rows(args, stream);
   if (args.element == Element::kFloat32) rms_norm<float>(args, cuda(stream));
   else rms_norm<__nv_bfloat16>(args, cuda(stream));
   return launched();

@@ -24,7 +24,7 @@ __global__ void dequantize_kernel(const uint8_t* weight, uint4* out, int64_t gro
 
 Status launch_dequantize(const DequantizeArgs& args, Stream stream) {
   const BlockShape block = block_shape(args.type);
-  if (block.elements == 0) return kUnsupportedType;
+  if (block.elements == 0 || args.type == WeightType::kE4M3) return kUnsupportedType;
   if (args.count <= 0 || args.count % std::max(block.elements, kGroup) != 0) return kInvalidShape;
   if (!aligned(args.out) || !aligned(args.weight)) return kInvalidAlignment;
   const int64_t groups = args.count / kGroup, blocks = ceil_div(groups, kThreads);

@@ -12,12 +12,16 @@ constexpr int64_t kLeastRowsSm90 = 64;
 
 Status launch_gemm(const GemmArgs& args, Stream stream) {
   if (args.m <= 0 || args.n <= 0 || args.k <= 0 || args.k % 8 != 0) return kInvalidShape;
-  if (args.type != WeightType::kBFloat16) return kUnsupportedType;
+  if (args.add && (args.bias || args.element != Element::kFloat32)) return kInvalidShape;
+  const bool coded = args.type == WeightType::kE4M3;
+  if (!coded && args.type != WeightType::kBFloat16) return kUnsupportedType;
+  if (coded && (args.k % kE4M3ColumnStep != 0 || args.k > kMostE4M3Columns)) return kInvalidShape;
   if (!aligned(args.x) || !aligned(args.weight) || !aligned(args.out)) return kInvalidAlignment;
   int device = 0, major = 0, multiprocessors = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (coded) return major == 9 && args.architecture != 80 ? launch_gemm_sm90(args, multiprocessors, stream) : kUnsupportedType;
   if (major == 9 && args.architecture != 80 && args.m >= kLeastRowsSm90) return launch_gemm_sm90(args, multiprocessors, stream);
   return launch_gemm_sm80(args, stream);
 }

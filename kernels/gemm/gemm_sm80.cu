@@ -37,12 +37,12 @@ struct Loader {
 };
 
 template <typename Out>
-__device__ inline void store(Out* out, int64_t row, int64_t column, int64_t m, int64_t n, float a, float b) {
+__device__ inline void store(Out* out, int64_t row, int64_t column, int64_t m, int64_t n, bool add, float a, float b) {
   if (row >= m) return;
   Out* to = out + row * n + column;
   if constexpr (sizeof(Out) == 4) {
-    if (column < n) to[0] = a;
-    if (column + 1 < n) to[1] = b;
+    if (column < n) to[0] = (add ? to[0] : 0.0f) + a;
+    if (column + 1 < n) to[1] = (add ? to[1] : 0.0f) + b;
   } else if (column + 1 < n && n % 2 == 0) {
     *reinterpret_cast<uint32_t*>(to) = pack_bf16(a, b);
   } else {
@@ -113,8 +113,8 @@ __global__ void __launch_bounds__(kThreads, 2) gemm_sm80_kernel(const GemmArgs p
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const int64_t row = first_row + warp_row + i * 16 + lane / 4;
-      store(out, row, column, p.m, p.n, sum[i][j][0] + bias0, sum[i][j][1] + bias1);
-      store(out, row + 8, column, p.m, p.n, sum[i][j][2] + bias0, sum[i][j][3] + bias1);
+      store(out, row, column, p.m, p.n, p.add, sum[i][j][0] + bias0, sum[i][j][1] + bias1);
+      store(out, row + 8, column, p.m, p.n, p.add, sum[i][j][2] + bias0, sum[i][j][3] + bias1);
     }
   }
 }

@@ -17,7 +17,7 @@ struct Params {
   bool wide;
 };
 
-template <int kRows>
+template <WeightType kType, int kRows>
 __device__ inline void store(const Params& p, int64_t row, float (&sum)[kRows]) {
 #pragma unroll
   for (int m = 0; m < kRows; ++m) sum[m] = warp_sum(sum[m]);
@@ -25,6 +25,7 @@ __device__ inline void store(const Params& p, int64_t row, float (&sum)[kRows]) 
   const float bias = p.bias ? p.bias[row] : 0.0f;
 #pragma unroll
   for (int m = 0; m < kRows; ++m) {
+    if constexpr (kType == WeightType::kE4M3) sum[m] *= e4m3_scale(p.weight, p.n, p.k, row);
     if (p.wide) static_cast<float*>(p.out)[m * p.n + row] = sum[m] + bias;
     else static_cast<__nv_bfloat16*>(p.out)[m * p.n + row] = __float2bfloat16(sum[m] + bias);
   }
@@ -50,7 +51,7 @@ __global__ void __launch_bounds__(kWarps * 32) matvec_bf16_kernel(const Params p
       for (int j = 0; j < 8; ++j) sum[m] = fmaf(w[j], x[j], sum[m]);
     }
   }
-  store(p, row, sum);
+  store<WeightType::kBFloat16>(p, row, sum);
 }
 
 // Lanes read groups of 32 elements side by side.
@@ -75,7 +76,7 @@ __global__ void __launch_bounds__(kWarps * 32) matvec_quantized_kernel(const Par
       }
     }
   }
-  store(p, row, sum);
+  store<kType>(p, row, sum);
 }
 
 template <WeightType kType, int kRows>

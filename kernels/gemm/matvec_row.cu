@@ -117,6 +117,39 @@ struct Reader<WeightType::kBFloat16> {
   }
 };
 
+// Codes meet x as it is; the row's scale comes at the end.
+template <>
+struct Reader<WeightType::kE4M3> {
+  static constexpr int kStep = 16, kRows = 4, kWarps = 4, kAhead = 2;
+  using Words = uint4;
+  static __device__ Words load(const uint8_t* row, int64_t step) { return __ldcs(reinterpret_cast<const uint4*>(row) + step); }
+  struct Input {
+    float x[16];
+  };
+  static __device__ Input input(const uint4* x, const Codes&, int64_t step) {
+    Input in;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float part[8];
+      unpack_bf16x8(x[2 * step + i], part);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) in.x[8 * i + j] = part[j];
+    }
+    return in;
+  }
+  static __device__ float multiply(const Words& words, const Input& in) {
+    float w[2][8], sum = 0;
+    unpack_e4m3x8({words.x, words.y}, w[0]);
+    unpack_e4m3x8({words.z, words.w}, w[1]);
+#pragma unroll
+    for (int i = 0; i < 16; ++i) sum = fmaf(w[i / 8][i % 8], in.x[i], sum);
+    return sum;
+  }
+};
+
+// Whether x is made into codes.
+constexpr bool codes_x(WeightType type) { return type != WeightType::kBFloat16 && type != WeightType::kE4M3; }
+
 struct Params {
   MatvecRowArgs args;
   int64_t rows, row_bytes;
@@ -167,7 +200,7 @@ __global__ void __launch_bounds__(Reader<kType>::kWarps * 32) matvec_row_kernel(
     if (first_step) {
       first_step = false;
       ptx::wait_for_previous();
-      if constexpr (kType != WeightType::kBFloat16) {
+      if constexpr (codes_x(kType)) {
         make_codes(x, a.k, codes);
         __syncthreads();
       }
@@ -186,6 +219,10 @@ __global__ void __launch_bounds__(Reader<kType>::kWarps * 32) matvec_row_kernel(
 #pragma unroll
   for (int r = 0; r < kRows; ++r) sum[r] = warp_sum(sum[r]);
   if (threadIdx.x % 32 != 0) return;
+  if constexpr (kType == WeightType::kE4M3) {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) sum[r] *= e4m3_scale(a.parts[gated ? r / kHalf : part].weight, n, a.k, min(row0 + (gated ? r % kHalf : r), n - 1));
+  }
   if (gated) {
 #pragma unroll
     for (int r = 0; r < kHalf; ++r)
@@ -201,7 +238,7 @@ template <WeightType kType>
 Status launch(Params p, Stream stream) {
   using Read = Reader<kType>;
   if (p.args.result == MatvecResult::kSwiglu) p.rows = ceil_div(p.args.parts[0].n, Read::kRows / 2) * Read::kRows;
-  const int64_t shared = kType == WeightType::kBFloat16 ? 0 : codes_bytes(p.args.k);
+  const int64_t shared = codes_x(kType) ? codes_bytes(p.args.k) : 0;
   if (shared > 48 << 10) return kInvalidShape;
   int device = 0, major = 0;
   cudaGetDevice(&device);

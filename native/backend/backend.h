@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
@@ -25,6 +26,7 @@ struct DeviceInfo {
   std::string note;  // why this device and not a GPU, a sentence; mostly empty
   std::string name;  // "AMD EPYC 9555, 2 threads, AVX-512 BF16"
   std::string isa;   // "scalar", "avx2", "avx512", "avx512bf16", "amx": the code path in use; "sm90" of a GPU
+  std::string arithmetic;  // " fp8" where weights of layers are kept so: saved state of other arithmetic is not read; else empty
   int threads = 0;
   int64_t memory_bytes = 0;       // of the device
   int64_t free_memory_bytes = 0;  // at the time of asking
@@ -41,7 +43,8 @@ struct Activation {
   void* data = nullptr;
   int64_t rows = 0;
   int64_t cols = 0;
-  bool wide = false;  // float32 on a device whose activations are narrower
+  bool wide = false;      // float32 on a device whose activations are narrower
+  void* codes = nullptr;  // for_products(): where the device has it in its own form for products, in the place of data
 };
 
 // A weight as the device holds it; on the CPU the mapped bytes themselves.
@@ -50,6 +53,9 @@ class DeviceWeight {
   virtual ~DeviceWeight() = default;
 };
 using WeightHandle = std::unique_ptr<DeviceWeight>;
+
+// What a weight is for. A device may keep what only products of layers read in fewer bits, where it was asked to.
+enum class WeightUse { kAny, kLayerProduct };
 
 // out = x * weight^T (+ bias, where it is not null).
 struct Projection {
@@ -101,11 +107,11 @@ class Backend {
   // --- memory -----------------------------------------------------------------------------------------------------
   // What upload(), an element of allocate(), a page of allocate_kv() and the operations on chunks of so many tokens (beside
   // the activations) will take, in bytes, for a plan made before any of it is allocated.
-  virtual int64_t weight_bytes(const TensorView& weight) const = 0;
+  virtual int64_t weight_bytes(const TensorView& weight, WeightUse use = WeightUse::kAny) const = 0;
   virtual int64_t activation_bytes() const = 0;
   virtual int64_t kv_page_bytes(const KvShape& shape) const = 0;
   virtual int64_t scratch_bytes(const ModelConfig& config, int64_t chunk_tokens) const = 0;
-  virtual WeightHandle upload(const TensorView& weight) = 0;
+  virtual WeightHandle upload(const TensorView& weight, WeightUse use = WeightUse::kAny) = 0;
   virtual std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) = 0;
   // Uninitialised [rows, cols]; freed by the backend's destructor or by release().
   virtual Activation allocate(int64_t rows, int64_t cols) = 0;
@@ -126,9 +132,16 @@ class Backend {
   virtual void write_page(KvStorage& storage, int32_t page, std::span<const std::byte> bytes) = 0;
 
   // --- operations, in the order of a layer ------------------------------------------------------------------------
+  // How to write what only products with all of `weights` will read: as x, or in the form in which the device multiplies fastest
+  // (x with codes; its data then has any content). rms_norm and linear_swiglu write that form, products read it. It is good until
+  // something else is written in that form, or multiplied that is not in it.
+  virtual Activation for_products(Activation x, std::initializer_list<const DeviceWeight*> weights) {
+    (void)weights;
+    return x;
+  }
   // out[t] = embedding[tokens[t]]. Token ids have been checked against the vocabulary. out [T, hidden].
   virtual void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) = 0;
-  // out = x / sqrt(mean(x^2) + epsilon) * weight, by row. x, out [T, hidden]; may be the same.
+  // out = x / sqrt(mean(x^2) + epsilon) * weight, by row. x, out [T, hidden]; may be the same, but not where out has codes.
   virtual void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) = 0;
   // out = x * weight^T (+ bias). x [T, in], weight [out, in], out [T, out]; bias may be null.
   virtual void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) = 0;
@@ -188,8 +201,19 @@ struct CpuOptions {
 // cpu/cpu_backend.cpp. Throws kInvalidArgument where `isa` is unknown or this machine lacks it.
 std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options);
 
+// Weights of layers on a GPU: as the file has them, or as 8-bit floats (e4m3) with a scale for each row, made as they are loaded.
+// With these activations too meet them in 8 bits.
+enum class GpuWeights { kStored, kFp8 };
+
+struct GpuOptions {
+  GpuWeights weights = GpuWeights::kStored;
+};
+
 // cuda/cuda_backend.cpp. Throws kInvalidArgument with the reason where there is no GPU to use.
-std::unique_ptr<Backend> make_cuda_backend();
+std::unique_ptr<Backend> make_cuda_backend(const GpuOptions& options = {});
+
+// Why this machine's GPU cannot do what `options` ask for and does without, a sentence; empty where it can.
+std::string why_not_options(const GpuOptions& options);
 
 // Why this model cannot run on a GPU here, a sentence; empty where it can.
 std::string why_not_cuda(const ModelConfig& config);
@@ -198,7 +222,7 @@ enum class DeviceChoice { kAuto, kCpu, kCuda };
 
 // choose_backend.cpp. kAuto takes a GPU where there is one that runs the model, else the CPU, and says why in
 // DeviceInfo::note; kCuda throws kInvalidArgument instead.
-std::unique_ptr<Backend> choose_backend(DeviceChoice choice, const ModelConfig& config, const CpuOptions& cpu, std::string& note);
+std::unique_ptr<Backend> choose_backend(DeviceChoice choice, const ModelConfig& config, const CpuOptions& cpu, const GpuOptions& gpu, std::string& note);
 
 // Names of the code paths that this machine can run, best first; always ends with "scalar".
 std::vector<std::string> available_cpu_isas();

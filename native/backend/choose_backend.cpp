@@ -3,11 +3,14 @@
 
 namespace longview {
 
-std::unique_ptr<Backend> choose_backend(DeviceChoice choice, const ModelConfig& config, const CpuOptions& cpu, std::string& note) {
+std::unique_ptr<Backend> choose_backend(DeviceChoice choice, const ModelConfig& config, const CpuOptions& cpu, const GpuOptions& gpu, std::string& note) {
   note.clear();
   if (choice == DeviceChoice::kCpu) return make_cpu_backend(cpu);
   const std::string why = why_not_cuda(config);
-  if (why.empty()) return make_cuda_backend();
+  if (why.empty()) {
+    note = why_not_options(gpu);
+    return make_cuda_backend(gpu);
+  }
   LONGVIEW_CHECK(choice == DeviceChoice::kAuto, kInvalidArgument, "%s", why.c_str());
   note = why;
   return make_cpu_backend(cpu);

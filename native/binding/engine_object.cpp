@@ -68,6 +68,9 @@ EngineOptions read_options(const Napi::Object& from) {
   options.cpu.precision = precision == "f32" ? Precision::kFloat32 : precision == "bf16" ? Precision::kBFloat16 : precision == "int8" ? Precision::kInt8 : Precision::kAuto;
   const std::string device = string_or(from, "device", "auto");
   options.device = device == "cpu" ? DeviceChoice::kCpu : device == "cuda" ? DeviceChoice::kCuda : DeviceChoice::kAuto;
+  const std::string weights = string_or(from, "gpuWeights", "auto");
+  LONGVIEW_CHECK(weights == "auto" || weights == "fp8", kInvalidArgument, "There are no weights called \"%s\". Set longview.gpu.weights to auto or fp8.", weights.c_str());
+  options.gpu.weights = weights == "fp8" ? GpuWeights::kFp8 : GpuWeights::kStored;
   options.kv_format = string_or(from, "kvFormat", "bf16") == "f32" ? KvFormat::kFloat32 : KvFormat::kBFloat16;
   if (options.kv_format == KvFormat::kFloat32 && device == "auto") options.device = DeviceChoice::kCpu;  // exact: the reference
   options.kv_budget_bytes = static_cast<int64_t>(number_or(from, "kvBudgetBytes", 0));

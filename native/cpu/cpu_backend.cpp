@@ -68,13 +68,13 @@ class CpuBackend final : public Backend {
   }
 
   // Weights stay mapped, and the system can drop them, but without them in memory nothing is fast.
-  int64_t weight_bytes(const TensorView& weight) const override { return weight.bytes; }
+  int64_t weight_bytes(const TensorView& weight, WeightUse) const override { return weight.bytes; }
   int64_t activation_bytes() const override { return sizeof(float); }
   int64_t kv_page_bytes(const KvShape& shape) const override { return CpuKvStorage::page_bytes(shape); }
   // Copies of a product's input in the kernels' format, at most as large as all activations together.
   int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override { return 4 * chunk_tokens * (2 * c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + 2 * c.ffn); }
 
-  WeightHandle upload(const TensorView& weight) override { return std::make_unique<CpuWeight>(weight); }
+  WeightHandle upload(const TensorView& weight, WeightUse) override { return std::make_unique<CpuWeight>(weight); }
   std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) override { return std::make_unique<CpuRope>(rope); }
 
   Activation allocate(int64_t rows, int64_t cols) override {

@@ -47,16 +47,23 @@ Blas::~Blas() {
 // Null where there is no kernel for the shape.
 std::unique_ptr<Blas::Plan> Blas::plan(const Product& p) const {
   auto plan = std::make_unique<Plan>(api_);
+  const int32_t in = p.e4m3 ? kLtE4M3 : kLtBFloat16;
   const auto m = static_cast<uint64_t>(p.m), n = static_cast<uint64_t>(p.n), k = static_cast<uint64_t>(p.k);
-  bool good = api_.create_description(&plan->description, kLtComputeFloat32, kLtFloat32) == 0 && api_.create_layout(&plan->weight, kLtBFloat16, k, n, p.k) == 0 &&
-              api_.create_layout(&plan->x, kLtBFloat16, k, m, p.k) == 0 && api_.create_layout(&plan->out, p.add ? kLtFloat32 : kLtBFloat16, n, m, p.n) == 0;
+  bool good = api_.create_description(&plan->description, kLtComputeFloat32, kLtFloat32) == 0 && api_.create_layout(&plan->weight, in, k, n, p.k) == 0 &&
+              api_.create_layout(&plan->x, in, k, m, p.k) == 0 && api_.create_layout(&plan->out, p.add ? kLtFloat32 : kLtBFloat16, n, m, p.n) == 0;
   const auto describe = [&](int32_t attribute, const auto& value) { good = good && api_.set_description(plan->description, attribute, &value, sizeof(value)) == 0; };
   describe(kLtTransposeA, int32_t{kLtTransposed});
   describe(kLtTransposeB, int32_t{kLtPlain});
   if (p.bias) {
     describe(kLtEpilogue, int32_t{kLtEpilogueBias});
-    describe(kLtBiasPointer, p.bias);
+    describe(kLtBiasType, int32_t{kLtBFloat16});
   }
+  if (p.e4m3) {
+    describe(kLtFastAccumulation, static_cast<int8_t>(p.fast));
+    describe(kLtScaleModeA, int32_t{kLtScaleRows});
+    describe(kLtScaleModeB, int32_t{kLtScaleRows});
+  }
+  good = good && point(*plan, p);
   void* preference = nullptr;
   good = good && api_.create_preference(&preference) == 0;
   if (good) {
@@ -69,16 +76,23 @@ std::unique_ptr<Blas::Plan> Blas::plan(const Product& p) const {
   return good ? std::move(plan) : nullptr;
 }
 
+// Sets what differs between products of one plan.
+bool Blas::point(const Plan& plan, const Product& p) {
+  const auto set = [&](int32_t attribute, const void* pointer) { return plan.api.set_description(plan.description, attribute, &pointer, sizeof(pointer)) == 0; };
+  if (p.bias && !set(kLtBiasPointer, p.bias)) return false;
+  if (!p.e4m3) return true;
+  return set(kLtScalePointerA, static_cast<const std::byte*>(p.weight) + p.n * p.k) && set(kLtScalePointerB, static_cast<const std::byte*>(p.x) + p.m * p.k);
+}
+
 bool Blas::multiply(const Product& p) {
-  const Key key{p.m, p.n, p.k, p.bias != nullptr, p.add};
+  const Key key{p.m, p.n, p.k, p.bias != nullptr, p.add, p.e4m3, p.fast};
   auto found = plans_.find(key);
   if (found == plans_.end()) {
     if (plans_.size() >= kMostPlans) plans_.clear();
     found = plans_.emplace(key, plan(p)).first;
   }
   const Plan* plan = found->second.get();
-  if (!plan) return false;
-  if (p.bias && api_.set_description(plan->description, kLtBiasPointer, &p.bias, sizeof(p.bias)) != 0) return false;
+  if (!plan || !point(*plan, p)) return false;
   const float one = 1, kept = p.add ? 1 : 0;
   const int status = api_.matmul(handle_, plan->description, &one, p.weight, plan->weight, p.x, plan->x, &kept, p.out, plan->out, p.out, plan->out, &plan->choice.algorithm, workspace_.as(),
                                  static_cast<size_t>(workspace_.bytes()), device_.stream());

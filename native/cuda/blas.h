@@ -25,22 +25,25 @@ class Blas {
   // "cuBLASLt 13.1.0".
   const std::string& name() const { return name_; }
 
-  // out [m, n] = x [m, k] * weight [n, k]^T (+ bias [n]), all bf16, sums float32; or out += the product, float32. Queued. False
-  // where cuBLASLt has no kernel for it; then nothing was done.
+  // out [m, n] = x [m, k] * weight [n, k]^T (+ bias [n]), all bf16, sums float32; or out += the product, float32. With `e4m3` x
+  // and weight are of kernels::WeightType::kE4M3. Queued. False where cuBLASLt has no kernel for it; then nothing was done.
   struct Product {
     const void *x, *weight, *bias;  // bias may be null; null where it is added
     void* out;
     int64_t m, n, k;
     bool add = false;
+    bool e4m3 = false;
+    bool fast = false;  // of e4m3: sums rounded as the tensor cores round them
   };
   bool multiply(const Product& product);
 
  private:
   struct Plan;
-  using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool>;
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool, bool, bool>;
 
   Blas(const Device& device, const BlasApi& api, void* handle);
   std::unique_ptr<Plan> plan(const Product& product) const;
+  static bool point(const Plan& plan, const Product& product);
 
   const Device& device_;
   const BlasApi& api_;

@@ -7,7 +7,7 @@
 
 namespace longview::cuda {
 
-enum LtDataType : int32_t { kLtFloat32 = 0, kLtBFloat16 = 14 };  // cudaDataType
+enum LtDataType : int32_t { kLtFloat32 = 0, kLtBFloat16 = 14, kLtE4M3 = 28 };  // cudaDataType
 enum LtComputeType : int32_t { kLtComputeFloat32 = 68 };         // cublasComputeType_t
 enum LtOperation : int32_t { kLtPlain = 0, kLtTransposed = 1 };  // cublasOperation_t
 enum LtEpilogue : int32_t { kLtEpilogueBias = 4 };               // cublasLtEpilogue_t
@@ -16,7 +16,14 @@ enum LtDescription : int32_t {                                   // cublasLtMatm
   kLtTransposeB = 4,
   kLtEpilogue = 7,
   kLtBiasPointer = 8,
+  kLtScalePointerA = 17,
+  kLtScalePointerB = 18,
+  kLtFastAccumulation = 25,  // int8_t
+  kLtBiasType = 26,
+  kLtScaleModeA = 31,
+  kLtScaleModeB = 32,
 };
+enum LtScaleMode : int32_t { kLtScaleRows = 3 };  // cublasLtMatmulMatrixScale_t: "outer vector", float32
 enum LtPreference : int32_t { kLtMaxWorkspaceBytes = 1 };  // cublasLtMatmulPreferenceAttributes_t
 
 struct LtAlgorithm {  // cublasLtMatmulAlgo_t

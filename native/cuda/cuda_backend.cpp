@@ -4,6 +4,7 @@
 // float32. The work on a single token is hundreds of small kernels: it is recorded from embed() on and launched as a few
 // graphs, the first of them small, so that the device works while the rest is recorded.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <unordered_map>
 #include <utility>
@@ -40,13 +41,17 @@ KvShape padded(KvShape shape) {
   return shape;
 }
 
+// Products of e4m3 with a scale for each row: kernels/gemm and cuBLASLt have them for one architecture.
+bool has_e4m3(const kernels::DeviceProperties& p) { return p.major == 9; }
+
 const CudaWeight& cuda(const DeviceWeight& weight) { return static_cast<const CudaWeight&>(weight); }
 kernels::Element element(Activation x) { return x.wide ? kernels::Element::kFloat32 : kernels::Element::kBFloat16; }
 int64_t element_bytes(Activation x) { return x.wide ? 4 : 2; }
 
 class CudaBackend final : public Backend {
  public:
-  explicit CudaBackend(const kernels::Library& library) : device_(library, 0), library_(library), uploader_(device_), blas_(Blas::open(device_)) {}
+  CudaBackend(const kernels::Library& library, const GpuOptions& options)
+      : device_(library, 0), library_(library), e4m3_(options.weights == GpuWeights::kFp8 && has_e4m3(device_.properties())), uploader_(device_, e4m3_), blas_(Blas::open(device_)) {}
 
   ~CudaBackend() override {
     settle();
@@ -59,7 +64,8 @@ class CudaBackend final : public Backend {
     DeviceInfo info;
     info.kind = "cuda";
     info.isa = format("sm%d%d", p.major, p.minor);
-    info.name = format("%s, compute capability %d.%d%s%s", p.name, p.major, p.minor, blas_ ? ", " : "", blas_ ? blas_->name().c_str() : "");
+    info.name = format("%s, compute capability %d.%d%s%s%s", p.name, p.major, p.minor, blas_ ? ", " : "", blas_ ? blas_->name().c_str() : "", e4m3_ ? ", fp8 weights" : "");
+    info.arithmetic = e4m3_ ? " fp8" : "";
     info.memory_bytes = p.memory_bytes;
     info.free_memory_bytes = device_.free_memory();
     return info;
@@ -67,17 +73,22 @@ class CudaBackend final : public Backend {
 
   int64_t preferred_chunk_tokens() const override { return kChunkTokens; }
 
-  int64_t weight_bytes(const TensorView& weight) const override { return Uploader::bytes_of(weight); }
+  int64_t weight_bytes(const TensorView& weight, WeightUse use) const override { return uploader_.bytes_of(weight, use); }
   int64_t activation_bytes() const override { return 2; }
   int64_t kv_page_bytes(const KvShape& shape) const override { return CudaKvStorage::page_bytes(padded(shape)); }
   int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override {
     const int64_t matrix = 2 * c.hidden * std::max(c.ffn, c.q_dim());  // a quantised one as bf16
     const int64_t heads = page_dim(c.head_dim) == c.head_dim ? 0 : 2 * 2 * chunk_tokens * c.heads * page_dim(c.head_dim);
     const int64_t angles = 2 * 4 * chunk_tokens * c.rope.dims / 2;
-    return matrix + heads + angles + kScratchBytes;
+    const int64_t codes = e4m3_ ? kernels::e4m3_bytes(chunk_tokens, std::max(c.ffn, c.q_dim())) : 0;
+    return matrix + heads + angles + codes + kScratchBytes;
   }
 
-  WeightHandle upload(const TensorView& weight) override { return uploader_.upload(weight); }
+  WeightHandle upload(const TensorView& view, WeightUse use) override {
+    auto weight = uploader_.upload(view, use);
+    if (weight->type == kernels::WeightType::kE4M3) widest_ = std::max(widest_, weight->cols);
+    return weight;
+  }
 
   std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& config) override {
     auto rope = std::make_unique<CudaRope>();
@@ -135,8 +146,13 @@ class CudaBackend final : public Backend {
     check(library_.embed({w.buffer->as(), w.type, tokens_.as<int32_t>(), static_cast<float*>(out.data), out.rows, out.cols}, device_.stream()), "looking up embeddings");
   }
 
+  Activation for_products(Activation x, std::initializer_list<const DeviceWeight*> weights) override {
+    if (x.rows > kernels::kMatvecRows && std::all_of(weights.begin(), weights.end(), [](const DeviceWeight* w) { return cuda(*w).type == kernels::WeightType::kE4M3; })) x.codes = codes(x.rows);
+    return x;
+  }
+
   void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) override {
-    check(library_.rms_norm({x.data, element(x), cuda(weight).buffer->as<float>(), out.data, x.rows, x.cols, epsilon}, device_.stream()), "normalising");
+    check(library_.rms_norm({x.data, element(x), cuda(weight).buffer->as<float>(), out.codes ? out.codes : out.data, x.rows, x.cols, epsilon, out.codes != nullptr}, device_.stream()), "normalising");
   }
 
   void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) override {
@@ -146,15 +162,21 @@ class CudaBackend final : public Backend {
       check(library_.matvec(args, device_.stream()), "multiplying a vector");
       return;
     }
-    args.weight = plain(w);
-    args.type = kernels::WeightType::kBFloat16;
-    if (blas_ && !out.wide && blas_->multiply({args.x, args.weight, bias ? cuda(*bias).narrow() : nullptr, args.out, args.m, args.n, args.k})) return;
+    const bool e4m3 = w.type == kernels::WeightType::kE4M3;
+    if (e4m3) {
+      args.x = coded(x).codes;
+    } else {
+      args.weight = plain(w);
+      args.type = kernels::WeightType::kBFloat16;
+    }
+    if (blas_ && !out.wide && blas_->multiply({args.x, args.weight, bias ? cuda(*bias).narrow() : nullptr, args.out, args.m, args.n, args.k, false, e4m3})) return;
     check(library_.gemm(args, device_.stream()), "multiplying matrices");
   }
 
   void linear_all(Activation x, std::span<const Projection> projections) override {
     const CudaWeight& first = cuda(*projections[0].weight);
     const auto alike = [&](const Projection& p) { return cuda(*p.weight).type == first.type && cuda(*p.weight).rows % 4 == 0 && p.out.wide == projections[0].out.wide; };
+    if (x.rows > kernels::kMatvecRows && std::any_of(projections.begin(), projections.end(), [](const Projection& p) { return cuda(*p.weight).type == kernels::WeightType::kE4M3; })) x = coded(x);
     if (x.rows != 1 || projections.size() > kernels::kMatvecParts || !std::all_of(projections.begin(), projections.end(), alike)) return Backend::linear_all(x, projections);
     kernels::MatvecRowArgs args = row_args(x, first, kernels::MatvecResult::kWrite, projections[0].out);
     args.count = 0;
@@ -165,9 +187,13 @@ class CudaBackend final : public Backend {
   void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) override {
     LONGVIEW_CHECK(sum.wide, kInternal, "the residual stream must be float32");
     if (x.rows != 1) {
+      if (x.rows <= kernels::kMatvecRows) return Backend::linear_add(x, weight, scratch, sum);
       const CudaWeight& w = cuda(weight);
-      const bool added = blas_ && x.rows > kernels::kMatvecRows && blas_->multiply({x.data, plain(w), nullptr, sum.data, x.rows, w.rows, w.cols, true});
-      return added ? void() : Backend::linear_add(x, weight, scratch, sum);
+      const bool e4m3 = w.type == kernels::WeightType::kE4M3;
+      const Blas::Product p{e4m3 ? coded(x).codes : x.data, e4m3 ? w.buffer->as() : plain(w), nullptr, sum.data, x.rows, w.rows, w.cols, true, e4m3};
+      if (blas_ && blas_->multiply(p)) return;
+      check(library_.gemm({p.x, p.weight, e4m3 ? w.type : kernels::WeightType::kBFloat16, nullptr, p.out, kernels::Element::kFloat32, p.m, p.n, p.k, 0, true}, device_.stream()), "multiplying matrices");
+      return;
     }
     kernels::MatvecRowArgs args = row_args(x, cuda(weight), kernels::MatvecResult::kAdd, sum);
     args.parts[0] = part(weight, nullptr, sum);
@@ -175,6 +201,11 @@ class CudaBackend final : public Backend {
   }
 
   void linear_swiglu(Activation x, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) override {
+    if (out.codes) {
+      linear_all(x, std::array<Projection, 2>{{{&gate, nullptr, out}, {&up, nullptr, scratch}}});
+      check(library_.silu_mul_quantize({out.data, scratch.data, out.codes, out.rows, out.cols}, device_.stream()), "activating");
+      return;
+    }
     if (x.rows != 1 || cuda(gate).type != cuda(up).type || cuda(gate).rows % 4 != 0) return Backend::linear_swiglu(x, gate, up, scratch, out);
     kernels::MatvecRowArgs args = row_args(x, cuda(gate), kernels::MatvecResult::kSwiglu, out);
     args.count = 2;
@@ -291,6 +322,19 @@ class CudaBackend final : public Backend {
     return {cuda(weight).buffer->as(), bias ? cuda(*bias).buffer->as<float>() : nullptr, out.data, cuda(weight).rows};
   }
 
+  // Room for codes of so many rows of the widest matrix: what two calls for as many rows give is the same memory.
+  void* codes(int64_t rows) {
+    codes_.grow(device_, kernels::e4m3_bytes(rows, widest_), "activations in fp8");
+    return codes_.as();
+  }
+  // x in e4m3, made now where it was not written so.
+  Activation coded(Activation x) {
+    if (x.codes) return x;
+    x.codes = codes(x.rows);
+    check(library_.quantize_rows({x.data, x.codes, x.rows, x.cols}, device_.stream()), "quantising activations");
+    return x;
+  }
+
   // The matrix in bf16; a quantised one until the next is asked for.
   const void* plain(const CudaWeight& w) {
     if (w.type == kernels::WeightType::kBFloat16) return w.buffer->as();
@@ -361,10 +405,12 @@ class CudaBackend final : public Backend {
 
   Device device_;
   const kernels::Library& library_;
+  const bool e4m3_;  // weights of layers
+  int64_t widest_ = 0;  // columns of those
   Uploader uploader_;
   std::unordered_map<void*, Buffer> buffers_;
   std::unique_ptr<Blas> blas_;  // null where the machine has none
-  Buffer tokens_, table_, partial_, dequantized_, queries_, results_, groups_, index_, counters_;
+  Buffer tokens_, table_, partial_, dequantized_, codes_, queries_, results_, groups_, index_, counters_;
   std::vector<HeadCoverage> coverage_;  // of layers and heads: what dense attention visited in the place of sparse
   bool recording_ = false;
   std::vector<kernels::Graph> graphs_;  // by segment
@@ -380,10 +426,18 @@ class CudaBackend final : public Backend {
 }  // namespace
 }  // namespace cuda
 
-std::unique_ptr<Backend> make_cuda_backend() {
+std::unique_ptr<Backend> make_cuda_backend(const GpuOptions& options) {
   const cuda::Loaded& loaded = cuda::load_library();
   LONGVIEW_CHECK(loaded.library, kInvalidArgument, "%s", loaded.why.c_str());
-  return std::make_unique<cuda::CudaBackend>(*loaded.library);
+  return std::make_unique<cuda::CudaBackend>(*loaded.library, options);
+}
+
+std::string why_not_options(const GpuOptions& options) {
+  if (options.weights == GpuWeights::kStored) return "";
+  const cuda::Loaded& loaded = cuda::load_library();
+  kernels::DeviceProperties properties{};
+  if (!loaded.library || loaded.library->device_properties(0, &properties) != kernels::kOk || cuda::has_e4m3(properties)) return "";
+  return format("fp8 weights need a GPU of compute capability 9.0 (H100, H200), this one has %d.%d: the weights stay as the file has them.", properties.major, properties.minor);
 }
 
 std::string why_not_cuda(const ModelConfig& config) {

@@ -15,20 +15,29 @@ constexpr int64_t kColumnStep = 8;                   // columns that the kernels
 
 bool plain(DType type) { return format_of(type).block_elements == 1; }
 
+// A matrix as matrix() brings it.
+int64_t loaded_bytes(const TensorView& view) { return plain(view.type) ? view.rows * view.cols * 2 : view.bytes; }
+
 }  // namespace
 
-int64_t Uploader::bytes_of(const TensorView& view) {
-  if (view.rows == 1) return view.cols * kVectorBytes;
-  return plain(view.type) ? view.rows * view.cols * 2 : view.bytes;
+kernels::WeightType Uploader::type_of(const TensorView& view, WeightUse use) const {
+  const bool fits = view.rows > 1 && view.cols % kernels::kE4M3ColumnStep == 0 && view.cols <= kernels::kMostE4M3Columns;
+  if (e4m3_ && use == WeightUse::kLayerProduct && fits) return kernels::WeightType::kE4M3;
+  return plain(view.type) ? kernels::WeightType::kBFloat16 : static_cast<kernels::WeightType>(view.type);
 }
 
-Uploader::Uploader(const Device& device) : device_(device) {
+int64_t Uploader::bytes_of(const TensorView& view, WeightUse use) const {
+  if (view.rows == 1) return view.cols * kVectorBytes;
+  return type_of(view, use) == kernels::WeightType::kE4M3 ? kernels::e4m3_bytes(view.rows, view.cols) : loaded_bytes(view);
+}
+
+Uploader::Uploader(const Device& device, bool e4m3) : device_(device), e4m3_(e4m3) {
   device_.check(device_.library().allocate_host(&staging_, static_cast<size_t>(2 * kStagingBytes)), "making room to load weights");
 }
 
 Uploader::~Uploader() { device_.library().release_host(staging_); }
 
-std::unique_ptr<CudaWeight> Uploader::upload(const TensorView& view) {
+std::unique_ptr<CudaWeight> Uploader::upload(const TensorView& view, WeightUse use) {
   auto weight = std::make_unique<CudaWeight>();
   weight->rows = view.rows;
   weight->cols = view.cols;
@@ -45,16 +54,31 @@ std::unique_ptr<CudaWeight> Uploader::upload(const TensorView& view) {
   }
   LONGVIEW_CHECK(view.cols % kColumnStep == 0, kUnsupportedArchitecture, "A matrix of this model has %lld columns; the GPU code takes multiples of %lld. Set longview.device to \"cpu\".",
                  static_cast<long long>(view.cols), static_cast<long long>(kColumnStep));
-  weight->type = plain(view.type) ? kernels::WeightType::kBFloat16 : static_cast<kernels::WeightType>(view.type);
-  std::weak_ptr<Buffer>& known = known_[view.data];
+  weight->type = type_of(view, use);
+  std::weak_ptr<Buffer>& known = known_[{view.data, weight->type}];
   weight->buffer = known.lock();
-  if (!weight->buffer) known = weight->buffer = matrix(view);
+  if (!weight->buffer) known = weight->buffer = weight->type == kernels::WeightType::kE4M3 ? to_e4m3(view) : matrix(view);
   return weight;
+}
+
+// By way of bf16, for which there is room: the workspace is taken after the weights.
+std::shared_ptr<Buffer> Uploader::to_e4m3(const TensorView& view) {
+  const kernels::Library& library = device_.library();
+  const std::shared_ptr<Buffer> stored = matrix(view);
+  Buffer narrow;
+  if (!plain(view.type)) {
+    narrow = Buffer(device_, view.rows * view.cols * 2, "the weights");
+    device_.check(library.dequantize({stored->as(), static_cast<kernels::WeightType>(view.type), narrow.as(), view.rows * view.cols}, device_.stream()), "loading weights");
+  }
+  auto codes = std::make_shared<Buffer>(device_, kernels::e4m3_bytes(view.rows, view.cols), "the weights");
+  device_.check(library.quantize_rows({plain(view.type) ? stored->as() : narrow.as(), codes->as(), view.rows, view.cols}, device_.stream()), "loading weights");
+  device_.check(library.synchronize(device_.stream()), "loading weights");
+  return codes;
 }
 
 std::shared_ptr<Buffer> Uploader::matrix(const TensorView& view) {
   const bool convert = plain(view.type) && view.type != DType::kBF16;
-  const int64_t total = bytes_of(view);
+  const int64_t total = loaded_bytes(view);
   auto buffer = std::make_shared<Buffer>(device_, total, "the weights");
   const kernels::Library& library = device_.library();
   std::vector<float> values;

@@ -1,8 +1,9 @@
-// Weights on the GPU: matrices as bf16 or in their stored quantisation, vectors as float32 and, behind that, as bf16.
+// Weights on the GPU: matrices as bf16, in their stored quantisation or as e4m3, vectors as float32 and, behind that, as bf16.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <utility>
 
 #include "backend/backend.h"
 #include "cuda/device.h"
@@ -22,23 +23,27 @@ struct CudaWeight final : DeviceWeight {
 // same bytes (tied embeddings) share their memory.
 class Uploader {
  public:
-  explicit Uploader(const Device& device);
+  // `e4m3`: products of layers are kept so where their shape allows it, whatever the file has.
+  Uploader(const Device& device, bool e4m3);
   ~Uploader();
   Uploader(const Uploader&) = delete;
   Uploader& operator=(const Uploader&) = delete;
 
-  std::unique_ptr<CudaWeight> upload(const TensorView& view);
+  std::unique_ptr<CudaWeight> upload(const TensorView& view, WeightUse use);
   // Device memory that it takes.
-  static int64_t bytes_of(const TensorView& view);
+  int64_t bytes_of(const TensorView& view, WeightUse use) const;
 
  private:
   static constexpr int64_t kVectorBytes = 4 + 2;  // of an element
 
+  kernels::WeightType type_of(const TensorView& view, WeightUse use) const;
   std::shared_ptr<Buffer> matrix(const TensorView& view);
+  std::shared_ptr<Buffer> to_e4m3(const TensorView& view);
 
   const Device& device_;
+  const bool e4m3_;
   void* staging_ = nullptr;
-  std::map<const std::byte*, std::weak_ptr<Buffer>> known_;
+  std::map<std::pair<const std::byte*, kernels::WeightType>, std::weak_ptr<Buffer>> known_;
 };
 
 }  // namespace longview::cuda

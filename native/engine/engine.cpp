@@ -43,7 +43,7 @@ void Context::truncate(int64_t length) {
   logits_.clear();
 }
 
-Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(model)), backend_(choose_backend(options.device, model_.config, options.cpu, device_note_)), options_(options) {
+Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(model)), backend_(choose_backend(options.device, model_.config, options.cpu, options.gpu, device_note_)), options_(options) {
   LONGVIEW_CHECK(options.chunk_tokens >= 0 && options.chunk_tokens <= 1 << 16, kInvalidArgument, "Chunks of %lld tokens were asked for; 0 lets the engine choose.", static_cast<long long>(options.chunk_tokens));
   LONGVIEW_CHECK(options.kv_budget_bytes >= 0, kInvalidArgument, "The KV budget must not be negative.");
   if (options_.chunk_tokens == 0) options_.chunk_tokens = backend_->preferred_chunk_tokens();
@@ -62,7 +62,7 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   window_ = std::min(config.window, plan.pages * kPageTokens);
   counters_.layers.resize(static_cast<size_t>(config.layers));
   pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
-  root_ = chain_root(cache_identity_text(model_, pool_->storage().layout(), prefill_->identity()));
+  root_ = chain_root(cache_identity_text(model_, pool_->storage().layout(), prefill_->identity() + backend_->info().arithmetic));
   index_ = std::make_unique<PrefixIndex>(*pool_, root_);
   forward_ = std::make_unique<Forward>(*backend_, model_, kv, plan.chunk_tokens, options.on_load);
   options_.on_load = {};  // what it holds need not live as long

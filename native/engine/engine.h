@@ -24,6 +24,7 @@ namespace longview {
 struct EngineOptions {
   DeviceChoice device = DeviceChoice::kCpu;
   CpuOptions cpu;
+  GpuOptions gpu;
   KvFormat kv_format = KvFormat::kBFloat16;
   int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
   int64_t chunk_tokens = 0;     // 0: chosen by position

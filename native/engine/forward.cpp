@@ -13,20 +13,22 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
     : backend_(backend), config_(model.config), shape_(shape) {
   constexpr int64_t kReportBytes = int64_t{64} << 20;
   int64_t done = 0, reported = 0;
-  const auto upload = [&](const TensorView& view) {
+  const auto upload_for = [&](const TensorView& view, WeightUse use) {
     if (view.empty()) return WeightHandle();
-    WeightHandle handle = backend.upload(view);
+    WeightHandle handle = backend.upload(view, use);
     done += view.bytes;
     if (on_load && done - reported >= kReportBytes) on_load(reported = std::min(done, model.weight_bytes), model.weight_bytes);  // tied ones come twice
     return handle;
   };
+  const auto upload = [&](const TensorView& view) { return upload_for(view, WeightUse::kAny); };
+  const auto matrix = [&](const TensorView& view) { return upload_for(view, WeightUse::kLayerProduct); };
   const Weights& w = model.weights;
   embedding_ = upload(w.embedding);
   output_norm_ = upload(w.output_norm);
   output_ = upload(w.output);
   for (const LayerWeights& l : w.layers)
-    layers_.push_back({upload(l.attention_norm), upload(l.q), upload(l.k), upload(l.v), upload(l.q_bias), upload(l.k_bias), upload(l.v_bias),
-                       upload(l.q_norm), upload(l.k_norm), upload(l.attention_output), upload(l.attention_post_norm), upload(l.ffn_norm), upload(l.gate), upload(l.up), upload(l.down),
+    layers_.push_back({upload(l.attention_norm), matrix(l.q), matrix(l.k), matrix(l.v), upload(l.q_bias), upload(l.k_bias), upload(l.v_bias),
+                       upload(l.q_norm), upload(l.k_norm), matrix(l.attention_output), upload(l.attention_post_norm), upload(l.ffn_norm), matrix(l.gate), matrix(l.up), matrix(l.down),
                        upload(l.ffn_post_norm)});
   if (on_load) on_load(model.weight_bytes, model.weight_bytes);
   rope_ = backend.upload_rope(config_.rope);
@@ -69,8 +71,9 @@ void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t
     const Layer& layer = layers_[i];
     const auto index = static_cast<int64_t>(i);
 
-    backend_.rms_norm(hidden, *layer.attention_norm, config_.norm_epsilon, normed);
-    backend_.linear_all(normed, std::array<Projection, 3>{{{layer.q.get(), layer.q_bias.get(), q}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}});
+    const Activation attention_input = backend_.for_products(normed, {layer.q.get(), layer.k.get(), layer.v.get()});
+    backend_.rms_norm(hidden, *layer.attention_norm, config_.norm_epsilon, attention_input);
+    backend_.linear_all(attention_input, std::array<Projection, 3>{{{layer.q.get(), layer.q_bias.get(), q}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}});
     if (layer.q_norm) {
       backend_.rms_norm_heads(q, *layer.q_norm, config_.heads, config_.norm_epsilon);
       backend_.rms_norm_heads(k, *layer.k_norm, config_.kv_heads, config_.norm_epsilon);
@@ -81,9 +84,11 @@ void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t
     if (on_attention_) on_attention_({index, hidden, q, attended, pages, first_position});
     add_product(attended, *layer.attention_output, layer.attention_post_norm.get(), normed, hidden);
 
-    backend_.rms_norm(hidden, *layer.ffn_norm, config_.norm_epsilon, normed);
-    backend_.linear_swiglu(normed, *layer.gate, *layer.up, up, gate);
-    add_product(gate, *layer.down, layer.ffn_post_norm.get(), normed, hidden);
+    const Activation ffn_input = backend_.for_products(normed, {layer.gate.get(), layer.up.get()});
+    backend_.rms_norm(hidden, *layer.ffn_norm, config_.norm_epsilon, ffn_input);
+    const Activation activated = backend_.for_products(gate, {layer.down.get()});
+    backend_.linear_swiglu(ffn_input, *layer.gate, *layer.up, up, activated);
+    add_product(activated, *layer.down, layer.ffn_post_norm.get(), normed, hidden);
   }
 }
 

@@ -18,11 +18,11 @@ double gigabytes(int64_t bytes) { return static_cast<double>(bytes) / 1e9; }
 int64_t weight_bytes(const Backend& backend, const Weights& weights) {
   int64_t total = 0;
   std::set<const std::byte*> counted;
-  const auto add = [&](const TensorView& view) {
-    if (!view.empty() && counted.insert(view.data).second) total += backend.weight_bytes(view);
+  const auto add = [&](const TensorView& view, WeightUse use) {
+    if (!view.empty() && counted.insert(view.data).second) total += backend.weight_bytes(view, use);
   };
-  add(weights.embedding), add(weights.output_norm), add(weights.output);
-  for (const LayerWeights& layer : weights.layers) layer.each(add);
+  for (const TensorView* view : {&weights.embedding, &weights.output_norm, &weights.output}) add(*view, WeightUse::kAny);
+  for (const LayerWeights& layer : weights.layers) layer.each([&](const TensorView& view) { add(view, WeightUse::kLayerProduct); });  // its vectors stay as they are
   return total;
 }
 

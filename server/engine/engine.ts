@@ -26,6 +26,8 @@ export interface PrefillOptions {
 export interface EngineOptions {
   /** `auto` takes CUDA where there is a device and a library for it, else the CPU. */
   device?: 'auto' | 'cuda' | 'cpu';
+  /** Weights of layers on a GPU: as the file has them, or as 8-bit floats made at load (compute capability 9.0). */
+  gpuWeights?: 'auto' | 'fp8';
   /** CPU threads; 0 or absent: as many as the machine has. */
   threads?: number;
   /** Arithmetic of matrix products. `f32` is the exact reference, `auto` the fastest path of the device. */

@@ -84,9 +84,72 @@ void bench_linear(int64_t m, int64_t n, int64_t k) {
   }, device.stream());
 }
 
+// The same in e4m3, and bf16 added to float32 as the residual stream is.
+void bench_linear_e4m3(int64_t m, int64_t n, int64_t k) {
+  if (gpu::properties().major != 9) return;
+  const Random x(static_cast<size_t>(m * k)), w(static_cast<size_t>(n * k));
+  const gpu::Memory<uint8_t> cx(static_cast<size_t>(kernels::e4m3_bytes(m, k))), cw(static_cast<size_t>(kernels::e4m3_bytes(n, k)));
+  GPU(quantize_rows({x.get(), cx.get(), m, k}, gpu::stream()));
+  GPU(quantize_rows({w.get(), cw.get(), n, k}, gpu::stream()));
+  const gpu::Memory<uint16_t> out(static_cast<size_t>(m * n));
+  const gpu::Memory<float> sum(std::vector<float>(static_cast<size_t>(m * n)));
+  GPU(synchronize(gpu::stream()));
+  const double flop = 2.0 * static_cast<double>(m * n) * static_cast<double>(k);
+  const std::string shape = format("%d x %d x %d", int(m), int(n), int(k));
+  kernels::GemmArgs args{cx.get(), cw.get(), WeightType::kE4M3, nullptr, out.get(), Element::kBFloat16, m, n, k};
+  report("gemm " + shape + " e4m3", flop, 0, [&] { GPU(gemm(args, gpu::stream())); });
+  kernels::GemmArgs added{cx.get(), cw.get(), WeightType::kE4M3, nullptr, sum.get(), Element::kFloat32, m, n, k, 0, 1};
+  report("gemm " + shape + " e4m3, added", flop, 0, [&] { GPU(gemm(added, gpu::stream())); });
+  added.x = x.get(), added.weight = w.get(), added.type = WeightType::kBFloat16;
+  report("gemm " + shape + " bf16, added", flop, 0, [&] { GPU(gemm(added, gpu::stream())); });
+  static const cuda::Device device(gpu::library(), 0);
+  static const std::unique_ptr<cuda::Blas> blas = cuda::Blas::open(device);
+  if (!blas) return;
+  const auto by_blas = [&](const char* what, const cuda::Blas::Product& p) {
+    if (!blas->multiply(p)) return void(std::printf("%s: no kernel %s\n", blas->name().c_str(), what));
+    report("cuBLASLt " + shape + " " + what, flop, 0, [&] { blas->multiply(p); }, device.stream());
+  };
+  by_blas("e4m3", {cx.get(), cw.get(), nullptr, out.get(), m, n, k, false, true, false});
+  by_blas("e4m3, fast sums", {cx.get(), cw.get(), nullptr, out.get(), m, n, k, false, true, true});
+  by_blas("e4m3, added", {cx.get(), cw.get(), nullptr, sum.get(), m, n, k, true, true, false});
+  by_blas("bf16, added", {x.get(), w.get(), nullptr, sum.get(), m, n, k, true});
+}
+
+// Bytes are those that must be read and written.
+void bench_rows(int64_t rows, int64_t hidden, int64_t ffn) {
+  const auto elements = static_cast<double>(rows * hidden), wide = static_cast<double>(rows * ffn);
+  const Random narrow(static_cast<size_t>(2 * rows * hidden)), gate(static_cast<size_t>(rows * ffn)), up(static_cast<size_t>(rows * ffn));
+  const gpu::Memory<float> weight(std::vector<float>(static_cast<size_t>(hidden), 1.0f)), sum(std::vector<float>(static_cast<size_t>(rows * hidden), 0.5f));
+  const gpu::Memory<uint8_t> out(static_cast<size_t>(2 * rows * ffn));
+  const std::string at = format(" of %d rows", int(rows));
+  for (const int32_t coded : {0, 1})
+    report((coded ? "rms_norm to e4m3" : "rms_norm") + at, 0, elements * (coded ? 5 : 6), [&] { GPU(rms_norm({sum.get(), Element::kFloat32, weight.get(), out.get(), rows, hidden, 1e-5f, coded}, gpu::stream())); });
+  report("quantize_rows" + at, 0, elements * 3, [&] { GPU(quantize_rows({narrow.get(), out.get(), rows, hidden}, gpu::stream())); });
+  report("silu_mul" + at, 0, wide * 6, [&] { GPU(silu_mul({gate.get(), up.get(), rows * ffn}, gpu::stream())); });
+  report("silu_mul to e4m3" + at, 0, wide * 5, [&] { GPU(silu_mul_quantize({gate.get(), up.get(), out.get(), rows, ffn}, gpu::stream())); });
+  report("add" + at, 0, elements * 10, [&] { GPU(add({sum.get(), narrow.get(), rows * hidden}, gpu::stream())); });
+}
+
+void bench_rope_append(int64_t tokens, int64_t heads, int64_t kv_heads, int64_t d) {
+  const int64_t pages = tokens / kernels::kPageTokens, page = kernels::page_elements(1, kv_heads, d, true);
+  const Random q(static_cast<size_t>(tokens * heads * d)), k(static_cast<size_t>(tokens * kv_heads * d)), v(static_cast<size_t>(tokens * kv_heads * d));
+  const gpu::Memory<uint16_t> storage(static_cast<size_t>(pages * page));
+  std::vector<void*> pointers;
+  for (int64_t i = 0; i < pages; ++i) pointers.push_back(storage.get() + i * page);
+  const gpu::Memory<void*> table(pointers);
+  const gpu::Memory<double> frequencies(std::vector<double>(static_cast<size_t>(d / 2), 0.01));
+  const gpu::Memory<float> cosine(static_cast<size_t>(tokens * d / 2)), sine(static_cast<size_t>(tokens * d / 2));
+  GPU(rope_table({frequencies.get(), cosine.get(), sine.get(), tokens, d / 2, 0, 1}, gpu::stream()));
+  const double bytes = static_cast<double>(tokens * d * (4 * heads + 8 * kv_heads));
+  for (const int64_t layers : {0, 1})
+    report(format("rope_append of %d tokens%s", int(tokens), layers ? " and means" : ""), 0, bytes, [&] {
+      GPU(rope_append({q.get(), q.get(), k.get(), v.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, 0, layers}, tokens, heads, d, d / 2, 0, 0}, gpu::stream()));
+    });
+}
+
 void bench_matvec(const char* name, WeightType type, double bits, int64_t n, int64_t k) {
   // Eight copies of the weight, so that it does not stay in the cache.
-  const double bytes = static_cast<double>(n * k) * bits / 8;
+  const double bytes = static_cast<double>(type == WeightType::kE4M3 ? kernels::e4m3_bytes(n, k) : n * k) * bits / 8;
   const int64_t stride = (static_cast<int64_t>(bytes) + 255) / 256 * 256;
   const Random x(static_cast<size_t>(k)), w(static_cast<size_t>(stride * 8 / 2));
   const gpu::Memory<uint16_t> out(static_cast<size_t>(n));
@@ -119,10 +182,14 @@ int main(int argc, char** argv) {
     std::printf("%s\n", gpu::properties().name);
     bench_copy();
     for (const auto [n, k] : {std::pair<int64_t, int64_t>{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}}) bench_linear(16384, n, k);
+    for (const auto [n, k] : {std::pair<int64_t, int64_t>{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}}) bench_linear_e4m3(16384, n, k);
+    bench_rows(16384, 4096, 14336);
+    bench_rope_append(16384, 32, 8, 128);
     bench_linear(512, 4096, 4096);
     bench_linear(1024, 1536, 576);
     for (const auto [n, k] : {std::pair<int64_t, int64_t>{14336, 4096}, {4096, 14336}, {4096, 4096}}) {
       bench_matvec("bf16", WeightType::kBFloat16, 16, n, k);
+      bench_matvec("e4m3", WeightType::kE4M3, 8, n, k);
       bench_matvec("Q8_0", WeightType::kQ8_0, 8.5, n, k);
       bench_matvec("Q4_K", WeightType::kQ4_K, 4.5, n, k);
       bench_matvec("Q5_0", WeightType::kQ5_0, 5.5, n, k);

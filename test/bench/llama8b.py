@@ -39,6 +39,11 @@ def baselines():
         x, w = (torch.randn(m, k, device="cuda", dtype=torch.bfloat16) for m in (16384, n))
         ms = median_ms(lambda: F.linear(x, w))
         print(f"torch linear 16384 x {n} x {k}: {ms:.3f} ms {2 * 16384 * n * k / ms / 1e9:.1f} TFLOP/s", flush=True)
+        scales = [t.abs().amax(1, keepdim=True).float() / 448 for t in (x, w)]
+        codes = [(t.float() / s).to(torch.float8_e4m3fn) for t, s in zip((x, w), scales)]
+        for fast in (False, True):
+            ms = median_ms(lambda: torch._scaled_mm(codes[0], codes[1].t(), scale_a=scales[0], scale_b=scales[1].t(), out_dtype=torch.bfloat16, use_fast_accum=fast))
+            print(f"torch _scaled_mm by rows, fast sums {fast}: {ms:.3f} ms {2 * 16384 * n * k / ms / 1e9:.1f} TFLOP/s", flush=True)
     from torch.nn.attention import SDPBackend, sdpa_kernel
     for tokens in (32768, 131072):
         q = torch.randn(1, HEADS, tokens, D, device="cuda", dtype=torch.bfloat16)

@@ -70,6 +70,7 @@ export class ServerClient {
       settings: {
         modelPath: '',
         device: 'cpu',
+        gpuWeights: 'auto',
         threads: 0,
         prefillMode: 'auto',
         prefillTarget: 'balanced',

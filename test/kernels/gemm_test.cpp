@@ -85,6 +85,18 @@ void check_bf16(int64_t m, int64_t n, int64_t k, bool with_bias, bool matvec) {
     if (!(exact <= gpu::kFloatError && rounded <= gpu::kBf16Error)) std::printf("  m %d n %d k %d: %.1e %.1e\n", int(m), int(n), int(k), exact, rounded);
     CHECK(exact <= gpu::kFloatError);
     CHECK(rounded <= gpu::kBf16Error);
+    if (!matvec && !with_bias) {  // added to what was there
+      const auto before = gpu::random_float(wanted.size(), random, 10);
+      const gpu::Memory<float> sum(before);
+      kernels::GemmArgs added = args;
+      added.out = sum.get();
+      added.element = Element::kFloat32;
+      added.add = 1;
+      GPU(gemm(added, gpu::stream()));
+      std::vector<double> total = wanted;
+      for (size_t i = 0; i < total.size(); ++i) total[i] += before[i];
+      CHECK(gpu::relative_error(sum.read(), total) <= gpu::kFloatError);
+    }
     GPU(fill(wide.get(), 0xff, wide.bytes(), gpu::stream()));
     GPU(fill(narrow.get(), 0xff, narrow.bytes(), gpu::stream()));
   }

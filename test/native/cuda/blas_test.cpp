@@ -42,6 +42,47 @@ TEST("products with and without a bias, at ragged sizes") {
     }
 }
 
+TEST("products of e4m3 with a scale for each row, where it has them") {
+  const cuda::Device device(gpu::library(), 0);
+  const std::unique_ptr<cuda::Blas> blas = cuda::Blas::open(device);
+  if (!blas) SKIP("no cuBLASLt");
+  if (gpu::properties().major != 9) SKIP("of compute capability 9.0");
+  std::mt19937_64 random(2);
+  for (const auto& [m, n, k] : std::initializer_list<std::array<int64_t, 3>>{{128, 128, 128}, {9, 16, 32}, {300, 576, 576}, {1000, 272, 1536}}) {
+    const auto quantized = [&](int64_t rows, int64_t cols) {
+      const gpu::Memory<uint16_t> x(gpu::random_bf16(static_cast<size_t>(rows * cols), random));
+      auto out = std::make_unique<gpu::Memory<uint8_t>>(static_cast<size_t>(kernels::e4m3_bytes(rows, cols)));
+      GPU(quantize_rows({x.get(), out->get(), rows, cols}, gpu::stream()));
+      GPU(synchronize(gpu::stream()));
+      return out;
+    };
+    const auto x = quantized(m, k), w = quantized(n, k);
+    const auto bias = gpu::random_bf16(static_cast<size_t>(n), random, 10);
+    std::vector<float> wide_bias;
+    for (const uint16_t b : bias) wide_bias.push_back(bf16_to_float(b));
+    const gpu::Memory<uint16_t> dbias(bias), out(static_cast<size_t>(m * n)), own(static_cast<size_t>(m * n));
+    const gpu::Memory<float> dwide(wide_bias), sum(std::vector<float>(static_cast<size_t>(m * n), 1.0f)), own_sum(std::vector<float>(static_cast<size_t>(m * n), 1.0f));
+    // The own kernel is held against double elsewhere (e4m3_test).
+    const kernels::GemmArgs args{x->get(), w->get(), kernels::WeightType::kE4M3, dwide.get(), own.get(), kernels::Element::kBFloat16, m, n, k};
+    GPU(gemm(args, gpu::stream()));
+    GPU(gemm({x->get(), w->get(), args.type, nullptr, own_sum.get(), kernels::Element::kFloat32, m, n, k, 0, 1}, gpu::stream()));
+    const auto doubles = [](const auto& values) {
+      std::vector<double> all;
+      for (size_t i = 0; i < values.size(); ++i) all.push_back(gpu::at(values, i));
+      return all;
+    };
+    for (const bool fast : {false, true}) {
+      const bool biased = blas->multiply({x->get(), w->get(), dbias.get(), out.get(), m, n, k, false, true, fast});
+      GPU(synchronize(device.stream()));
+      if (biased) CHECK(gpu::relative_error(out.read(), doubles(own.read())) <= gpu::kBf16Error);
+      const bool added = !fast && blas->multiply({x->get(), w->get(), nullptr, sum.get(), m, n, k, true, true, fast});
+      GPU(synchronize(device.stream()));
+      if (added) CHECK(gpu::relative_error(sum.read(), doubles(own_sum.read())) <= 2e-3);
+      std::printf("  m %d n %d k %d, fast sums %d: with a bias %s, added to float32 %s\n", int(m), int(n), int(k), fast, biased ? "yes" : "no", added ? "yes" : "no");
+    }
+  }
+}
+
 TEST("it can be switched off") {
   const cuda::Device device(gpu::library(), 0);
   CHECK(std::system(("LONGVIEW_CUBLASLT=off " + std::filesystem::read_symlink("/proc/self/exe").string() + " 'products' | grep -q 'no cuBLASLt'").c_str()) == 0);
