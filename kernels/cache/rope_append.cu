@@ -60,6 +60,66 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendA
   }
 }
 
+constexpr int kTokensOfBlock = 4, kMostThreads = 512;  // the reads of a block's tokens are under way together
+
+// The same where heads are as wide as the pages and all of a head is rotated by halves: eight pairs a thread, of several tokens.
+__global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(const RopeAppendArgs p) {
+  const int d = static_cast<int>(p.kv.head_dim), half = d / 2, groups = half / 8;
+  const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads);
+  const int rotated = (heads + kv_heads) * groups, items = rotated + kv_heads * d / 8;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kTokensOfBlock;
+  const int count = static_cast<int>(min(static_cast<int64_t>(kTokensOfBlock), p.tokens - first));
+  // Of K (is_value 0) or V of the KV head, at a dimension.
+  const auto place = [&](int64_t t, int head, int is_value, int dimension) {
+    const int64_t position = p.first_position + t;
+    auto* page = static_cast<__nv_bfloat16*>(p.kv.pages[position / kPageTokens]);
+    return reinterpret_cast<uint4*>(page + ((p.kv.layer * kv_heads + head) * 2 + is_value) * kPageTokens * d + page_offset(position % kPageTokens, dimension));
+  };
+  for (int item = threadIdx.x; item < items; item += blockDim.x) {
+    if (item >= rotated) {
+      const int head = (item - rotated) / (d / 8), dimension = (item - rotated) % (d / 8) * 8;
+#pragma unroll
+      for (int i = 0; i < kTokensOfBlock; ++i)
+        if (i < count) *place(first + i, head, 1, dimension) = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(p.v) + ((first + i) * kv_heads + head) * d + dimension);
+      continue;
+    }
+    const bool is_query = item < heads * groups;
+    const int head = item / groups - (is_query ? 0 : heads), at = item % groups * 8, stride = (is_query ? heads : kv_heads) * d;
+    const int64_t begin = first * stride + head * d + at;
+    const auto* from = static_cast<const __nv_bfloat16*>(is_query ? p.q : p.k) + begin;
+    uint4 low[kTokensOfBlock], high[kTokensOfBlock];
+#pragma unroll
+    for (int i = 0; i < kTokensOfBlock; ++i) {
+      if (i >= count) continue;
+      low[i] = *reinterpret_cast<const uint4*>(from + i * stride);
+      high[i] = *reinterpret_cast<const uint4*>(from + i * stride + half);
+    }
+#pragma unroll
+    for (int i = 0; i < kTokensOfBlock; ++i) {
+      if (i >= count) continue;
+      const auto* cosine = reinterpret_cast<const float4*>(p.cosine + (first + i) * half + at);
+      const auto* sine = reinterpret_cast<const float4*>(p.sine + (first + i) * half + at);
+      float x[8], y[8];
+      unpack_bf16x8(low[i], x);
+      unpack_bf16x8(high[i], y);
+#pragma unroll
+      for (int four = 0; four < 2; ++four) {
+        const float4 c4 = cosine[four], s4 = sine[four];
+        const float c[4] = {c4.x, c4.y, c4.z, c4.w}, s[4] = {s4.x, s4.y, s4.z, s4.w};
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          const float a = x[4 * four + j], b = y[4 * four + j];
+          x[4 * four + j] = a * c[j] - b * s[j];
+          y[4 * four + j] = a * s[j] + b * c[j];
+        }
+      }
+      auto* query = reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(p.rotated) + begin + i * stride);
+      *(is_query ? query : place(first + i, head, 0, at)) = {pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
+      *(is_query ? query + groups : place(first + i, head, 0, at + half)) = {pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7])};
+    }
+  }
+}
+
 }  // namespace
 
 Status launch_rope_table(const RopeTableArgs& args, Stream stream) {
@@ -77,7 +137,11 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
   if (args.head_dim > d || args.head_dim % 2 != 0 || (args.head_dim != d && args.rotated == args.q)) return kInvalidShape;
   if (args.heads <= 0 || args.kv.kv_heads <= 0 || args.heads > 4096 || args.kv.kv_heads > args.heads) return kInvalidShape;
   if (args.kv.layers != 0 && (args.kv.layer < 0 || args.kv.layer >= args.kv.layers)) return kInvalidShape;
-  rope_append_kernel<<<static_cast<unsigned>(args.tokens), kThreads, 0, cuda(stream)>>>(args);
+  const bool whole = args.head_dim == d && 2 * args.half == d && !args.adjacent && args.tokens >= kTokensOfBlock && aligned(args.q) && aligned(args.rotated) && aligned(args.k) && aligned(args.v) &&
+                     aligned(args.cosine) && aligned(args.sine);
+  const int64_t items = (args.heads + args.kv.kv_heads) * (d / 16) + args.kv.kv_heads * (d / 8);
+  if (whole) rope_append_whole_kernel<<<static_cast<unsigned>(ceil_div(args.tokens, kTokensOfBlock)), static_cast<unsigned>(std::min<int64_t>(ceil_div(items, 32) * 32, kMostThreads)), 0, cuda(stream)>>>(args);
+  else rope_append_kernel<<<static_cast<unsigned>(args.tokens), kThreads, 0, cuda(stream)>>>(args);
   if (args.kv.layers == 0) return launched();
   if (const Status status = launched()) return status;
   const int64_t first_page = args.first_position / kPageTokens;

@@ -10,29 +10,44 @@ __device__ inline uint4 silu_mul(uint4 gate, uint4 up) {
   unpack_bf16x8(gate, g);
   unpack_bf16x8(up, u);
 #pragma unroll
-  for (int j = 0; j < 8; ++j) g[j] = g[j] / (1.0f + __expf(-g[j])) * u[j];
+  for (int j = 0; j < 8; ++j) g[j] = __fdividef(g[j], 1.0f + __expf(-g[j])) * u[j];  // 0 where the exponential is very large
   return {pack_bf16(g[0], g[1]), pack_bf16(g[2], g[3]), pack_bf16(g[4], g[5]), pack_bf16(g[6], g[7])};
 }
 
-// Of x, or where kGated of silu(x) * up.
-template <bool kGated>
-__global__ void __launch_bounds__(kMostRowThreads) quantize_kernel(const uint4* x, const uint4* up, void* out, int64_t rows, int vectors) {
+// Of x, or where kGated of silu(x) * up. Blocks of few threads take few registers each, so that three are there at once.
+template <bool kGated, int kMostThreads>
+__global__ void __launch_bounds__(kMostThreads, kMostThreads <= 512 ? 3 : 1) quantize_kernel(const uint4* x, const uint4* up, void* out, int64_t rows, int vectors) {
   __shared__ float maxima[kMostRowThreads / 32];
   const int64_t first = static_cast<int64_t>(blockIdx.x) * vectors;
-  uint4 held[kHeldVectors], other[kHeldVectors];
+  uint4 held[kHeldVectors];
+  constexpr int kAhead = kGated ? kHeldVectors / 2 : kHeldVectors;
 #pragma unroll
-  for (int i = 0; i < kHeldVectors; ++i) {
-    const int at = static_cast<int>(threadIdx.x + i * blockDim.x);
-    if (at >= vectors) continue;
-    held[i] = __ldcs(x + first + at);
-    if constexpr (kGated) other[i] = __ldcs(up + first + at);
-  }
-  if constexpr (kGated) {
+  for (int part = 0; part < kHeldVectors; part += kAhead) {
+    uint4 other[kAhead];
 #pragma unroll
-    for (int i = 0; i < kHeldVectors; ++i)
-      if (static_cast<int>(threadIdx.x + i * blockDim.x) < vectors) held[i] = silu_mul(held[i], other[i]);
+    for (int i = 0; i < kAhead; ++i) {
+      const int at = static_cast<int>(threadIdx.x + (part + i) * blockDim.x);
+      if (at >= vectors) continue;
+      held[part + i] = __ldcs(x + first + at);
+      if constexpr (kGated) other[i] = __ldcs(up + first + at);
+    }
+    if constexpr (kGated) {
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i)
+        if (static_cast<int>(threadIdx.x + (part + i) * blockDim.x) < vectors) held[part + i] = silu_mul(held[part + i], other[i]);
+    }
   }
   write_e4m3_row(held, vectors, out, rows, maxima);
+}
+
+template <bool kGated>
+Status launch(const void* x, const void* up, void* out, int64_t rows, int64_t cols, Stream stream) {
+  const unsigned threads = row_threads(cols), blocks = static_cast<unsigned>(rows);
+  const auto *from = static_cast<const uint4*>(x), *with = static_cast<const uint4*>(up);
+  const int vectors = static_cast<int>(cols / 8);
+  if (threads <= 512) quantize_kernel<kGated, 512><<<blocks, threads, 0, cuda(stream)>>>(from, with, out, rows, vectors);
+  else quantize_kernel<kGated, kMostRowThreads><<<blocks, threads, 0, cuda(stream)>>>(from, with, out, rows, vectors);
+  return launched();
 }
 
 bool fits(int64_t rows, int64_t cols) { return rows > 0 && rows <= kLargestGrid && cols > 0 && cols % kE4M3ColumnStep == 0 && cols <= kMostE4M3Columns; }
@@ -42,15 +57,13 @@ bool fits(int64_t rows, int64_t cols) { return rows > 0 && rows <= kLargestGrid 
 Status launch_quantize_rows(const QuantizeRowsArgs& args, Stream stream) {
   if (!fits(args.rows, args.cols)) return kInvalidShape;
   if (!aligned(args.x) || !aligned(args.out)) return kInvalidAlignment;
-  quantize_kernel<false><<<static_cast<unsigned>(args.rows), row_threads(args.cols), 0, cuda(stream)>>>(static_cast<const uint4*>(args.x), nullptr, args.out, args.rows, static_cast<int>(args.cols / 8));
-  return launched();
+  return launch<false>(args.x, nullptr, args.out, args.rows, args.cols, stream);
 }
 
 Status launch_silu_mul_quantize(const SiluMulQuantizeArgs& args, Stream stream) {
   if (!fits(args.rows, args.cols)) return kInvalidShape;
   if (!aligned(args.gate) || !aligned(args.up) || !aligned(args.out)) return kInvalidAlignment;
-  quantize_kernel<true><<<static_cast<unsigned>(args.rows), row_threads(args.cols), 0, cuda(stream)>>>(static_cast<const uint4*>(args.gate), static_cast<const uint4*>(args.up), args.out, args.rows, static_cast<int>(args.cols / 8));
-  return launched();
+  return launch<true>(args.gate, args.up, args.out, args.rows, args.cols, stream);
 }
 
 }  // namespace longview::kernels

@@ -37,6 +37,14 @@ __device__ inline Tile tile_at(const Params& p, int64_t index) {
   return {in_band / width * kRows, (band * kBand + in_band % width) * kColumns};
 }
 
+// What a pair of sums is added to: two neighbours, zeros where there are none.
+__device__ inline float2 read_pair(const Params& p, int64_t row, int64_t column) {
+  if (!p.args.add || row >= p.args.m || column >= p.args.n) return {0, 0};
+  const auto* from = static_cast<const float*>(p.args.out) + row * p.args.n + column;
+  if (p.args.n % 2 == 0) return *reinterpret_cast<const float2*>(from);
+  return {from[0], column + 1 < p.args.n ? from[1] : 0.0f};
+}
+
 // Two neighbouring sums as they are, whatever N is.
 template <typename Out>
 __device__ inline void store(const Params& p, int64_t row, int64_t column, float a, float b) {
@@ -45,12 +53,10 @@ __device__ inline void store(const Params& p, int64_t row, int64_t column, float
   const bool second = column + 1 < p.args.n;
   if constexpr (sizeof(Out) == 4) {
     if (second && p.args.n % 2 == 0) {
-      auto* pair = reinterpret_cast<float2*>(to);
-      const float2 before = p.args.add ? *pair : float2{0, 0};
-      *pair = {before.x + a, before.y + b};
+      *reinterpret_cast<float2*>(to) = {a, b};
     } else {
-      to[0] = (p.args.add ? to[0] : 0.0f) + a;
-      if (second) to[1] = (p.args.add ? to[1] : 0.0f) + b;
+      to[0] = a;
+      if (second) to[1] = b;
     }
   } else {
     to[0] = __float2bfloat16(a);
@@ -101,10 +107,28 @@ struct Epilogue {
     return {out.x + left, out.y + right, out.z + left, out.w + right};
   }
 
-  template <typename Out>
-  __device__ void write(const float (&sum)[128]) const {
-    // 16 bytes a thread where rows of bf16 allow it.
-    const bool whole = sizeof(Out) == 2 && p.args.n % 8 == 0;
+  __device__ void write_float(const float (&sum)[128]) const {
+    constexpr int kAhead = 8;  // reads under way before the first write
+#pragma unroll
+    for (int j = 0; j < 32; j += kAhead) {
+      float2 before[kAhead][2];
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i)
+#pragma unroll
+        for (int r = 0; r < 2; ++r) before[i][r] = read_pair(p, row + 8 * r, column + (j + i) * 8);
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        const int64_t at = column + (j + i) * 8;
+        const float4 v = finish(at, sum[4 * (j + i)], sum[4 * (j + i) + 1], sum[4 * (j + i) + 2], sum[4 * (j + i) + 3]);
+        store<float>(p, row, at, before[i][0].x + v.x, before[i][0].y + v.y);
+        store<float>(p, row + 8, at, before[i][1].x + v.z, before[i][1].y + v.w);
+      }
+    }
+  }
+
+  // 16 bytes a thread where the rows allow it.
+  __device__ void write_bf16(const float (&sum)[128]) const {
+    const bool whole = p.args.n % 8 == 0;
 #pragma unroll
     for (int j = 0; j < 32; j += 4) {
       uint32_t pairs[2][4];
@@ -115,8 +139,8 @@ struct Epilogue {
         pairs[0][i] = pack_bf16(v.x, v.y);
         pairs[1][i] = pack_bf16(v.z, v.w);
         if (!whole) {
-          store<Out>(p, row, at, v.x, v.y);
-          store<Out>(p, row + 8, at, v.z, v.w);
+          store<__nv_bfloat16>(p, row, at, v.x, v.y);
+          store<__nv_bfloat16>(p, row + 8, at, v.z, v.w);
         }
       }
       if (!whole) continue;
@@ -228,7 +252,9 @@ __global__ void __launch_bounds__(kThreads, 1)
         release((stage + kStages - 1) % kStages);
       }
       const Tile tile = tile_at(p, index);
-      Epilogue<kType>(p, tile.row + (warpgroup - 1) * 64 + thread / 32 * 16 + thread % 32 / 4, tile.column + thread % 4 * 2).template write<Out>(sum);
+      const Epilogue<kType> epilogue(p, tile.row + (warpgroup - 1) * 64 + thread / 32 * 16 + thread % 32 / 4, tile.column + thread % 4 * 2);
+      if constexpr (sizeof(Out) == 4) epilogue.write_float(sum);
+      else epilogue.write_bf16(sum);
     }
   }
 }

@@ -101,8 +101,11 @@ class Backend {
   virtual ~Backend() = default;
 
   virtual DeviceInfo info() const = 0;
-  // Tokens of a chunk that keep the device busy; 0: the engine's own choice.
-  virtual int64_t preferred_chunk_tokens() const { return 0; }
+  // Tokens of a chunk that keep the device busy, read densely or sparsely; 0: the engine's own choice.
+  virtual int64_t preferred_chunk_tokens(bool sparse) const {
+    (void)sparse;
+    return 0;
+  }
 
   // --- memory -----------------------------------------------------------------------------------------------------
   // What upload(), an element of allocate(), a page of allocate_kv() and the operations on chunks of so many tokens (beside

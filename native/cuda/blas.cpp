@@ -59,7 +59,7 @@ std::unique_ptr<Blas::Plan> Blas::plan(const Product& p) const {
     describe(kLtBiasType, int32_t{kLtBFloat16});
   }
   if (p.e4m3) {
-    describe(kLtFastAccumulation, static_cast<int8_t>(p.fast));
+    describe(kLtFastAccumulation, int8_t{0});  // sums in float32, not as the tensor cores round them
     describe(kLtScaleModeA, int32_t{kLtScaleRows});
     describe(kLtScaleModeB, int32_t{kLtScaleRows});
   }
@@ -85,7 +85,7 @@ bool Blas::point(const Plan& plan, const Product& p) {
 }
 
 bool Blas::multiply(const Product& p) {
-  const Key key{p.m, p.n, p.k, p.bias != nullptr, p.add, p.e4m3, p.fast};
+  const Key key{p.m, p.n, p.k, p.bias != nullptr, p.add, p.e4m3};
   auto found = plans_.find(key);
   if (found == plans_.end()) {
     if (plans_.size() >= kMostPlans) plans_.clear();

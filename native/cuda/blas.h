@@ -33,13 +33,12 @@ class Blas {
     int64_t m, n, k;
     bool add = false;
     bool e4m3 = false;
-    bool fast = false;  // of e4m3: sums rounded as the tensor cores round them
   };
   bool multiply(const Product& product);
 
  private:
   struct Plan;
-  using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool, bool, bool>;
+  using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool, bool>;
 
   Blas(const Device& device, const BlasApi& api, void* handle);
   std::unique_ptr<Plan> plan(const Product& product) const;

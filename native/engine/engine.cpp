@@ -46,7 +46,6 @@ void Context::truncate(int64_t length) {
 Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(model)), backend_(choose_backend(options.device, model_.config, options.cpu, options.gpu, device_note_)), options_(options) {
   LONGVIEW_CHECK(options.chunk_tokens >= 0 && options.chunk_tokens <= 1 << 16, kInvalidArgument, "Chunks of %lld tokens were asked for; 0 lets the engine choose.", static_cast<long long>(options.chunk_tokens));
   LONGVIEW_CHECK(options.kv_budget_bytes >= 0, kInvalidArgument, "The KV budget must not be negative.");
-  if (options_.chunk_tokens == 0) options_.chunk_tokens = backend_->preferred_chunk_tokens();
   const ModelConfig& config = model_.config;
   KvShape kv{config.layers, config.kv_heads, config.head_dim, options.kv_format};
   prefill_ = std::make_unique<PrefillPlan>(options.prefill, ProfiledModel{model_.fingerprint, config.layers, config.heads, backend_->info().kind}, backend_->sparse_from());
@@ -56,8 +55,9 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
     prefill_ = std::make_unique<PrefillPlan>(PrefillOptions{}, ProfiledModel{}, 0);
     if (device_note_.empty()) device_note_ = "Sparse reading is not there for this model on this device: it is read densely.";
   }
-  const MemoryPlan plan = plan_memory(*backend_, model_, kv, {options.kv_budget_bytes, std::max(options_.chunk_tokens, kLargeChunk)});
-  if (options_.chunk_tokens > plan.chunk_tokens) options_.chunk_tokens = plan.chunk_tokens;
+  const auto chunk = [&](bool sparse) { return options.chunk_tokens > 0 ? options.chunk_tokens : backend_->preferred_chunk_tokens(sparse); };
+  dense_chunk_ = chunk(false), sparse_chunk_ = chunk(!prefill_->dense());
+  const MemoryPlan plan = plan_memory(*backend_, model_, kv, {options.kv_budget_bytes, std::max({dense_chunk_, sparse_chunk_, kLargeChunk})});
   largest_chunk_ = plan.chunk_tokens;
   window_ = std::min(config.window, plan.pages * kPageTokens);
   counters_.layers.resize(static_cast<size_t>(config.layers));
@@ -83,7 +83,7 @@ void Engine::check_tokens(const Context& context, std::span<const int32_t> token
 }
 
 int64_t Engine::chunk_at(int64_t position, bool sparse) const {
-  if (options_.chunk_tokens > 0) return options_.chunk_tokens;
+  if (const int64_t chosen = sparse ? sparse_chunk_ : dense_chunk_; chosen > 0) return std::min(largest_chunk_, chosen);
   return std::min(largest_chunk_, sparse || position < kLargeChunkEnd ? kLargeChunk : kSmallChunk);
 }
 

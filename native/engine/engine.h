@@ -139,6 +139,7 @@ class Engine {
   EngineOptions options_;
   int64_t window_ = 0, largest_chunk_ = 0;
   bool observed_ = false;
+  int64_t dense_chunk_ = 0, sparse_chunk_ = 0;  // wanted; 0: by position
   std::unique_ptr<PrefillPlan> prefill_;
   std::unique_ptr<PagePool> pool_;
   uint64_t root_ = 0;

@@ -1,4 +1,4 @@
-// The engine beside transformers on a model of real size: build/native/parity_bench FOLDER, as test/bench/llama8b.py wrote it.
+// The engine beside transformers on a model of real size: build/native/parity_bench FOLDER [--fp8], as test/bench/llama8b.py wrote it.
 // Relative error of the logits and agreement of first choices, against transformers in float32 and in bf16.
 #include <algorithm>
 #include <cmath>
@@ -24,7 +24,7 @@ struct Comparison {
 
 int main(int argc, char** argv) try {
   if (argc < 2) {
-    std::printf("usage: parity_bench FOLDER\n");
+    std::printf("usage: parity_bench FOLDER [--fp8]\n");
     return 2;
   }
   const auto reference = files::references(std::string(argv[1]) + "/reference.safetensors");
@@ -33,6 +33,7 @@ int main(int argc, char** argv) try {
                               {"transformers in bf16", reference.at("first_bf16").values<int32_t>(), reference.at("logits_bf16").values<float>()}};
   EngineOptions options;
   options.device = DeviceChoice::kCuda;
+  if (argc > 2 && std::string(argv[2]) == "--fp8") options.gpu.weights = GpuWeights::kFp8;
   Engine engine(argv[1], options);
   const auto vocabulary = static_cast<size_t>(engine.model().config.vocabulary);
   const auto context = engine.create_context();

@@ -60,7 +60,7 @@ int main(int argc, char** argv) try {
     return 77;
   }
   const std::unique_ptr<Backend> backend = make_cuda_backend(options);
-  if (chunk <= 0) chunk = backend->preferred_chunk_tokens();
+  if (chunk <= 0) chunk = backend->preferred_chunk_tokens(true);
   KvShape shape{config.layers, config.kv_heads, config.head_dim, KvFormat::kBFloat16};
   shape.mean_tokens = backend->sparse_block_tokens(shape);
   const double begin = now();
@@ -90,7 +90,8 @@ int main(int argc, char** argv) try {
       backend->take_coverage(coverage);
       HeadCoverage sum;
       for (const HeadCoverage& head : coverage) sum += head;
-      std::printf("%7lld tokens: sparse %6.3f s, %.2f times dense; density %.2f %%, covered mass %.3f of %lld probes\n", static_cast<long long>(length), seconds, dense / seconds, 100 * sum.visited / sum.causal,
+      const std::string ratio = dense > 0 ? format(", %.2f times dense", dense / seconds) : "";
+      std::printf("%7lld tokens: sparse %6.3f s%s; density %.2f %%, covered mass %.3f of %lld probes\n", static_cast<long long>(length), seconds, ratio.c_str(), 100 * sum.visited / sum.causal,
                   sum.probes ? sum.covered / static_cast<double>(sum.probes) : 0, static_cast<long long>(sum.probes));
       std::fflush(stdout);
     }

@@ -79,12 +79,12 @@ class Parts {
     const int64_t last = tokens - chunk_;
     for (int64_t first = 0; first < last; first += chunk_) b_.rope_and_append_kv(q_, k_, v_, *rope_, shape, 0, pages, first);
     const double append = seconds([&] { b_.rope_and_append_kv(q_, k_, v_, *rope_, shape, 0, pages, last); });
-    // The time is linear in the position: a trapezoid over three of them.
-    double at[3];
-    for (int i = 0; i < 3; ++i) at[i] = seconds([&] { b_.attention(q_, shape, c_.heads, 0, pages, last / chunk_ * i / 2 * chunk_, out_); });
+    // The time is linear in the position: the mean of the first and the last chunk's.
+    double at[2];
+    for (int i = 0; i < 2; ++i) at[i] = seconds([&] { b_.attention(q_, shape, c_.heads, 0, pages, i * last, out_); });
     const double chunks = static_cast<double>(tokens / chunk_), elements = static_cast<double>(chunk_ * (2 * c_.q_dim() + 4 * c_.kv_dim()));
     std::printf("  rotation and KV append              %8.3f ms  %7.0f GB/s\n", append * 1e3, elements * 2 / append / 1e9);
-    return {append * chunks, (at[0] + 2 * at[1] + at[2]) / 4 * chunks};
+    return {append * chunks, (at[0] + at[1]) / 2 * chunks};
   }
 
  private:
@@ -151,7 +151,7 @@ int main(int argc, char** argv) try {
     for (const int64_t tokens : sizes) whole.push_back(prefill_seconds(engine, tokens));
   }
   const std::unique_ptr<Backend> backend = make_cuda_backend(options.gpu);
-  const int64_t chunk = options.chunk_tokens > 0 ? options.chunk_tokens : backend->preferred_chunk_tokens();
+  const int64_t chunk = options.chunk_tokens > 0 ? options.chunk_tokens : backend->preferred_chunk_tokens(false);
   std::printf("a layer at %lld tokens:\n", static_cast<long long>(chunk));
   Parts parts(*backend, llama.model(), chunk);
   const double layer = parts.layer_seconds();

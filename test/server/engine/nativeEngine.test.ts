@@ -94,4 +94,6 @@ it('refuses what cannot be done, with a code', async () => {
     code: 'invalid_argument',
   });
   await empty.dispose();
+  const unknown = openModel(builtInModel, { gpuWeights: 'int3' as 'fp8' });
+  await expect(unknown).rejects.toMatchObject({ code: 'invalid_argument' });
 });
