@@ -157,7 +157,13 @@ static Napi::Value undefined(Napi::Env env) { return env.Undefined(); }
 Napi::Value EngineObject::open(const Napi::CallbackInfo& info) {
   if (info.Length() < 1 || !info[0].IsString()) throw Napi::TypeError::New(info.Env(), "open needs a path");
   const auto outcome = std::make_shared<Outcome>(info.Env(), argument(info, 2));
-  EngineOptions options = read_options(object(info, 1));
+  EngineOptions options;
+  try {
+    options = read_options(object(info, 1));
+  } catch (const Error& error) {
+    outcome->reject(error);
+    return outcome->promise();
+  }
   options.on_load = [outcome](int64_t done, int64_t total) { outcome->call(static_cast<double>(done), static_cast<double>(total)); };
   queue_->add({kHousekeeping, guarded(outcome, [state = state_, outcome, path = info[0].As<Napi::String>().Utf8Value(), options = std::move(options)] {
                  state->engine = std::make_unique<Engine>(path, options);

@@ -96,4 +96,6 @@ it('refuses what cannot be done, with a code', async () => {
   await empty.dispose();
   const unknown = openModel(builtInModel, { gpuWeights: 'int3' as 'fp8' });
   await expect(unknown).rejects.toMatchObject({ code: 'invalid_argument' });
+  const mode = openModel(builtInModel, { prefill: { mode: 'guess' as 'auto' } });
+  await expect(mode).rejects.toMatchObject({ code: 'invalid_argument' });
 });
