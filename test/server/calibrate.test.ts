@@ -20,6 +20,7 @@ writeFolder(
 const settings: Settings = {
   modelPath: '',
   device: 'cpu',
+  gpuWeights: 'auto',
   threads: 0,
   prefillMode: 'auto',
   prefillTarget: 'fast',
