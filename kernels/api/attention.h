@@ -14,6 +14,9 @@ struct AttentionArgs {
   int32_t multiprocessors;  // of the device; decides into how many parts few queries are split
   float* workspace;         // attention_workspace_floats(args) floats; may be null where that is 0
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
+  // On the device: stands for first_position, which still decides into how many parts the keys are split: recorded work serves
+  // other tokens for which attention_workspace_floats is the same.
+  const int64_t* position = nullptr;
 };
 int64_t attention_workspace_floats(const AttentionArgs& args);
 Status launch_attention(const AttentionArgs& args, Stream stream);

@@ -38,6 +38,7 @@ struct RopeTableArgs {
   float* sine;                        // [T, half]
   int64_t tokens, half, first_position;
   double scale;
+  const int64_t* position = nullptr;  // on the device: stands for first_position, so that recorded work serves other tokens
 };
 Status launch_rope_table(const RopeTableArgs& args, Stream stream);
 
@@ -55,6 +56,8 @@ struct RopeAppendArgs {
   PagedKv kv;
   int64_t tokens, heads, head_dim, half, first_position;  // head_dim is even
   int32_t adjacent;  // pairs (2i, 2i + 1) instead of (i, i + half)
+  // On the device, of one token: stands for first_position, which still decides whose page's means are made.
+  const int64_t* position = nullptr;
 };
 Status launch_rope_append(const RopeAppendArgs& args, Stream stream);
 

@@ -11,7 +11,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 4;
+constexpr int32_t kLibraryVersion = 5;
 
 struct Library {
   int32_t version;
@@ -32,7 +32,8 @@ struct Library {
   decltype(&kernels::fill) fill;
   decltype(&kernels::synchronize) synchronize;
   decltype(&kernels::begin_recording) begin_recording;
-  decltype(&kernels::run_recorded) run_recorded;
+  decltype(&kernels::end_recording) end_recording;
+  decltype(&kernels::launch_graph) launch_graph;
   decltype(&kernels::release_graph) release_graph;
   decltype(&kernels::create_event) create_event;
   decltype(&kernels::destroy_event) destroy_event;

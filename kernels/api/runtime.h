@@ -35,11 +35,13 @@ Status copy_rows_on_device(void* to, size_t to_pitch, const void* from, size_t f
 Status fill(void* device, int32_t byte, size_t bytes, Stream stream);
 Status synchronize(Stream stream);
 
-// Work queued between the two is recorded, not run, then run at once: one launch for all of it. `graph` keeps what was
-// recorded before (null at first) and is changed where the new work has the same shape; release_graph gives it back.
+// Work queued between the two is recorded, not run: launch_graph then does all of it, as often as it is called. `graph` keeps what
+// was recorded before (null at first) and is changed where the new work has the same shape, else made anew; release_graph gives it
+// back. Without a graph (null) what was recorded is dropped.
 using Graph = void*;  // cudaGraphExec_t
 Status begin_recording(Stream stream);
-Status run_recorded(Stream stream, Graph* graph);
+Status end_recording(Stream stream, Graph* graph);
+Status launch_graph(Graph graph, Stream stream);
 Status release_graph(Graph graph);
 
 // Timing, for benches.

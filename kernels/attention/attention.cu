@@ -52,7 +52,7 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   int device = 0, major = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (major == 9 && args.architecture != 80 && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
+  if (major == 9 && args.architecture != 80 && !args.position && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
   return launch_attention_sm80(p, stream);
 }
 

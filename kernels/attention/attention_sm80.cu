@@ -6,6 +6,7 @@
 #include "kernels/attention/attention.cuh"
 #include "kernels/attention/rows_sm80.cuh"
 #include "kernels/common/launch.cuh"
+#include "kernels/ptx/dependent_launch.cuh"
 
 namespace longview::kernels {
 namespace {
@@ -17,7 +18,10 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
   extern __shared__ __align__(128) char shared_bytes[];
   const uint32_t shared_q = ptx::shared_address(shared_bytes), shared_kv = shared_q + kRows * D * 2;
 
+  ptx::start_dependents();
+  ptx::wait_for_previous();
   const AttentionArgs& a = p.args;
+  const int64_t first_position = a.position ? *a.position : a.first_position;
   const int64_t part = blockIdx.y % p.parts, kv_head = blockIdx.y / p.parts;
   const int64_t first_row = (p.tiles - 1 - blockIdx.x) * kRows;  // the longest first
   const int group = static_cast<int>(p.group), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -33,7 +37,7 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
 
   // Keys that the tile's last row sees, and this part of them.
   const int64_t last_token = (min(first_row + kRows, p.rows) - 1) / group;
-  const int64_t visible = a.first_position + last_token + 1, key_tiles = ceil_div(visible, kKeys);
+  const int64_t visible = first_position + last_token + 1, key_tiles = ceil_div(visible, kKeys);
   const int64_t begin = key_tiles * part / p.parts, end = key_tiles * (part + 1) / p.parts;
   const int64_t head_offset = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * kPageTokens * D;
 
@@ -49,8 +53,8 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
 
   // This thread's two rows, their positions and running state.
   const int64_t row0 = first_row + warp * 16 + lane / 4, row1 = row0 + 8;
-  const int64_t position[2] = {a.first_position + row0 / group, a.first_position + row1 / group};
-  const int64_t first_visible = a.first_position + first_row / group;  // of the tile's first row
+  const int64_t position[2] = {first_position + row0 / group, first_position + row1 / group};
+  const int64_t first_visible = first_position + first_row / group;  // of the tile's first row
   RowsSm80<D> rows;
 
   for (int64_t tile = begin; tile < end; ++tile) {
@@ -99,6 +103,8 @@ __device__ inline float warp_max(float value) {
 // A row a block. First every part's factor, then the parts' results, a few groups of D threads taking turns.
 template <int D>
 __global__ void __launch_bounds__(kMergeThreads) merge_kernel(const AttentionPlan p) {
+  ptx::start_dependents();
+  ptx::wait_for_previous();
   constexpr int kGroups = kMergeThreads / D, kWarps = kMergeThreads / 32;
   __shared__ float factors[kMostParts], gathered[kWarps], results[kGroups][D];
   const int64_t row = blockIdx.x, kv_head = blockIdx.y, stride = p.args.kv.kv_heads * p.rows, base = kv_head * p.rows + row;
@@ -141,12 +147,9 @@ Status launch(const AttentionPlan& p, Stream stream) {
   constexpr auto kSharedBytes = static_cast<int>(attention_sm80_shared_bytes(kWarps * 16, D));
   if (const auto error = cudaFuncSetAttribute(attention_sm80_kernel<D, kWarps>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes)) return static_cast<Status>(error);
   const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads * p.parts));
-  attention_sm80_kernel<D, kWarps><<<grid, kWarps * 32, kSharedBytes, cuda(stream)>>>(p);
-  if (p.parts > 1) {
-    if (const Status status = launched()) return status;
-    merge_kernel<D><<<dim3(static_cast<unsigned>(p.rows), static_cast<unsigned>(p.args.kv.kv_heads)), kMergeThreads, 0, cuda(stream)>>>(p);
-  }
-  return launched();
+  if (const Status status = launch_dependent(attention_sm80_kernel<D, kWarps>, grid, kWarps * 32, kSharedBytes, stream, p)) return status;
+  if (p.parts == 1) return kOk;
+  return launch_dependent(merge_kernel<D>, dim3(static_cast<unsigned>(p.rows), static_cast<unsigned>(p.args.kv.kv_heads)), kMergeThreads, 0, stream, p);
 }
 
 template <int D>

@@ -2,6 +2,7 @@
 #include "kernels/cache/page_means.cuh"
 #include "kernels/common/bf16.cuh"
 #include "kernels/common/launch.cuh"
+#include "kernels/ptx/dependent_launch.cuh"
 
 namespace longview::kernels {
 namespace {
@@ -12,15 +13,19 @@ constexpr int kThreads = 256;
 __global__ void __launch_bounds__(kThreads) rope_table_kernel(const RopeTableArgs p) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= p.tokens * p.half) return;
+  const int64_t first = p.position ? *p.position : p.first_position;
   double sine, cosine;
-  sincos(static_cast<double>(p.first_position + i / p.half) * p.inverse_frequencies[i % p.half], &sine, &cosine);
+  sincos(static_cast<double>(first + i / p.half) * p.inverse_frequencies[i % p.half], &sine, &cosine);
   p.cosine[i] = static_cast<float>(cosine * p.scale);
   p.sine[i] = static_cast<float>(sine * p.scale);
 }
 
-// A token a block. Threads go over the token's pairs of q, then of k; v is copied.
+// A token a row of blocks. Threads go over the token's pairs of q, then of k; v is copied.
 __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendArgs p) {
-  const int64_t t = blockIdx.x, position = p.first_position + t;
+  ptx::start_dependents();
+  ptx::wait_for_previous();
+  const int64_t t = blockIdx.x, position = p.position ? *p.position : p.first_position + t;
+  const int begin = static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x), stride = static_cast<int>(gridDim.y) * kThreads;
   const int d = static_cast<int>(p.kv.head_dim), own = static_cast<int>(p.head_dim), half = static_cast<int>(p.half), pairs = own / 2;
   const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads);
   const float* cosine = p.cosine + t * half;
@@ -33,7 +38,7 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendA
   const auto* k = static_cast<const __nv_bfloat16*>(p.k) + t * kv_heads * own;
   const auto* v = static_cast<const __nv_bfloat16*>(p.v) + t * kv_heads * own;
 
-  for (int item = threadIdx.x; item < (heads + kv_heads) * pairs; item += kThreads) {
+  for (int item = begin; item < (heads + kv_heads) * pairs; item += stride) {
     const int head = item / pairs, i = item % pairs;
     const bool is_query = head < heads;
     const __nv_bfloat16* from = is_query ? q + head * own : k + (head - heads) * own;
@@ -51,9 +56,9 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendA
     }
   }
   // Zeros behind the queries; those of the pages are there since the page is.
-  for (int item = threadIdx.x; item < heads * (d - own); item += kThreads)
+  for (int item = begin; item < heads * (d - own); item += stride)
     rotated[item / (d - own) * d + own + item % (d - own)] = __float2bfloat16(0.0f);
-  for (int item = threadIdx.x; item < kv_heads * pairs; item += kThreads) {
+  for (int item = begin; item < kv_heads * pairs; item += stride) {
     const int head = item / pairs, i = item % pairs;
     __nv_bfloat16* to = page + (static_cast<int64_t>(head) * 2 + 1) * kPageTokens * d;
     *reinterpret_cast<uint32_t*>(to + page_offset(token, 2 * i)) = reinterpret_cast<const uint32_t*>(v + head * own)[i];
@@ -132,7 +137,7 @@ Status launch_rope_table(const RopeTableArgs& args, Stream stream) {
 
 Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
   const int64_t d = args.kv.head_dim;
-  if (args.tokens <= 0 || args.tokens > kLargestGrid || args.first_position < 0) return kInvalidShape;
+  if (args.tokens <= 0 || args.tokens > kLargestGrid || args.first_position < 0 || (args.position && args.tokens != 1)) return kInvalidShape;
   if (d <= 0 || d > 1024 || d % 64 != 0 || args.half <= 0 || 2 * args.half > args.head_dim) return kInvalidShape;
   if (args.head_dim > d || args.head_dim % 2 != 0 || (args.head_dim != d && args.rotated == args.q)) return kInvalidShape;
   if (args.heads <= 0 || args.kv.kv_heads <= 0 || args.heads > 4096 || args.kv.kv_heads > args.heads) return kInvalidShape;
@@ -141,9 +146,9 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
                      aligned(args.cosine) && aligned(args.sine);
   const int64_t items = (args.heads + args.kv.kv_heads) * (d / 16) + args.kv.kv_heads * (d / 8);
   if (whole) rope_append_whole_kernel<<<static_cast<unsigned>(ceil_div(args.tokens, kTokensOfBlock)), static_cast<unsigned>(std::min<int64_t>(ceil_div(items, 32) * 32, kMostThreads)), 0, cuda(stream)>>>(args);
-  else rope_append_kernel<<<static_cast<unsigned>(args.tokens), kThreads, 0, cuda(stream)>>>(args);
-  if (args.kv.layers == 0) return launched();
-  if (const Status status = launched()) return status;
+  const dim3 grid(static_cast<unsigned>(args.tokens), args.tokens < kTokensOfBlock ? static_cast<unsigned>(ceil_div((args.heads + args.kv.kv_heads) * args.head_dim / 2, kThreads)) : 1u);
+  if (const Status status = whole ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
+  if (args.kv.layers == 0) return kOk;
   const int64_t first_page = args.first_position / kPageTokens;
   return launch_page_means(args.kv, first_page, (args.first_position + args.tokens) / kPageTokens - first_page, stream);
 }

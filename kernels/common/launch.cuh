@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 #include "kernels/api/status.h"
 
@@ -15,6 +16,27 @@ constexpr int64_t kLargestGrid = 2147483647;
 inline cudaStream_t cuda(Stream stream) { return static_cast<cudaStream_t>(stream); }
 inline Status launched() { return static_cast<Status>(cudaGetLastError()); }
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+// Launches a kernel that may begin while the one before it ends: it calls ptx::wait_for_previous() before it touches what others
+// write. Devices before sm_90 run it behind the other.
+template <typename... Params, typename... Args>
+Status launch_dependent(void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared_bytes, Stream stream, Args&&... args) {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = cuda(stream);
+  config.attrs = &early;
+  config.numAttrs = major >= 9 ? 1 : 0;
+  return static_cast<Status>(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...));
+}
+
 __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace longview::kernels

@@ -81,24 +81,27 @@ Status synchronize(Stream stream) { return checked(cudaStreamSynchronize(cuda(st
 
 Status begin_recording(Stream stream) { return checked(cudaStreamBeginCapture(cuda(stream), cudaStreamCaptureModeRelaxed)); }
 
-Status run_recorded(Stream stream, Graph* graph) {
+Status end_recording(Stream stream, Graph* graph) {
   cudaGraph_t recorded = nullptr;
   if (const Status status = checked(cudaStreamEndCapture(cuda(stream), &recorded))) return status;
-  auto executable = static_cast<cudaGraphExec_t>(*graph);
-  if (executable) {
-    cudaGraphExecUpdateResultInfo difference;
-    if (checked(cudaGraphExecUpdate(executable, recorded, &difference)) != kOk) {
-      cudaGraphExecDestroy(executable);
-      executable = nullptr;
-    }
-  }
   Status status = kOk;
-  if (!executable) status = checked(cudaGraphInstantiate(&executable, recorded, 0));
-  *graph = status == kOk ? executable : nullptr;
+  if (graph) {
+    auto executable = static_cast<cudaGraphExec_t>(*graph);
+    if (executable) {
+      cudaGraphExecUpdateResultInfo difference;
+      if (checked(cudaGraphExecUpdate(executable, recorded, &difference)) != kOk) {
+        cudaGraphExecDestroy(executable);
+        executable = nullptr;
+      }
+    }
+    if (!executable) status = checked(cudaGraphInstantiate(&executable, recorded, 0));
+    *graph = status == kOk ? executable : nullptr;
+  }
   cudaGraphDestroy(recorded);
-  return status == kOk ? checked(cudaGraphLaunch(executable, cuda(stream))) : status;
+  return status;
 }
 
+Status launch_graph(Graph graph, Stream stream) { return checked(cudaGraphLaunch(static_cast<cudaGraphExec_t>(graph), cuda(stream))); }
 Status release_graph(Graph graph) { return checked(cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph))); }
 
 Status create_event(Event* event) {

@@ -8,7 +8,6 @@ namespace longview::kernels {
 namespace {
 
 constexpr int kThreads = 256;
-constexpr int64_t kFewRows = 8;
 
 template <WeightType kType>
 __global__ void embed_kernel(EmbedArgs p, int64_t bytes) {
@@ -42,6 +41,7 @@ __device__ inline float read(const __nv_bfloat16* x, int64_t i) { return __bfloa
 template <typename T, int kRowThreads>
 __global__ void __launch_bounds__(kThreads) rms_norm_kernel(const T* x, const float* weight, __nv_bfloat16* out, int64_t rows, int64_t cols, float epsilon) {
   ptx::start_dependents();
+  ptx::wait_for_previous();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kRowThreads) + threadIdx.x / kRowThreads;
   if (row >= rows) return;
   const int lane = threadIdx.x % kRowThreads;
@@ -66,15 +66,14 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(const T* x, const fl
 }
 
 template <typename T>
-void rms_norm(const RmsNormArgs& a, cudaStream_t stream) {
+Status rms_norm(const RmsNormArgs& a, Stream stream) {
   const auto* x = static_cast<const T*>(a.x);
   auto* out = static_cast<__nv_bfloat16*>(a.out);
   if (a.cols <= 256) {
     const auto blocks = static_cast<unsigned>(ceil_div(a.rows, kThreads / 32));
-    rms_norm_kernel<T, 32><<<blocks, kThreads, 0, stream>>>(x, a.weight, out, a.rows, a.cols, a.epsilon);
-  } else {
-    rms_norm_kernel<T, kThreads><<<static_cast<unsigned>(a.rows), kThreads, 0, stream>>>(x, a.weight, out, a.rows, a.cols, a.epsilon);
+    return launch_dependent(rms_norm_kernel<T, 32>, blocks, kThreads, 0, stream, x, a.weight, out, a.rows, a.cols, a.epsilon);
   }
+  return launch_dependent(rms_norm_kernel<T, kThreads>, static_cast<unsigned>(a.rows), kThreads, 0, stream, x, a.weight, out, a.rows, a.cols, a.epsilon);
 }
 
 __global__ void __launch_bounds__(kThreads) silu_mul_kernel(uint4* gate, const uint4* up, int64_t vectors) {
@@ -124,12 +123,10 @@ Status launch_embed(const EmbedArgs& args, Stream stream) {
 Status launch_rms_norm(const RmsNormArgs& args, Stream stream) {
   if (args.rows <= 0 || args.rows > kLargestGrid || args.cols <= 0) return kInvalidShape;
   if (args.coded && args.element != Element::kFloat32) return kUnsupportedType;
-  // Many long rows take the kernel that reads them once.
-  if (args.coded || (args.element == Element::kFloat32 && args.rows > kFewRows && args.cols > 256 && args.cols % 8 == 0 && args.cols <= kMostE4M3Columns && aligned(args.x) && aligned(args.out) && aligned(args.weight)))
+  // Long rows take the kernel that reads them once.
+  if (args.coded || (args.element == Element::kFloat32 && args.cols > 256 && args.cols % 8 == 0 && args.cols <= kMostE4M3Columns && aligned(args.x) && aligned(args.out) && aligned(args.weight)))
     return launch_rms_norm_rows(args, stream);
-  if (args.element == Element::kFloat32) rms_norm<float>(args, cuda(stream));
-  else rms_norm<__nv_bfloat16>(args, cuda(stream));
-  return launched();
+  return args.element == Element::kFloat32 ? rms_norm<float>(args, stream) : rms_norm<__nv_bfloat16>(args, stream);
 }
 
 Status launch_silu_mul(const SiluMulArgs& args, Stream stream) {

@@ -1,16 +1,26 @@
-// RMSNorm of many long rows, to bf16 or to e4m3.
+// RMSNorm of long rows, to bf16 or to e4m3.
 #include "kernels/elementwise/rows.cuh"
+#include "kernels/ptx/dependent_launch.cuh"
+#include "kernels/ptx/prefetch.cuh"
 
 namespace longview::kernels {
 namespace {
 
 template <bool kCoded>
 __global__ void __launch_bounds__(kMostRowThreads) rms_norm_rows_kernel(const RmsNormArgs p) {
+  ptx::start_dependents();
   __shared__ float sums[kMostRowThreads / 32], maxima[kMostRowThreads / 32];
   const int vectors = static_cast<int>(p.cols / 8);
   const auto* x = static_cast<const float4*>(p.x) + static_cast<int64_t>(blockIdx.x) * vectors * 2;
   float v[kHeldVectors][8];
   float sum = 0;
+  const auto* weight = reinterpret_cast<const float4*>(p.weight);
+#pragma unroll
+  for (int i = 0; i < kHeldVectors; ++i) {
+    const int at = static_cast<int>(threadIdx.x + i * blockDim.x);
+    if (at < vectors) ptx::prefetch(weight + 2 * at);
+  }
+  ptx::wait_for_previous();
 #pragma unroll
   for (int i = 0; i < kHeldVectors; ++i) {
     const int at = static_cast<int>(threadIdx.x + i * blockDim.x);
@@ -29,7 +39,6 @@ __global__ void __launch_bounds__(kMostRowThreads) rms_norm_rows_kernel(const Rm
     for (int j = 0; j < 8; ++j) sum = fmaf(v[i][j], v[i][j], sum);
   sum = block_reduce(sum, sums, [](float a, float b) { return a + b; });
   const float scale = rsqrtf(sum / static_cast<float>(p.cols) + p.epsilon);
-  const auto* weight = reinterpret_cast<const float4*>(p.weight);
   uint4 held[kHeldVectors];
 #pragma unroll
   for (int i = 0; i < kHeldVectors; ++i) {
@@ -49,9 +58,7 @@ Status launch_rms_norm_rows(const RmsNormArgs& args, Stream stream) {
   if (args.cols % (args.coded ? kE4M3ColumnStep : 8) != 0 || args.cols > kMostE4M3Columns) return kInvalidShape;
   if (!aligned(args.x) || !aligned(args.out) || !aligned(args.weight)) return kInvalidAlignment;
   const auto rows = static_cast<unsigned>(args.rows);
-  if (args.coded) rms_norm_rows_kernel<true><<<rows, row_threads(args.cols), 0, cuda(stream)>>>(args);
-  else rms_norm_rows_kernel<false><<<rows, row_threads(args.cols), 0, cuda(stream)>>>(args);
-  return launched();
+  return launch_dependent(args.coded ? rms_norm_rows_kernel<true> : rms_norm_rows_kernel<false>, rows, row_threads(args.cols), 0, stream, args);
 }
 
 }  // namespace longview::kernels

@@ -51,7 +51,7 @@ __device__ inline void write_e4m3_row(const uint4 (&held)[kHeldVectors], int vec
   if (threadIdx.x == 0) reinterpret_cast<float*>(static_cast<uint2*>(matrix) + rows * vectors)[blockIdx.x] = empty ? 0.0f : largest / kLargestE4M3;
 }
 
-// launch_rms_norm of many rows of float32; cols is a multiple of 8, at most kMostE4M3Columns.
+// launch_rms_norm of rows of float32; cols is a multiple of 8, at most kMostE4M3Columns.
 Status launch_rms_norm_rows(const RmsNormArgs& args, Stream stream);
 
 }  // namespace longview::kernels

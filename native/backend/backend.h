@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
@@ -96,6 +97,17 @@ class DeviceRope {
   virtual ~DeviceRope() = default;
 };
 
+// One token behind a context, and what the work on it depends on.
+struct TokenStep {
+  const void* caller;  // whose weights and activations: alike for all that does the same operations with them
+  int32_t token;
+  int64_t position;
+  int64_t heads;  // query heads
+  const KvShape& shape;
+  const KvPages& pages;
+  DeviceRope* rope;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -141,6 +153,12 @@ class Backend {
   virtual Activation for_products(Activation x, std::initializer_list<const DeviceWeight*> weights) {
     (void)weights;
     return x;
+  }
+  // Calls `work`, operations from embed() of one token on that differ between calls in what `token` holds alone: a device may
+  // repeat what it did for an earlier token instead of calling it.
+  virtual void run_token(const TokenStep& token, const std::function<void()>& work) {
+    (void)token;
+    work();
   }
   // out[t] = embedding[tokens[t]]. Token ids have been checked against the vocabulary. out [T, hidden].
   virtual void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) = 0;

@@ -1,8 +1,7 @@
 // The operations of backend.h on an NVIDIA GPU: shapes become the kernels' arguments, work is queued on one stream.
 //
 // Activations are bf16, but for the residual stream and the logits, which are float32 (allocate_float). Products add up in
-// float32. The work on a single token is hundreds of small kernels: it is recorded from embed() on and launched as a few
-// graphs, the first of them small, so that the device works while the rest is recorded.
+// float32. The work on a single token is hundreds of small kernels: run_token() launches them as one graph (decode_step.h).
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -12,6 +11,7 @@
 #include "backend/backend.h"
 #include "base/half.h"
 #include "cuda/blas.h"
+#include "cuda/decode_step.h"
 #include "cuda/device.h"
 #include "cuda/head_groups.h"
 #include "cuda/kv_pages.h"
@@ -55,11 +55,7 @@ class CudaBackend final : public Backend {
   CudaBackend(const kernels::Library& library, const GpuOptions& options)
       : device_(library, 0), library_(library), e4m3_(options.weights == GpuWeights::kFp8 && has_e4m3(device_.properties())), uploader_(device_, e4m3_), blas_(Blas::open(device_)) {}
 
-  ~CudaBackend() override {
-    settle();
-    for (kernels::Graph graph : graphs_)
-      if (graph) library_.release_graph(graph);
-  }
+  ~CudaBackend() override { settle(); }
 
   DeviceInfo info() const override {
     const kernels::DeviceProperties& p = device_.properties();
@@ -105,6 +101,7 @@ class CudaBackend final : public Backend {
   Activation allocate_float(int64_t rows, int64_t cols) override { return make(rows, cols, true); }
   void release(Activation& activation) override {
     settle();
+    step_.forget();
     buffers_.erase(activation.data);
     activation = {};
   }
@@ -135,17 +132,29 @@ class CudaBackend final : public Backend {
     check(library_.synchronize(device_.stream()), "loading a page of the KV state");
   }
 
+  void run_token(const TokenStep& token, const std::function<void()>& work) override {
+    auto& rope = static_cast<CudaRope&>(*token.rope);
+    rope.tokens = 0;  // the work makes the table of this position
+    const int64_t length = token.position + 1;
+    const kernels::AttentionArgs attending{nullptr, nullptr, paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
+    const auto key = [&] {
+      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {table_.as(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as()},
+                             library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
+    };
+    step_.run(token.token, token.position, key, work);
+    rope.tokens = 0;
+  }
+
   void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {
     LONGVIEW_CHECK(out.wide, kInternal, "the residual stream must be float32");
-    if (recording_) settle();
-    tokens_.grow(device_, static_cast<int64_t>(tokens.size_bytes()), "the tokens");
-    // A recorded copy reads its source later: ids and page pointers wait in members.
-    token_ids_.assign(tokens.begin(), tokens.end());
-    if (tokens.size() == 1) record();
-    layers_recorded_ = segment_ = 0;
-    check(library_.copy_to_device(tokens_.as(), token_ids_.data(), tokens.size_bytes(), device_.stream()), "sending tokens");
+    const int32_t* ids = step_.token();
+    if (!ids) {
+      tokens_.grow(device_, static_cast<int64_t>(tokens.size_bytes()), "the tokens");
+      check(library_.copy_to_device(tokens_.as(), tokens.data(), tokens.size_bytes(), device_.stream()), "sending tokens");
+      ids = tokens_.as<int32_t>();
+    }
     const CudaWeight& w = cuda(embedding);
-    check(library_.embed({w.buffer->as(), w.type, tokens_.as<int32_t>(), static_cast<float*>(out.data), out.rows, out.cols}, device_.stream()), "looking up embeddings");
+    check(library_.embed({w.buffer->as(), w.type, ids, static_cast<float*>(out.data), out.rows, out.cols}, device_.stream()), "looking up embeddings");
   }
 
   Activation for_products(Activation x, std::initializer_list<const DeviceWeight*> weights) override {
@@ -227,7 +236,7 @@ class CudaBackend final : public Backend {
     if (table.first != first_position || table.tokens != q.rows) {
       table.cosine.grow(device_, q.rows * half * 4, "the rotary table");
       table.sine.grow(device_, q.rows * half * 4, "the rotary table");
-      check(library_.rope_table({table.frequencies.as<double>(), table.cosine.as<float>(), table.sine.as<float>(), q.rows, half, first_position, table.config.attention_scale}, device_.stream()), "computing positions");
+      check(library_.rope_table({table.frequencies.as<double>(), table.cosine.as<float>(), table.sine.as<float>(), q.rows, half, first_position, table.config.attention_scale, step_.position()}, device_.stream()), "computing positions");
       table.first = first_position;
       table.tokens = q.rows;
     }
@@ -235,23 +244,18 @@ class CudaBackend final : public Backend {
     if (d != shape.head_dim) queries_.grow(device_, q.rows * heads * d * 2, "the queries");
     void* rotated = d == shape.head_dim ? q.data : queries_.as();
     check(library_.rope_append({q.data, rotated, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), paged(shape, layer, pages, first_position + q.rows), q.rows, heads, shape.head_dim, half,
-                                first_position, table.config.pairing == RopePairing::kAdjacent},
+                                first_position, table.config.pairing == RopePairing::kAdjacent, step_.position()},
                                device_.stream()),
           "writing the KV state");
   }
 
   void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
-      kernels::AttentionArgs args{queries, results, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr};
+      kernels::AttentionArgs args{queries, results, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
       partial_.grow(device_, library_.attention_workspace_floats(args) * 4, "partial results of attention");
       args.workspace = partial_.as<float>();
       check(library_.attention(args, device_.stream()), "attending");
     });
-    // A layer has its attention once: after the first, then after four times as many, the work so far begins.
-    if (recording_ && ++layers_recorded_ == int64_t{1} << 2 * segment_) {
-      run_recorded();
-      record();
-    }
   }
 
   int64_t sparse_block_tokens(const KvShape&) const override { return kPageTokens; }
@@ -309,7 +313,6 @@ class CudaBackend final : public Backend {
   }
 
   void read_row(Activation x, int64_t row, std::span<float> out) override {
-    run_recorded();
     const Activation one = rows(x, row, 1);
     std::vector<uint16_t> narrow(one.wide ? 0 : out.size());
     void* to = one.wide ? static_cast<void*>(out.data()) : narrow.data();
@@ -347,29 +350,8 @@ class CudaBackend final : public Backend {
 
   void check(kernels::Status status, const char* what) const { device_.check(status, what); }
 
-  void run_recorded() {
-    if (!recording_) return;
-    recording_ = false;
-    check(library_.run_recorded(device_.stream(), graph()), "computing a token");
-  }
-
-  void record() {
-    check(library_.begin_recording(device_.stream()), "recording work");
-    recording_ = true;
-  }
-
-  // What a segment was recorded as before: the next token changes its arguments alone.
-  kernels::Graph* graph() {
-    graphs_.resize(std::max(graphs_.size(), segment_ + 1));
-    return &graphs_[segment_++];
-  }
-
-  // Nothing is recorded or under way behind this. Called where nothing may be thrown: an error comes back with the next work.
-  void settle() noexcept {
-    if (recording_) library_.run_recorded(device_.stream(), graph());
-    recording_ = false;
-    library_.synchronize(device_.stream());
-  }
+  // Nothing is under way behind this. Called where nothing may be thrown: an error comes back with the next work.
+  void settle() noexcept { library_.synchronize(device_.stream()); }
 
   Activation make(int64_t rows, int64_t cols, bool wide) {
     Buffer buffer(device_, rows * cols * (wide ? 4 : 2), "the workspace");
@@ -397,7 +379,7 @@ class CudaBackend final : public Backend {
     if (storage_ != &storage || !std::equal(slots.begin(), slots.end(), slots_.begin(), slots_.end())) {
       pointers_.clear();
       for (const int32_t slot : slots) pointers_.push_back(storage.page(slot));
-      table_.grow(device_, static_cast<int64_t>(pointers_.size() * sizeof(void*)), "the page table");
+      table_.grow(device_, storage.pages() * static_cast<int64_t>(sizeof(void*)), "the page table");
       check(library_.copy_to_device(table_.as(), pointers_.data(), pointers_.size() * sizeof(void*), device_.stream()), "sending the page table");
       slots_.assign(slots.begin(), slots.end());
       storage_ = &storage;
@@ -414,11 +396,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Blas> blas_;  // null where the machine has none
   Buffer tokens_, table_, partial_, dequantized_, codes_, queries_, results_, groups_, index_, counters_;
   std::vector<HeadCoverage> coverage_;  // of layers and heads: what dense attention visited in the place of sparse
-  bool recording_ = false;
-  std::vector<kernels::Graph> graphs_;  // by segment
-  size_t segment_ = 0;
-  int64_t layers_recorded_ = 0;
-  std::vector<int32_t> token_ids_;
+  DecodeStep step_{device_};
   std::vector<void*> pointers_;
   // What table_ holds.
   const CudaKvStorage* storage_ = nullptr;

@@ -59,11 +59,17 @@ int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, i
 }
 
 void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, const CancelToken& cancel) {
+  DeviceRope& rope = long_input && long_rope_ ? *long_rope_ : *rope_;
+  const auto work = [&] { run_layers(tokens, pages, first_position, rope, plans, cancel); };
+  if (tokens.size() != 1 || !plans.empty() || on_attention_) return work();
+  cancel.throw_if_cancelled();
+  backend_.run_token({this, tokens[0], first_position, config_.heads, shape_, pages, &rope}, work);
+}
+
+void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, DeviceRope& rope, std::span<const HeadPlan> plans, const CancelToken& cancel) {
   const auto count = static_cast<int64_t>(tokens.size());
   const auto part = [&](Activation buffer) { return backend_.rows(buffer, 0, count); };
   const Activation hidden = part(hidden_), normed = part(normed_), q = part(q_), k = part(k_), v = part(v_), attended = part(attended_), gate = part(gate_), up = part(up_);
-
-  DeviceRope& rope = long_input && long_rope_ ? *long_rope_ : *rope_;
 
   backend_.embed(*embedding_, tokens, hidden);
   for (size_t i = 0; i < layers_.size(); ++i) {

@@ -34,7 +34,7 @@ class Forward {
 
   // Runs tokens at first_position.. through all layers; their K and V are written into `pages`, which must have room.
   // `long_input`: with the frequencies that LongRoPE has for long inputs. `plans`: of all heads, [layers * heads], for sparse
-  // attention; empty for dense. Throws kCancelled between layers; then nothing of the chunk counts.
+  // attention; empty for dense. Throws kCancelled between layers, at least before each token; then nothing of the chunk counts.
   void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, const CancelToken& cancel);
 
   // Calls `observer` after every layer's attention from now on; an empty one ends that. It may use the backend.
@@ -55,6 +55,7 @@ class Forward {
  private:
   struct Layer;
 
+  void run_layers(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, DeviceRope& rope, std::span<const HeadPlan> plans, const CancelToken& cancel);
   // sum += x * weight^T, normed before it is added where there is a norm for that.
   void add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* post_norm, Activation scratch, Activation sum);
 

@@ -45,6 +45,24 @@ void check_attention(const Case& c, float spread, int32_t architecture) {
   GPU(attention(args, gpu::stream()));
   const std::vector<uint16_t> got = out.read();
 
+  if (c.tokens == 1) {  // as recorded for another position of as many parts: the one on the device counts
+    const gpu::Memory<int64_t> position(std::vector<int64_t>{c.first});
+    const gpu::Memory<uint16_t> again(q.size());
+    kernels::AttentionArgs recorded = args;
+    recorded.position = position.get();
+    recorded.out = again.get();
+    recorded.first_position = length / 256 * 256 + 254;
+    if (gpu::library().attention_workspace_floats(recorded) == gpu::library().attention_workspace_floats(args)) {
+      GPU(attention(recorded, gpu::stream()));
+      CHECK(again.read() == got);
+    }
+    recorded.first_position = std::max<int64_t>(0, c.first - 1);
+    if (gpu::library().attention_workspace_floats(recorded) == gpu::library().attention_workspace_floats(args)) {
+      GPU(attention(recorded, gpu::stream()));
+      CHECK(again.read() == got);
+    }
+  }
+
   // Large cases are checked on some of their rows.
   const int64_t step = std::max<int64_t>(1, c.tokens * c.heads * length / 4000000);
   std::vector<double> wanted, scores;

@@ -155,6 +155,43 @@ TEST("rotary positions, far out too, and what lands in the pages") {
     }
 }
 
+TEST("rotary positions of one token, its position on the device") {
+  std::mt19937_64 random(6);
+  for (const int64_t d : {64, 128}) {
+    const int64_t heads = 28, kv_heads = 4, half = d / 2, first = 300, page = kv_heads * 2 * kernels::kPageTokens * d;
+    const auto q = gpu::random_bf16(static_cast<size_t>(heads * d), random), k = gpu::random_bf16(static_cast<size_t>(kv_heads * d), random), v = gpu::random_bf16(k.size(), random);
+    std::vector<double> frequencies;
+    for (int64_t i = 0; i < half; ++i) frequencies.push_back(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half)));
+    const gpu::Memory<double> df(frequencies);
+    const gpu::Memory<int64_t> position(std::vector<int64_t>{first});
+    const auto run = [&](int64_t recorded, const int64_t* at) {
+      const gpu::Memory<float> cosine(static_cast<size_t>(half)), sine(static_cast<size_t>(half));
+      const gpu::Memory<uint16_t> dq(q), dk(k), dv(v), storage(static_cast<size_t>(3 * page));
+      const gpu::Memory<void*> table(std::vector<void*>{storage.get(), storage.get() + page, storage.get() + 2 * page});
+      GPU(rope_table({df.get(), cosine.get(), sine.get(), 1, half, recorded, 1, at}, gpu::stream()));
+      GPU(rope_append({dq.get(), dq.get(), dk.get(), dv.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, 0}, 1, heads, d, half, recorded, 0, at}, gpu::stream()));
+      std::vector<uint16_t> all = dq.read();
+      const std::vector<uint16_t> pages = storage.read();
+      all.insert(all.end(), pages.begin(), pages.end());
+      return all;
+    };
+    const std::vector<uint16_t> got = run(7, position.get());
+    CHECK(got == run(first, nullptr));
+    std::vector<double> wanted;
+    for (int64_t h = 0; h < heads; ++h) {
+      std::vector<double> head;
+      for (int64_t i = 0; i < d; ++i) head.push_back(gpu::at(q, static_cast<size_t>(h * d + i)));
+      for (int64_t i = 0; i < half; ++i) {
+        const double angle = static_cast<double>(first) * frequencies[static_cast<size_t>(i)], x = head[static_cast<size_t>(i)], y = head[static_cast<size_t>(i + half)];
+        head[static_cast<size_t>(i)] = x * std::cos(angle) - y * std::sin(angle);
+        head[static_cast<size_t>(i + half)] = x * std::sin(angle) + y * std::cos(angle);
+      }
+      wanted.insert(wanted.end(), head.begin(), head.end());
+    }
+    CHECK(gpu::relative_error(std::vector<uint16_t>(got.begin(), got.begin() + heads * d), wanted) <= gpu::kBf16Error);
+  }
+}
+
 TEST("pages that become full get the means of their keys and values, others keep what they had") {
   std::mt19937_64 random(5);
   for (const int64_t d : {64, 128}) {

@@ -145,6 +145,42 @@ TEST("chunks, forks and truncation leave the logits as they are") {
   CHECK_THROWS(parts.decode(*b, 5, cancel), kCancelled);
 }
 
+TEST("tokens read one by one across pages and splits of the keys follow those read at once") {
+  const std::string path = files::fixture("qwen3-tied");
+  const std::vector<int32_t> given = files::references(path + "/reference.safetensors").at("tokens").values<int32_t>();
+  std::vector<int32_t> tokens;
+  while (tokens.size() < 800) tokens.insert(tokens.end(), given.begin(), given.end());
+  tokens.resize(800);
+  Engine engine(path, on_gpu(open_model(path).config));
+  const auto vocabulary = static_cast<size_t>(engine.model().config.vocabulary);
+  const auto whole = engine.create_context();
+  const std::vector<float> wanted = engine.all_logits(*whole, tokens);
+  Engine other(path, on_gpu(open_model(path).config));  // without the pages of the first
+  const auto context = other.create_context(), beside = other.create_context();
+  other.prefill(*context, std::span(tokens).first(200), CancelToken());
+  other.prefill(*beside, std::span(tokens).first(200), CancelToken());
+  CancelToken cancelled;
+  cancelled.cancel();
+  double difference = 0, norm = 0;
+  for (size_t t = 200; t < tokens.size(); ++t) {
+    if (t % 100 == 0) CHECK_THROWS(other.decode(*context, tokens[t], cancelled), kCancelled);
+    other.decode(*context, tokens[t], CancelToken());
+    if (t % 50 == 0) other.decode(*beside, tokens[t], CancelToken());  // another context's pages between
+    for (size_t i = 0; i < vocabulary; ++i) {
+      const double d = context->logits()[i] - wanted[t * vocabulary + i];
+      difference += d * d;
+      norm += static_cast<double>(wanted[t * vocabulary + i]) * wanted[t * vocabulary + i];
+    }
+  }
+  std::printf("  relative difference %.2e\n", std::sqrt(difference / norm));
+  CHECK(std::sqrt(difference / norm) <= 0.03);
+  // Again, with all that is recorded for the end of the context: bit for bit.
+  const std::vector<float> last(context->logits().begin(), context->logits().end());
+  context->truncate(static_cast<int64_t>(tokens.size()) - 1);
+  other.decode(*context, tokens.back(), CancelToken());
+  CHECK(std::equal(last.begin(), last.end(), context->logits().begin()));
+}
+
 TEST("scores of given tokens are those of the logits") {
   const std::string path = files::fixture("qwen3-tied");
   const std::vector<int32_t> given = files::references(path + "/reference.safetensors").at("tokens").values<int32_t>();

@@ -1,0 +1,55 @@
+// The work on one token as a graph, recorded once and launched again for the tokens behind it. What differs from token to token,
+// its id and its position, kernels read from device memory; so they do with the page table, whose address stays. The host then
+// queues one launch a token instead of hundreds.
+#pragma once
+
+#include <functional>
+
+#include "cuda/device.h"
+
+namespace longview::cuda {
+
+class DecodeStep {
+ public:
+  // What recorded work depends on beside the token: it is recorded anew where one of these changes.
+  struct Key {
+    const void *caller = nullptr, *storage = nullptr, *rope = nullptr;  // whose weights and buffers, pages and frequencies
+    const void* moving[5] = {};                                         // buffers that grow
+    int64_t partial_floats = 0;                                         // of attention, which grow with its parts
+    int64_t full_page = -1;                                             // that the token fills, where pages have means
+    bool operator==(const Key&) const = default;
+  };
+
+  explicit DecodeStep(const Device& device) : device_(device) {}
+  ~DecodeStep() { forget(); }
+  DecodeStep(const DecodeStep&) = delete;
+  DecodeStep& operator=(const DecodeStep&) = delete;
+
+  // Queues the work on `token` at `position`, by calling `work` where key() is not what it was when that was last recorded.
+  // `work` queues kernels that read token() and position() and depend on nothing else but the key; its buffers may grow
+  // meanwhile. What it throws leaves nothing queued.
+  void run(int32_t token, int64_t position, const std::function<Key()>& key, const std::function<void()>& work);
+  // The next run() records: something that the graph refers to is gone.
+  void forget() noexcept;
+
+  bool recording() const { return recording_; }
+  // On the device. Null where nothing is recorded.
+  const int32_t* token() const { return recording_ ? &state_.as<State>()->token : nullptr; }
+  const int64_t* position() const { return recording_ ? &state_.as<State>()->position : nullptr; }
+
+ private:
+  struct State {
+    int64_t position;
+    int32_t token;
+  };
+
+  void record(const std::function<void()>& work);
+
+  const Device& device_;
+  Buffer state_;
+  bool recording_ = false;
+  kernels::Graph graph_ = nullptr;
+  Key key_;  // of graph_
+};
+
+}  // namespace longview::cuda

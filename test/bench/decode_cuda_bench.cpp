@@ -1,0 +1,88 @@
+// Decode of the Llama-3-8B shape on the GPU beside the time that reading its bytes takes: build/native/decode_cuda_bench [bf16|q4_k]
+// [tokens]. Random weights and token ids through the layer loop; the median of 96 tokens behind `tokens` others, after 32 that
+// are left out. Bytes: every weight but the embedding, and the 16-bit K and V of the context; the speed of reading them is that
+// of a copy of 2 GiB, read and written, in the same process.
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <numeric>
+
+#include "base/error.h"
+#include "bench/random_llama.h"
+#include "engine/forward.h"
+#include "engine/sampler.h"
+#include "kernels/gpu.h"
+
+using namespace longview;
+
+namespace {
+
+constexpr int64_t kVocabulary = 128256, kChunk = 4096, kLeftOut = 32, kMeasured = 96;
+
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Bytes a second, read and written.
+double copy_speed() {
+  const size_t bytes = size_t{2} << 30;
+  const gpu::Memory<char> from(bytes), to(bytes);
+  double best = 0;
+  for (int i = 0; i < 5; ++i) {
+    GPU(synchronize(gpu::stream()));
+    const double begin = now();
+    GPU(copy_on_device(to.get(), from.get(), bytes, gpu::stream()));
+    GPU(synchronize(gpu::stream()));
+    best = std::max(best, 2 * static_cast<double>(bytes) / (now() - begin));
+  }
+  return best;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  const bool quantised = argc > 1 && std::strcmp(argv[1], "q4_k") == 0;
+  const int64_t context = argc > 2 ? std::atoll(argv[2]) : 8192;
+  const RandomLlama llama(quantised ? DType::kQ4_K : DType::kBF16, kVocabulary);
+  const ModelConfig& config = llama.model().config;
+  if (const std::string why = why_not_cuda(config); !why.empty()) {
+    std::printf("skipped: no CUDA device: %s\n", why.c_str());
+    return 77;
+  }
+  const double speed = copy_speed();
+  const std::unique_ptr<Backend> backend = make_cuda_backend({});
+  const KvShape shape{config.layers, config.kv_heads, config.head_dim, KvFormat::kBFloat16};
+  Forward forward(*backend, llama.model(), shape, kChunk);
+  const std::unique_ptr<KvStorage> storage = backend->allocate_kv(shape, (context + kLeftOut + kMeasured) / kPageTokens + 1);
+  std::vector<int32_t> slots(static_cast<size_t>(storage->pages()));
+  std::iota(slots.begin(), slots.end(), 0);
+  const KvPages pages{storage.get(), slots};
+  std::mt19937 random(2);
+  std::vector<int32_t> tokens(static_cast<size_t>(context));
+  for (int32_t& token : tokens) token = static_cast<int32_t>(random() % kVocabulary);
+  for (int64_t first = 0; first < context; first += kChunk)
+    forward.run(std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, context - first))), pages, first, false, {}, CancelToken());
+  std::vector<float> logits(static_cast<size_t>(kVocabulary));
+  forward.logits((context - 1) % kChunk, logits);
+  std::vector<double> times;
+  for (int64_t i = 0; i < kLeftOut + kMeasured; ++i) {
+    const double begin = now();
+    const int32_t token = argmax(logits);
+    forward.run({&token, 1}, pages, context + i, false, {}, CancelToken());
+    forward.logits(0, logits);
+    if (i >= kLeftOut) times.push_back(now() - begin);
+  }
+  LONGVIEW_CHECK(std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }), kInternal, "the results are not finite");
+  std::sort(times.begin(), times.end());
+  double bytes = static_cast<double>(context * config.layers * config.kv_dim()) * 2 * 2 + static_cast<double>(llama.model().weights.output.bytes);
+  for (const LayerWeights& l : llama.model().weights.layers)
+    for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down}) bytes += static_cast<double>(w->bytes);
+  const double median = times[times.size() / 2], floor = bytes / speed;
+  std::printf("%s; %s behind %lld tokens: %.3f ms a token (worst %.3f); %.2f GB at the copy's %.0f GB/s take %.3f ms: %.1f %%\n", backend->info().name.c_str(), quantised ? "Q4_K" : "bf16",
+              static_cast<long long>(context), median * 1e3, times.back() * 1e3, bytes / 1e9, speed / 1e9, floor * 1e3, 100 * floor / median);
+  return 0;
+} catch (const check::Skip& skip) {
+  std::printf("skipped: %s\n", skip.why.c_str());
+  return 77;
+} catch (const Error& error) {
+  std::printf("%s\n", error.what());
+  return 1;
+}
