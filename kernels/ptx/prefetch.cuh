@@ -1,3 +1,4 @@
+// Asking for memory ahead of its use.
 #pragma once
 
 namespace longview::kernels::ptx {
