@@ -96,10 +96,11 @@ struct Reader {
 };
 
 // A lane takes 16 bytes of a block's 128: half of an even sub-block in their low bits, half of the odd one behind it in the high
-// ones. They and the block's header wait as they are stored, which takes a third less registers than decoded ones.
+// ones. They and the block's header wait as they are stored, in fewer registers than decoded. Measured on an H200 with 2 and 4 steps
+// ahead, 2 and 4 rows, 4 and 8 warps.
 template <>
 struct Reader<WeightType::kQ4_K> {
-  static constexpr int kStep = 32, kRows = 2, kWarps = 8, kAhead = 4;
+  static constexpr int kStep = 32, kRows = 2, kWarps = 8, kAhead = 2;
   struct Words {
     uint4 header, quants;
   };
@@ -141,7 +142,7 @@ struct Reader<WeightType::kQ4_K> {
 
 template <>
 struct Reader<WeightType::kBFloat16> {
-  static constexpr int kStep = 8, kRows = 4, kWarps = 4, kAhead = 4;
+  static constexpr int kStep = 8, kRows = 2, kWarps = 4, kAhead = 4;
   using Words = uint4;
   static __device__ Words load(const uint8_t* row, int64_t step) { return __ldcs(reinterpret_cast<const uint4*>(row) + step); }
   struct Input {
