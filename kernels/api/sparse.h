@@ -21,6 +21,9 @@ enum class PageRule : int32_t {
   kRelative,  // every page whose mass is at least `threshold` times the largest one's
   kShare,     // every page with a mass of at least `threshold`
   kMass,      // the largest pages, until at most `threshold` of the mass is left over
+  // MInference's, of one head: whole pages, so that at least what they name is visited.
+  kSlash,   // pages that hold one of the head's `columns`, or a key of its `diagonals`, by the chunk's last 64 tokens
+  kBlocks,  // pages that hold one of the `blocks` key blocks of 64 whose mean scores best with the mean of 64 queries
 };
 
 // Query heads of one KV head with one plan. A dense head: window at least the context's length.
@@ -32,6 +35,7 @@ struct HeadGroup {
   float threshold;
   int32_t limited;  // not 0: within the visited pages a row sees only the first `sink` keys and its last `window` (A-shape)
   int32_t means;    // not 0: candidates that are not visited enter as means
+  int32_t columns, diagonals, blocks;  // budgets of kSlash and kBlocks, as native/sparse/pattern.h has them
 };
 
 // What a query head visited, sums over rows, added to by every index and coverage.
@@ -54,6 +58,8 @@ struct SparseArgs {
   void* workspace;          // sparse_layout(args).bytes, aligned to 128 bytes
   int32_t multiprocessors;
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
+  int64_t slash_group = 0, slash_groups = 0;  // where groups with kSlash lie, one behind the other, and how many
+  int64_t block_groups = 0;                   // groups with kBlocks
 };
 // Tiles of a group: ceil(T * heads / 128).
 constexpr int64_t kSparseTileRows = 128;
@@ -67,9 +73,18 @@ struct SparseLayout {
   int64_t bits;                // uint32 [tiles, words]; before it the means, bf16 [G, mean_blocks, 2, 128 * D], in the layout of pages
   int64_t probes;              // float [probe_parts, H, kProbeTokens, 3]: maximum, sum, and sum over visited keys
   int64_t next_tile;           // int32
+  int64_t column_bits;         // uint32 [H, words]: pages with a chosen column; with kSlash alone, as the next two
+  int64_t diagonal_bits;       // uint32 [H, pages * 4]: chosen distances
+  int64_t sums;                // float [slash_batch, 2, pages * 128]: of columns and diagonals
+  int64_t pooled;              // float [G, D, 2 * pages]: mean keys of 64 tokens; with kBlocks alone
   int64_t bytes;
 };
 constexpr int64_t kProbeTokens = 64;
+// Heads whose columns and diagonals are summed at a time: 32 MiB of sums.
+constexpr int64_t slash_batch(int64_t pages, int64_t groups) {
+  const int64_t fit = (int64_t{32} << 20) / (pages * kPageTokens * 8);
+  return fit < 1 ? 1 : fit < groups ? fit : groups;
+}
 constexpr SparseLayout sparse_layout(const SparseArgs& args) {
   SparseLayout l{};
   l.pages = (args.first_position + args.tokens + kPageTokens - 1) / kPageTokens;
@@ -79,7 +94,11 @@ constexpr SparseLayout sparse_layout(const SparseArgs& args) {
   l.bits = args.kv.kv_heads * l.mean_blocks * 2 * kPageTokens * args.kv.head_dim * 2;
   l.probes = l.bits + args.tiles * l.words * 4;
   l.next_tile = l.probes + l.probe_parts * args.heads * kProbeTokens * 3 * 4;
-  l.bytes = l.next_tile + 128;
+  l.column_bits = l.next_tile + 128;
+  l.diagonal_bits = l.column_bits + (args.slash_groups > 0 ? args.heads * l.words * 4 : 0);
+  l.sums = l.diagonal_bits + (args.slash_groups > 0 ? args.heads * l.pages * 16 : 0);
+  l.pooled = l.sums + (args.slash_groups > 0 ? slash_batch(l.pages, args.slash_groups) * l.pages * kPageTokens * 8 : 0);
+  l.bytes = l.pooled + (args.block_groups > 0 ? args.kv.kv_heads * args.kv.head_dim * l.pages * 8 : 0);
   return l;
 }
 

@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
     const auto from = [&](int page) { return static_cast<const char*>(a.kv.pages[page]) + head_bytes; };
     const char *keys = from(0), *before = nullptr;
     for (int page = 0; page < pages; ++page) {
-      stages.bring_keys(page, keys, [](uint32_t) {});
+      stages.bring_keys(page, keys);
       const char* values = keys;
       if (page + 1 < pages) keys = from(page + 1);
       if (page > 0) stages.bring_values(page - 1, before);

@@ -35,12 +35,10 @@ struct KvStages {
     }
   }
   // The producer brings K of block number `index`, later V: K of the next block comes before V of this one, as its stage is free
-  // half a block earlier. `announce` runs between the stage being free and its being called full.
-  template <typename Announce>
-  __device__ void bring_keys(uint32_t index, const void* from, Announce announce) const {
+  // half a block earlier.
+  __device__ void bring_keys(uint32_t index, const void* from) const {
     const uint32_t stage = index % kStages;
     ptx::mbarrier_wait(key_empty + 8 * stage, (index / kStages & 1) ^ 1);  // passes at once in the first round
-    announce(stage);
     ptx::mbarrier_arrive_expect(key_full + 8 * stage, kBlockBytes);
     ptx::bulk_load(keys + stage * kBlockBytes, from, kBlockBytes, key_full + 8 * stage);
   }

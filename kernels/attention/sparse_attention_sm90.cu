@@ -31,7 +31,6 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   extern __shared__ char shared_bytes[];
   __shared__ uint64_t barriers[4 * kStages + 2 * kSlots];
   __shared__ Slot slots[kSlots];
-  __shared__ int blocks[kStages];  // what the keys of a stage are: a page, or ~ a block of means
   const uint32_t offset = -ptx::shared_address(shared_bytes) & 1023, queries = ptx::shared_address(shared_bytes) + offset;
   auto* all_bits = reinterpret_cast<uint32_t*>(shared_bytes + offset + Shared<D>::kBits);
   const KvStages<D> stages(queries + kSlots * kQueryBytes, ptx::shared_address(barriers));
@@ -95,7 +94,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       for (int i = 0; i < count; ++i, ++number) {
         const int block = i < visited ? walk.next() : ~(first_block + i - visited);
         const __nv_bfloat16* from = block >= 0 ? page_block<D>(p.args.kv, block, kv_head) : mean_block<D>(p, ~block, kv_head);
-        stages.bring_keys(number, from, [&](uint32_t stage) { blocks[stage] = block; });
+        stages.bring_keys(number, from);
         if (number > 0) stages.bring_values(number - 1, before);
         before = from;
       }
@@ -109,14 +108,18 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   const int lane = threadIdx.x % 32, row_in_tile = warpgroup * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
   RowsSm90<D> rows;
   uint32_t turn = 0, number = 0;  // of the tile, and of the block whose scores were computed last
+  PageWalk walk(all_bits, 0);
   const auto take = [&]() -> int {
     ptx::mbarrier_wait(slot_full + 8 * (turn % kSlots), turn / kSlots & 1);
     const Slot& slot = slots[turn % kSlots];
+    walk = PageWalk(all_bits + turn % kSlots * p.words, slot.tile.pages);
     return slot.visited == 0 ? 0 : slot.visited + slot.means;
   };
-  const auto multiply_keys = [&] {
+  // Returns what the keys are: a page, or ~ a block of means. The copying warp walks the same bits in the same order.
+  const auto multiply_keys = [&](int left) {
     rows.multiply_keys(stages, queries + turn % kSlots * kQueryBytes + warpgroup * 64 * 128, kTileBytes, number);
-    return __shfl_sync(0xffffffffu, lane == 0 ? blocks[number % kStages] : 0, 0);  // read by the thread that gives the stage back
+    const Slot& slot = slots[turn % kSlots];
+    return left > slot.means ? walk.next() : ~(slot.tile.first_candidate / kBlockKeys + slot.means - left);
   };
   const auto hide = [&](int block) {
     const Tile& tile = slots[turn % kSlots].tile;
@@ -149,7 +152,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   int left = take();
   if (left == 0) return;
   rows.begin();
-  int block = multiply_keys();
+  int block = multiply_keys(left);
   ptx::wgmma_wait<0>();
   ptx::wgmma_hold(rows.score);
   rows.release(stages.key_empty, number);
@@ -165,7 +168,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       if (left == 0) break;
     }
     ++number;
-    block = multiply_keys();
+    block = multiply_keys(left);
     rows.multiply_values(stages, number - 1, first);
     ptx::wgmma_wait<1>();
     ptx::wgmma_hold(rows.score);

@@ -1,81 +1,13 @@
-// The index and its probes, the same for all architectures but for how a block of 128 keys comes to shared memory and how it
-// is multiplied: `Machine`, in index_sm80.cu and index_sm90.cu. A warp holds 16 rows by 128 columns of a product in both, as
-// ptx/wgmma.cuh describes it.
+// Which pages each tile visits. A block of threads takes a tile; what is the same for all tiles of a head has been chosen before.
 #pragma once
 
-#include "kernels/attention/hide.cuh"
-#include "kernels/index/sparse.cuh"
-#include "kernels/ptx/exp2.cuh"
+#include <algorithm>
+
+#include "kernels/index/block_sparse.cuh"
+#include "kernels/index/row_sums.cuh"
+#include "kernels/index/vertical_slash.cuh"
 
 namespace longview::kernels {
-
-constexpr int kIndexThreads = 256, kIndexWarps = kIndexThreads / 32;
-
-template <int D, class Machine>
-struct IndexShared {
-  static constexpr uint32_t kBlockBytes = kBlockKeys * D * 2;
-  static constexpr uint32_t kNormalisers = (1 + Machine::kStages) * kBlockBytes;  // behind queries and keys
-  static constexpr uint32_t kMass = kNormalisers + kTileRows * 4;
-};
-
-// Begins at a multiple of 1,024 bytes.
-__device__ inline char* aligned_shared(char* bytes) { return bytes + (-ptx::shared_address(bytes) & 1023); }
-
-// Softmax sums of two rows over part of their keys, by a thread alone; the four threads of a row are joined at the end.
-struct RowSums {
-  float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, chosen[2] = {0, 0};
-
-  // Adds scores (minus infinity: not seen). What they add is chosen too where `visits_r` is 1.
-  __device__ void add(const float (&score)[64], float scale, float visits0 = 0, float visits1 = 0) {
-    const float visits[2] = {visits0, visits1};
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float highest = maximum[r];
-#pragma unroll
-      for (int j = 0; j < 16; ++j) highest = fmaxf(highest, fmaxf(score[4 * j + 2 * r], score[4 * j + 2 * r + 1]));
-      const float factor = ptx::exp2((maximum[r] - finite(highest)) * scale);
-      maximum[r] = highest;
-      const float added = weigh(score, scale, r);
-      sum[r] = fmaf(sum[r], factor, added);
-      chosen[r] = fmaf(chosen[r], factor, added * visits[r]);
-    }
-  }
-  // Scores that were added are chosen, but for those that have been hidden since.
-  __device__ void choose(const float (&score)[64], float scale) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) chosen[r] += weigh(score, scale, r);
-  }
-  __device__ void join(float scale) {
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float highest = fmaxf(maximum[r], __shfl_xor_sync(0xffffffffu, maximum[r], 1));
-      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
-      const float factor = ptx::exp2((maximum[r] - finite(highest)) * scale);
-      maximum[r] = highest;
-      for (float* x : {&sum[r], &chosen[r]}) {
-        *x *= factor;
-        *x += __shfl_xor_sync(0xffffffffu, *x, 1);
-        *x += __shfl_xor_sync(0xffffffffu, *x, 2);
-      }
-    }
-  }
-
- private:
-  __device__ static float finite(float x) { return x == -INFINITY ? 0.0f : x; }  // of a row that has seen nothing yet
-  __device__ float weigh(const float (&score)[64], float scale, int r) const {
-    const float base = finite(maximum[r]) * scale;
-    float added = 0;
-#pragma unroll
-    for (int j = 0; j < 16; ++j) added += ptx::exp2(fmaf(score[4 * j + 2 * r], scale, -base)) + ptx::exp2(fmaf(score[4 * j + 2 * r + 1], scale, -base));
-    return added;
-  }
-};
-
-// Hides what rows at these positions do not see of the page's keys.
-__device__ inline void hide_future(float (&score)[64], int page, int position0, int position1) {
-  const int begin = page * kBlockKeys;
-  if (min(position0, position1) - begin < kBlockKeys - 1) hide_behind(score, position0 - begin, position1 - begin);
-}
 
 template <typename T, typename Combine>
 __device__ inline T over_block(T value, T* gathered, Combine combine) {
@@ -128,8 +60,9 @@ __device__ inline void count_visits(const SparsePlan& p, const Tile& t, int full
   }
 }
 
-// Writes a tile's bits: the pages that are always visited, and candidates of at least `cut`.
-__device__ inline void write_bits(const SparsePlan& p, const Tile& t, const float* mass, float cut) {
+// Writes a tile's bits: the pages that are always visited, and candidates that are kept.
+template <typename Keeps>
+__device__ inline void write_bits(const SparsePlan& p, const Tile& t, Keeps keeps) {
   __shared__ int counts[2];
   if (threadIdx.x < 2) counts[threadIdx.x] = 0;
   __syncthreads();
@@ -138,7 +71,7 @@ __device__ inline void write_bits(const SparsePlan& p, const Tile& t, const floa
   for (int word = threadIdx.x / 32; word < p.words; word += kIndexWarps) {
     const int page = word * 32 + lane;
     const bool candidate = page >= t.first_candidate && page < t.end_candidate;
-    const uint32_t set = __ballot_sync(0xffffffffu, page < t.pages && (!candidate || (mass && mass[page - t.first_candidate] >= cut)));
+    const uint32_t set = __ballot_sync(0xffffffffu, page < t.pages && (!candidate || keeps(page)));
     const uint32_t full = __ballot_sync(0xffffffffu, page < whole), possible = __ballot_sync(0xffffffffu, candidate);
     if (lane != 0) continue;
     bits[word] = set;
@@ -172,7 +105,13 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
   auto* mass = reinterpret_cast<float*>(base + Shared::kMass);
   const Tile t = find_tile(p, static_cast<int>(blockIdx.x));
   const int candidates = t.end_candidate - t.first_candidate;
-  if (candidates == 0 || t.group.rule == PageRule::kNone) return write_bits(p, t, nullptr, 0);
+  if (candidates == 0 || t.group.rule == PageRule::kNone) return write_bits(p, t, [](int) { return false; });
+  if (t.group.rule == PageRule::kSlash) return write_bits(p, t, [&](int page) { return meets_slash(p, t, page); });
+  if (t.group.rule == PageRule::kBlocks) {
+    __shared__ uint32_t chosen[kMostSparsePages / 32];
+    choose_blocks<D>(p, t, chosen, reinterpret_cast<uint32_t*>(base));
+    return write_bits(p, t, [&](int page) { return chosen[page / 32] >> page % 32 & 1; });
+  }
 
   const int whole = (t.first_position + 1) / kBlockKeys;  // pages
   const int first_pass = Tile::ceil_blocks(whole), first_block = t.first_candidate / kBlockKeys;
@@ -226,13 +165,18 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
     }
   }
   __syncthreads();
-  write_bits(p, t, mass, mass_cut(t.group, mass, candidates, gathered));
+  const float cut = mass_cut(t.group, mass, candidates, gathered);
+  write_bits(p, t, [&](int page) { return mass[page - t.first_candidate] >= cut; });
 }
 
 template <int D, class Machine>
 Status launch_index(const SparsePlan& p, Stream stream) {
   static_assert(IndexShared<D, Machine>::kMass + kMostSparsePages * 4 + 1024 <= (Machine::kStages == 1 ? 99 : 227) * 1024);
-  const auto bytes = static_cast<int>(IndexShared<D, Machine>::kMass + p.pages * 4 + 1024);
+  if (p.args.slash_groups > 0)
+    if (const Status status = launch_vertical_slash<D, Machine>(p, stream)) return status;
+  if (p.args.block_groups > 0)
+    if (const Status status = launch_pool_keys(p, stream)) return status;
+  const auto bytes = static_cast<int>(std::max<int64_t>(IndexShared<D, Machine>::kMass + p.pages * 4, p.pages * 8) + 1024);
   if (const auto error = cudaFuncSetAttribute(index_kernel<D, Machine>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return static_cast<Status>(error);
   index_kernel<D, Machine><<<static_cast<unsigned>(p.args.tiles), kIndexThreads, bytes, cuda(stream)>>>(p);
   return launched();

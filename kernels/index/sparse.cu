@@ -26,7 +26,11 @@ SparsePlan sparse_plan(const SparseArgs& args) {
           reinterpret_cast<uint32_t*>(at + layout.bits),
           reinterpret_cast<int32_t*>(at + layout.next_tile),
           reinterpret_cast<float*>(at + layout.probes),
-          layout.probe_parts};
+          layout.probe_parts,
+          reinterpret_cast<uint32_t*>(at + layout.column_bits),
+          reinterpret_cast<uint32_t*>(at + layout.diagonal_bits),
+          reinterpret_cast<float*>(at + layout.sums),
+          reinterpret_cast<float*>(at + layout.pooled)};
 }
 
 // kOk where the kernels take these arguments.
@@ -39,6 +43,7 @@ Status check_sparse(const SparseArgs& args) {
   if (args.first_position > kMostSparsePages * kPageTokens || args.tokens > kMostSparsePages * kPageTokens) return kInvalidShape;
   if (ceil_div(args.first_position + args.tokens, kPageTokens) > kMostSparsePages || args.tokens * args.heads > kLargestGrid) return kInvalidShape;
   if (args.group_count <= 0 || args.group_count > args.heads || args.tiles <= 0 || args.tiles > sparse_tiles(args.tokens, 1) * args.heads) return kInvalidShape;
+  if (args.slash_group < 0 || args.slash_groups < 0 || args.block_groups < 0 || args.slash_group + args.slash_groups > args.group_count || args.block_groups > args.group_count) return kInvalidShape;
   if (!args.groups || !args.workspace) return kInvalidShape;
   if (!aligned(args.q) || !aligned(args.out) || reinterpret_cast<uintptr_t>(args.workspace) % 128 != 0) return kInvalidAlignment;
   return kOk;

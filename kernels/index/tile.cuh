@@ -10,6 +10,7 @@
 namespace longview::kernels {
 
 constexpr int kTileRows = static_cast<int>(kSparseTileRows), kBlockKeys = static_cast<int>(kPageTokens);
+constexpr int kSlashTokens = 64;  // tokens that choose together, in vertical-slash and block-sparse
 constexpr float kMeanBias = 7.0f;  // log2(128): a mean stands for 128 keys
 constexpr int kLargestPosition = static_cast<int>(kMostSparsePages * kPageTokens);
 
@@ -23,6 +24,8 @@ struct SparsePlan {
   int32_t* next_tile;            // counts the tiles that persistent blocks have taken
   float* probes;
   int64_t probe_parts;
+  uint32_t *column_bits, *diagonal_bits;
+  float *sums, *pooled;
 };
 
 struct Tile {

@@ -77,7 +77,7 @@ void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64
   std::vector<HeadGroup> groups;
   const int64_t tiles_each = kernels::sparse_tiles(tokens, group);
   for (int64_t g = 0; g < kv_heads; ++g)
-    groups.push_back({static_cast<int32_t>(g * group), static_cast<int32_t>(group), static_cast<int32_t>(g), static_cast<int32_t>(g * tiles_each), 2 * kPageTokens, 4 * kPageTokens, kernels::PageRule::kShare, 0.01f, 0, 1});
+    groups.push_back({static_cast<int32_t>(g * group), static_cast<int32_t>(group), static_cast<int32_t>(g), static_cast<int32_t>(g * tiles_each), 2 * kPageTokens, 4 * kPageTokens, kernels::PageRule::kShare, 0.01f, 0, 1, 0, 0, 0});
   const gpu::Memory<HeadGroup> device_groups(groups);
   const gpu::Memory<kernels::HeadCounters> counters(std::vector<kernels::HeadCounters>(static_cast<size_t>(heads)));
   kernels::SparseArgs args{q.get(), out.get(), paged, tokens, heads, first, device_groups.get(), kv_heads, kv_heads * tiles_each, counters.get(), nullptr, multiprocessors};

@@ -114,12 +114,21 @@ TEST("dense, A-shape and adaptive heads in one launch") {
   }
 }
 
+TEST("MInference's patterns beside all others in one launch") {
+  for (const int32_t architecture : {0, 80})
+    for (const int64_t d : {64, 128}) {
+      const Shape s{500, 7001, 6, 2, d};
+      check_attention(Context(s, {dense(), slash(20, 300), slash(100, 100), blocks(12), adaptive(PageRule::kShare, 0.01f), a_shape(100, 800)}, Data::kPlain, architecture), "all patterns   ");
+    }
+}
+
 TEST("small, for compute-sanitizer") {
   for (const int32_t architecture : {0, 80})
     for (const int64_t d : {64, 128}) {
       const Shape s{150, 1300, 6, 2, d};
       check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.05f)), Data::kPlain, architecture), "small          ", 1);
       check_attention(Context(s, {dense(), a_shape(100, 300), adaptive(PageRule::kMass, 0.2f), dense(), dense(), dense()}, Data::kPlain, architecture), "small, mixed   ", 2);
+      check_attention(Context(s, {dense(), slash(10, 100), blocks(5), dense(), dense(), dense()}, Data::kPlain, architecture), "small, patterns", 2);
     }
 }
 

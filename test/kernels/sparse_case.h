@@ -19,9 +19,11 @@ using kernels::PageRule;
 constexpr int32_t kEverything = 1 << 30;
 
 // A group's plan; the heads and tiles are filled in.
-inline HeadGroup dense() { return {0, 0, 0, 0, 0, kEverything, PageRule::kNone, 0, 0, 0}; }
-inline HeadGroup adaptive(PageRule rule, float threshold, bool means = true) { return {0, 0, 0, 0, 128, 512, rule, threshold, 0, means}; }
-inline HeadGroup a_shape(int32_t sink, int32_t window) { return {0, 0, 0, 0, sink, window, PageRule::kNone, 0, 1, 0}; }
+inline HeadGroup dense() { return {0, 0, 0, 0, 0, kEverything, PageRule::kNone, 0, 0, 0, 0, 0, 0}; }
+inline HeadGroup adaptive(PageRule rule, float threshold, bool means = true) { return {0, 0, 0, 0, 128, 512, rule, threshold, 0, means, 0, 0, 0}; }
+inline HeadGroup a_shape(int32_t sink, int32_t window) { return {0, 0, 0, 0, sink, window, PageRule::kNone, 0, 1, 0, 0, 0, 0}; }
+inline HeadGroup slash(int32_t columns, int32_t diagonals) { return {0, 0, 0, 0, 0, 0, PageRule::kSlash, 0, 0, 0, columns, diagonals, 0}; }
+inline HeadGroup blocks(int32_t count) { return {0, 0, 0, 0, 0, 0, PageRule::kBlocks, 0, 0, 0, 0, 0, count}; }
 
 struct Shape {
   int64_t tokens, first, heads, kv_heads, d;
@@ -106,6 +108,10 @@ class Context {
     device_groups_.emplace(groups_);
     counters_.emplace(std::vector<kernels::HeadCounters>(static_cast<size_t>(heads)));
     args_ = {device_q_->get(), out_->get(), {table_->get(), kv_heads, d, kLayer, kLayers}, tokens, heads, first, device_groups_->get(), static_cast<int64_t>(groups_.size()), tiles_, counters_->get(), nullptr, gpu::properties().multiprocessors, architecture};
+    for (size_t i = 0; i < groups_.size(); ++i) {
+      if (groups_[i].rule == PageRule::kSlash && args_.slash_groups++ == 0) args_.slash_group = static_cast<int64_t>(i);
+      args_.block_groups += groups_[i].rule == PageRule::kBlocks;
+    }
     layout_ = kernels::sparse_layout(args_);
     workspace_.emplace(static_cast<size_t>(layout_.bytes));
     args_.workspace = workspace_->get();
@@ -136,6 +142,8 @@ class Context {
   // q . k / sqrt(D) of token t of the chunk and head h with a key, or with a page's mean key.
   double score(int64_t t, int64_t h, int64_t key) const { return dot(t, h, k_, key); }
   double mean_score(int64_t t, int64_t h, int64_t page) const { return dot(t, h, mean_k_, page); }
+  double query(int64_t t, int64_t h, int64_t i) const { return gpu::at(q_, static_cast<size_t>((t * shape_.heads + h) * shape_.d + i)); }
+  double key(int64_t h, int64_t key, int64_t i) const { return gpu::at(k_, place(h, key) + static_cast<size_t>(i)); }
   double value(int64_t h, int64_t key, int64_t i) const { return gpu::at(v_, place(h, key) + static_cast<size_t>(i)); }
   double mean_value(int64_t h, int64_t page, int64_t i) const { return gpu::at(mean_v_, place(h, page) + static_cast<size_t>(i)); }
 

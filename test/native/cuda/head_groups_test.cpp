@@ -46,6 +46,18 @@ TEST("heads that differ stand alone, the dense ones first, and every head is the
   CHECK(groups.groups.back().limited == 1);
 }
 
+TEST("MInference's heads choose each for itself, vertical-slash heads lie together") {
+  const HeadPlan slash = default_plan(Pattern::kVerticalSlash), blocks = default_plan(Pattern::kBlockSparse);
+  const cuda::HeadGroups groups = cuda::group_heads(std::vector<HeadPlan>{slash, slash, blocks, blocks, adaptive(0.01f), slash, HeadPlan{}, default_plan(Pattern::kAShape)}, 2, 300);
+  CHECK(groups.groups.size() == 8);
+  CHECK(groups.slash_group == 1 && groups.slash_groups == 3 && groups.block_groups == 2);
+  for (int64_t i = 0; i < groups.slash_groups; ++i) {
+    const kernels::HeadGroup& group = groups.groups[static_cast<size_t>(groups.slash_group + i)];
+    CHECK(group.rule == kernels::PageRule::kSlash && group.heads == 1);
+    CHECK(group.columns == slash.columns && group.diagonals == slash.diagonals && group.window == 0);
+  }
+}
+
 TEST("budgets of any size do not overflow") {
   HeadPlan plan = default_plan(Pattern::kAShape);
   plan.sink = plan.window = 2147483647;

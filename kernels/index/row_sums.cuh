@@ -1,0 +1,80 @@
+// Softmax sums of rows over keys, for the index and its probes. They are the same for all architectures but for how a block of
+// 128 keys comes to shared memory and how it is multiplied: `Machine`, in index_sm80.cu and index_sm90.cu. A warp holds 16 rows by 128 columns of a product in both, as
+// ptx/wgmma.cuh describes it.
+#pragma once
+
+#include "kernels/attention/hide.cuh"
+#include "kernels/index/sparse.cuh"
+#include "kernels/ptx/exp2.cuh"
+
+namespace longview::kernels {
+
+constexpr int kIndexThreads = 256, kIndexWarps = kIndexThreads / 32;
+
+template <int D, class Machine>
+struct IndexShared {
+  static constexpr uint32_t kBlockBytes = kBlockKeys * D * 2;
+  static constexpr uint32_t kNormalisers = (1 + Machine::kStages) * kBlockBytes;  // behind queries and keys
+  static constexpr uint32_t kMass = kNormalisers + kTileRows * 4;
+};
+
+// Begins at a multiple of 1,024 bytes.
+__device__ inline char* aligned_shared(char* bytes) { return bytes + (-ptx::shared_address(bytes) & 1023); }
+
+// Softmax sums of two rows over part of their keys, by a thread alone; the four threads of a row are joined at the end.
+struct RowSums {
+  float maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, chosen[2] = {0, 0};
+
+  // Adds scores (minus infinity: not seen). What they add is chosen too where `visits_r` is 1.
+  __device__ void add(const float (&score)[64], float scale, float visits0 = 0, float visits1 = 0) {
+    const float visits[2] = {visits0, visits1};
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float highest = maximum[r];
+#pragma unroll
+      for (int j = 0; j < 16; ++j) highest = fmaxf(highest, fmaxf(score[4 * j + 2 * r], score[4 * j + 2 * r + 1]));
+      const float factor = ptx::exp2((maximum[r] - finite(highest)) * scale);
+      maximum[r] = highest;
+      const float added = weigh(score, scale, r);
+      sum[r] = fmaf(sum[r], factor, added);
+      chosen[r] = fmaf(chosen[r], factor, added * visits[r]);
+    }
+  }
+  // Scores that were added are chosen, but for those that have been hidden since.
+  __device__ void choose(const float (&score)[64], float scale) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) chosen[r] += weigh(score, scale, r);
+  }
+  __device__ void join(float scale) {
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      float highest = fmaxf(maximum[r], __shfl_xor_sync(0xffffffffu, maximum[r], 1));
+      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
+      const float factor = ptx::exp2((maximum[r] - finite(highest)) * scale);
+      maximum[r] = highest;
+      for (float* x : {&sum[r], &chosen[r]}) {
+        *x *= factor;
+        *x += __shfl_xor_sync(0xffffffffu, *x, 1);
+        *x += __shfl_xor_sync(0xffffffffu, *x, 2);
+      }
+    }
+  }
+
+ private:
+  __device__ static float finite(float x) { return x == -INFINITY ? 0.0f : x; }  // of a row that has seen nothing yet
+  __device__ float weigh(const float (&score)[64], float scale, int r) const {
+    const float base = finite(maximum[r]) * scale;
+    float added = 0;
+#pragma unroll
+    for (int j = 0; j < 16; ++j) added += ptx::exp2(fmaf(score[4 * j + 2 * r], scale, -base)) + ptx::exp2(fmaf(score[4 * j + 2 * r + 1], scale, -base));
+    return added;
+  }
+};
+
+// Hides what rows at these positions do not see of the page's keys.
+__device__ inline void hide_future(float (&score)[64], int page, int position0, int position1) {
+  const int begin = page * kBlockKeys;
+  if (min(position0, position1) - begin < kBlockKeys - 1) hide_behind(score, position0 - begin, position1 - begin);
+}
+
+}  // namespace longview::kernels
