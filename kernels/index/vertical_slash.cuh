@@ -149,12 +149,14 @@ Status launch_vertical_slash(const SparsePlan& p, Stream stream) {
 }
 
 // Whether the tile's tokens meet one of their head's columns or diagonals in this page. Each diagonal is a block of 64 keys for
-// each 64 tokens: keys first - distance .. + 63, from 0 on.
+// each 64 tokens: keys first - distance .. + 63, from 0 on. MInference grows a run of overlapping blocks by whole blocks, so that it
+// may end up to 63 keys behind its last block: these count too.
 __device__ inline bool meets_slash(const SparsePlan& p, const Tile& t, int page) {
   const uint32_t *columns = p.column_bits + t.group.first_head * p.words, *diagonals = p.diagonal_bits + t.group.first_head * p.pages * 4;
   if (columns[page / 32] >> page % 32 & 1) return true;
   const int middle = t.first_position - page * kBlockKeys, most = static_cast<int>(p.pages) * kBlockKeys - 1;
-  const int low = max(middle - (kBlockKeys - 1), 0), high = min(middle + (t.rows > kSlashTokens ? 2 * kSlashTokens : kSlashTokens) - 1, most);
+  const int reach = (t.rows > kSlashTokens ? 2 : 1) * kSlashTokens - 1;
+  const int low = max(middle - (kBlockKeys - 1), 0), high = min(min(middle + reach + kSlashTokens - 1, t.first_position + reach), most);
   for (int word = low / 32; word <= high / 32; ++word) {
     uint32_t set = diagonals[word];
     if (word == low / 32) set &= 0xffffffffu << low % 32;

@@ -12,9 +12,10 @@ namespace {
 
 using Pages = std::vector<char>;  // [words * 32]
 
-void add_pages(const sparse::KeySet& keys, Pages& pages) {
+// `behind`: keys behind a range that count too.
+void add_pages(const sparse::KeySet& keys, int64_t behind, Pages& pages) {
   for (const sparse::KeyRange& range : keys.ranges)
-    for (int64_t page = range.begin / kPageTokens; page <= (range.end - 1) / kPageTokens && page < static_cast<int64_t>(pages.size()); ++page) pages[static_cast<size_t>(page)] = 1;
+    for (int64_t page = range.begin / kPageTokens; page <= (range.end + behind - 1) / kPageTokens && page < static_cast<int64_t>(pages.size()); ++page) pages[static_cast<size_t>(page)] = 1;
   for (const int32_t column : keys.columns) pages[static_cast<size_t>(column / kPageTokens)] = 1;
 }
 
@@ -53,7 +54,7 @@ std::vector<Pages> reference(const Context& c, const HeadGroup& g, double by) {
   for (int64_t first = 0; first < s.tokens; first += 64) {
     if (first % kPageTokens == 0) out.emplace_back(static_cast<size_t>(c.words() * 32), 0);
     if (g.rule == PageRule::kSlash) {
-      add_pages(sparse::vertical_slash_keys(index, s.first + first), out.back());
+      add_pages(sparse::vertical_slash_keys(index, s.first + first), by > 1 ? 63 : 0, out.back());  // the kernel rounds runs up
       continue;
     }
     const int64_t last = std::min(first + 64, s.tokens), blocks = (s.first + first) / 64;
@@ -67,7 +68,7 @@ std::vector<Pages> reference(const Context& c, const HeadGroup& g, double by) {
         scores[static_cast<size_t>(b)] += static_cast<float>(query * key);
       }
     }
-    add_pages(sparse::block_sparse_keys(plan, s.first + last, scores), out.back());
+    add_pages(sparse::block_sparse_keys(plan, s.first + last, scores), 0, out.back());
   }
   return out;
 }
@@ -88,7 +89,7 @@ void check_choice(const Context& c, Tally& tally) {
       for (int64_t page = 0; page < whole; ++page) {
         const bool set = c.bit(bits, tile, page);
         missing += !set && least[i][static_cast<size_t>(page)];
-        // A column that the definition reaches by a later diagonal alone lies in a page that its own bit marks.
+        // A column that a diagonal reaches is marked by its page as well, so that it is visited in the tile's other half too.
         needless += set && !most[i][static_cast<size_t>(page)];
         ++(set ? tally.visited : tally.passed_over);
       }
