@@ -94,7 +94,7 @@ void Attention::run(const float* q, int64_t tokens, int64_t heads, int64_t layer
 void Attention::tile(const Job& job, int64_t item, int thread) {
   const Rows rows = rows_of(job, item);
   const int64_t count = rows.tokens * job.group, width = job.storage.value_width();
-  AttentionTile tile(kernels_, bf16_ && job.storage.shape().format == KvFormat::kBFloat16, {job.storage, job.page_slots, job.layer, rows.kv_head},
+  AttentionTile tile(kernels_, bf16_ && job.storage.narrow(), {job.storage, job.page_slots, job.layer, rows.kv_head},
                      {job.q, job.heads, rows.kv_head * job.group, job.group, rows.first_token, rows.tokens, job.first_position + rows.first_token},
                      scratch_[static_cast<size_t>(thread)]);
   tile.visit(rows.first_page * kPageTokens, rows.end_page * kPageTokens);

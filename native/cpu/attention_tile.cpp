@@ -6,6 +6,9 @@
 #include <limits>
 #include <numbers>
 
+#include "base/half.h"
+#include "cpu/q8_pages.h"
+
 namespace longview::cpu {
 namespace {
 
@@ -54,6 +57,7 @@ void AttentionTile::visit(int64_t begin, int64_t end) {
     const int64_t to = std::min({kPageTokens, round_up(end - page_begin, kStep), from + kStrip - filled_});
     const int32_t slot = pages_.page_slots[static_cast<size_t>(page)];
     Segment s{pages_.storage.keys(slot, pages_.layer, pages_.kv_head), pages_.storage.values(slot, pages_.layer, pages_.kv_head), filled_, to - from, page_begin + from, begin, end, false};
+    if (pages_.storage.shape().format == KvFormat::kQ8) s.q8_slot = slot, s.q8_from = from;
     s.keys += from * 4;  // a column: one dim in float32, or a pair of dims in bf16
     s.values += from * width_ * pages_.storage.element_bytes();
     const int64_t first_seen_by_none = rows_.first_position + 1;
@@ -66,32 +70,50 @@ void AttentionTile::visit(int64_t begin, int64_t end) {
 
 void AttentionTile::visit_columns(std::span<const int32_t> columns) {
   flush();
-  const int64_t element = pages_.storage.element_bytes();
-  const bool floats = element == 4;
+  const int64_t element = pages_.storage.narrow() && (bf16_ || pages_.storage.element_bytes() == 2) ? 2 : 4;
   for (size_t done = 0; done < columns.size(); done += static_cast<size_t>(kStrip)) {
     const std::span<const int32_t> part = columns.subspan(done, std::min(columns.size() - done, static_cast<size_t>(kStrip)));
     const int64_t tokens = round_up(static_cast<int64_t>(part.size()), kStep);
-    std::byte* values = gathered_ + kPageTokens * d_ * element;
     std::memset(gathered_, 0, static_cast<size_t>(kPageTokens * (d_ + width_) * element));
-    for (size_t c = 0; c < part.size(); ++c) {
-      const int32_t slot = pages_.page_slots[static_cast<size_t>(part[c] / kPageTokens)];
-      const int64_t at = part[c] % kPageTokens, to = static_cast<int64_t>(c);
-      const auto* k = reinterpret_cast<const uint32_t*>(pages_.storage.keys(slot, pages_.layer, pages_.kv_head));
-      auto* k_out = reinterpret_cast<uint32_t*>(gathered_);
-      for (int64_t i = 0; i < (floats ? d_ : d_ / 2); ++i) k_out[i * kPageTokens + to] = k[i * kPageTokens + at];
-      if (floats) {
-        std::memcpy(reinterpret_cast<float*>(values) + to * width_, reinterpret_cast<const float*>(pages_.storage.values(slot, pages_.layer, pages_.kv_head)) + at * width_,
-                    static_cast<size_t>(width_) * sizeof(float));
-      } else {
-        const auto* v = reinterpret_cast<const uint16_t*>(pages_.storage.values(slot, pages_.layer, pages_.kv_head));
-        auto* v_out = reinterpret_cast<uint16_t*>(values);
-        for (int64_t i = 0; i < width_; ++i) v_out[(to / 2 * width_ + i) * 2 + to % 2] = v[(at / 2 * width_ + i) * 2 + at % 2];
-      }
-    }
+    for (size_t c = 0; c < part.size(); ++c)
+      gather(pages_.page_slots[static_cast<size_t>(part[c] / kPageTokens)], part[c] % kPageTokens, static_cast<int64_t>(c));
     // All of them lie before every row; positions count up from 0 only to mask the padding.
-    add({gathered_, values, 0, tokens, 0, 0, static_cast<int64_t>(part.size()), tokens > static_cast<int64_t>(part.size())});
+    add({gathered_, gathered_ + kPageTokens * d_ * element, 0, tokens, 0, 0, static_cast<int64_t>(part.size()), tokens > static_cast<int64_t>(part.size())});
     flush();
   }
+}
+
+void AttentionTile::gather(int32_t slot, int64_t at, int64_t to) {
+  const CpuKvStorage& storage = pages_.storage;
+  if (storage.shape().format == KvFormat::kQ8) {
+    float *key = widened_, *value = widened_ + d_;
+    storage.read(slot, pages_.layer, pages_.kv_head, at, key, value);
+    auto* floats = reinterpret_cast<float*>(gathered_);
+    auto* halves = reinterpret_cast<uint16_t*>(gathered_);
+    for (int64_t i = 0; i < d_; ++i) {
+      if (bf16_) {
+        halves[(i / 2 * kPageTokens + to) * 2 + i % 2] = float_to_bf16(key[i]);
+        halves[kPageTokens * d_ + (to / 2 * width_ + i) * 2 + to % 2] = float_to_bf16(value[i]);
+      } else {
+        floats[i * kPageTokens + to] = key[i];
+        floats[kPageTokens * d_ + to * width_ + i] = value[i];
+      }
+    }
+    return;
+  }
+  const bool wide = !storage.narrow();
+  std::byte* values = gathered_ + kPageTokens * d_ * storage.element_bytes();
+  const auto* k = reinterpret_cast<const uint32_t*>(storage.keys(slot, pages_.layer, pages_.kv_head));
+  auto* k_out = reinterpret_cast<uint32_t*>(gathered_);
+  for (int64_t i = 0; i < (wide ? d_ : d_ / 2); ++i) k_out[i * kPageTokens + to] = k[i * kPageTokens + at];
+  if (wide) {
+    std::memcpy(reinterpret_cast<float*>(values) + to * width_, reinterpret_cast<const float*>(storage.values(slot, pages_.layer, pages_.kv_head)) + at * width_,
+                static_cast<size_t>(width_) * sizeof(float));
+    return;
+  }
+  const auto* v = reinterpret_cast<const uint16_t*>(storage.values(slot, pages_.layer, pages_.kv_head));
+  auto* v_out = reinterpret_cast<uint16_t*>(values);
+  for (int64_t i = 0; i < width_; ++i) v_out[(to / 2 * width_ + i) * 2 + to % 2] = v[(at / 2 * width_ + i) * 2 + at % 2];
 }
 
 void AttentionTile::add(const Segment& segment) {
@@ -125,8 +147,12 @@ void AttentionTile::score(int64_t first, int64_t count, const void* b, int64_t l
 void AttentionTile::score_all(int64_t first, int64_t count, float* scores, int64_t ld) {
   const bool widen = !bf16_ && pages_.storage.shape().format == KvFormat::kBFloat16;
   for (int64_t begin = 0; begin < rows_.end_position(); begin += kPageTokens) {
-    const void* keys = pages_.storage.keys(pages_.page_slots[static_cast<size_t>(begin / kPageTokens)], pages_.layer, pages_.kv_head);
-    if (widen) {
+    const int32_t slot = pages_.page_slots[static_cast<size_t>(begin / kPageTokens)];
+    const void* keys = pages_.storage.keys(slot, pages_.layer, pages_.kv_head);
+    if (pages_.storage.shape().format == KvFormat::kQ8) {
+      widen_q8_keys(kernels_, bf16_, {pages_.storage, slot, pages_.layer, pages_.kv_head}, 0, kPageTokens, widened_, kPageTokens);
+      keys = widened_;
+    } else if (widen) {
       kernels_.widen_pairs(static_cast<const uint32_t*>(keys), d_ / 2, kPageTokens, kPageTokens, widened_, kStrip);
       keys = widened_;
     }
@@ -141,7 +167,10 @@ void AttentionTile::flush() {
   const bool widen = !bf16_ && pages_.storage.shape().format == KvFormat::kBFloat16;
   for (const Segment& s : segments) {
     const void* keys = s.keys;
-    if (widen) {
+    if (s.q8_slot >= 0) {
+      widen_q8_keys(kernels_, bf16_, {pages_.storage, s.q8_slot, pages_.layer, pages_.kv_head}, s.q8_from, s.tokens, widened_ + s.at, kStrip);
+      keys = widened_ + s.at;
+    } else if (widen) {
       kernels_.widen_pairs(reinterpret_cast<const uint32_t*>(s.keys), d_ / 2, s.tokens, kPageTokens, widened_ + s.at, kStrip);
       keys = widened_ + s.at;
     }
@@ -152,17 +181,22 @@ void AttentionTile::flush() {
   if (bf16_)
     for (int64_t r = 0; r < count; ++r) kernels_.to_bf16(scores_ + r * kStrip, weights_ + r * kStrip, filled_, 1.0f);
   for (const Segment& s : segments) {
+    const void* values = s.values;
+    if (s.q8_slot >= 0) {
+      float* widened = widened_ + kPageTokens * d_ + s.at * width_;
+      widen_q8_values(kernels_, bf16_, {pages_.storage, s.q8_slot, pages_.layer, pages_.kv_head}, s.q8_from, s.tokens, widened);
+      values = widened;
+    }
     if (bf16_) {
-      kernels_.gemm_bf16(count, width_, s.tokens, weights_ + s.at, kStrip, reinterpret_cast<const uint32_t*>(s.values), width_, output_, width_, true);
+      kernels_.gemm_bf16(count, width_, s.tokens, weights_ + s.at, kStrip, static_cast<const uint32_t*>(values), width_, output_, width_, true);
       continue;
     }
-    const auto* values = reinterpret_cast<const float*>(s.values);
     if (widen) {
       float* widened = widened_ + kPageTokens * d_ + s.at * width_;
       kernels_.widen_pairs(reinterpret_cast<const uint32_t*>(s.values), s.tokens / 2, width_, width_, widened, width_);
       values = widened;
     }
-    kernels_.gemm_f32(count, width_, s.tokens, scores_ + s.at, kStrip, values, width_, output_, width_, true);
+    kernels_.gemm_f32(count, width_, s.tokens, scores_ + s.at, kStrip, static_cast<const float*>(values), width_, output_, width_, true);
   }
   segment_count_ = 0;
   filled_ = 0;

@@ -33,7 +33,7 @@ void make_block_means(const HeadPages& pages, int64_t block, const float* k, con
 void GatheredMeans::gather(const Kernels& kernels, bool bf16, const HeadPages& pages, int64_t blocks) {
   const CpuKvStorage& storage = pages.storage;
   const int64_t d = storage.shape().head_dim, page_blocks = storage.page_blocks();
-  const bool stored_pairs = storage.shape().format == KvFormat::kBFloat16;
+  const bool stored_pairs = storage.narrow();
   bf16_ = bf16;
   width_ = storage.value_width();
   ld_ = round_up(blocks, 32) + 32;

@@ -1,6 +1,8 @@
 // The float32 kernels in terms of simd.h: included once by each instruction set's file.
 #pragma once
 
+#include <bit>
+
 #include "cpu/kernels.h"
 #include "cpu/simd.h"
 
@@ -91,6 +93,24 @@ void widen_pairs(const uint32_t* pairs, int64_t rows, int64_t cols, int64_t ld, 
       even[j] = in[j] << 16;
       odd[j] = in[j] & 0xffff0000u;
     }
+  }
+}
+
+void widen_q8_pairs(const int16_t* codes, const float* even, const float* odd, int64_t n, uint32_t* out) {
+  for (int64_t j = 0; j < n; ++j) {
+    const int32_t pair = codes[j];
+    const auto low = std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(pair) << 24) >> 24) * even[j]);
+    const auto high = std::bit_cast<uint32_t>(static_cast<float>(pair >> 8) * odd[j]);
+    // A quiet NaN with no other bits survives the rounding: no branch, so that the loop becomes vectors.
+    out[j] = (low + 0x7fffu + (low >> 16 & 1u)) >> 16 | ((high + 0x7fffu + (high >> 16 & 1u)) & 0xffff0000u);
+  }
+}
+
+void widen_q8(const int16_t* codes, const float* even, const float* odd, int64_t n, float* out_even, float* out_odd) {
+  for (int64_t j = 0; j < n; ++j) {
+    const int32_t pair = codes[j];
+    out_even[j] = static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(pair) << 24) >> 24) * even[j];
+    out_odd[j] = static_cast<float>(pair >> 8) * odd[j];
   }
 }
 

@@ -2,11 +2,14 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 
 #include "base/error.h"
 #include "base/half.h"
+#include "cpu/q8.h"
 
 namespace longview::cpu {
 
@@ -16,11 +19,14 @@ constexpr int64_t kSystemPage = 4096;  // whole system pages, so that one KV pag
 
 int64_t blocks_of_page(const KvShape& shape) { return shape.mean_tokens > 0 ? kPageTokens / shape.mean_tokens : 0; }
 
-// K and V of one head, and their means.
+// K and V of one head, their means and scales.
 int64_t head_bytes(const KvShape& shape) {
-  const int64_t element = shape.format == KvFormat::kFloat32 ? 4 : 2;
-  return (shape.head_dim + round_up(shape.head_dim, 16)) * (kPageTokens + blocks_of_page(shape)) * element;
+  const int64_t rows = shape.head_dim + round_up(shape.head_dim, 16);
+  if (shape.format == KvFormat::kQ8) return rows * (kPageTokens + blocks_of_page(shape) * 2) + 2 * q8_blocks(shape.head_dim) * kPageTokens * 2;
+  return rows * (kPageTokens + blocks_of_page(shape)) * (shape.format == KvFormat::kFloat32 ? 4 : 2);
 }
+
+const char* name_of(KvFormat format) { return format == KvFormat::kFloat32 ? "f32" : format == KvFormat::kBFloat16 ? "bf16" : "q8"; }
 
 }  // namespace
 
@@ -31,6 +37,7 @@ int64_t CpuKvStorage::page_bytes(const KvShape& shape) {
 CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape), pages_(pages) {
   width_ = round_up(shape.head_dim, 16);
   page_blocks_ = blocks_of_page(shape);
+  if (shape.format == KvFormat::kQ8) scale_rows_ = q8_blocks(shape.head_dim);
   key_bytes_ = shape.head_dim * kPageTokens * element_bytes();
   value_bytes_ = width_ * kPageTokens * element_bytes();
   head_bytes_ = head_bytes(shape);
@@ -44,18 +51,33 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape),
 
 std::string CpuKvStorage::layout() const {
   const std::string means = shape_.mean_tokens > 0 ? format("-means%lld", static_cast<long long>(shape_.mean_tokens)) : "";
-  return format("cpu-%s-%lldx%lldx%lld%s", shape_.format == KvFormat::kFloat32 ? "f32" : "bf16", static_cast<long long>(shape_.layers),
+  return format("cpu-%s-%lldx%lldx%lld%s", name_of(shape_.format), static_cast<long long>(shape_.layers),
                 static_cast<long long>(shape_.kv_heads), static_cast<long long>(shape_.head_dim), means.c_str());
 }
 
 CpuKvStorage::~CpuKvStorage() { munmap(data_, static_cast<size_t>(page_bytes_ * pages_)); }
 
 void CpuKvStorage::write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const {
+  if (shape_.format == KvFormat::kQ8) return write_q8(page, layer, head, slot, k, v);
   write_row(keys(page, layer, head), values(page, layer, head), kPageTokens, slot, k, v);
 }
 
 void CpuKvStorage::write_means(int32_t page, int64_t layer, int64_t head, int64_t block, const float* k, const float* v) const {
   write_row(key_means(page, layer, head), value_means(page, layer, head), page_blocks_, block, k, v);
+}
+
+void CpuKvStorage::write_q8(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const {
+  auto* keys_out = reinterpret_cast<int8_t*>(keys(page, layer, head));
+  auto* values_out = reinterpret_cast<int8_t*>(values(page, layer, head));
+  uint16_t *key_scales_out = key_scales(page, layer, head) + slot, *value_scales_out = value_scales(page, layer, head) + slot;
+  std::array<int8_t, kQ8Block> codes;
+  for (int64_t first = 0; first < shape_.head_dim; first += kQ8Block) {
+    const int64_t n = std::min(kQ8Block, shape_.head_dim - first), scale_at = first / kQ8Block * kPageTokens;
+    key_scales_out[scale_at] = quantize_q8(k + first, n, codes.data());
+    for (int64_t i = 0; i < n; ++i) keys_out[((first + i) / 2 * kPageTokens + slot) * 2 + i % 2] = codes[static_cast<size_t>(i)];
+    value_scales_out[scale_at] = quantize_q8(v + first, n, codes.data());
+    for (int64_t i = 0; i < n; ++i) values_out[(slot / 2 * width_ + first + i) * 2 + slot % 2] = codes[static_cast<size_t>(i)];
+  }
 }
 
 void CpuKvStorage::write_row(std::byte* keys_at, std::byte* values_at, int64_t columns, int64_t slot, const float* k, const float* v) const {
@@ -79,6 +101,17 @@ void CpuKvStorage::read(int32_t page, int64_t layer, int64_t head, int64_t slot,
     const auto* keys_in = reinterpret_cast<const float*>(keys(page, layer, head));
     for (int64_t i = 0; i < d; ++i) k[i] = keys_in[i * kPageTokens + slot];
     std::memcpy(v, reinterpret_cast<const float*>(values(page, layer, head)) + slot * width_, static_cast<size_t>(d) * sizeof(float));
+    return;
+  }
+  if (shape_.format == KvFormat::kQ8) {
+    const auto* key_codes = reinterpret_cast<const int8_t*>(keys(page, layer, head));
+    const auto* value_codes = reinterpret_cast<const int8_t*>(values(page, layer, head));
+    const uint16_t *key_scale = key_scales(page, layer, head) + slot, *value_scale = value_scales(page, layer, head) + slot;
+    for (int64_t i = 0; i < d; ++i) {
+      const int64_t scale_at = i / kQ8Block * kPageTokens;
+      k[i] = static_cast<float>(key_codes[(i / 2 * kPageTokens + slot) * 2 + i % 2]) * bf16_to_float(key_scale[scale_at]);
+      v[i] = static_cast<float>(value_codes[(slot / 2 * width_ + i) * 2 + slot % 2]) * bf16_to_float(value_scale[scale_at]);
+    }
     return;
   }
   const auto* keys_in = reinterpret_cast<const uint16_t*>(keys(page, layer, head));

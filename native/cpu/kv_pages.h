@@ -1,9 +1,11 @@
 // Where the CPU keeps K and V. A page slot holds all layers; inside, each layer and KV head has a K block and a V block:
 //   float32:  K [head_dim][128 tokens],                V [128 tokens][width]
 //   bf16:     K [head_dim / 2][128 tokens][2 dims],    V [64 token pairs][width][2 tokens]
-// so that both products of attention read them as the right-hand matrix of kernels.h, without repacking. width is head_dim
-// rounded up to 16; what was never written is zero. Where the shape asks for means, they follow in the same layouts, with a
-// page's 128 / mean_tokens blocks in the place of its tokens.
+//   q8:       as bf16 with int8 codes in the place of values, and behind them the scales of every token's blocks of 32 dims,
+//             K [blocks][128 tokens], V [blocks][128 tokens], in bf16
+// so that both products of attention read them as the right-hand matrix of kernels.h, without repacking (q8: after
+// widening, q8_pages.h). width is head_dim rounded up to 16; what was never written is zero. Where the shape asks for means,
+// they follow V in the same layouts, with a page's 128 / mean_tokens blocks in the place of its tokens; q8 keeps them in bf16.
 #pragma once
 
 #include "backend/backend.h"
@@ -26,7 +28,10 @@ class CpuKvStorage final : public KvStorage {
 
   const KvShape& shape() const { return shape_; }
   int64_t value_width() const { return width_; }
-  int64_t element_bytes() const { return shape_.format == KvFormat::kFloat32 ? 4 : 2; }
+  int64_t element_bytes() const { return shape_.format == KvFormat::kFloat32 ? 4 : shape_.format == KvFormat::kBFloat16 ? 2 : 1; }
+  int64_t mean_element_bytes() const { return shape_.format == KvFormat::kFloat32 ? 4 : 2; }
+  // Whether attention's products may be in bf16: what is kept in float32 is not rounded.
+  bool narrow() const { return shape_.format != KvFormat::kFloat32; }
   // Blocks of a page that have means; 0 where none are kept.
   int64_t page_blocks() const { return page_blocks_; }
   std::byte* keys(int32_t page, int64_t layer, int64_t head) const {
@@ -34,7 +39,12 @@ class CpuKvStorage final : public KvStorage {
   }
   std::byte* values(int32_t page, int64_t layer, int64_t head) const { return keys(page, layer, head) + key_bytes_; }
   std::byte* key_means(int32_t page, int64_t layer, int64_t head) const { return values(page, layer, head) + value_bytes_; }
-  std::byte* value_means(int32_t page, int64_t layer, int64_t head) const { return key_means(page, layer, head) + page_blocks_ * shape_.head_dim * element_bytes(); }
+  std::byte* value_means(int32_t page, int64_t layer, int64_t head) const { return key_means(page, layer, head) + page_blocks_ * shape_.head_dim * mean_element_bytes(); }
+  // Of q8.
+  uint16_t* key_scales(int32_t page, int64_t layer, int64_t head) const {
+    return reinterpret_cast<uint16_t*>(value_means(page, layer, head) + page_blocks_ * width_ * mean_element_bytes());
+  }
+  uint16_t* value_scales(int32_t page, int64_t layer, int64_t head) const { return key_scales(page, layer, head) + scale_rows_ * kPageTokens; }
 
   void write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const;
   void read(int32_t page, int64_t layer, int64_t head, int64_t slot, float* k, float* v) const;
@@ -47,10 +57,11 @@ class CpuKvStorage final : public KvStorage {
   std::span<std::byte> bytes(int32_t page) const { return {data_ + page * page_bytes_, static_cast<size_t>(page_bytes_)}; }
 
  private:
+  void write_q8(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const;
   void write_row(std::byte* keys_at, std::byte* values_at, int64_t columns, int64_t slot, const float* k, const float* v) const;
 
   KvShape shape_;
-  int64_t pages_ = 0, width_ = 0, page_blocks_ = 0, key_bytes_ = 0, value_bytes_ = 0, head_bytes_ = 0, page_bytes_ = 0;
+  int64_t pages_ = 0, width_ = 0, page_blocks_ = 0, scale_rows_ = 0, key_bytes_ = 0, value_bytes_ = 0, head_bytes_ = 0, page_bytes_ = 0;
   std::byte* data_ = nullptr;
 };
 

@@ -66,7 +66,7 @@ void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t
   if (uses(Pattern::kAdaptive) || uses(Pattern::kBlockSparse)) {
     means_.resize(static_cast<size_t>(kv_heads));
     const int64_t blocks = (first_position + tokens) / kMeanTokens;
-    const bool bf16 = bf16_ && storage.shape().format == KvFormat::kBFloat16;
+    const bool bf16 = bf16_ && storage.narrow();
     pool_.parallel_for(kv_heads, [&](int64_t head, int) { means_[static_cast<size_t>(head)].gather(kernels_, bf16, job.pages(head), blocks); });
   }
   if (uses(Pattern::kVerticalSlash)) {
@@ -104,7 +104,7 @@ void SparseAttention::take_coverage(std::span<HeadCoverage> out) {
 void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread) {
   const HeadPlan& plan = job.plans[static_cast<size_t>(item.first_head)];
   const int64_t first = job.first_position + item.first_token;
-  const bool bf16 = bf16_ && job.storage.shape().format == KvFormat::kBFloat16;
+  const bool bf16 = bf16_ && job.storage.narrow();
   AttentionTile tile(kernels_, bf16, job.pages(item.first_head / job.group), {job.q, job.heads, item.first_head, item.joined, item.first_token, item.tokens, first}, thread.tile);
   Choice choice;
   switch (plan.pattern) {
@@ -239,7 +239,7 @@ sparse::KeySet SparseAttention::block_sparse(const Job& job, const HeadPlan& pla
 
 void SparseAttention::index_head(const Job& job, int64_t head, Thread& thread) {
   const int64_t rows = std::min(sparse::kIndexRows, job.tokens), end = job.first_position + job.tokens;
-  const bool bf16 = bf16_ && job.storage.shape().format == KvFormat::kBFloat16;
+  const bool bf16 = bf16_ && job.storage.narrow();
   AttentionTile tile(kernels_, bf16, job.pages(head / job.group), {job.q, job.heads, head, 1, job.tokens - rows, rows, end - rows}, thread.tile);
   const int64_t ld = round_up(end, kPageTokens);
   float* scores = thread.index.get<float>(rows * ld);

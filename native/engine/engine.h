@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -25,7 +26,8 @@ struct EngineOptions {
   DeviceChoice device = DeviceChoice::kCpu;
   CpuOptions cpu;
   GpuOptions gpu;
-  KvFormat kv_format = KvFormat::kBFloat16;
+  // None: bf16, or q8 where the window would not fit in memory in bf16. A device without a format keeps bf16, and says so.
+  std::optional<KvFormat> kv_format = KvFormat::kBFloat16;
   int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
   int64_t chunk_tokens = 0;     // 0: chosen by position
   PrefillOptions prefill;       // of chunks that may be read sparsely

@@ -58,4 +58,26 @@ MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape
   return plan;
 }
 
+KvChoice choose_kv_format(const Backend& backend, const Model& model, KvShape kv, std::optional<KvFormat> wanted, const MemoryLimits& limits) {
+  const auto planned = [&](KvFormat format) {
+    kv.format = format;
+    return plan_memory(backend, model, kv, limits);
+  };
+  if (wanted == KvFormat::kQ8 && !backend.has_kv_format(KvFormat::kQ8)) return {KvFormat::kBFloat16, planned(KvFormat::kBFloat16), "The KV state is kept in bf16: this device has no 8-bit one."};
+  if (wanted) return {*wanted, planned(*wanted), ""};
+  if (!backend.has_kv_format(KvFormat::kQ8)) return {KvFormat::kBFloat16, planned(KvFormat::kBFloat16), ""};
+  std::optional<MemoryPlan> wide;
+  try {
+    wide = planned(KvFormat::kBFloat16);
+  } catch (const Error& error) {
+    if (error.code != ErrorCode::kOutOfMemory) throw;  // not even a small window: q8 takes half
+  }
+  const int64_t tokens = wide ? wide->pages * kPageTokens : 0;
+  if (wide && tokens >= model.config.window) return {KvFormat::kBFloat16, *wide, ""};
+  const MemoryPlan narrow = planned(KvFormat::kQ8);
+  return {KvFormat::kQ8, narrow,
+          format("The KV state is kept in 8 bits: in bf16 there is room for %lld tokens of the model's %lld, so for %lld.", static_cast<long long>(tokens),
+                 static_cast<long long>(model.config.window), static_cast<long long>(std::min(narrow.pages * kPageTokens, model.config.window)))};
+}
+
 }  // namespace longview

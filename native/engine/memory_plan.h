@@ -2,6 +2,9 @@
 // workspace.
 #pragma once
 
+#include <optional>
+#include <string>
+
 #include "backend/backend.h"
 #include "model/weights.h"
 
@@ -20,8 +23,19 @@ struct MemoryLimits {
   int64_t chunk_tokens = 0;     // the largest chunk that will be asked for
 };
 
+// The format of the KV state and the plan with it. `note`: a sentence where the format is not what one would expect.
+struct KvChoice {
+  KvFormat format;
+  MemoryPlan plan;
+  std::string note;
+};
+
 // Shrinks the chunk before it shrinks the window. Throws kOutOfMemory, with the numbers and what helps, where not even a
 // small window fits.
 MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape& kv, const MemoryLimits& limits);
+
+// plan_memory with `wanted`, or without one with bf16 where the model's window fits so, and with q8 where it does not. kv's own
+// format is not looked at.
+KvChoice choose_kv_format(const Backend& backend, const Model& model, KvShape kv, std::optional<KvFormat> wanted, const MemoryLimits& limits);
 
 }  // namespace longview

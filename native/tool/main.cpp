@@ -33,6 +33,7 @@ constexpr const char* kUsage =
     "  --profile FILE   read the prompt sparsely, each head as this profile says\n"
     "  --from N         measure no token before the N-th (default 0)\n"
     "  --float32        float32 products and KV state: the reference path (default: the fastest)\n"
+    "  --q8             KV state in 8 bits (default: bf16)\n"
     "  --isa NAME       code path of the processor: scalar, avx2, avx512, avx512bf16, amx (default: the best)\n"
     "  --threads N      default: all\n"
     "  --info           print the model and the device, and stop\n";
@@ -105,6 +106,8 @@ Arguments parse(int argc, char** argv) {
     } else if (word == "--float32") {
       arguments.engine.cpu.precision = Precision::kFloat32;
       arguments.engine.kv_format = KvFormat::kFloat32;
+    } else if (word == "--q8") {
+      arguments.engine.kv_format = KvFormat::kQ8;
     } else if (word == "--info") {
       arguments.info = true;
     } else {

@@ -74,6 +74,32 @@ TEST("a loaded context answers as the saved one, to the last bit of its logits")
   CHECK(greedy(engine, *context, 20) == expected);
 }
 
+TEST("state in 8 bits is saved and loaded to the last bit, at half the size, and formats are never mixed") {
+  const files::Scratch scratch;
+  EngineOptions narrow = options();
+  narrow.kv_format = KvFormat::kQ8;
+  std::vector<float> logits;
+  {
+    Engine engine(kModel, narrow);
+    const auto context = engine.create_context();
+    const auto tokens = prompt(engine, 300);
+    engine.prefill(*context, std::span(tokens).first(290), CancelToken());
+    CHECK(save(engine, *context, scratch.path()).tokens == 290);
+    engine.prefill(*context, std::span(tokens).subspan(290), CancelToken());
+    logits.assign(context->logits().begin(), context->logits().end());
+  }
+  Engine engine(kModel, narrow), wide(kModel, options());
+  const auto tokens = prompt(engine, 300);
+  CHECK(engine.cache_layout() != wide.cache_layout());
+  CHECK(engine.pool().page_bytes() < wide.pool().page_bytes());
+  const auto other = wide.create_context();
+  CHECK(load(wide, *other, tokens, scratch.path()) == 0);
+  const auto context = engine.create_context();
+  CHECK(load(engine, *context, tokens, scratch.path()) == 290);
+  engine.prefill(*context, std::span(tokens).subspan(290), CancelToken());
+  CHECK(std::ranges::equal(context->logits(), logits));
+}
+
 TEST("a second context goes on with the first one's pages, also when that one is gone") {
   Engine engine(kModel, options());
   const auto tokens = prompt(engine, 300);

@@ -52,6 +52,23 @@ TEST("a window beyond the memory shrinks the chunk before the window") {
   CHECK(plan.weight_bytes + plan.workspace_bytes + plan.pages * plan.page_bytes <= backend->info().memory_bytes);
 }
 
+TEST("without a wish the state is in bf16 where the window fits, else in 8 bits, and one line says so") {
+  const Model model = open_model(files::fixture("qwen3-tied"));
+  const KvShape kv = shape_of(model.config);
+  KvShape narrow = kv;
+  narrow.format = KvFormat::kQ8;
+  const int64_t wide_bytes = backend->kv_page_bytes(kv), window_pages = model.config.window / kPageTokens;
+  CHECK(backend->kv_page_bytes(narrow) == backend->allocate_kv(narrow, 1)->page_bytes());
+  const KvChoice fits = choose_kv_format(*backend, model, kv, std::nullopt, {wide_bytes * window_pages, 1024});
+  CHECK(fits.format == KvFormat::kBFloat16 && fits.note.empty() && fits.plan.page_bytes == wide_bytes);
+  const KvChoice tight = choose_kv_format(*backend, model, kv, std::nullopt, {wide_bytes * (window_pages - 1), 1024});
+  CHECK(tight.format == KvFormat::kQ8 && tight.note.find("8 bits") != std::string::npos);
+  CHECK(tight.plan.page_bytes == backend->kv_page_bytes(narrow) && tight.plan.pages > window_pages);
+  const KvChoice wished = choose_kv_format(*backend, model, kv, KvFormat::kBFloat16, {wide_bytes * (window_pages - 1), 1024});
+  CHECK(wished.format == KvFormat::kBFloat16 && wished.note.empty());
+  CHECK_THROWS(choose_kv_format(*backend, model, kv, std::nullopt, {1, 1024}), kOutOfMemory);
+}
+
 TEST("loading weights reports progress up to all of them") {
   int64_t last = 0, total = 0;
   EngineOptions options;

@@ -1,6 +1,7 @@
 // Sparse attention on the CPU against references in double that share no code with it: what each pattern visits is decided
 // anew from its definition, and the softmax is taken over that.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -12,6 +13,7 @@
 #include "base/half.h"
 #include "cache/page_list.h"
 #include "check.h"
+#include "cpu/q8.h"
 
 using namespace longview;
 
@@ -89,9 +91,15 @@ class Layer {
     return sum / std::sqrt(static_cast<double>(c_.d));
   }
   double value(int64_t key, int64_t head, int64_t i) const { return key_value(v_, key, head / c_.group, i); }
-  // What pages hold: rounded where they hold bf16.
+  // What pages hold: rounded where they hold bf16, a code times a scale where they hold q8.
   double key_value(const std::vector<float>& from, int64_t key, int64_t kv_head, int64_t i) const {
-    const float x = from[static_cast<size_t>((key * c_.kv_heads + kv_head) * c_.d + i)];
+    const float& x = from[static_cast<size_t>((key * c_.kv_heads + kv_head) * c_.d + i)];
+    if (c_.format == KvFormat::kQ8) {
+      int8_t codes[cpu::kQ8Block];
+      const int64_t first = i / cpu::kQ8Block * cpu::kQ8Block;
+      const uint16_t scale = cpu::quantize_q8(&x - (i - first), std::min(cpu::kQ8Block, c_.d - first), codes);
+      return static_cast<double>(codes[i - first]) * static_cast<double>(bf16_to_float(scale));
+    }
     return static_cast<double>(c_.format == KvFormat::kBFloat16 ? bf16_to_float(float_to_bf16(x)) : x);
   }
   const Case& c() const { return c_; }
@@ -180,6 +188,16 @@ const std::vector<Case> kCases = {
     {1, 1, 64, 1500, 130}, {2, 3, 64, 1003, 77}, {1, 4, 128, 700, 64}, {1, 7, 96, 900, 33}, {2, 1, 64, 0, 500}, {1, 2, 64, 1291, 1},
 };
 
+// These and q8 ones, for what does not depend on means: q8 rounds means to bf16. The last has a ragged block of 32.
+std::vector<Case> every_format() {
+  std::vector<Case> cases = kCases;
+  for (const auto& [kv_heads, group, d, before, tokens] : std::vector<std::array<int64_t, 5>>{{2, 3, 64, 503, 77}, {1, 4, 128, 391, 1}, {1, 2, 80, 300, 40}}) {
+    Case c{kv_heads, group, d, before, tokens, KvFormat::kQ8, Precision::kFloat32, "", 2};
+    cases.push_back(c);
+  }
+  return cases;
+}
+
 // What an adaptive row visits, from the definition: tiles of 32 positions of one head; behind the sink and before the window
 // a block of 32 keys is visited where its mean key's weight in the softmax over the means of all blocks before the tile, as a
 // mean over the tile's rows, reaches the threshold.
@@ -225,7 +243,7 @@ Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
 }  // namespace
 
 TEST("budgets larger than the context are dense attention") {
-  for (const Case& c : kCases) {
+  for (const Case& c : every_format()) {
     Layer layer(c);
     const auto dense = layer.attend({});
     CHECK(worst_error(layer, dense, [&](int64_t t, int64_t) { return Visited{up_to(c.before + t), {}}; }) < 2e-5);
@@ -243,7 +261,7 @@ TEST("budgets larger than the context are dense attention") {
 }
 
 TEST("a_shape: the first keys and a window, key by key") {
-  for (const Case& c : kCases) {
+  for (const Case& c : every_format()) {
     Layer layer(c);
     HeadPlan head = plan(Pattern::kAShape);
     head.sink = 37;
@@ -292,7 +310,7 @@ TEST("block_sparse: the blocks of 64 with the best pooled scores") {
 }
 
 TEST("vertical_slash: columns and diagonals by the attention of the last 64 rows") {
-  for (const Case& c : kCases) {
+  for (const Case& c : every_format()) {
     Layer layer(c);
     HeadPlan head = plan(Pattern::kVerticalSlash);
     head.columns = 150;
@@ -371,9 +389,9 @@ TEST("heads of one layer may differ") {
   }
 }
 
-TEST("every code path and both formats of pages agree") {
+TEST("every code path and every format of pages agree") {
   for (const std::string& isa : available_cpu_isas())
-    for (const KvFormat format : {KvFormat::kFloat32, KvFormat::kBFloat16}) {
+    for (const KvFormat format : {KvFormat::kFloat32, KvFormat::kBFloat16, KvFormat::kQ8}) {
       Case c{2, 3, 64, 1003, 77};
       c.format = format;
       c.isa = isa;

@@ -1,6 +1,6 @@
 /** The addon through its interface: sampling, stops, priorities, and what it says of wrong use. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { Context } from '../../../server/engine/engine';
+import type { Context, EngineOptions } from '../../../server/engine/engine';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
 import { builtInModel } from '../reference';
 
@@ -98,4 +98,31 @@ it('refuses what cannot be done, with a code', async () => {
   await expect(unknown).rejects.toMatchObject({ code: 'invalid_argument' });
   const mode = openModel(builtInModel, { prefill: { mode: 'guess' as 'auto' } });
   await expect(mode).rejects.toMatchObject({ code: 'invalid_argument' });
+});
+
+it('keeps the KV state in 8 bits where it is asked to, or where 16 would not hold the window', async () => {
+  const { kvBytesPerToken, window } = model.engine.model;
+  const open = (options: EngineOptions) => openModel(builtInModel, { device: 'cpu', ...options });
+  const narrow = await open({ kvFormat: 'q8' });
+  expect(narrow.engine.model.kvLayout).toContain('q8');
+  expect(narrow.engine.model.kvLayout).not.toBe(model.engine.model.kvLayout);
+  expect(narrow.engine.model.kvBytesPerToken / kvBytesPerToken).toBeCloseTo(8.5 / 16, 2);
+  const other = await narrow.engine.createContext();
+  await other.extend(prompt());
+  const { tokens } = await other.generate({ maxTokens: 12, stopTokens: [] });
+  expect(tokens.length).toBe(12);
+  await narrow.dispose();
+
+  const kvBudgetBytes = Math.floor(kvBytesPerToken * window * 0.7);
+  const tight = await open({ kvFormat: 'auto', kvBudgetBytes });
+  expect(tight.engine.window).toBe(window);
+  expect(tight.engine.device.note).toContain('8 bits');
+  await tight.dispose();
+});
+
+it('refuses a setting that does not exist, with a sentence', async () => {
+  const refused = { code: 'invalid_argument' };
+  await expect(openModel(builtInModel, { kvFormat: 'q3' as 'q8' })).rejects.toMatchObject(refused);
+  const prefill = { mode: 'quick' as 'auto' };
+  await expect(openModel(builtInModel, { prefill })).rejects.toMatchObject(refused);
 });
