@@ -18,6 +18,7 @@ export function readSettings(): Settings {
     hover: get<boolean>('hover.enabled'),
     maxAnswerTokens: get<number>('answer.maxTokens'),
     cacheMaxGiB: get<number>('cache.maxGiB'),
+    cacheFormat: get<Settings['cacheFormat']>('cache.format'),
   };
 }
 

@@ -38,6 +38,7 @@ Options:
   --prefill-target T  what that may cost in accuracy: fast, balanced (default), exact
   --profile FILE    what each head attends to: a file of \`calibrate\`, or of MInference for its mode
                     (default: what was calibrated here, else the built-in model's)
+  --kv-format F     how what was read is kept: auto (default: bf16, or q8 where the window would not fit), bf16, q8
   --max-tokens N    length of an answer (default: 512)
   --target T        calibrate: fast, balanced or minference (default: a profile for each)
   --text FILE       calibrate: on this text instead of the repository
@@ -70,6 +71,7 @@ function parse(args: string[]) {
       'prefill-mode': { type: 'string' },
       'prefill-target': { type: 'string' },
       profile: { type: 'string' },
+      'kv-format': { type: 'string' },
       'max-tokens': { type: 'string' },
       target: { type: 'string' },
       text: { type: 'string' },
@@ -109,6 +111,7 @@ function openedModel(options: Options, prefill: PrefillOptions): Promise<OpenMod
     gpuWeights: oneOf(options['gpu-weights'], 'gpu-weights', ['auto', 'fp8']),
     threads: whole(options.threads, 'threads'),
     prefill,
+    kvFormat: oneOf(options['kv-format'], 'kv-format', ['auto', 'bf16', 'q8']),
   });
 }
 

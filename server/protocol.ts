@@ -47,6 +47,8 @@ export interface Settings {
   maxAnswerTokens: number;
   /** Bytes of all saved states together, in GiB; 0: nothing is kept on disk. */
   cacheMaxGiB: number;
+  /** Of the KV state: server/engine/engine.ts, EngineOptions.kvFormat. */
+  cacheFormat: 'auto' | 'bf16' | 'q8';
 }
 
 // --- status: server -> extension, notification ------------------------------------------------------------------------

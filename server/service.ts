@@ -126,7 +126,7 @@ export class Service {
     const wanted = file ?? locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
     if (this.model?.path === wanted) return this.model.open;
     this.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });
-    const { device, gpuWeights, threads, prefillMode, prefillTarget } = this.settings;
+    const { device, gpuWeights, threads, cacheFormat: kvFormat, prefillMode, prefillTarget } = this.settings;
     const loading = throttled(({ done, total }: LoadProgress) =>
       this.show({ phase: 'starting', message: loadingMessage(path.basename(wanted), done, total) }),
     );
@@ -136,6 +136,7 @@ export class Service {
         device,
         gpuWeights,
         threads,
+        kvFormat,
         prefill: {
           mode: prefillMode,
           target: prefillTarget,
@@ -216,10 +217,11 @@ export class Service {
         device,
         gpuWeights,
         threads,
+        cacheFormat,
         prefillMode,
         prefillTarget,
       }: Omit<Settings, 'hover'>) =>
-        JSON.stringify([modelPath, device, gpuWeights, threads, prefillMode, prefillTarget]);
+        JSON.stringify([modelPath, device, gpuWeights, threads, cacheFormat, prefillMode, prefillTarget]);
       if (ofEngine(was) === ofEngine(is)) return;
       await this.model?.open.dispose();
       this.model = undefined;

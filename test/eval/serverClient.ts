@@ -80,6 +80,7 @@ export class ServerClient {
         hover: false,
         maxAnswerTokens: 256,
         cacheMaxGiB: 40,
+        cacheFormat: 'bf16',
         ...settings,
       },
       modelsFolder: cacheFolder('models'),

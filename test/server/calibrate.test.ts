@@ -30,6 +30,7 @@ const settings: Settings = {
   hover: false,
   maxAnswerTokens: 64,
   cacheMaxGiB: 0,
+  cacheFormat: 'bf16',
 };
 const statuses: Status[] = [];
 let onStatus: (status: Status) => void = () => undefined;

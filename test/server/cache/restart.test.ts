@@ -177,6 +177,24 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     await second.close();
   });
 
+  it('keeps what was read in 8 bits where the setting says so, apart from what is kept in 16', async () => {
+    const folders = () => new Set(readdirSync(saved, { recursive: true }).map(String));
+    const before = folders();
+    const narrow = () =>
+      ServerClient.start(folder, { cacheFormat: 'q8' }, (status) => statuses.push(status), saved);
+    const first = await narrow();
+    const read = await first.ask(questions[0]!);
+    expect(read.stats.reusedTokens).toBe(0);
+    await untilSaved();
+    await first.stop();
+    expect(folders().size).toBeGreaterThan(before.size);
+    const second = await narrow();
+    const again = await second.ask(questions[0]!);
+    expect(again.stats.reusedTokens).toBeGreaterThan(0);
+    expect(again.answer).toBe(read.answer);
+    await second.stop();
+  });
+
   it('keeps nothing where the budget is 0', async () => {
     const nowhere = path.join(parent, 'nowhere');
     const running = await ServerClient.start(folder, { cacheMaxGiB: 0 }, () => {}, nowhere);
