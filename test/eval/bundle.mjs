@@ -1,6 +1,6 @@
-// Packs the evaluation for a machine without npm: `node test/eval/bundle.mjs [FOLDER]` (default dist/eval) leaves eval.js with all
-// that it imports, the addon, and the GPU's library where that was built. There, `node FOLDER/eval.js --data F --model M` runs it;
-// data is made where npm is.
+// Packs the evaluations for a machine without npm: `node test/eval/bundle.mjs [FOLDER]` (default dist/eval) leaves evaluate.js and
+// lookups.js with all that they import, the addon, and the GPU's library where that was built. There, `node FOLDER/evaluate.js
+// --data F --model M` runs the first; data is made where npm is. `node dist/eval/lookups.js --repo D` asks the server in dist/.
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { build } from 'esbuild';
@@ -10,8 +10,8 @@ const folder = resolve(process.argv[2] ?? join(root, 'dist/eval'));
 mkdirSync(folder, { recursive: true });
 
 await build({
-  entryPoints: [join(root, 'test/eval/evaluate.ts')],
-  outfile: join(folder, 'eval.js'),
+  entryPoints: ['evaluate', 'lookups'].map((name) => join(root, 'test/eval', `${name}.ts`)),
+  outdir: folder,
   bundle: true,
   platform: 'node',
   target: 'node20',

@@ -5,8 +5,8 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { AskStats } from '../../server/protocol';
-import { askAll, bestDoor } from './askAll';
+import type { AskStats, Settings } from '../../server/protocol';
+import { askAll } from './askAll';
 import { groupFiles, makeCut, readRepository, removeCut } from './cut';
 import { getSources } from './getSources';
 import { makeQuestions, seededRandom, type Question } from './questions';
@@ -21,6 +21,9 @@ const usage = `npm run eval:lookups -- [options]
   --cuts N       workspaces a repository at most (default 20)
   --model M      model file or folder (default: the built-in model)
   --threads N    default: all
+  --device D     auto, cuda or cpu (default)
+  --mode M       how the repository is read: auto (default), adaptive, minference or dense
+  --target T     fast, balanced (default) or exact
   --seed N       which files and symbols are picked (default 1)
   --json F       writes every question, answer and verdict
   --verbose      prints every wrong answer`;
@@ -54,6 +57,9 @@ function readArguments() {
       cuts: { ...string, default: '20' },
       model: string,
       threads: { ...string, default: '0' },
+      device: { ...string, default: 'cpu' },
+      mode: { ...string, default: 'auto' },
+      target: { ...string, default: 'balanced' },
       seed: { ...string, default: '1' },
       json: string,
       verbose: { type: 'boolean', default: false },
@@ -65,15 +71,22 @@ function readArguments() {
     if (!Number.isSafeInteger(value) || value < 0) throw new Error(`--${name} takes a number. ${usage}`);
     return value;
   };
+  const settings: Partial<Settings> = {
+    modelPath: values.model ?? '',
+    threads: count('threads'),
+    device: values.device as Settings['device'],
+    prefillMode: values.mode as Settings['prefillMode'],
+    prefillTarget: values.target as Settings['prefillTarget'],
+  };
   return {
     ...values,
+    settings,
     repositories: (values.repo ?? ['flask', 'pytest']).map(getSources),
     /** Where names come from that a repository does not have. */
     foreign: ['flask', 'pytest'].map(getSources),
     tokens: count('tokens'),
     questions: count('questions'),
     cuts: count('cuts'),
-    threads: count('threads'),
     seed: count('seed'),
   };
 }
@@ -81,8 +94,7 @@ function readArguments() {
 async function main() {
   const options = readArguments();
   if (options.help) return console.log(usage);
-  const { model, threads } = options;
-  const door = bestDoor();
+  const { model, settings } = options;
   const count = await tokenCounter(model ?? join(projectRoot, 'media/model/longview-135m-64k.Q5_0.gguf'));
   const random = seededRandom(options.seed);
   const asked: Asked[] = [];
@@ -113,7 +125,7 @@ async function main() {
         continue;
       }
       const texts = questions.map((question) => question.text);
-      const answers = await askAll(door, cut.folder, texts, { model, threads });
+      const answers = await askAll(cut.folder, texts, settings);
       for (const [index, question] of questions.entries()) {
         const { answer, citations, stats } = answers[index]!;
         const verdict = judge(question, answer, citations, cut.files);
@@ -166,10 +178,10 @@ function report(asked: Asked[], tokens: number): void {
   const wait = (list: Asked[]) => median(list, (stats) => stats.firstTokenSeconds).toFixed(2);
   const own = median(later, (stats) => stats.promptTokens - stats.reusedTokens);
   console.log(
-    `\n${asked.length} questions through the ${bestDoor()} in ${first.length} workspaces of ` +
+    `\n${asked.length} questions through the server in ${first.length} workspaces of ` +
       `${Math.min(...sizes)} to ${Math.max(...sizes)} tokens. Median time to the first token: ` +
       `${wait(first)} s for the first question, ${wait(later)} s for later ones, which pre-fill ${own} tokens. ` +
-      `${asked[0]!.stats.model}, ${asked[0]!.stats.device}.`,
+      `${asked[0]!.stats.model}, ${asked[0]!.stats.device}, median density ${median(first, (stats) => stats.density ?? 1).toFixed(3)}.`,
   );
 }
 

@@ -33,9 +33,6 @@ export const projectRoot = resolve(import.meta.dirname, '../..');
 
 const askProgress = new ProgressType<AskProgress>();
 
-/** What an evaluation needs of an answer, by whichever way it came. */
-export type EvalAnswer = Pick<AskResult, 'answer' | 'citations' | 'stats'>;
-
 export interface Answer extends AskResult {
   /** Seconds from sending the question to the first text, as the client saw it. */
   firstTextSeconds: number;
