@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 
 #include "base/error.h"
 #include "base/half.h"
@@ -88,6 +89,17 @@ void make_folder(const std::string& folder) {
   }
 }
 
+// Calls `visit` with the folder's descriptor and the number of each segment that lies there.
+void each_segment(const std::string& path, const std::function<void(int folder, int32_t segment)>& visit) {
+  DIR* folder = opendir(path.c_str());
+  if (!folder) return;
+  while (const dirent* entry = readdir(folder)) {
+    int segment = -1;
+    if (std::sscanf(entry->d_name, "pages-%d.bin", &segment) == 1 && segment_name(segment) == std::string("/") + entry->d_name) visit(dirfd(folder), segment);
+  }
+  closedir(folder);
+}
+
 }  // namespace
 
 FileHandle::~FileHandle() {
@@ -117,7 +129,8 @@ void CacheReader::read_manifest() {
   if (size < static_cast<int64_t>(sizeof(Header))) return damaged();
   const auto header = load<Header>(bytes.data());
   if (std::memcmp(header.magic, kMagic, sizeof(kMagic)) != 0 || header.checksum != checksum(header)) return damaged();
-  if (header.version != kManifestVersion || header.root != identity_.root || header.page_bytes != identity_.page_bytes || header.page_tokens != kPageTokens) return;
+  foreign_ = header.version != kManifestVersion || header.root != identity_.root || header.page_bytes != identity_.page_bytes || header.page_tokens != kPageTokens;
+  if (foreign_) return;
 
   const int64_t records = (size - static_cast<int64_t>(sizeof(Header))) / static_cast<int64_t>(sizeof(Record));
   if (size != static_cast<int64_t>(sizeof(Header) + static_cast<size_t>(records) * sizeof(Record)) || size != status.st_size) damaged();
@@ -197,7 +210,8 @@ CacheWriter::CacheWriter(const std::string& folder, const CacheIdentity& identit
   for (const CacheReader::Page& page : known_.pages_)
     if (page.count > 0) ends_[page.segment] = std::max(ends_[page.segment], page.offset + identity.page_bytes);
   committed_ = ends_;
-  remove_strays();
+  if (known_.foreign_) each_segment(folder_, [this](int, int32_t segment) { foreign_ = std::max(foreign_, segment); });
+  else remove_strays();
   if (!known_.note().empty()) start_afresh();
 }
 
@@ -211,16 +225,11 @@ CacheWriter::~CacheWriter() {
   }
 }
 
-// Segments that no page lies in: left by a process that ended before its commit.
+// Segments that no page lies in: left by a process that ended before its commit, or of another identity's state.
 void CacheWriter::remove_strays() {
-  DIR* folder = opendir(folder_.c_str());
-  if (!folder) return;
-  while (const dirent* entry = readdir(folder)) {
-    int segment = -1;
-    if (std::sscanf(entry->d_name, "pages-%d.bin", &segment) == 1 && segment_name(segment) == std::string("/") + entry->d_name && !ends_.contains(segment))
-      unlinkat(dirfd(folder), entry->d_name, 0);
-  }
-  closedir(folder);
+  each_segment(folder_, [this](int folder, int32_t segment) {
+    if (!ends_.contains(segment)) unlinkat(folder, segment_name(segment).c_str() + 1, 0);
+  });
 }
 
 int32_t CacheWriter::find(int32_t parent, std::span<const int32_t> tokens) const { return known_.find(parent, tokens); }
@@ -243,7 +252,7 @@ void CacheWriter::start_afresh() {
 void CacheWriter::open_segment() {
   const int64_t page = known_.page_bytes();
   // The last segment while it has room; a number that was ever used is not used for other pages.
-  int32_t wanted = std::max(ends_.empty() ? -1 : ends_.rbegin()->first, committed_.empty() ? -1 : committed_.rbegin()->first);
+  int32_t wanted = std::max({foreign_, ends_.empty() ? -1 : ends_.rbegin()->first, committed_.empty() ? -1 : committed_.rbegin()->first});
   const auto last = ends_.find(wanted);
   if (last == ends_.end() || (last->second > 0 && last->second + page > kSegmentBytes)) ++wanted;
   LONGVIEW_CHECK(wanted < kMaxSegments, kCannotWrite, "The saved state in %s has too many parts. Clear the cache.", folder_.c_str());

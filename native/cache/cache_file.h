@@ -81,6 +81,7 @@ class CacheReader {
   std::string folder_;
   CacheIdentity identity_;
   std::string note_;
+  bool foreign_ = false;  // there is a manifest of another model, layout or version
   std::vector<Page> pages_;
   std::unordered_map<uint64_t, int32_t> by_hash_;
   std::map<int32_t, FileHandle> segments_;
@@ -122,6 +123,7 @@ class CacheWriter {
   std::map<int32_t, int64_t> ends_;       // segments with pages: where the last page ends
   std::map<int32_t, int64_t> committed_;  // the same as of the last commit
   int32_t segment_ = -1;                  // the one being written, open in file_
+  int32_t foreign_ = -1;                  // the last segment of another identity's state, which stays until a commit replaces it
   FileHandle file_;
   bool dirty_ = false;
 };

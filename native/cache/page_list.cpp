@@ -37,6 +37,13 @@ int64_t PageList::adopt(std::span<const int32_t> tokens) {
   }
 }
 
+int64_t PageList::pages_for(int64_t tokens) const {
+  if (tokens == 0) return 0;
+  const int64_t held = (length() + kPageTokens - 1) / kPageTokens, all = (length() + tokens + kPageTokens - 1) / kPageTokens;
+  const bool copies = length() % kPageTokens != 0 && pool_->shared(slots_[static_cast<size_t>(length() / kPageTokens)]);
+  return all - held + (copies ? 1 : 0);
+}
+
 void PageList::reserve(int64_t tokens) {
   const int64_t tail = length() % kPageTokens;
   if (tokens > 0 && tail != 0) {

@@ -28,6 +28,8 @@ class PageList {
   // Goes on with pages of the index as far as they hold `tokens`; returns how many of them that covers. The last token is
   // never covered: running it gives the logits. A ragged tail gives way to a page that holds it and more.
   int64_t adopt(std::span<const int32_t> tokens);
+  // Pages that room for `tokens` more takes from the pool, the copy of a shared tail among them.
+  int64_t pages_for(int64_t tokens) const;
   // Makes room for `tokens` more without counting them: the tail becomes this list's own, pages are taken. On kOutOfMemory
   // the list is as before.
   void reserve(int64_t tokens);

@@ -74,13 +74,14 @@ SaveResult save_pages(const std::string& folder, const CacheIdentity& identity, 
   int64_t pages = (total + kPageTokens - 1) / kPageTokens;
   int32_t last = CacheReader::kRoot;
   int64_t done = present(*writer, tokens, last);
-  if (done == pages && !options.afresh) {
+  const bool over = options.max_bytes > 0 && done * identity.page_bytes > options.max_bytes;  // the limit was larger before
+  if (done == pages && !options.afresh && !over) {
     result.tokens = total;
     return result;
   }
   const int64_t needed = pages * identity.page_bytes, waste = writer->segment_bytes() - done * identity.page_bytes;
   const bool full = options.max_bytes > 0 && waste + needed > options.max_bytes;
-  const bool afresh = options.afresh || waste > std::max(needed, kToleratedWaste) || (full && waste > 0);
+  const bool afresh = options.afresh || over || waste > std::max(needed, kToleratedWaste) || (full && waste > 0);
   if (afresh) {
     writer->start_afresh();
     done = 0;

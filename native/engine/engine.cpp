@@ -158,11 +158,10 @@ void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken
 }
 
 void Engine::check_room(const Context& context, std::span<const int32_t> tokens) const {
-  const int64_t end = context.length() + static_cast<int64_t>(tokens.size());
-  const int64_t needed = (end + kPageTokens - 1) / kPageTokens - context.length() / kPageTokens;
+  const int64_t needed = context.pages_.pages_for(static_cast<int64_t>(tokens.size()));
   const int64_t available = pool_->capacity() - pool_->used() + index_->reclaimable();
   const auto gigabytes = [&](int64_t pages) { return static_cast<double>(pages * pool_->page_bytes()) / 1e9; };
-  LONGVIEW_CHECK(needed <= available + 1, kOutOfMemory,
+  LONGVIEW_CHECK(needed <= available, kOutOfMemory,
                  "The KV state of %lld more tokens needs %.2f GB, and %.2f of %.2f GB are free: the rest is in use by other conversations. Begin a new one, or leave out files.",
                  static_cast<long long>(tokens.size()), gigabytes(needed), gigabytes(available), gigabytes(pool_->capacity()));
 }

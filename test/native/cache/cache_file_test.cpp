@@ -118,6 +118,9 @@ TEST("a budget keeps the beginning; waste is written away") {
   CHECK(held(scratch.path(), other) == 512);
   CHECK(std::filesystem::file_size(scratch.path("pages-00001.bin")) == 4 * static_cast<uintmax_t>(kIdentity.page_bytes));
   CHECK(!std::filesystem::exists(scratch.path("pages-00000.bin")));
+  CHECK(save(scratch.path(), other).tokens == 1280);
+  CHECK(save(scratch.path(), other, with(3 * kIdentity.page_bytes, false)).tokens == 384);  // the limit was lowered
+  CHECK(held(scratch.path(), other) == 384);
 }
 
 TEST("200 damages are detected, the sound beginning is kept, and the next save mends the rest") {
@@ -167,15 +170,14 @@ TEST("a damaged page cuts there: what lies before it stays") {
 }
 
 TEST("kill -9 at any moment of a save leaves the old or the new state") {
-  const char* many = std::getenv("LONGVIEW_KILLS");
-  const int kills = many ? std::atoi(many) : 20;
+  constexpr int kKills = 100;
   const files::Scratch scratch;
   const std::vector<int32_t> tokens = ids(128 * 4000);
   CHECK(save(scratch.path(), std::span(tokens).first(1280)).tokens == 1280);
   std::mt19937_64 random(11);
   int64_t before = 1280;
   int killed = 0;
-  for (int i = 0; i < kills; ++i) {
+  for (int i = 0; i < kKills; ++i) {
     // Each save adds 200 to 400 pages.
     const int64_t target = std::min<int64_t>(static_cast<int64_t>(tokens.size()), before + (200 + static_cast<int64_t>(random() % 200)) * kPageTokens);
     const pid_t child = fork();
@@ -197,8 +199,35 @@ TEST("kill -9 at any moment of a save leaves the old or the new state") {
       before = 1280;
     }
   }
-  std::printf("  %d of %d were killed in the middle\n", killed, kills);
+  std::printf("  %d of %d were killed in the middle\n", killed, kKills);
   CHECK(killed > 0);
+}
+
+TEST("kill -9 while another model's or setting's state is replaced leaves one of the two whole") {
+  const CacheIdentity other{4321, kIdentity.page_bytes};
+  const std::vector<int32_t> tokens = ids(128 * 300);
+  std::mt19937_64 random(12);
+  int kept = 0;
+  for (int i = 0; i < 20; ++i) {
+    const files::Scratch scratch;
+    save(scratch.path(), std::span(tokens).first(1280));
+    const pid_t child = fork();
+    if (child == 0) {
+      save(scratch.path(), tokens, {}, other);
+      _exit(0);
+    }
+    usleep(static_cast<useconds_t>(random() % 20000));
+    kill(child, SIGKILL);
+    waitpid(child, nullptr, 0);
+    const int64_t former = held(scratch.path(), tokens), present = held(scratch.path(), tokens, other);
+    CHECK((former == 1280 && present == 0) || (former == 0 && present == 128 * 300));
+    kept += former > 0;
+    CHECK(save(scratch.path(), tokens, {}, other).tokens == 128 * 300);
+    CHECK(held(scratch.path(), tokens, other) == 128 * 300);
+    CHECK(held(scratch.path(), tokens) == 0);
+  }
+  std::printf("  the former state was kept %d times of 20\n", kept);
+  CHECK(kept > 0);
 }
 
 TEST("one writes at a time; a process that died holds no lock") {
