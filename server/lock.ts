@@ -1,15 +1,21 @@
-/** One at a time, in the order of asking. Waiting can be aborted. */
-import { throwIfAborted } from './errors';
+/** One at a time, in the order of asking. Who waits can give up at once; who works is not interrupted. */
+import { LongviewError, throwIfAborted } from './errors';
 
 export class Lock {
   private last: Promise<unknown> = Promise.resolve();
 
+  /** Throws `cancelled` when `signal` is aborted before `work` began. */
   run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    const result = this.last.then(() => {
-      throwIfAborted(signal);
-      return work();
+    return new Promise<T>((resolve, reject) => {
+      const giveUp = () => reject(new LongviewError('cancelled', 'Stopped.'));
+      signal?.addEventListener('abort', giveUp, { once: true });
+      const result = this.last.then(() => {
+        signal?.removeEventListener('abort', giveUp);
+        throwIfAborted(signal);
+        return work();
+      });
+      this.last = result.catch(() => undefined);
+      result.then(resolve, reject);
     });
-    this.last = result.catch(() => undefined);
-    return result;
   }
 }
