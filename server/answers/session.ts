@@ -178,7 +178,7 @@ export class Session {
       const prompt = this.model.format.system(this.packer.promptOf(packing));
       const context = await this.model.engine.createContext();
       try {
-        await context.extend(prompt, { signal: both, priority: 'background' });
+        await context.extend(prompt, { signal: both, priority: 'background', sparse: true });
         await this.packing.run(() => Promise.resolve(this.packer.adopt(packing)));
         // Finds the pages that were just made.
         await this.packWith(this.options.unsavedTexts?.(), { signal: both });
