@@ -6,7 +6,7 @@
  * JSON, and the token ids of base and overlay as 32-bit integers. What does not read back exactly is as good as absent.
  */
 import { createHash } from 'node:crypto';
-import { promises as fs } from 'node:fs';
+import { existsSync, promises as fs } from 'node:fs';
 import path from 'node:path';
 import { frameFingerprint } from '../prompt/frame';
 import type { Entry, Packing } from '../prompt/pack';
@@ -59,6 +59,10 @@ export async function writePacking(folder: string, packing: Packing): Promise<vo
     await file.close();
   }
   await fs.rename(fresh, path.join(folder, name));
+}
+
+export function hasPacking(folder: string): boolean {
+  return existsSync(path.join(folder, name));
 }
 
 /** Undefined where there is none, or none of this version, this frame and this vocabulary. */

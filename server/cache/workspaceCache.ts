@@ -10,7 +10,7 @@ import { LongviewError } from '../errors';
 import type { Packing } from '../prompt/pack';
 import type { SavedState } from '../protocol';
 import type { Root } from '../workspace/scan';
-import { readPacking, writePacking } from './packingFile';
+import { hasPacking, readPacking, writePacking } from './packingFile';
 import { evict, writeLabel } from './storage';
 
 export interface CacheOptions {
@@ -107,7 +107,9 @@ export class WorkspaceCache {
       return this.show({ note: 'Another window saves the state of this workspace at this time.' });
     this.damaged = false;
     const { written } = this;
-    if (written?.base !== packing.base || written.overlay !== packing.overlay) {
+    // The folder may have been cleared since.
+    const present = hasPacking(this.folder);
+    if (!present || written?.base !== packing.base || written.overlay !== packing.overlay) {
       await writePacking(this.folder, packing);
       this.written = packing;
     }

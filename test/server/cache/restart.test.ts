@@ -1,9 +1,20 @@
 /** The state of a workspace outlives its server: restarts, crashes, edits in between, damaged and unwritable disks. */
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { rootOf, Session } from '../../../server/answers/session';
+import { clearCache, savedWorkspaces } from '../../../server/cache/storage';
 import { WorkspaceCache } from '../../../server/cache/workspaceCache';
 import { openModel } from '../../../server/models/openModel';
 import type { Status } from '../../../server/protocol';
@@ -141,6 +152,73 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     await expect.poll(() => statuses.at(-1)?.saved?.note).toMatch(/could not be saved/);
     expect((await running.ask(questions[1]!)).answer).not.toBe('');
     await running.stop();
+  });
+
+  it('answers where the disk is full, and says so', async ({ skip }) => {
+    const disk = path.join(parent, 'disk');
+    mkdirSync(disk);
+    const mount = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', disk]);
+    skip(mount.status !== 0, 'a small file system can be mounted by root alone');
+    try {
+      const running = await start(path.join(disk, 'saved'));
+      expect((await running.ask(questions[0]!)).answer).toContain('23');
+      await expect.poll(() => statuses.at(-1)?.saved?.note).toMatch(/could not be saved\. The disk is full/);
+      const after = await running.ask(questions[1]!);
+      expect(ownTokens(after)).toBe(question);
+      await running.stop();
+    } finally {
+      spawnSync('umount', [disk]);
+    }
+  });
+
+  it('goes on from what is saved, and sees edits, whatever the clock and the times of files say', async () => {
+    const file = path.join(folder, 'app/config.py');
+    const expected = await (await start()).ask(questions[0]!);
+    await untilSaved();
+    await server!.stop();
+    const setTimes = (below: string, seconds: number) => {
+      for (const name of readdirSync(below, { recursive: true, encoding: 'utf8' }))
+        utimesSync(path.join(below, name), seconds, seconds);
+    };
+    // The clock was decades ahead when all was saved, and is decades behind when it is read; then the other way round.
+    for (const [ofSaved, ofFiles] of [
+      [4_000_000_000, 1],
+      [1, 4_000_000_000],
+    ] as const) {
+      setTimes(saved, ofSaved);
+      setTimes(folder, ofFiles);
+      const again = await (await start()).ask(questions[0]!);
+      expect(again.answer).toBe(expected.answer);
+      expect(ownTokens(again)).toBeLessThan(40);
+      await server!.stop();
+    }
+    // An edit of the same size that leaves the file's time as it was.
+    writeFileSync(file, config(29));
+    utimesSync(file, 4_000_000_000, 4_000_000_000);
+    const edited = await (await start()).ask(questions[0]!);
+    expect(edited.answer).toContain('29');
+    await untilSaved();
+    await server!.stop();
+  });
+
+  it('keeps how the prompt was made also where the cache was cleared in between', async () => {
+    const model = await openModel(builtInModel);
+    const cacheRoot = path.join(parent, 'cleared');
+    const roots = [rootOf(folder)];
+    const cache = () => new WorkspaceCache(model.engine, roots, { root: cacheRoot, maxBytes: 1e9 });
+    const context = await model.engine.createContext();
+    const base = Int32Array.from({ length: 300 }, (_, i) => 1000 + i);
+    await context.extend(base.subarray(0, 200));
+    const packing = { base, basePaths: [], overlay: [], entries: new Map(), leftOut: [] };
+    const cleared = cache();
+    cleared.save(context, packing);
+    await expect.poll(async () => (await savedWorkspaces(cacheRoot))[0]?.model).toBe(model.engine.model.name);
+    await clearCache(cacheRoot);
+    await context.extend(base.subarray(200));
+    cleared.save(context, packing);
+    await cleared.finish();
+    expect((await cache().restore())?.base).toEqual(base);
+    await model.dispose();
   });
 
   it('goes on with a reading that was stopped, from its last saved token', async () => {
