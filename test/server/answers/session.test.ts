@@ -84,6 +84,19 @@ describe('a session', () => {
     expect((await session.ask({ question: second!.question, conversationId })).answer).toBe(expected.answer);
   });
 
+  it('answers two chats and a hover at once from one state, each for its own tokens, as it does alone', async () => {
+    const [first, second, third] = reference.questions;
+    const before = await model.engine.counters();
+    const [one, two, hover] = await Promise.all([
+      session.ask({ question: first!.question }),
+      session.ask({ question: second!.question }),
+      session.aside(third!.question, 256),
+    ]);
+    expect([one.answer, two.answer, hover]).toEqual([first!.text, second!.text, third!.text]);
+    const own = [first, second, third].reduce((sum, turn) => sum + turn!.turnTokens.length, 0);
+    expect((await model.engine.counters()).prefilledTokens - before.prefilledTokens).toBe(own);
+  });
+
   it('refuses a question that does not fit, with numbers', async () => {
     await expect(session.ask({ question: 'why '.repeat(70_000) })).rejects.toMatchObject({
       code: 'question_too_long',
