@@ -313,7 +313,8 @@ export class Service {
 
   private showRead(session: Session): void {
     this.status = { ...this.status, freshness: { state: 'current', changedFiles: 0 } };
-    if (session.rebaseDue) this.refresher?.poke();
+    // When it is due, or not to be idle while someone asks.
+    if (session.rebaseWorthwhile) this.refresher?.poke();
   }
 
   private showPacked(session: Session, repository: PackedRepository) {

@@ -1,6 +1,7 @@
 /**
  * Keeps what was read up to the files while nobody asks: saved edits are read soon after, and when they have grown past a
- * tenth, the repository is packed and read afresh, beside the answers, which use the former state until that is complete.
+ * tenth, or a fiftieth and nobody asks or saves for a while, the repository is packed and read afresh, beside the answers,
+ * which use the former state until that is complete.
  */
 import { LongviewError } from '../errors';
 import type { Freshness } from '../protocol';
@@ -8,17 +9,21 @@ import type { Session } from './session';
 
 /** Editors save in bursts. */
 const quietMs = 1000;
+/** Someone who is at work asks or saves more often. */
+const idleMs = 15 * 60_000;
 
 export interface RefresherOptions {
   onFreshness: (freshness: Freshness) => void;
   /** A failure that a question would meet too. */
   onFailure: (message: string) => void;
   quietMs?: number;
+  idleMs?: number;
 }
 
 export class Refresher {
   private readonly closing = new AbortController();
   private timer: NodeJS.Timeout | undefined;
+  private idleTimer: NodeJS.Timeout | undefined;
   private working: Promise<void> | undefined;
   private again = false;
 
@@ -30,24 +35,29 @@ export class Refresher {
   /** Files were saved, or a question was answered: looks at them when it has been quiet for a while. */
   poke(): void {
     if (this.closing.signal.aborted || !this.session.hasRead) return;
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.begin(), this.options.quietMs ?? quietMs);
+    this.stopTimers();
+    this.timer = setTimeout(() => this.begin(false), this.options.quietMs ?? quietMs);
     this.timer.unref();
   }
 
-  private begin(): void {
+  private stopTimers(): void {
+    clearTimeout(this.timer);
+    clearTimeout(this.idleTimer);
+  }
+
+  private begin(idle: boolean): void {
     if (this.working) {
       this.again = true;
       return;
     }
-    this.working = this.refresh().finally(() => {
+    this.working = this.refresh(idle).finally(() => {
       this.working = undefined;
       if (this.again) this.poke();
       this.again = false;
     });
   }
 
-  private async refresh(): Promise<void> {
+  private async refresh(idle: boolean): Promise<void> {
     const { signal } = this.closing;
     const { onFreshness } = this.options;
     try {
@@ -58,7 +68,12 @@ export class Refresher {
         await this.session.catchUp(signal);
       }
       onFreshness({ state: 'current', changedFiles: 0 });
-      if (this.session.rebaseDue) await this.session.rebase(signal);
+      const { rebaseDue, rebaseWorthwhile } = this.session;
+      if (rebaseDue || (rebaseWorthwhile && idle)) await this.session.rebase(signal);
+      else if (rebaseWorthwhile && !signal.aborted) {
+        this.idleTimer = setTimeout(() => this.begin(true), this.options.idleMs ?? idleMs);
+        this.idleTimer.unref();
+      }
     } catch (error) {
       if (!(error instanceof LongviewError && error.code === 'cancelled'))
         this.options.onFailure((error as Error).message);
@@ -67,7 +82,7 @@ export class Refresher {
 
   async dispose(): Promise<void> {
     this.closing.abort();
-    clearTimeout(this.timer);
+    this.stopTimers();
     await this.working;
   }
 }

@@ -170,6 +170,11 @@ export class Session {
     return this.roomToRebase && this.packer.rebaseDue;
   }
 
+  /** Whether `rebase` is worth its price while nobody asks or edits. */
+  get rebaseWorthwhile(): boolean {
+    return this.roomToRebase && this.packer.rebaseWorthwhile;
+  }
+
   /** Packs and reads afresh beside everything else, and changes over when that is done. */
   rebase(signal?: AbortSignal): Promise<void> {
     return this.tracked(signal, async (both) => {

@@ -110,6 +110,11 @@ export class Packer {
     return this.packing !== undefined && !isSmall(this.packing, 1);
   }
 
+  /** Edits have grown past a fiftieth: worth packing afresh while there is nothing else to do. */
+  get rebaseWorthwhile(): boolean {
+    return this.packing !== undefined && !isSmall(this.packing, 0.2);
+  }
+
   /**
    * The prompt for what the scan found. Left out when not all fits: whole files by budget.ts's rule, each listed.
    * Throws LongviewError `empty_workspace`, `window_exceeded`, `cancelled`; the former state is kept then.

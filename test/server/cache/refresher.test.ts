@@ -93,6 +93,38 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
     expect((await ask()).answer).toContain('33');
   });
 
+  it('packs afresh what is more than a fiftieth when nobody asks or saves for a while', async () => {
+    const large = mkdtempSync(path.join(tmpdir(), 'longview-idle-'));
+    const packText = readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8');
+    writeFolder(large, [
+      ['pack.ts', packText],
+      ['config.py', config(17)],
+    ]);
+    const idle = await Session.create(model, [rootOf(large)], { rebasesInBackground: true });
+    const states: Freshness[] = [];
+    const watching = new Refresher(idle, {
+      onFreshness: (freshness) => states.push(freshness),
+      onFailure: (message) => failures.push(message),
+      quietMs: 20,
+      idleMs: 1000,
+    });
+    await idle.prefill();
+    writeFileSync(path.join(large, 'config.py'), config(23, 35));
+    watching.poke();
+    await expect.poll(() => states.at(-1)?.state, { timeout: 60_000 }).toBe('current');
+    // Read as a later version, and too little to be packed afresh at once.
+    expect(idle.repository?.overlayTokens).toBeGreaterThan(256);
+    expect(idle.rebaseDue).toBe(false);
+    const overlay = () => idle.repository?.overlayTokens;
+    await expect.poll(overlay, { timeout: 60_000, interval: 20 }).toBe(0);
+    const { answer, stats } = await idle.ask({ question: 'What is the value of `RETRY_LIMIT`?' });
+    expect(answer).toContain('23');
+    expect(stats.promptTokens - stats.reusedTokens).toBeLessThan(40);
+    await watching.dispose();
+    await idle.dispose();
+    rmSync(large, { recursive: true });
+  });
+
   it('packs afresh when edits pass a tenth, while questions are answered from the former state', async () => {
     seen = [];
     writeFileSync(file, config(77, 60));
