@@ -1,6 +1,7 @@
 // Builds the engine and its addon: `node native/build.mjs` leaves dist/longview.node; `--cuda` adds dist/longview_cuda.so;
 // `--test` also runs the engine's tests, `--test-gpu` those that need a GPU, `--test-sanitized` those of everything that reads
-// files, damaged ones among them, with AddressSanitizer and UndefinedBehaviorSanitizer, from a build of its own.
+// files, damaged ones among them, and of the KV state, with AddressSanitizer (leaks count) and UndefinedBehaviorSanitizer, from a
+// build of its own.
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { cpus } from 'node:os';
