@@ -216,7 +216,7 @@ TEST("kill -9 while another model's or setting's state is replaced leaves one of
       save(scratch.path(), tokens, {}, other);
       _exit(0);
     }
-    usleep(static_cast<useconds_t>(random() % 20000));
+    usleep(static_cast<useconds_t>(random() % 6000));
     kill(child, SIGKILL);
     waitpid(child, nullptr, 0);
     const int64_t former = held(scratch.path(), tokens), present = held(scratch.path(), tokens, other);

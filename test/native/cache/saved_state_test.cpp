@@ -210,7 +210,8 @@ TEST("200 questions with forks and cancels stay within a pool that is too small 
     auto context = chats.empty() || random() % 3 == 0 ? base->fork() : chats[random() % chats.size()]->fork();
     CancelToken cancel;
     std::thread stop;
-    if (i % 3 == 0) stop = std::thread([&cancel, wait = random() % 2000] {
+    if (i % 12 == 0) cancel.cancel();  // before it begins
+    else if (i % 3 == 0) stop = std::thread([&cancel, wait = random() % 2000] {
       std::this_thread::sleep_for(std::chrono::microseconds(wait));
       cancel.cancel();
     });
