@@ -5,7 +5,8 @@
 
 namespace longview::kernels {
 
-// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128.
+// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128. q8 pages are read as they
+// are by few queries: each 16 rows (token, head of a KV head) read all of them once. Many queries read copies (launch_expand_pages).
 struct AttentionArgs {
   const void* q;  // bf16 [T, H, D]
   void* out;      // bf16 [T, H, D]

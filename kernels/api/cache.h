@@ -17,13 +17,30 @@ constexpr int64_t page_offset(int64_t token, int64_t dimension) {
   return (dimension / 64 * kPageTokens + token) * 64 + ((dimension / 8 % 8) ^ (token % 8)) * 8 + dimension % 8;
 }
 
+// What a page keeps of a K or V block. kQ8: 128 x D int8 codes, row by row, and behind them the scales of each token's blocks of 32
+// dimensions, bf16 [128, D / 32]; a value is its code times its block's scale (native/cpu/q8.h), and D is 64 or 128. Means stay bf16.
+enum class PageFormat : int32_t { kBFloat16, kQ8 };
+constexpr int64_t kQ8Block = 32;
+
 struct PagedKv {
   void* const* pages;  // [pages of the context], on the device
   int64_t kv_heads, head_dim, layer;
   int64_t layers = 0;  // of a page that keeps means; 0: it keeps none
+  PageFormat format = PageFormat::kBFloat16;
 };
 
-// Elements of a page, and where the mean of a layer's and head's keys lies in it; that of the values is D elements on.
+// In bytes: a K or V block, a page, and where the mean of a layer's and head's keys lies in it; that of the values is 2 * D on.
+constexpr int64_t page_block_bytes(PageFormat format, int64_t head_dim) {
+  return kPageTokens * (format == PageFormat::kQ8 ? head_dim + head_dim / kQ8Block * 2 : head_dim * 2);
+}
+constexpr int64_t page_bytes(PageFormat format, int64_t layers, int64_t kv_heads, int64_t head_dim, bool means) {
+  return layers * kv_heads * 2 * (page_block_bytes(format, head_dim) + means * head_dim * 2);
+}
+constexpr int64_t page_mean_bytes(PageFormat format, int64_t layers, int64_t kv_heads, int64_t head_dim, int64_t layer, int64_t kv_head) {
+  return page_bytes(format, layers, kv_heads, head_dim, false) + (layer * kv_heads + kv_head) * 4 * head_dim;
+}
+
+// The same of pages in bf16, in elements: of a page, and where the mean of a layer's and head's keys lies in it; that of the values is D elements on.
 constexpr int64_t page_elements(int64_t layers, int64_t kv_heads, int64_t head_dim, bool means) {
   return layers * kv_heads * 2 * (kPageTokens + means) * head_dim;
 }
@@ -44,8 +61,8 @@ Status launch_rope_table(const RopeTableArgs& args, Stream stream);
 
 // Rotates q and k by the table; k and v go into the pages. Heads of fewer dimensions than the pages' D have zeros behind
 // theirs in `rotated` and in the pages, and their queries grow by sqrt(D / head_dim), so that attention, which scales by
-// 1/sqrt(D), takes them as they are. A page that this fills gets its means, where it keeps them; a ragged last page has none
-// until it is full.
+// 1/sqrt(D), takes them as they are. q8 pages take codes of the rotated keys before these are rounded to bf16. A page that this
+// fills gets the means of what it keeps, where it has room for them; a ragged last page has none until it is full.
 struct RopeAppendArgs {
   const void* q;        // bf16 [T, H, head_dim]
   void* rotated;        // bf16 [T, H, D]; may be q where head_dim is D
@@ -60,5 +77,14 @@ struct RopeAppendArgs {
   const int64_t* position = nullptr;
 };
 Status launch_rope_append(const RopeAppendArgs& args, Stream stream);
+
+// One layer of q8 pages in bf16, means too where the pages keep them: what prefill attention reads. The copies are pages of that layer
+// alone: PagedKv{to, kv_heads, head_dim, 0, means ? 1 : 0}. Whole pages, also a ragged last one.
+struct ExpandPagesArgs {
+  PagedKv from;
+  void* const* to;  // [pages], on the device
+  int64_t pages;    // of the context, from the first on
+};
+Status launch_expand_pages(const ExpandPagesArgs& args, Stream stream);
 
 }  // namespace longview::kernels

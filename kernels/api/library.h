@@ -11,7 +11,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 5;
+constexpr int32_t kLibraryVersion = 6;
 
 struct Library {
   int32_t version;
@@ -48,6 +48,7 @@ struct Library {
   decltype(&kernels::launch_add) add;
   decltype(&kernels::launch_rope_table) rope_table;
   decltype(&kernels::launch_rope_append) rope_append;
+  decltype(&kernels::launch_expand_pages) expand_pages;
   decltype(&kernels::attention_workspace_floats) attention_workspace_floats;
   decltype(&kernels::launch_attention) attention;
   decltype(&kernels::launch_sparse_index) sparse_index;

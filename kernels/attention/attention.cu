@@ -8,8 +8,9 @@ namespace {
 
 constexpr int64_t kLeastPartTokens = 256;  // a part shorter than this costs more to merge than it saves
 
-// Blocks of the sm_80 kernel that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
+// Blocks that a multiprocessor holds, those of the sm_80 kernel by their shared memory: split work fills it once, without a rest.
 int64_t resident_blocks(const AttentionPlan& p) {
+  if (p.args.kv.format == PageFormat::kQ8) return kQ8Blocks;
   int device = 0, shared = 0;
   cudaGetDevice(&device);
   if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) != cudaSuccess) return 1;
@@ -19,7 +20,7 @@ int64_t resident_blocks(const AttentionPlan& p) {
 AttentionPlan plan_for(const AttentionArgs& args) {
   AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr};
   p.rows = args.tokens * p.group;
-  p.tile_rows = p.rows > 64 ? 128 : p.rows > 16 ? 64 : 16;
+  p.tile_rows = args.kv.format == PageFormat::kQ8 ? kQ8Rows : p.rows > 64 ? 128 : p.rows > 16 ? 64 : 16;
   p.tiles = ceil_div(p.rows, p.tile_rows);
   p.scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim)));
   const int64_t blocks = p.tiles * args.kv.kv_heads, wanted = resident_blocks(p) * args.multiprocessors;
@@ -49,6 +50,7 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   if (!aligned(args.q) || !aligned(args.out)) return kInvalidAlignment;
   const AttentionPlan p = plan_for(args);
   if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || (p.parts > 1 && !args.workspace)) return kInvalidShape;
+  if (args.kv.format == PageFormat::kQ8) return launch_attention_q8(p, stream);
   int device = 0, major = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);

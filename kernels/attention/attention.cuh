@@ -19,7 +19,13 @@ struct AttentionPlan {
 // Of a block of the sm_80 kernel: the tile's queries, two stages of 64 keys and values.
 constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_dim) { return (tile_rows + 4 * 64) * head_dim * 2; }
 
+// Tiles of 16 rows over q8 pages, and blocks of them that a multiprocessor holds, by their registers.
+constexpr int64_t kQ8Rows = 16, kQ8Blocks = 8;
+Status launch_attention_q8(const AttentionPlan& plan, Stream stream);
+
 Status launch_attention_sm80(const AttentionPlan& plan, Stream stream);
+// The rows' results of all parts to one.
+Status launch_merge(const AttentionPlan& plan, Stream stream);
 // Tiles of 128 rows, not split.
 Status launch_attention_sm90(const AttentionPlan& plan, Stream stream);
 

@@ -148,8 +148,7 @@ Status launch(const AttentionPlan& p, Stream stream) {
   if (const auto error = cudaFuncSetAttribute(attention_sm80_kernel<D, kWarps>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes)) return static_cast<Status>(error);
   const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads * p.parts));
   if (const Status status = launch_dependent(attention_sm80_kernel<D, kWarps>, grid, kWarps * 32, kSharedBytes, stream, p)) return status;
-  if (p.parts == 1) return kOk;
-  return launch_dependent(merge_kernel<D>, dim3(static_cast<unsigned>(p.rows), static_cast<unsigned>(p.args.kv.kv_heads)), kMergeThreads, 0, stream, p);
+  return p.parts == 1 ? kOk : launch_merge(p, stream);
 }
 
 template <int D>
@@ -162,6 +161,11 @@ Status launch_width(const AttentionPlan& p, Stream stream) {
 }
 
 }  // namespace
+
+Status launch_merge(const AttentionPlan& plan, Stream stream) {
+  const dim3 grid(static_cast<unsigned>(plan.rows), static_cast<unsigned>(plan.args.kv.kv_heads));
+  return launch_dependent(plan.args.kv.head_dim == 64 ? merge_kernel<64> : merge_kernel<128>, grid, kMergeThreads, 0, stream, plan);
+}
 
 Status launch_attention_sm80(const AttentionPlan& plan, Stream stream) {
   return plan.args.kv.head_dim == 64 ? launch_width<64>(plan, stream) : launch_width<128>(plan, stream);

@@ -1,5 +1,6 @@
 // Means of pages: made when a page is full, gathered for a layer in the layout of K and V blocks.
 #include "kernels/cache/page_means.cuh"
+#include "kernels/cache/q8.cuh"
 #include "kernels/common/bf16.cuh"
 #include "kernels/common/launch.cuh"
 
@@ -9,17 +10,19 @@ namespace {
 constexpr int kThreads = 256;
 
 // A block of K or V (blockIdx.y = 2 * kv_head + is_value) of a page: eight dimensions a thread, the tokens shared out.
+template <PageFormat kFormat>
 __global__ void __launch_bounds__(kThreads) page_means_kernel(const PagedKv kv, int64_t first_page) {
   const int d = static_cast<int>(kv.head_dim), chunks = d / 8, parts = kThreads / chunks;
   const int chunk = threadIdx.x % chunks, part = threadIdx.x / chunks;
   __shared__ float sums[kThreads][8];
-  auto* page = static_cast<__nv_bfloat16*>(kv.pages[first_page + blockIdx.x]);
-  const auto* block = page + (kv.layer * kv.kv_heads * 2 + blockIdx.y) * kPageTokens * d;
+  auto* page = static_cast<char*>(kv.pages[first_page + blockIdx.x]);
+  const char* block = page + (kv.layer * kv.kv_heads * 2 + blockIdx.y) * page_block_bytes(kFormat, d);
   float sum[8] = {};
   if (part < parts)
     for (int token = part; token < kPageTokens; token += parts) {
       float x[8];
-      unpack_bf16x8(*reinterpret_cast<const uint4*>(block + page_offset(token, chunk * 8)), x);
+      if constexpr (kFormat == PageFormat::kQ8) unpack_q8x8(block, d, token, chunk * 8, x);
+      else unpack_bf16x8(*reinterpret_cast<const uint4*>(block + 2 * page_offset(token, chunk * 8)), x);
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum[i] += x[i];
     }
@@ -31,7 +34,7 @@ __global__ void __launch_bounds__(kThreads) page_means_kernel(const PagedKv kv, 
 #pragma unroll
     for (int i = 0; i < 8; ++i) sum[i] += sums[other * chunks + chunk][i];
   constexpr float kShare = 1.0f / kPageTokens;
-  auto* to = page + page_mean_offset(kv.layers, kv.kv_heads, d, kv.layer, 0) + blockIdx.y * d + chunk * 8;
+  char* to = page + page_mean_bytes(kFormat, kv.layers, kv.kv_heads, d, kv.layer, 0) + (blockIdx.y * d + chunk * 8) * 2;
   *reinterpret_cast<uint4*>(to) = {pack_bf16(sum[0] * kShare, sum[1] * kShare), pack_bf16(sum[2] * kShare, sum[3] * kShare),
                                    pack_bf16(sum[4] * kShare, sum[5] * kShare), pack_bf16(sum[6] * kShare, sum[7] * kShare)};
 }
@@ -56,7 +59,8 @@ __global__ void __launch_bounds__(kThreads) gather_means_kernel(const PagedKv kv
 
 Status launch_page_means(const PagedKv& kv, int64_t first_page, int64_t pages, Stream stream) {
   if (pages <= 0) return kOk;
-  page_means_kernel<<<dim3(static_cast<unsigned>(pages), static_cast<unsigned>(kv.kv_heads * 2)), kThreads, 0, cuda(stream)>>>(kv, first_page);
+  const auto kernel = kv.format == PageFormat::kQ8 ? page_means_kernel<PageFormat::kQ8> : page_means_kernel<PageFormat::kBFloat16>;
+  kernel<<<dim3(static_cast<unsigned>(pages), static_cast<unsigned>(kv.kv_heads * 2)), kThreads, 0, cuda(stream)>>>(kv, first_page);
   return launched();
 }
 

@@ -36,6 +36,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_add,
       launch_rope_table,
       launch_rope_append,
+      launch_expand_pages,
       attention_workspace_floats,
       launch_attention,
       launch_sparse_index,

@@ -39,6 +39,7 @@ Status check_sparse(const SparseArgs& args) {
   if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0) return kInvalidShape;
   if (kv.kv_heads <= 0 || args.heads <= 0 || args.heads % kv.kv_heads != 0 || args.heads > 4096) return kInvalidShape;
   if (kv.head_dim != 64 && kv.head_dim != 128) return kInvalidShape;
+  if (kv.format != PageFormat::kBFloat16) return kUnsupportedType;
   if (kv.layer < 0 || kv.layer >= kv.layers) return kInvalidShape;
   if (args.first_position > kMostSparsePages * kPageTokens || args.tokens > kMostSparsePages * kPageTokens) return kInvalidShape;
   if (ceil_div(args.first_position + args.tokens, kPageTokens) > kMostSparsePages || args.tokens * args.heads > kLargestGrid) return kInvalidShape;

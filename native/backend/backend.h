@@ -37,7 +37,7 @@ struct DeviceInfo {
 // that the device has (bf16 on AMX and AVX512-BF16, float32 elsewhere for prefill; int8 dot products for decode).
 enum class Precision { kAuto, kFloat32, kBFloat16, kInt8 };
 
-// kQ8: int8 codes in blocks of 32 with a scale (cpu/q8.h), half of bf16; means stay bf16.
+// kQ8: int8 codes in blocks of 32 with a scale (cpu/q8.h), about half of bf16; means stay bf16.
 enum class KvFormat { kFloat32, kBFloat16, kQ8 };
 
 // A dense matrix [rows, cols] on the device; the first rows of a larger one are a matrix too.
@@ -82,7 +82,8 @@ struct KvShape {
   int64_t head_dim = 0;
   KvFormat format = KvFormat::kBFloat16;
   // Beside its K and V each page keeps the means of both over every block of so many tokens, which attention_sparse reads:
-  // made from K (after RoPE) and V before they are rounded, as the last token of a block is written. 0: none are kept.
+  // made as the last token of a block is written, from K (after RoPE) and V before they are rounded, or on the GPU from what the
+  // page keeps. 0: none are kept.
   int64_t mean_tokens = 0;
 };
 
@@ -126,8 +127,11 @@ class Backend {
   virtual int64_t weight_bytes(const TensorView& weight, WeightUse use = WeightUse::kAny) const = 0;
   virtual int64_t activation_bytes() const = 0;
   virtual int64_t kv_page_bytes(const KvShape& shape) const = 0;
-  // Whether pages can be kept in it; bf16 always.
-  virtual bool has_kv_format(KvFormat format) const { return format == KvFormat::kBFloat16; }
+  // Beside a page: what operations keep for each page that a context may have.
+  virtual int64_t kv_scratch_page_bytes(const KvShape& shape) const {
+    (void)shape;
+    return 0;
+  }
   virtual int64_t scratch_bytes(const ModelConfig& config, int64_t chunk_tokens) const = 0;
   virtual WeightHandle upload(const TensorView& weight, WeightUse use = WeightUse::kAny) = 0;
   virtual std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) = 0;

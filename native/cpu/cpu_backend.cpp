@@ -71,7 +71,6 @@ class CpuBackend final : public Backend {
   int64_t weight_bytes(const TensorView& weight, WeightUse) const override { return weight.bytes; }
   int64_t activation_bytes() const override { return sizeof(float); }
   int64_t kv_page_bytes(const KvShape& shape) const override { return CpuKvStorage::page_bytes(shape); }
-  bool has_kv_format(KvFormat) const override { return true; }
   // Copies of a product's input in the kernels' format, at most as large as all activations together.
   int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override { return 4 * chunk_tokens * (2 * c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + 2 * c.ffn); }
 

@@ -43,6 +43,10 @@ KvShape padded(KvShape shape) {
   return shape;
 }
 
+// Rows (tokens, heads of a KV head) that read q8 pages as they are: each 16 of them read all pages once, which costs less than a copy
+// in bf16 that is written and read again.
+constexpr int64_t kDirectRows = 64;
+
 // Products of e4m3 with a scale for each row: kernels/gemm and cuBLASLt have them for one architecture.
 bool has_e4m3(const kernels::DeviceProperties& p) { return p.major == 9; }
 
@@ -74,6 +78,7 @@ class CudaBackend final : public Backend {
   int64_t weight_bytes(const TensorView& weight, WeightUse use) const override { return uploader_.bytes_of(weight, use); }
   int64_t activation_bytes() const override { return 2; }
   int64_t kv_page_bytes(const KvShape& shape) const override { return CudaKvStorage::page_bytes(padded(shape)); }
+  int64_t kv_scratch_page_bytes(const KvShape& shape) const override { return shape.format == KvFormat::kQ8 ? expanded_page_bytes(shape) + static_cast<int64_t>(sizeof(void*)) : 0; }
   int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override {
     const int64_t matrix = 2 * c.hidden * std::max(c.ffn, c.q_dim());  // a quantised one as bf16
     const int64_t heads = page_dim(c.head_dim) == c.head_dim ? 0 : 2 * 2 * chunk_tokens * c.heads * page_dim(c.head_dim);
@@ -110,7 +115,7 @@ class CudaBackend final : public Backend {
   }
 
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, int64_t pages) override {
-    LONGVIEW_CHECK(shape.format == KvFormat::kBFloat16, kInvalidArgument, "On the GPU the KV state is kept in bf16.");
+    LONGVIEW_CHECK(shape.format != KvFormat::kFloat32, kInvalidArgument, "On the GPU the KV state is kept in bf16 or in 8 bits.");
     LONGVIEW_CHECK(shape.mean_tokens == 0 || shape.mean_tokens == kPageTokens, kInternal, "on the GPU means are those of pages");
     return std::make_unique<CudaKvStorage>(device_, padded(shape), pages);
   }
@@ -250,8 +255,10 @@ class CudaBackend final : public Backend {
   }
 
   void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
+    const bool direct = shape.format == KvFormat::kBFloat16 || q.rows == 1 || q.rows * heads / shape.kv_heads <= kDirectRows;
+    const kernels::PagedKv kv = direct ? paged(shape, layer, pages, first_position + q.rows) : expanded(shape, layer, pages, first_position + q.rows);
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
-      kernels::AttentionArgs args{queries, results, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
+      kernels::AttentionArgs args{queries, results, kv, q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
       partial_.grow(device_, library_.attention_workspace_floats(args) * 4, "partial results of attention");
       args.workspace = partial_.as<float>();
       check(library_.attention(args, device_.stream()), "attending");
@@ -280,8 +287,9 @@ class CudaBackend final : public Backend {
     }
     groups_.grow(device_, heads * static_cast<int64_t>(sizeof(kernels::HeadGroup)), "the plans of heads");
     check(library_.copy_to_device(groups_.as(), groups.groups.data(), groups.groups.size() * sizeof(kernels::HeadGroup), device_.stream()), "sending the plans of heads");
+    const kernels::PagedKv kv = shape.format == KvFormat::kBFloat16 ? paged(shape, layer, pages, first_position + q.rows) : expanded(shape, layer, pages, first_position + q.rows);
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
-      kernels::SparseArgs args{queries, results, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, groups_.as<kernels::HeadGroup>(), static_cast<int64_t>(groups.groups.size()), groups.tiles,
+      kernels::SparseArgs args{queries, results, kv, q.rows, heads, first_position, groups_.as<kernels::HeadGroup>(), static_cast<int64_t>(groups.groups.size()), groups.tiles,
                                counters_.as<kernels::HeadCounters>() + layer * heads, nullptr, device_.properties().multiprocessors, 0, groups.slash_group, groups.slash_groups, groups.block_groups};
       index_.grow(device_, kernels::sparse_layout(args).bytes, "the index of sparse attention");
       args.workspace = index_.as();
@@ -384,7 +392,28 @@ class CudaBackend final : public Backend {
       slots_.assign(slots.begin(), slots.end());
       storage_ = &storage;
     }
-    return {table_.as<void*>(), shape.kv_heads, page_dim(shape.head_dim), layer, shape.mean_tokens > 0 ? shape.layers : 0};
+    return {table_.as<void*>(), shape.kv_heads, page_dim(shape.head_dim), layer, shape.mean_tokens > 0 ? shape.layers : 0, page_format(shape.format)};
+  }
+
+  // One layer of a page in bf16.
+  static int64_t expanded_page_bytes(const KvShape& shape) { return kernels::page_bytes(kernels::PageFormat::kBFloat16, 1, shape.kv_heads, page_dim(shape.head_dim), shape.mean_tokens > 0); }
+
+  // The layer's pages in bf16, until the next call. Room for all of the storage's pages is taken at once, as it was planned.
+  kernels::PagedKv expanded(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens) {
+    const kernels::PagedKv from = paged(shape, layer, pages, tokens);
+    const int64_t count = pages.storage->pages(), bytes = expanded_page_bytes(shape);
+    if (expanded_.bytes() < count * bytes || expanded_table_.bytes() < count * static_cast<int64_t>(sizeof(void*)) || expanded_bytes_ != bytes) {
+      settle();
+      expanded_.grow(device_, count * bytes, "the KV state of a layer in bf16");
+      expanded_table_.grow(device_, count * static_cast<int64_t>(sizeof(void*)), "the table of its pages");
+      std::vector<void*> to(static_cast<size_t>(count));
+      for (int64_t i = 0; i < count; ++i) to[static_cast<size_t>(i)] = expanded_.as<char>() + i * bytes;
+      check(library_.copy_to_device(expanded_table_.as(), to.data(), to.size() * sizeof(void*), device_.stream()), "sending the page table");
+      settle();  // `to` may go
+      expanded_bytes_ = bytes;
+    }
+    check(library_.expand_pages({from, expanded_table_.as<void*>(), (tokens + kPageTokens - 1) / kPageTokens}, device_.stream()), "widening the KV state");
+    return {expanded_table_.as<void*>(), from.kv_heads, from.head_dim, 0, from.layers > 0 ? 1 : 0};
   }
 
   Device device_;
@@ -394,7 +423,8 @@ class CudaBackend final : public Backend {
   Uploader uploader_;
   std::unordered_map<void*, Buffer> buffers_;
   std::unique_ptr<Blas> blas_;  // null where the machine has none
-  Buffer tokens_, table_, partial_, dequantized_, codes_, queries_, results_, groups_, index_, counters_;
+  Buffer tokens_, table_, partial_, dequantized_, codes_, queries_, results_, groups_, index_, counters_, expanded_, expanded_table_;
+  int64_t expanded_bytes_ = 0;  // of a page, as expanded_table_ has them
   std::vector<HeadCoverage> coverage_;  // of layers and heads: what dense attention visited in the place of sparse
   DecodeStep step_{device_};
   std::vector<void*> pointers_;
@@ -404,12 +434,15 @@ class CudaBackend final : public Backend {
 };
 
 }  // namespace
+
+std::unique_ptr<Backend> make_backend(const kernels::Library& library, const GpuOptions& options) { return std::make_unique<CudaBackend>(library, options); }
+
 }  // namespace cuda
 
 std::unique_ptr<Backend> make_cuda_backend(const GpuOptions& options) {
   const cuda::Loaded& loaded = cuda::load_library();
   LONGVIEW_CHECK(loaded.library, kInvalidArgument, "%s", loaded.why.c_str());
-  return std::make_unique<cuda::CudaBackend>(*loaded.library, options);
+  return cuda::make_backend(*loaded.library, options);
 }
 
 std::string why_not_options(const GpuOptions& options) {

@@ -10,6 +10,8 @@
 
 namespace longview::cuda {
 
+kernels::PageFormat page_format(KvFormat format);
+
 class CudaKvStorage final : public KvStorage {
  public:
   CudaKvStorage(const Device& device, const KvShape& shape, int64_t pages);

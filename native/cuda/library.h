@@ -1,9 +1,15 @@
 // The kernel library, found and opened at run time: the addon itself links nothing of CUDA.
 #pragma once
 
+#include <memory>
 #include <string>
 
 #include "kernels/api/library.h"
+
+namespace longview {
+class Backend;
+struct GpuOptions;
+}  // namespace longview
 
 namespace longview::cuda {
 
@@ -15,5 +21,8 @@ struct Loaded {
 // Opens longview_cuda.so beside this program or addon (or the file that LONGVIEW_CUDA_LIBRARY names), checks its version and
 // that a driver answers with at least one device. Once a process; later calls return the same.
 const Loaded& load_library();
+
+// The backend on a table of one's own, which outlives it: load_library()'s with functions exchanged, for benches that time them.
+std::unique_ptr<Backend> make_backend(const kernels::Library& library, const GpuOptions& options);
 
 }  // namespace longview::cuda

@@ -34,6 +34,7 @@ MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape
   MemoryPlan plan;
   plan.weight_bytes = weight_bytes(backend, model.weights);
   plan.page_bytes = backend.kv_page_bytes(kv);
+  const int64_t beside = backend.kv_scratch_page_bytes(kv);
 
   // Room for the window, and half as much for conversations beside the repository's own pages. Of what is free a tenth
   // stays so: other programs, and what allocators round up.
@@ -43,12 +44,13 @@ MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape
   for (plan.chunk_tokens = limits.chunk_tokens;; plan.chunk_tokens /= 2) {
     plan.workspace_bytes = Forward::workspace_bytes(backend, config, plan.chunk_tokens);
     const int64_t left = device.free_memory_bytes - plan.weight_bytes - plan.workspace_bytes;
-    const int64_t affordable = device.free_memory_bytes > 0 ? std::max<int64_t>(left, 0) * 9 / 10 / plan.page_bytes : wanted;
+    const int64_t affordable = device.free_memory_bytes > 0 ? std::max<int64_t>(left, 0) * 9 / 10 / (plan.page_bytes + beside) : wanted;
     plan.pages = std::min({wanted, affordable, kMostPages});
     // A smaller chunk is slower; it is worth it where the window would suffer.
     const bool cramped = plan.pages < std::min(wanted, window_pages) && plan.workspace_bytes > plan.pages * plan.page_bytes / 8;
     if ((plan.pages >= least && !cramped) || plan.chunk_tokens / 2 < kSmallestChunk) break;
   }
+  plan.workspace_bytes += beside * std::max<int64_t>(plan.pages, 0);
   const bool gpu = device.kind == "cuda";
   LONGVIEW_CHECK(plan.pages >= least, kOutOfMemory,
                  "Not enough memory%s for this model: its weights need %.2f GB, the workspace %.2f GB and each 1,000 tokens of context %.2f GB, but %.2f GB are free%s. "
@@ -63,9 +65,7 @@ KvChoice choose_kv_format(const Backend& backend, const Model& model, KvShape kv
     kv.format = format;
     return plan_memory(backend, model, kv, limits);
   };
-  if (wanted == KvFormat::kQ8 && !backend.has_kv_format(KvFormat::kQ8)) return {KvFormat::kBFloat16, planned(KvFormat::kBFloat16), "The KV state is kept in bf16: this device has no 8-bit one."};
   if (wanted) return {*wanted, planned(*wanted), ""};
-  if (!backend.has_kv_format(KvFormat::kQ8)) return {KvFormat::kBFloat16, planned(KvFormat::kBFloat16), ""};
   std::optional<MemoryPlan> wide;
   try {
     wide = planned(KvFormat::kBFloat16);

@@ -12,7 +12,7 @@ namespace longview {
 
 struct MemoryPlan {
   int64_t weight_bytes = 0;
-  int64_t workspace_bytes = 0;  // activations of a chunk, and what the device's operations keep beside them
+  int64_t workspace_bytes = 0;  // activations of a chunk, and what the device's operations keep beside them and beside the pages
   int64_t page_bytes = 0;       // of the KV state
   int64_t pages = 0;
   int64_t chunk_tokens = 0;  // the largest chunk that there is room for

@@ -1,7 +1,8 @@
-// Whole prefill of the Llama-3-8B shape on the GPU, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--fp8]
-// [--chunk N] [tokens ...]. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
+// Whole prefill of the Llama-3-8B shape on the GPU, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--fp8] [--q8]
+// [--parts] [--left PERCENT] [--chunk N] [tokens ...]. --q8: the KV state in 8 bits. --parts: how the time is shared out, by events
+// around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
-// density. Coverage is the exact mass of the visited keys. Dense prefill of more than 131,072 tokens is left out.
+// density (--left sets that share, else two are tried). Coverage is the exact mass of the visited keys. Dense prefill of more than 131,072 tokens is left out.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -10,6 +11,7 @@
 
 #include "base/error.h"
 #include "bench/random_llama.h"
+#include "cuda/library.h"
 #include "engine/forward.h"
 
 using namespace longview;
@@ -17,6 +19,84 @@ using namespace longview;
 namespace {
 
 constexpr int64_t kLongestDense = 131072;
+
+// Milliseconds of kernels, by the functions that launch them.
+class Parts {
+ public:
+  enum Part { kExpansion, kIndex, kCoverage, kAttention, kAppend, kRest, kCount };
+
+  // The library, with events around what is timed.
+  const kernels::Library& table() {
+    const kernels::Library& plain = *cuda::load_library().library;
+    timed_ = plain;
+    time<&kernels::Library::expand_pages, kExpansion>(timed_.expand_pages);
+    time<&kernels::Library::sparse_index, kIndex>(timed_.sparse_index);
+    time<&kernels::Library::sparse_coverage, kCoverage>(timed_.sparse_coverage);
+    time<&kernels::Library::sparse_attention, kAttention>(timed_.sparse_attention);
+    time<&kernels::Library::attention, kAttention>(timed_.attention);
+    time<&kernels::Library::rope_append, kAppend>(timed_.rope_append);
+    time<&kernels::Library::rms_norm, kRest>(timed_.rms_norm);
+    time<&kernels::Library::silu_mul, kRest>(timed_.silu_mul);
+    time<&kernels::Library::silu_mul_quantize, kRest>(timed_.silu_mul_quantize);
+    time<&kernels::Library::quantize_rows, kRest>(timed_.quantize_rows);
+    time<&kernels::Library::add, kRest>(timed_.add);
+    time<&kernels::Library::embed, kRest>(timed_.embed);
+    return timed_;
+  }
+  // Prints the shares of the last `seconds`, which begin with clear().
+  static void clear() { spans_.clear(); }
+  static void report(double seconds) {
+    const kernels::Library& plain = *cuda::load_library().library;
+    double sums[kCount] = {}, all = 0;
+    for (const Span& span : spans_) {
+      float ms = 0;
+      plain.elapsed_ms(span.begin, span.end, &ms);
+      sums[span.part] += ms / 1e3;
+      all += ms / 1e3;
+      plain.destroy_event(span.begin);
+      plain.destroy_event(span.end);
+    }
+    spans_.clear();
+    std::printf("         expansion %.3f s, index %.3f, coverage %.3f, attention %.3f, append %.3f, norms, activations and codes %.3f; products and gaps %.3f\n", sums[kExpansion], sums[kIndex], sums[kCoverage],
+                sums[kAttention], sums[kAppend], sums[kRest], seconds - all);
+  }
+
+ private:
+  struct Span {
+    Part part;
+    kernels::Event begin, end;
+  };
+
+  template <auto kFunction, Part kPart, typename Args>
+  static void time(kernels::Status (*&function)(const Args&, kernels::Stream)) {
+    function = [](const Args& args, kernels::Stream stream) {
+      const kernels::Library& plain = *cuda::load_library().library;
+      Span span{kPart, nullptr, nullptr};
+      plain.create_event(&span.begin);
+      plain.create_event(&span.end);
+      plain.record_event(span.begin, stream);
+      const kernels::Status status = (plain.*kFunction)(args, stream);
+      plain.record_event(span.end, stream);
+      spans_.push_back(span);
+      return status;
+    };
+  }
+
+  kernels::Library timed_{};
+  static inline std::vector<Span> spans_;
+};
+
+// Bytes of the index of so many tokens at the end of a context, as sparse_layout has them.
+int64_t index_bytes(const ModelConfig& c, int64_t length, int64_t chunk) {
+  kernels::SparseArgs args{};
+  args.kv.kv_heads = c.kv_heads;
+  args.kv.head_dim = c.head_dim;
+  args.tokens = std::min(chunk, length);
+  args.heads = c.heads;
+  args.first_position = length - args.tokens;
+  args.tiles = c.kv_heads * kernels::sparse_tiles(args.tokens, c.heads / c.kv_heads);
+  return kernels::sparse_layout(args).bytes;
+}
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
@@ -32,6 +112,7 @@ struct Bench {
     std::iota(slots.begin(), slots.end(), 0);
     const KvPages pages{&storage, slots};
     std::vector<float> logits(static_cast<size_t>(config.vocabulary));
+    Parts::clear();
     const double begin = now();
     for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(chunk))
       forward.run(tokens.subspan(first, std::min(static_cast<size_t>(chunk), tokens.size() - first)), pages, static_cast<int64_t>(first), false, plans, CancelToken());
@@ -46,9 +127,15 @@ struct Bench {
 int main(int argc, char** argv) try {
   GpuOptions options;
   int64_t chunk = 0;
+  KvFormat format_of_kv = KvFormat::kBFloat16;
+  bool with_parts = false;
+  std::vector<float> lefts = {0.97f, 0.9f};
   std::vector<int64_t> lengths;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--fp8") == 0) options.weights = GpuWeights::kFp8;
+    else if (std::strcmp(argv[i], "--q8") == 0) format_of_kv = KvFormat::kQ8;
+    else if (std::strcmp(argv[i], "--parts") == 0) with_parts = true;
+    else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) lefts = {static_cast<float>(std::atof(argv[++i]) / 100)};
     else if (std::strcmp(argv[i], "--chunk") == 0 && i + 1 < argc) chunk = std::atoll(argv[++i]);
     else lengths.push_back(std::atoll(argv[i]));
   }
@@ -59,13 +146,14 @@ int main(int argc, char** argv) try {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());
     return 77;
   }
-  const std::unique_ptr<Backend> backend = make_cuda_backend(options);
+  Parts parts;
+  const std::unique_ptr<Backend> backend = with_parts ? cuda::make_backend(parts.table(), options) : make_cuda_backend(options);
   if (chunk <= 0) chunk = backend->preferred_chunk_tokens(true);
-  KvShape shape{config.layers, config.kv_heads, config.head_dim, KvFormat::kBFloat16};
+  KvShape shape{config.layers, config.kv_heads, config.head_dim, format_of_kv};
   shape.mean_tokens = backend->sparse_block_tokens(shape);
   const double begin = now();
   Forward forward(*backend, llama.model(), shape, chunk);
-  std::printf("%s; chunks of %lld tokens; %.1f s to load the weights\n", backend->info().name.c_str(), static_cast<long long>(chunk), now() - begin);
+  std::printf("%s; chunks of %lld tokens, the KV state in %s; %.1f s to load the weights\n", backend->info().name.c_str(), static_cast<long long>(chunk), format_of_kv == KvFormat::kQ8 ? "8 bits" : "bf16", now() - begin);
   Bench bench{*backend, forward, config, chunk};
   std::mt19937 random(2);
   for (const int64_t length : lengths) {
@@ -73,14 +161,17 @@ int main(int argc, char** argv) try {
     for (int32_t& token : tokens) token = static_cast<int32_t>(random() % static_cast<uint64_t>(config.vocabulary));
     const std::unique_ptr<KvStorage> storage = backend->allocate_kv(shape, (length + kPageTokens - 1) / kPageTokens);
     bench.prefill(std::span(tokens).first(static_cast<size_t>(std::min(length, chunk))), *storage, {});  // warms up
+    std::printf("%7lld tokens: %.2f GB of KV state, %.2f GB beside it; an index of %.1f MiB, %.1f for 32,768 tokens\n", static_cast<long long>(length), static_cast<double>(storage->pages() * storage->page_bytes()) / 1e9,
+                static_cast<double>(storage->pages() * backend->kv_scratch_page_bytes(shape)) / 1e9, static_cast<double>(index_bytes(config, length, chunk)) / (1 << 20), static_cast<double>(index_bytes(config, length, 32768)) / (1 << 20));
     double dense = 0;
     if (length <= kLongestDense) {
       const double width = static_cast<double>(config.hidden), n = static_cast<double>(length), layers = static_cast<double>(config.layers);
       const double flop = 2 * n * layers * width * static_cast<double>(2 * config.q_dim() + 2 * config.kv_dim() + 3 * config.ffn);
       dense = bench.prefill(tokens, *storage, {});
       std::printf("%7lld tokens: dense %7.3f s (%.3g FLOP of products, %.3g of attention)\n", static_cast<long long>(length), dense, flop, 2 * layers * static_cast<double>(config.q_dim()) * n * (n + 1));
+      if (with_parts) Parts::report(dense);
     }
-    for (const float left : {0.97f, 0.9f}) {
+    for (const float left : lefts) {
       HeadPlan plan = default_plan(Pattern::kAdaptive);
       plan.rule = AdaptiveRule::kMass;
       plan.threshold = left;
@@ -93,6 +184,7 @@ int main(int argc, char** argv) try {
       const std::string ratio = dense > 0 ? format(", %.2f times dense", dense / seconds) : "";
       std::printf("%7lld tokens: sparse %6.3f s%s; density %.2f %%, covered mass %.3f of %lld probes\n", static_cast<long long>(length), seconds, ratio.c_str(), 100 * sum.visited / sum.causal,
                   sum.probes ? sum.covered / static_cast<double>(sum.probes) : 0, static_cast<long long>(sum.probes));
+      if (with_parts) Parts::report(seconds);
       std::fflush(stdout);
     }
   }

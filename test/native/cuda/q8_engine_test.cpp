@@ -1,0 +1,202 @@
+// The KV state in 8 bits on a GPU: what it costs in accuracy beside the same model with its state in bf16, on the same GPU. How exact
+// the kernels are is in test/kernels/q8_pages_test.
+#include <algorithm>
+#include <numeric>
+#include <random>
+
+#include "base/error.h"
+#include "base/half.h"
+#include "check.h"
+#include "engine/engine.h"
+#include "engine/reference.h"
+#include "model/files.h"
+
+using namespace longview;
+
+namespace {
+
+EngineOptions options(const std::string& path, KvFormat format, int64_t chunk = 0) {
+  if (const std::string why = why_not_cuda(open_model(path).config); !why.empty()) SKIP("no CUDA device: " + why);
+  EngineOptions out;
+  out.device = DeviceChoice::kCuda;
+  out.kv_format = format;
+  out.chunk_tokens = chunk;
+  return out;
+}
+
+// |a - b| / |b| over logits.
+double difference(std::span<const float> a, std::span<const float> b) {
+  double square = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i])) return INFINITY;
+    square += std::pow(static_cast<double>(a[i]) - b[i], 2);
+    norm += std::pow(static_cast<double>(b[i]), 2);
+  }
+  return std::sqrt(square / norm);
+}
+
+std::vector<int32_t> some_tokens(const Engine& engine, int32_t count) {
+  std::vector<int32_t> tokens;
+  for (int32_t i = 0; i < count; ++i) tokens.push_back((i * i + 7 * i) % static_cast<int32_t>(engine.model().config.vocabulary));
+  return tokens;
+}
+
+}  // namespace
+
+TEST("tiny models: logits near those of the state in bf16, in prefill, short turns and decode") {
+  for (const char* name : {"qwen3-tied", "llama.Q8_0.gguf", "glm4", "phi3"}) {
+    const std::string path = files::fixture(name);
+    Engine wide(path, options(path, KvFormat::kBFloat16)), narrow(path, options(path, KvFormat::kQ8));
+    const std::vector<int32_t> tokens = some_tokens(wide, 400);
+    const auto a = wide.create_context(), b = narrow.create_context();
+    const std::vector<float> before = wide.all_logits(*a, tokens), after = narrow.all_logits(*b, tokens);
+    const size_t vocabulary = after.size() / tokens.size();
+    std::vector<double> differences;
+    for (size_t t = 0; t < tokens.size(); ++t) differences.push_back(difference(std::span(after).subspan(t * vocabulary, vocabulary), std::span(before).subspan(t * vocabulary, vocabulary)));
+    std::sort(differences.begin(), differences.end());
+    const double prefill = differences[differences.size() / 2];
+    b->truncate(250);
+    a->truncate(250);
+    const auto turn = std::span(tokens).subspan(250, 9);  // reads the codes as they are
+    narrow.prefill(*b, turn, CancelToken()), wide.prefill(*a, turn, CancelToken());
+    const double short_turn = difference(b->logits(), a->logits());
+    for (const int32_t token : std::span(tokens).subspan(259)) narrow.decode(*b, token, CancelToken()), wide.decode(*a, token, CancelToken());
+    const double decode = difference(b->logits(), a->logits());
+    std::printf("  %s: prefill %.4f of the logits (median, most %.4f), a turn %.4f, decode %.4f\n", name, prefill, differences.back(), short_turn, decode);
+    CHECK(prefill > 0 && prefill <= 0.1);
+    CHECK(short_turn <= 0.2);
+    CHECK(decode <= 0.2);
+    CHECK(narrow.cache_layout() != wide.cache_layout());
+    CHECK(narrow.pool().page_bytes() < wide.pool().page_bytes() * 3 / 5);
+  }
+}
+
+TEST("chunks, forks and truncation leave the logits in 8 bits as they are") {
+  const std::string path = files::fixture("qwen3-tied");
+  Engine whole(path, options(path, KvFormat::kQ8)), parts(path, options(path, KvFormat::kQ8, 37));
+  const std::vector<int32_t> tokens = some_tokens(whole, 500);
+  const auto a = whole.create_context(), b = parts.create_context();
+  whole.prefill(*a, tokens, CancelToken());
+  parts.prefill(*b, tokens, CancelToken());
+  CHECK(difference(b->logits(), a->logits()) <= 0.1);
+  const auto fork = b->fork();
+  parts.decode(*fork, 5, CancelToken());
+  const std::vector<float> once(fork->logits().begin(), fork->logits().end());
+  parts.decode(*b, 6, CancelToken());
+  CHECK(difference(once, b->logits()) > 0);
+  b->truncate(static_cast<int64_t>(tokens.size()));
+  parts.decode(*b, 5, CancelToken());
+  CHECK(std::equal(once.begin(), once.end(), b->logits().begin()));
+}
+
+TEST("the built-in model: first choices and likelihoods along the reference's answers") {
+  const std::string path = files::root() + "/media/model/longview-135m-64k.Q5_0.gguf";
+  if (!std::filesystem::exists(path)) SKIP("there is no " + path);
+  const Json reference = Json::parse(files::read(files::fixture("longview-135m.json")), "the reference");
+  const std::vector<int32_t> packed = ids(*reference.find("packedTokens"));
+  int steps = 0, same = 0;
+  double before = 0, after = 0, square = 0, norm = 0;
+  Engine wide(path, options(path, KvFormat::kBFloat16)), narrow(path, options(path, KvFormat::kQ8));
+  const auto a = wide.create_context(), b = narrow.create_context();
+  wide.prefill(*a, packed, CancelToken());
+  narrow.prefill(*b, packed, CancelToken());
+  for (const Json& question : *reference.find("questions")->array()) {
+    const auto left = a->fork(), right = b->fork();
+    wide.prefill(*left, ids(*question.find("turnTokens")), CancelToken());
+    narrow.prefill(*right, ids(*question.find("turnTokens")), CancelToken());
+    for (const int32_t id : ids(*question.find("greedy"))) {
+      ++steps;
+      same += argmax(right->logits()) == argmax(left->logits());
+      before += score_token(left->logits(), id).nll;
+      after += score_token(right->logits(), id).nll;
+      for (size_t i = 0; i < left->logits().size(); ++i) {
+        square += std::pow(static_cast<double>(right->logits()[i]) - left->logits()[i], 2);
+        norm += std::pow(static_cast<double>(left->logits()[i]), 2);
+      }
+      wide.decode(*left, id, CancelToken());
+      narrow.decode(*right, id, CancelToken());
+    }
+  }
+  std::printf("  %s: %d of %d first choices as in bf16, NLL %.4f (bf16 %.4f), logits off by %.4f\n", narrow.device().name.c_str(), same, steps, after / steps, before / steps, std::sqrt(square / norm));
+  CHECK(same >= steps * 97 / 100);
+  CHECK(after / steps <= before / steps + 0.02);
+}
+
+TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go to the host and back") {
+  ModelConfig config;
+  config.hidden = config.ffn = 256;
+  config.heads = 8;
+  config.kv_heads = 2;
+  config.head_dim = 128;
+  if (const std::string why = why_not_cuda(config); !why.empty()) SKIP("no CUDA device: " + why);
+  const int64_t tokens = 6000, heads = config.heads, d = config.head_dim, pages = (tokens + kPageTokens - 1) / kPageTokens;
+  const std::unique_ptr<Backend> backend = make_cuda_backend();
+  // Activations of random tokens: rows of an embedding, read as queries, keys and values.
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  const auto matrix = [&](int64_t rows, int64_t cols, float spread, std::vector<uint16_t>& data) {
+    data.resize(static_cast<size_t>(rows * cols));
+    for (uint16_t& x : data) x = float_to_bf16(normal(random) * spread);
+    return backend->upload({DType::kBF16, rows, cols, reinterpret_cast<const std::byte*>(data.data()), rows * cols * 2});
+  };
+  std::vector<uint16_t> kept[4];
+  std::vector<float> ones(256, 1);
+  const WeightHandle embedding = matrix(500, 256, 1, kept[0]), wq = matrix(heads * d, 256, 0.1f, kept[1]), wk = matrix(2 * d, 256, 0.1f, kept[2]), wv = matrix(2 * d, 256, 0.1f, kept[3]);
+  const WeightHandle norm = backend->upload({DType::kF32, 1, 256, reinterpret_cast<const std::byte*>(ones.data()), 256 * 4});
+  std::vector<int32_t> ids(static_cast<size_t>(tokens)), slots(static_cast<size_t>(pages));
+  for (int32_t& id : ids) id = static_cast<int32_t>(random() % 500);
+  std::iota(slots.rbegin(), slots.rend(), 0);
+  const std::vector<double> frequencies(static_cast<size_t>(d / 2), 0.01);
+  RopeConfig rope;
+  rope.dims = d;
+  rope.inverse_frequencies = frequencies;
+  const std::unique_ptr<DeviceRope> device_rope = backend->upload_rope(rope);
+  const Activation hidden = backend->allocate_float(tokens, 256), normed = backend->allocate(tokens, 256), q = backend->allocate(tokens, heads * d), k = backend->allocate(tokens, 2 * d), v = backend->allocate(tokens, 2 * d), out = backend->allocate(tokens, heads * d);
+  backend->embed(*embedding, ids, hidden);
+  backend->rms_norm(hidden, *norm, 1e-5f, normed);
+  HeadPlan plan = default_plan(Pattern::kAdaptive);
+  plan.rule = AdaptiveRule::kMass;
+  plan.threshold = 0.5f;
+  const std::vector<HeadPlan> plans(static_cast<size_t>(heads), plan);
+  std::vector<std::vector<float>> rows;
+  std::vector<HeadCoverage> coverage[2];
+  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8}) {
+    KvShape shape{2, 2, d, format};
+    shape.mean_tokens = backend->sparse_block_tokens(shape);
+    const std::unique_ptr<KvStorage> storage = backend->allocate_kv(shape, pages + 1);
+    CHECK(storage->page_bytes() == backend->kv_page_bytes(shape));
+    backend->linear(normed, *wq, nullptr, q);
+    backend->linear(normed, *wk, nullptr, k);
+    backend->linear(normed, *wv, nullptr, v);
+    KvPages view{storage.get(), slots};
+    backend->rope_and_append_kv(q, k, v, *device_rope, shape, 1, view, 0);
+    // A page takes the way over the host to another slot.
+    std::vector<std::byte> bytes(static_cast<size_t>(storage->page_bytes()));
+    std::vector<int32_t> moved = slots;
+    backend->read_page(*storage, moved[3], bytes);
+    backend->write_page(*storage, static_cast<int32_t>(pages), bytes);
+    moved[3] = static_cast<int32_t>(pages);
+    view.page_slots = moved;
+    backend->attention_sparse(q, shape, heads, 1, view, 0, plans, out);
+    std::vector<float> all;
+    for (int64_t t = 0; t < tokens; t += 97) {
+      std::vector<float> row(static_cast<size_t>(heads * d));
+      backend->read_row(out, t, row);
+      all.insert(all.end(), row.begin(), row.end());
+    }
+    rows.push_back(all);
+    auto& counted = coverage[format == KvFormat::kQ8];
+    counted.resize(static_cast<size_t>(2 * heads));
+    backend->take_coverage(counted);
+  }
+  double visited[2] = {}, causal[2] = {};
+  for (int i = 0; i < 2; ++i)
+    for (const HeadCoverage& head : coverage[i]) visited[i] += head.visited, causal[i] += head.causal;
+  const double error = difference(rows[1], rows[0]);
+  std::printf("  density %.3f (bf16 %.3f), results off by %.4f\n", visited[1] / causal[1], visited[0] / causal[0], error);
+  CHECK(causal[0] == causal[1] && visited[0] < causal[0]);
+  CHECK(std::fabs(visited[1] - visited[0]) <= 0.02 * causal[0]);
+  CHECK(error > 0 && error <= 0.08);
+}
+
+TEST_MAIN()
