@@ -1,8 +1,8 @@
 // Whole prefill of the Llama-3-8B shape on the GPU, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--fp8] [--q8]
-// [--parts] [--left PERCENT] [--chunk N] [tokens ...]. --q8: the KV state in 8 bits. --parts: how the time is shared out, by events
+// [--parts] [--left PERCENT]... [--chunk N] [tokens ...]. --q8: the KV state in 8 bits. --parts: how the time is shared out, by events
 // around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
-// density (--left sets that share, else two are tried). Coverage is the exact mass of the visited keys. Dense prefill of more than 131,072 tokens is left out.
+// density (97 and 90 %, or what --left says). Coverage is the exact mass of the visited keys. Dense prefill of more than 131,072 tokens is left out.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -43,8 +43,14 @@ class Parts {
     time<&kernels::Library::embed, kRest>(timed_.embed);
     return timed_;
   }
-  // Prints the shares of the last `seconds`, which begin with clear().
-  static void clear() { spans_.clear(); }
+  static void clear() {
+    for (const Span& span : spans_) {
+      cuda::load_library().library->destroy_event(span.begin);
+      cuda::load_library().library->destroy_event(span.end);
+    }
+    spans_.clear();
+  }
+  // Prints how the `seconds` since clear() are shared out.
   static void report(double seconds) {
     const kernels::Library& plain = *cuda::load_library().library;
     double sums[kCount] = {}, all = 0;
@@ -53,10 +59,8 @@ class Parts {
       plain.elapsed_ms(span.begin, span.end, &ms);
       sums[span.part] += ms / 1e3;
       all += ms / 1e3;
-      plain.destroy_event(span.begin);
-      plain.destroy_event(span.end);
     }
-    spans_.clear();
+    clear();
     std::printf("         expansion %.3f s, index %.3f, coverage %.3f, attention %.3f, append %.3f, norms, activations and codes %.3f; products and gaps %.3f\n", sums[kExpansion], sums[kIndex], sums[kCoverage],
                 sums[kAttention], sums[kAppend], sums[kRest], seconds - all);
   }
@@ -129,17 +133,18 @@ int main(int argc, char** argv) try {
   int64_t chunk = 0;
   KvFormat format_of_kv = KvFormat::kBFloat16;
   bool with_parts = false;
-  std::vector<float> lefts = {0.97f, 0.9f};
+  std::vector<float> lefts;
   std::vector<int64_t> lengths;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--fp8") == 0) options.weights = GpuWeights::kFp8;
     else if (std::strcmp(argv[i], "--q8") == 0) format_of_kv = KvFormat::kQ8;
     else if (std::strcmp(argv[i], "--parts") == 0) with_parts = true;
-    else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) lefts = {static_cast<float>(std::atof(argv[++i]) / 100)};
+    else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) lefts.push_back(static_cast<float>(std::atof(argv[++i]) / 100));
     else if (std::strcmp(argv[i], "--chunk") == 0 && i + 1 < argc) chunk = std::atoll(argv[++i]);
     else lengths.push_back(std::atoll(argv[i]));
   }
   if (lengths.empty()) lengths = {32768, 131072};
+  if (lefts.empty()) lefts = {0.97f, 0.9f};
   const RandomLlama llama;
   const ModelConfig& config = llama.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {

@@ -169,9 +169,10 @@ struct Pages {
     table.emplace(pointers);
   }
   kernels::PagedKv kv(bool means) const { return {table->get(), kv_heads, d, layer, means ? layers : 0, PageFormat::kQ8}; }
+  // As attention reads it: rounded to bf16.
   double value(int64_t token, int64_t head, int is_value, int64_t i) const {
     const Page p = at(token / kPageTokens);
-    return p.value(p.block(layer, head, is_value), token % kPageTokens, i);
+    return bf16_to_float(float_to_bf16(p.value(p.block(layer, head, is_value), token % kPageTokens, i)));
   }
 };
 
@@ -229,7 +230,7 @@ void check_attention(const Case& c, float spread) {
   }
   const double error = gpu::relative_error(rows, wanted);
   std::printf("  T %3d first %6d heads %d/%d d %3d: %.1e\n", int(c.tokens), int(c.first), int(c.heads), int(c.kv_heads), int(c.d), error);
-  CHECK(error <= 8e-3);  // keys and values are rounded to bf16 too
+  CHECK(error <= 5e-3);  // weights and results are bf16
 }
 
 }  // namespace
