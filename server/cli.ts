@@ -32,6 +32,7 @@ Options:
   --model FILE      a .gguf file or a folder with safetensors
   --include GLOB    take files that would be left out; may be repeated
   --exclude GLOB    leave files out; may be repeated
+  --device D        auto (default: a GPU where there is one), cuda, cpu
   --gpu-weights W   weights on a GPU: auto (default: as the file has them), fp8 (H100, H200)
   --threads N       CPU threads (default: all)
   --prefill-mode M  how the repository is read: auto (default), adaptive, minference, dense
@@ -66,6 +67,7 @@ function parse(args: string[]) {
       repo: { type: 'string', multiple: true },
       include: { type: 'string', multiple: true },
       exclude: { type: 'string', multiple: true },
+      device: { type: 'string' },
       'gpu-weights': { type: 'string' },
       threads: { type: 'string' },
       'prefill-mode': { type: 'string' },
@@ -108,6 +110,7 @@ function rootsOf({ repo }: Options) {
 function openedModel(options: Options, prefill: PrefillOptions): Promise<OpenModel> {
   const named = options.model ? path.resolve(here, options.model) : '';
   return openModel(locateModel(named, defaultModelsFolder(), extensionFolder), {
+    device: oneOf(options.device, 'device', ['auto', 'cuda', 'cpu']),
     gpuWeights: oneOf(options['gpu-weights'], 'gpu-weights', ['auto', 'fp8']),
     threads: whole(options.threads, 'threads'),
     prefill,
