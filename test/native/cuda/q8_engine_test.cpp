@@ -7,11 +7,12 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "check.h"
+#include "cuda/beside.h"
 #include "engine/engine.h"
-#include "engine/reference.h"
 #include "model/files.h"
 
 using namespace longview;
+using namespace longview::beside;
 
 namespace {
 
@@ -24,23 +25,6 @@ EngineOptions options(const std::string& path, KvFormat format, int64_t chunk = 
   return out;
 }
 
-// |a - b| / |b| over logits.
-double difference(std::span<const float> a, std::span<const float> b) {
-  double square = 0, norm = 0;
-  for (size_t i = 0; i < a.size(); ++i) {
-    if (!std::isfinite(a[i])) return INFINITY;
-    square += std::pow(static_cast<double>(a[i]) - b[i], 2);
-    norm += std::pow(static_cast<double>(b[i]), 2);
-  }
-  return std::sqrt(square / norm);
-}
-
-std::vector<int32_t> some_tokens(const Engine& engine, int32_t count) {
-  std::vector<int32_t> tokens;
-  for (int32_t i = 0; i < count; ++i) tokens.push_back((i * i + 7 * i) % static_cast<int32_t>(engine.model().config.vocabulary));
-  return tokens;
-}
-
 }  // namespace
 
 TEST("tiny models: logits near those of the state in bf16, in prefill, short turns and decode") {
@@ -50,11 +34,8 @@ TEST("tiny models: logits near those of the state in bf16, in prefill, short tur
     const std::vector<int32_t> tokens = some_tokens(wide, 400);
     const auto a = wide.create_context(), b = narrow.create_context();
     const std::vector<float> before = wide.all_logits(*a, tokens), after = narrow.all_logits(*b, tokens);
-    const size_t vocabulary = after.size() / tokens.size();
-    std::vector<double> differences;
-    for (size_t t = 0; t < tokens.size(); ++t) differences.push_back(difference(std::span(after).subspan(t * vocabulary, vocabulary), std::span(before).subspan(t * vocabulary, vocabulary)));
-    std::sort(differences.begin(), differences.end());
-    const double prefill = differences[differences.size() / 2];
+    const std::vector<double> apart = differences(after, before, tokens.size());
+    const double prefill = apart[apart.size() / 2];
     b->truncate(250);
     a->truncate(250);
     const auto turn = std::span(tokens).subspan(250, 9);  // reads the codes as they are
@@ -62,7 +43,7 @@ TEST("tiny models: logits near those of the state in bf16, in prefill, short tur
     const double short_turn = difference(b->logits(), a->logits());
     for (const int32_t token : std::span(tokens).subspan(259)) narrow.decode(*b, token, CancelToken()), wide.decode(*a, token, CancelToken());
     const double decode = difference(b->logits(), a->logits());
-    std::printf("  %s: prefill %.4f of the logits (median, most %.4f), a turn %.4f, decode %.4f\n", name, prefill, differences.back(), short_turn, decode);
+    std::printf("  %s: prefill %.4f of the logits (median, most %.4f), a turn %.4f, decode %.4f\n", name, prefill, apart.back(), short_turn, decode);
     CHECK(prefill > 0 && prefill <= 0.1);
     CHECK(short_turn <= 0.2);
     CHECK(decode <= 0.2);
@@ -90,36 +71,12 @@ TEST("chunks, forks and truncation leave the logits in 8 bits as they are") {
 }
 
 TEST("the built-in model: first choices and likelihoods along the reference's answers") {
-  const std::string path = files::root() + "/media/model/longview-135m-64k.Q5_0.gguf";
-  if (!std::filesystem::exists(path)) SKIP("there is no " + path);
-  const Json reference = Json::parse(files::read(files::fixture("longview-135m.json")), "the reference");
-  const std::vector<int32_t> packed = ids(*reference.find("packedTokens"));
-  int steps = 0, same = 0;
-  double before = 0, after = 0, square = 0, norm = 0;
+  const std::string path = built_in_model();
   Engine wide(path, options(path, KvFormat::kBFloat16)), narrow(path, options(path, KvFormat::kQ8));
-  const auto a = wide.create_context(), b = narrow.create_context();
-  wide.prefill(*a, packed, CancelToken());
-  narrow.prefill(*b, packed, CancelToken());
-  for (const Json& question : *reference.find("questions")->array()) {
-    const auto left = a->fork(), right = b->fork();
-    wide.prefill(*left, ids(*question.find("turnTokens")), CancelToken());
-    narrow.prefill(*right, ids(*question.find("turnTokens")), CancelToken());
-    for (const int32_t id : ids(*question.find("greedy"))) {
-      ++steps;
-      same += argmax(right->logits()) == argmax(left->logits());
-      before += score_token(left->logits(), id).nll;
-      after += score_token(right->logits(), id).nll;
-      for (size_t i = 0; i < left->logits().size(); ++i) {
-        square += std::pow(static_cast<double>(right->logits()[i]) - left->logits()[i], 2);
-        norm += std::pow(static_cast<double>(left->logits()[i]), 2);
-      }
-      wide.decode(*left, id, CancelToken());
-      narrow.decode(*right, id, CancelToken());
-    }
-  }
-  std::printf("  %s: %d of %d first choices as in bf16, NLL %.4f (bf16 %.4f), logits off by %.4f\n", narrow.device().name.c_str(), same, steps, after / steps, before / steps, std::sqrt(square / norm));
-  CHECK(same >= steps * 97 / 100);
-  CHECK(after / steps <= before / steps + 0.02);
+  const Agreement found = along_answers(wide, narrow);
+  std::printf("  %s: %d of %d first choices as in bf16, NLL %.4f (bf16 %.4f), logits off by %.4f\n", narrow.device().name.c_str(), found.same, found.steps, found.after, found.before, found.off);
+  CHECK(found.same >= found.steps * 97 / 100);
+  CHECK(found.after <= found.before + 0.02);
 }
 
 TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go to the host and back") {
