@@ -137,6 +137,7 @@ class CudaBackend final : public Backend {
     rope.tokens = 0;  // the work makes the table of this position
     const int64_t length = token.position + 1;
     const kernels::AttentionArgs attending{nullptr, nullptr, paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
+    reserve_partial(attending);
     const auto key = [&] {
       return DecodeStep::Key{token.caller, token.pages.storage, &rope, {table_.as(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as()},
                              library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
@@ -252,7 +253,7 @@ class CudaBackend final : public Backend {
   void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
       kernels::AttentionArgs args{queries, results, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
-      partial_.grow(device_, library_.attention_workspace_floats(args) * 4, "partial results of attention");
+      reserve_partial(args);
       args.workspace = partial_.as<float>();
       check(library_.attention(args, device_.stream()), "attending");
     });
@@ -358,6 +359,14 @@ class CudaBackend final : public Backend {
     void* data = buffer.as();
     buffers_.emplace(data, std::move(buffer));
     return {data, rows, cols, wide};
+  }
+
+  // Room for what attention keeps of parts of the keys. It expects zeros there and leaves them where it needs them.
+  void reserve_partial(const kernels::AttentionArgs& args) {
+    const int64_t bytes = library_.attention_workspace_floats(args) * 4;
+    if (partial_.bytes() >= bytes) return;
+    partial_.grow(device_, bytes, "partial results of attention");
+    check(library_.fill(partial_.as(), 0, static_cast<size_t>(bytes), device_.stream()), "clearing partial results of attention");
   }
 
   // Calls attend(queries, results) with rows as wide as the pages'. Heads of another width were put into queries_ so; their
