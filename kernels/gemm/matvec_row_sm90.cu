@@ -1,0 +1,228 @@
+// One row of x against every row of up to three weights by the copy engine: a block a multiprocessor, for the whole launch.
+//
+// Each warp walks pairs of weight rows (of a gated product a row of each weight). Their bytes come in chunks through a ring of its
+// own in shared memory, which it fills before x is there: the block starts while the kernel before it runs, and memory is busy
+// between the two. Rings are small enough that the blocks of two kernels fit a multiprocessor, or one and those of decode
+// attention. x is normed by every block for itself, where that is asked for: a launch less to wait for.
+#include "kernels/elementwise/rows.cuh"
+#include "kernels/gemm/matvec_row.cuh"
+#include "kernels/ptx/cp_async.cuh"
+#include "kernels/ptx/dependent_launch.cuh"
+#include "kernels/ptx/mbarrier.cuh"
+#include "kernels/ptx/prefetch.cuh"
+#include "kernels/ptx/tma.cuh"
+
+namespace longview::kernels {
+namespace {
+
+constexpr int kWarps = 8, kThreads = kWarps * 32, kRingBytes = 80 << 10;
+constexpr int64_t kMostShared = 144 << 10;
+constexpr int kHeldHalves = 2;  // of 16 elements, by a thread that norms x
+constexpr int64_t kMostNormed = kThreads * kHeldHalves * 16;
+constexpr int kPrefetched = 4;  // chunks that are brought to the second-level cache behind those of the ring
+
+template <WeightType kType>
+struct Ring {
+  static constexpr int kSteps = 32 * Reader<kType>::kChunkSteps;  // lanes' steps of a chunk
+  static constexpr int kChunkBytes = static_cast<int>(row_bytes(kType, int64_t{kSteps} * Reader<kType>::kStep));
+  static constexpr int kStages = kRingBytes / (kWarps * 2 * kChunkBytes);
+  static constexpr int kBytes = kWarps * kStages * 2 * kChunkBytes;
+  static_assert(kChunkBytes % 16 == 0 && kStages >= 2);
+};
+
+struct Params {
+  MatvecRowArgs args;
+  int64_t pairs, row_bytes;
+};
+
+// Two weight rows that a warp takes together, and the part of the second one.
+struct Pair {
+  int part[2];
+  int64_t row[2];
+  __device__ Pair(const MatvecRowArgs& a, int64_t index) {
+    if (a.result == MatvecResult::kSwiglu) {
+      part[0] = 0, part[1] = 1;
+      row[0] = row[1] = index;
+      return;
+    }
+    int at = 0;
+    int64_t first = 2 * index;
+    while (at + 1 < a.count && first >= a.parts[at].n) first -= a.parts[at++].n;
+    part[0] = part[1] = at;
+    row[0] = first, row[1] = min(first + 1, a.parts[at].n - 1);
+  }
+  __device__ const uint8_t* weight(const MatvecRowArgs& a, int64_t bytes, int i) const { return static_cast<const uint8_t*>(a.parts[part[i]].weight) + row[i] * bytes; }
+};
+
+// x as the product reads it, in shared memory: codes, or bf16.
+template <WeightType kType>
+__device__ inline void take_half(const float (&v)[16], int half, int halves, const Codes& codes, uint4* x) {
+  if constexpr (codes_x(kType)) {
+    make_half<Reader<kType>::kStep>(v, half, halves, codes);
+  } else if (half < halves) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) x[2 * half + i] = {pack_bf16(v[8 * i], v[8 * i + 1]), pack_bf16(v[8 * i + 2], v[8 * i + 3]), pack_bf16(v[8 * i + 4], v[8 * i + 5]), pack_bf16(v[8 * i + 6], v[8 * i + 7])};
+  }
+}
+
+// K is at most kMostNormed, and a multiple of 16.
+template <WeightType kType>
+__device__ inline void take_normed(const MatvecRowArgs& a, const Codes& codes, uint4* x) {
+  __shared__ float parts[kWarps];
+  const int halves = static_cast<int>(a.k / 16);
+  const auto* from = static_cast<const float4*>(a.x);
+  const auto* weight = reinterpret_cast<const float4*>(a.norm);
+  float v[kHeldHalves][16], sum = 0;
+#pragma unroll
+  for (int i = 0; i < kHeldHalves; ++i)
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const int half = static_cast<int>(threadIdx.x) + i * kThreads;
+      const float4 four = half < halves ? from[4 * half + j] : float4{};
+      v[i][4 * j] = four.x, v[i][4 * j + 1] = four.y, v[i][4 * j + 2] = four.z, v[i][4 * j + 3] = four.w;
+      sum = fmaf(four.x, four.x, fmaf(four.y, four.y, fmaf(four.z, four.z, fmaf(four.w, four.w, sum))));
+    }
+  sum = block_reduce(sum, parts, [](float p, float q) { return p + q; });
+  const float scale = rsqrtf(sum / static_cast<float>(a.k) + a.epsilon);
+#pragma unroll
+  for (int i = 0; i < kHeldHalves; ++i) {
+    const int half = static_cast<int>(threadIdx.x) + i * kThreads;
+    if (i * kThreads >= halves) break;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+      const float4 w = half < halves ? weight[4 * half + j] : float4{};
+      const float factor[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+      for (int l = 0; l < 4; ++l) v[i][4 * j + l] = __bfloat162float(__float2bfloat16(v[i][4 * j + l] * scale * factor[l]));
+    }
+    take_half<kType>(v[i], half, halves, codes, x);
+  }
+}
+
+template <WeightType kType>
+__global__ void __launch_bounds__(kThreads, 3) matvec_row_sm90_kernel(const Params p) {
+  using Read = Reader<kType>;
+  using Copies = Ring<kType>;
+  extern __shared__ __align__(128) char shared[];
+  __shared__ uint64_t barriers[kWarps * Copies::kStages];
+  const MatvecRowArgs& a = p.args;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  char* ring = shared + warp * Copies::kStages * 2 * Copies::kChunkBytes;
+  const uint32_t barrier = ptx::shared_address(barriers + warp * Copies::kStages);
+  if (lane == 0)
+    for (int i = 0; i < Copies::kStages; ++i) ptx::mbarrier_init(barrier + 8 * i, 1);
+  ptx::fence_mbarrier_init();
+  __syncwarp();
+  ptx::start_dependents();
+
+  // Pairs that are left over go to different blocks.
+  const int64_t first = static_cast<int64_t>(warp) * gridDim.x + blockIdx.x, stride = static_cast<int64_t>(gridDim.x) * kWarps;
+  const auto chunks = static_cast<int>(ceil_div(p.row_bytes, Copies::kChunkBytes));
+  struct Place {
+    int64_t pair;
+    int chunk;
+    __device__ void advance(int64_t by, int count) {
+      if (++chunk == count) chunk = 0, pair += by;
+    }
+  };
+  // Of the chunk at `from`, both rows.
+  const auto each_row = [&](const Place& from, auto use) {
+    const Pair pair(a, from.pair);
+    const int64_t begin = static_cast<int64_t>(from.chunk) * Copies::kChunkBytes;
+    const auto bytes = static_cast<uint32_t>(min(static_cast<int64_t>(Copies::kChunkBytes), p.row_bytes - begin));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) use(pair.weight(a, p.row_bytes, i) + begin, bytes, i);
+  };
+  Place copied{first, 0};
+  const auto copy = [&](int stage) {
+    if (lane == 0 && copied.pair < p.pairs)
+      each_row(copied, [&](const uint8_t* from, uint32_t bytes, int i) {
+        if (i == 0) ptx::mbarrier_arrive_expect(barrier + 8 * stage, 2 * bytes);
+        ptx::bulk_load(ptx::shared_address(ring + (2 * stage + i) * Copies::kChunkBytes), from, bytes, barrier + 8 * stage);
+      });
+    copied.advance(stride, chunks);
+  };
+  for (int i = 0; i < Copies::kStages; ++i) copy(i);
+  if (lane == 0) {
+    Place next = copied;
+    for (int i = 0; i < kPrefetched && next.pair < p.pairs; ++i, next.advance(stride, chunks)) each_row(next, [](const uint8_t* from, uint32_t bytes, int) { ptx::prefetch_bulk(from, bytes); });
+  }
+
+  const Codes codes = codes_at(shared + Copies::kBytes, a.k);
+  auto* x = reinterpret_cast<uint4*>(shared + Copies::kBytes);
+  ptx::wait_for_previous();
+  if (a.norm) {
+    take_normed<kType>(a, codes, x);
+  } else if constexpr (codes_x(kType)) {
+    make_codes<Read::kStep>(static_cast<const uint4*>(a.x), a.k, codes);
+  } else {
+    for (int64_t i = threadIdx.x; i < a.k / 8; i += kThreads) x[i] = static_cast<const uint4*>(a.x)[i];
+  }
+  __syncthreads();
+
+  const int64_t steps = a.k / Read::kStep;
+  int stage = 0;
+  uint32_t parity = 0;
+  for (int64_t index = first; index < p.pairs; index += stride) {
+    const Pair pair(a, index);
+    const MatvecPart& part = a.parts[lane % 2 == 0 ? pair.part[0] : pair.part[1]];
+    const int64_t row = lane % 2 == 0 ? pair.row[0] : pair.row[1];
+    // Of this lane's row, asked for early: lanes 0 and 1 write the results.
+    const float bias = lane < 2 && part.bias ? part.bias[row] : 0.0f;
+    float scale = 1.0f;
+    if constexpr (kType == WeightType::kE4M3)
+      if (lane < 2) scale = e4m3_scale(part.weight, part.n, a.k, row);
+    float sum[2] = {};
+    for (int chunk = 0; chunk < chunks; ++chunk) {
+      ptx::mbarrier_wait(barrier + 8 * stage, parity);
+      const auto* staged = reinterpret_cast<const uint8_t*>(ring) + 2 * stage * Copies::kChunkBytes;
+      const int64_t base = static_cast<int64_t>(chunk) * Copies::kSteps;
+#pragma unroll
+      for (int i = 0; i < Read::kChunkSteps; ++i) {
+        const int step = lane + 32 * i;
+        if (base + step >= steps) continue;
+        const typename Read::Input in = Read::input(x, codes, base + step, steps);
+#pragma unroll
+        for (int r = 0; r < 2; ++r) sum[r] += Read::multiply(Read::template load<true>(staged + r * Copies::kChunkBytes, step), in);
+      }
+      __syncwarp();
+      copy(stage);
+      if (++stage == Copies::kStages) stage = 0, parity ^= 1;
+    }
+    sum[0] = warp_sum(sum[0]);
+    sum[1] = warp_sum(sum[1]);
+    if (a.result == MatvecResult::kSwiglu) {
+      const float up_scale = __shfl_sync(0xffffffffu, scale, 1);
+      if (lane == 0) static_cast<__nv_bfloat16*>(part.out)[row] = __float2bfloat16(swiglu(sum[0] * scale, sum[1] * up_scale));
+      continue;
+    }
+    if (lane == 0 || (lane == 1 && pair.row[1] != pair.row[0])) {
+      const float value = fmaf(lane == 0 ? sum[0] : sum[1], scale, bias);
+      if (a.result == MatvecResult::kAdd) atomicAdd(static_cast<float*>(part.out) + row, value);
+      else if (a.element == Element::kFloat32) static_cast<float*>(part.out)[row] = value;
+      else static_cast<__nv_bfloat16*>(part.out)[row] = __float2bfloat16(value);
+    }
+  }
+}
+
+template <WeightType kType>
+Status launch(const Params& p, int32_t multiprocessors, Stream stream) {
+  const int64_t shared = Ring<kType>::kBytes + (codes_x(kType) ? codes_bytes(p.args.k) : p.args.k * 2);
+  if (shared > kMostShared) return kUnsupportedType;
+  if (const auto error = cudaFuncSetAttribute(matvec_row_sm90_kernel<kType>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kMostShared))) return static_cast<Status>(error);
+  const auto blocks = static_cast<unsigned>(std::min<int64_t>(multiprocessors, p.pairs));
+  return launch_dependent(matvec_row_sm90_kernel<kType>, dim3(blocks), kThreads, static_cast<size_t>(shared), stream, p);
+}
+
+}  // namespace
+
+Status launch_matvec_row_sm90(const MatvecRowArgs& args, int32_t multiprocessors, Stream stream) {
+  if (args.norm && (args.k % 16 != 0 || args.k > kMostNormed)) return kUnsupportedType;
+  Params p{args, 0, row_bytes(args.type, args.k)};
+  for (int i = 0; i < args.count; ++i) p.pairs += args.result == MatvecResult::kSwiglu ? (i == 0 ? args.parts[0].n : 0) : ceil_div(args.parts[i].n, 2);
+  Status status = kUnsupportedType;
+  for_type(args.type, [&]<WeightType kType>() { status = launch<kType>(p, multiprocessors, stream); });
+  return status;
+}
+
+}  // namespace longview::kernels
