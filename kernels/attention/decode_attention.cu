@@ -67,15 +67,18 @@ __device__ inline void join_parts(const AttentionPlan& p, int64_t kv_head, char*
   const int64_t stride = p.args.kv.kv_heads * p.rows, base = kv_head * p.rows;
 
   for (int row = warp; row < rows; row += kWarps) {
-    float maximum = -INFINITY, sum = 0;
-    for (int part = lane; part < parts; part += 32) maximum = fmaxf(maximum, __ldcg(p.maximum + part * stride + base + row));
-    maximum = warp_max(maximum);
+    float maximum = -INFINITY, sum = 0;  // of this lane's parts, then of all
     for (int part = lane; part < parts; part += 32) {
-      const float factor = ptx::exp2(__ldcg(p.maximum + part * stride + base + row) - maximum);  // 0 for a part of which the row sees nothing
-      factors[row * parts + part] = factor;
-      sum = fmaf(factor, __ldcg(p.sum + part * stride + base + row), sum);
+      const float own = __ldcg(p.maximum + part * stride + base + row), own_sum = __ldcg(p.sum + part * stride + base + row);
+      factors[row * parts + part] = own;
+      const float both = fmaxf(maximum, own);
+      if (both == -INFINITY) continue;
+      sum = fmaf(sum, ptx::exp2(maximum - both), own_sum * ptx::exp2(own - both));
+      maximum = both;
     }
-    sum = warp_sum(sum);
+    const float highest = warp_max(maximum);
+    sum = warp_sum(sum * ptx::exp2(maximum - highest));
+    for (int part = lane; part < parts; part += 32) factors[row * parts + part] = ptx::exp2(factors[row * parts + part] - highest);  // 0 for a part of which the row sees nothing
     if (lane == 0) inverse[row] = 1.0f / sum;
   }
   __syncthreads();
@@ -84,7 +87,7 @@ __device__ inline void join_parts(const AttentionPlan& p, int64_t kv_head, char*
   for (int row = group / share; row < rows; row += kGroups / share) {
     const auto* output = reinterpret_cast<const float4*>(p.output) + (base + row) * kColumns + column;
     float4 value{};
-#pragma unroll 8
+#pragma unroll 16
     for (int part = group % share; part < parts; part += share) add_scaled(value, factors[row * parts + part], __ldcg(output + part * stride * kColumns));
     results[(row * share + group % share) * kColumns + column] = value;
   }

@@ -45,11 +45,11 @@ __global__ void __launch_bounds__(Reader<kType>::kWarps * 32) matvec_row_kernel(
     rows[r] = static_cast<const uint8_t*>(a.parts[gated ? r / kHalf : part].weight) + min(row, n - 1) * p.row_bytes;
   }
 
-  const int64_t steps = a.k / Read::kStep;
+  const auto steps = static_cast<int>(a.k / Read::kStep);
   const auto* x = static_cast<const uint4*>(a.x);
   const Codes codes = codes_at(shared, a.k);
   float sum[kRows] = {};
-  int64_t step = threadIdx.x % 32;
+  int step = threadIdx.x % 32;
   bool first_step = true;
   do {
     typename Read::Words words[kAhead][kRows];
@@ -107,7 +107,7 @@ Status launch(Params p, Stream stream) {
 }  // namespace
 
 Status launch_matvec_row(const MatvecRowArgs& args, Stream stream) {
-  if (args.count < 1 || args.count > kMatvecParts || args.k <= 0 || args.k % 8 != 0) return kInvalidShape;
+  if (args.count < 1 || args.count > kMatvecParts || args.k <= 0 || args.k > kLargestGrid || args.k % 8 != 0) return kInvalidShape;
   const BlockShape block = block_shape(args.type);
   if (block.elements == 0) return kUnsupportedType;
   if (args.k % block.elements != 0) return kInvalidShape;

@@ -92,12 +92,12 @@ struct Reader {
   static constexpr int kStep = kGroup, kRows = 2, kWarps = 8, kAhead = kType == WeightType::kQ6_K ? 2 : 4, kChunkSteps = kType == WeightType::kQ8_0 ? 1 : 2;
   using Words = Group;
   template <bool kStaged>
-  static __device__ Words load(const uint8_t* row, int64_t step) { return load_quantized<kType>(row, step); }
+  static __device__ Words load(const uint8_t* row, int step) { return load_quantized<kType>(row, step); }
   struct Input {
     uint32_t x[8];
     float scale, sum[2];
   };
-  static __device__ Input input(const uint4*, const Codes& codes, int64_t step, int64_t steps) {
+  static __device__ Input input(const uint4*, const Codes& codes, int step, int steps) {
     const uint4 low = codes.codes[step], high = codes.codes[steps + step];
     const float2 sums = reinterpret_cast<const float2*>(codes.sums)[step];
     return {{low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w}, codes.scales[step], {sums.x, sums.y}};
@@ -126,16 +126,16 @@ struct Reader<WeightType::kQ4_K> {
     int pair;  // of sub-blocks: 0 .. 3
   };
   template <bool kStaged>
-  static __device__ Words load(const uint8_t* row, int64_t step) {
+  static __device__ Words load(const uint8_t* row, int step) {
     const auto* block = reinterpret_cast<const uint4*>(row + step / 4 * block_shape(WeightType::kQ4_K).bytes);
     const uint4* quants = block + 1 + step % 4 * 2;
-    return {*block, {read_weight<kStaged>(quants), read_weight<kStaged>(quants + 1)}, static_cast<int>(step % 4)};
+    return {*block, {read_weight<kStaged>(quants), read_weight<kStaged>(quants + 1)}, step % 4};
   }
   struct Input {
     uint4 even[2], odd[2];
     float scale[2], sum[2];  // of the even and the odd sub-block
   };
-  static __device__ Input input(const uint4*, const Codes& codes, int64_t step, int64_t steps) {
+  static __device__ Input input(const uint4*, const Codes& codes, int step, int steps) {
     const float2 scale = reinterpret_cast<const float2*>(codes.scales)[step];
     const float4 sum = reinterpret_cast<const float4*>(codes.sums)[step];
     return {{codes.codes[step], codes.codes[steps + step]}, {codes.codes[2 * steps + step], codes.codes[3 * steps + step]}, {scale.x, scale.y / 16}, {sum.x + sum.y, sum.z + sum.w}};
@@ -170,11 +170,11 @@ struct Reader<WeightType::kBFloat16> {
   static constexpr int kStep = 8, kRows = 2, kWarps = 4, kAhead = 4, kChunkSteps = 2;
   using Words = uint4;
   template <bool kStaged>
-  static __device__ Words load(const uint8_t* row, int64_t step) { return read_weight<kStaged>(reinterpret_cast<const uint4*>(row) + step); }
+  static __device__ Words load(const uint8_t* row, int step) { return read_weight<kStaged>(reinterpret_cast<const uint4*>(row) + step); }
   struct Input {
     float x[8];
   };
-  static __device__ Input input(const uint4* x, const Codes&, int64_t step, int64_t) {
+  static __device__ Input input(const uint4* x, const Codes&, int step, int) {
     Input in;
     unpack_bf16x8(x[step], in.x);
     return in;
@@ -194,13 +194,13 @@ struct Reader<WeightType::kE4M3> {
   static constexpr int kStep = 16, kRows = 4, kWarps = 4, kAhead = 2, kChunkSteps = 2;
   using Words = uint4;
   template <bool kStaged>
-  static __device__ Words load(const uint8_t* row, int64_t step) { return read_weight<kStaged>(reinterpret_cast<const uint4*>(row) + step); }
+  static __device__ Words load(const uint8_t* row, int step) { return read_weight<kStaged>(reinterpret_cast<const uint4*>(row) + step); }
   struct Input {
     float x[16];
   };
-  static __device__ Input input(const uint4* x, const Codes&, int64_t step, int64_t) {
+  static __device__ Input input(const uint4* x, const Codes&, int step, int) {
     Input in;
-    read_half(x, static_cast<int>(step), in.x);
+    read_half(x, step, in.x);
     return in;
   }
   static __device__ float multiply(const Words& words, const Input& in) {

@@ -9,7 +9,6 @@
 #include "kernels/ptx/cp_async.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 #include "kernels/ptx/mbarrier.cuh"
-#include "kernels/ptx/prefetch.cuh"
 #include "kernels/ptx/tma.cuh"
 
 namespace longview::kernels {
@@ -19,7 +18,6 @@ constexpr int kWarps = 8, kThreads = kWarps * 32, kRingBytes = 80 << 10;
 constexpr int64_t kMostShared = 144 << 10;
 constexpr int kHeldHalves = 2;  // of 16 elements, by a thread that norms x
 constexpr int64_t kMostNormed = kThreads * kHeldHalves * 16;
-constexpr int kPrefetched = 4;  // chunks that are brought to the second-level cache behind those of the ring
 
 template <WeightType kType>
 struct Ring {
@@ -107,7 +105,8 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_sm90_kernel(const Para
   __shared__ uint64_t barriers[kWarps * Copies::kStages];
   const MatvecRowArgs& a = p.args;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  char* ring = shared + warp * Copies::kStages * 2 * Copies::kChunkBytes;
+  const char* ring = shared + warp * Copies::kStages * 2 * Copies::kChunkBytes;
+  const uint32_t ring_address = ptx::shared_address(ring);
   const uint32_t barrier = ptx::shared_address(barriers + warp * Copies::kStages);
   if (lane == 0)
     for (int i = 0; i < Copies::kStages; ++i) ptx::mbarrier_init(barrier + 8 * i, 1);
@@ -115,38 +114,31 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_sm90_kernel(const Para
   __syncwarp();
   ptx::start_dependents();
 
-  // Pairs that are left over go to different blocks.
+  // Pairs that are left over go to different blocks. Lane 0 asks for the chunks: of both rows of a pair, then of the next one.
   const int64_t first = static_cast<int64_t>(warp) * gridDim.x + blockIdx.x, stride = static_cast<int64_t>(gridDim.x) * kWarps;
-  const auto chunks = static_cast<int>(ceil_div(p.row_bytes, Copies::kChunkBytes));
-  struct Place {
-    int64_t pair;
-    int chunk;
-    __device__ void advance(int64_t by, int count) {
-      if (++chunk == count) chunk = 0, pair += by;
-    }
-  };
-  // Of the chunk at `from`, both rows.
-  const auto each_row = [&](const Place& from, auto use) {
-    const Pair pair(a, from.pair);
-    const int64_t begin = static_cast<int64_t>(from.chunk) * Copies::kChunkBytes;
-    const auto bytes = static_cast<uint32_t>(min(static_cast<int64_t>(Copies::kChunkBytes), p.row_bytes - begin));
-#pragma unroll
-    for (int i = 0; i < 2; ++i) use(pair.weight(a, p.row_bytes, i) + begin, bytes, i);
-  };
-  Place copied{first, 0};
+  const auto bytes = static_cast<int>(p.row_bytes);
+  int64_t asked = first - stride;
+  const uint8_t* from[2];
+  int left = 0;  // bytes of the rows at `from`
   const auto copy = [&](int stage) {
-    if (lane == 0 && copied.pair < p.pairs)
-      each_row(copied, [&](const uint8_t* from, uint32_t bytes, int i) {
-        if (i == 0) ptx::mbarrier_arrive_expect(barrier + 8 * stage, 2 * bytes);
-        ptx::bulk_load(ptx::shared_address(ring + (2 * stage + i) * Copies::kChunkBytes), from, bytes, barrier + 8 * stage);
-      });
-    copied.advance(stride, chunks);
+    if (lane != 0) return;
+    if (left <= 0) {
+      asked += stride;
+      if (asked >= p.pairs) return;
+      const Pair pair(a, asked);
+      from[0] = pair.weight(a, p.row_bytes, 0), from[1] = pair.weight(a, p.row_bytes, 1);
+      left = bytes;
+    }
+    const auto count = static_cast<uint32_t>(min(left, Copies::kChunkBytes));
+    ptx::mbarrier_arrive_expect(barrier + 8 * stage, 2 * count);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      ptx::bulk_load(ring_address + (2 * stage + i) * Copies::kChunkBytes, from[i], count, barrier + 8 * stage);
+      from[i] += Copies::kChunkBytes;
+    }
+    left -= Copies::kChunkBytes;
   };
   for (int i = 0; i < Copies::kStages; ++i) copy(i);
-  if (lane == 0) {
-    Place next = copied;
-    for (int i = 0; i < kPrefetched && next.pair < p.pairs; ++i, next.advance(stride, chunks)) each_row(next, [](const uint8_t* from, uint32_t bytes, int) { ptx::prefetch_bulk(from, bytes); });
-  }
 
   const Codes codes = codes_at(shared + Copies::kBytes, a.k);
   auto* x = reinterpret_cast<uint4*>(shared + Copies::kBytes);
@@ -160,23 +152,14 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_sm90_kernel(const Para
   }
   __syncthreads();
 
-  const int64_t steps = a.k / Read::kStep;
+  const auto steps = static_cast<int>(a.k / Read::kStep);
   int stage = 0;
   uint32_t parity = 0;
   for (int64_t index = first; index < p.pairs; index += stride) {
-    const Pair pair(a, index);
-    const MatvecPart& part = a.parts[lane % 2 == 0 ? pair.part[0] : pair.part[1]];
-    const int64_t row = lane % 2 == 0 ? pair.row[0] : pair.row[1];
-    // Of this lane's row, asked for early: lanes 0 and 1 write the results.
-    const float bias = lane < 2 && part.bias ? part.bias[row] : 0.0f;
-    float scale = 1.0f;
-    if constexpr (kType == WeightType::kE4M3)
-      if (lane < 2) scale = e4m3_scale(part.weight, part.n, a.k, row);
     float sum[2] = {};
-    for (int chunk = 0; chunk < chunks; ++chunk) {
+    for (int base = 0; base < steps; base += Copies::kSteps) {
       ptx::mbarrier_wait(barrier + 8 * stage, parity);
       const auto* staged = reinterpret_cast<const uint8_t*>(ring) + 2 * stage * Copies::kChunkBytes;
-      const int64_t base = static_cast<int64_t>(chunk) * Copies::kSteps;
 #pragma unroll
       for (int i = 0; i < Read::kChunkSteps; ++i) {
         const int step = lane + 32 * i;
@@ -189,6 +172,14 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_sm90_kernel(const Para
       copy(stage);
       if (++stage == Copies::kStages) stage = 0, parity ^= 1;
     }
+    // Lanes 0 and 1 write the results.
+    const Pair pair(a, index);
+    const MatvecPart& part = a.parts[lane % 2 == 0 ? pair.part[0] : pair.part[1]];
+    const int64_t row = lane % 2 == 0 ? pair.row[0] : pair.row[1];
+    const float bias = lane < 2 && part.bias ? part.bias[row] : 0.0f;
+    float scale = 1.0f;
+    if constexpr (kType == WeightType::kE4M3)
+      if (lane < 2) scale = e4m3_scale(part.weight, part.n, a.k, row);
     sum[0] = warp_sum(sum[0]);
     sum[1] = warp_sum(sum[1]);
     if (a.result == MatvecResult::kSwiglu) {
