@@ -317,11 +317,12 @@ class CudaBackend final : public Backend {
 
   void read_row(Activation x, int64_t row, std::span<float> out) override {
     const Activation one = rows(x, row, 1);
-    std::vector<uint16_t> narrow(one.wide ? 0 : out.size());
-    void* to = one.wide ? static_cast<void*>(out.data()) : narrow.data();
-    check(library_.copy_to_host(to, one.data, out.size() * static_cast<size_t>(element_bytes(one)), device_.stream()), "reading results");
+    const auto count = static_cast<int64_t>(out.size()), bytes = count * element_bytes(one);
+    void* from = row_.room(bytes);
+    check(library_.copy_to_host(from, one.data, static_cast<size_t>(bytes), device_.stream()), "reading results");
     check(library_.synchronize(device_.stream()), "computing");
-    std::transform(narrow.begin(), narrow.end(), out.begin(), bf16_to_float);
+    if (one.wide) std::copy_n(static_cast<const float*>(from), count, out.begin());
+    else std::transform(static_cast<const uint16_t*>(from), static_cast<const uint16_t*>(from) + count, out.begin(), bf16_to_float);
   }
 
  private:
@@ -423,6 +424,7 @@ class CudaBackend final : public Backend {
   Buffer tokens_, table_, partial_, dequantized_, codes_, queries_, results_, groups_, index_, counters_;
   std::vector<HeadCoverage> coverage_;  // of layers and heads: what dense attention visited in the place of sparse
   DecodeStep step_{device_};
+  HostBuffer row_{device_};  // that read_row brings
   std::vector<void*> pointers_;
   // What table_ holds.
   const CudaKvStorage* storage_ = nullptr;
