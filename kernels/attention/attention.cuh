@@ -21,8 +21,8 @@ struct AttentionPlan {
 // Of a block of the sm_80 kernel: the tile's queries, two stages of 64 keys and values.
 constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_dim) { return (tile_rows + 4 * 64) * head_dim * 2; }
 
-// Of a block of launch_decode_attention, and blocks that a multiprocessor holds.
-constexpr int64_t kDecodeSharedBytes = int64_t{96} << 10, kDecodeBlocks = 2;
+// Of a block of launch_decode_attention, and blocks that a multiprocessor is given: a block of the next kernel fits beside them.
+constexpr int64_t kDecodeSharedBytes = int64_t{64} << 10, kDecodeBlocks = 2;
 
 // One tile of at most kDecodeRows rows.
 Status launch_decode_attention(const AttentionPlan& plan, Stream stream);

@@ -1,7 +1,7 @@
 // Attention of few queries (decode): 16 rows or fewer of a KV head, bound by reading K and V once.
 //
 // A head's keys are split over as many blocks as the device holds (parts). A block walks tiles of them; each of its four warps
-// takes its own keys of every tile, through three stages of cp.async that no other warp waits for, against all rows. The results
+// takes its own keys of every tile, through two stages of cp.async that no other warp waits for, against all rows. The results
 // of the warps are joined in shared memory, those of the parts by the block that ends last: it finds that out by a counter,
 // which is 0 again behind it, so that recorded work can be repeated.
 #include "kernels/attention/attention.cuh"
@@ -12,7 +12,7 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kWarps = 4, kThreads = kWarps * 32, kRows = 16, kStages = 3;
+constexpr int kWarps = 4, kThreads = kWarps * 32, kRows = 16, kStages = 2;
 
 // What a warp takes of a tile: as many keys and values as 8 KiB hold. A tile lies within a page.
 template <int D>
@@ -105,7 +105,6 @@ template <int D>
 __global__ void __launch_bounds__(kThreads, 3) decode_attention_kernel(const AttentionPlan p) {
   constexpr int kTile = kWarps * kWarpKeys<D>, kColumns = D / 4;
   extern __shared__ __align__(128) char shared[];
-  ptx::start_dependents();
   const AttentionArgs& a = p.args;
   const int64_t first_position = a.position ? *a.position : a.first_position;
   const int64_t part = blockIdx.x, kv_head = blockIdx.y;
@@ -130,6 +129,7 @@ __global__ void __launch_bounds__(kThreads, 3) decode_attention_kernel(const Att
   if (early)
     for (int i = 0; i < kStages; ++i) load(begin + i);
   ptx::wait_for_previous();
+  ptx::start_dependents();  // not before: the next kernel's blocks then find no others but these, and go one to each multiprocessor
   if (!early)
     for (int i = 0; i < kStages; ++i) load(begin + i);
 

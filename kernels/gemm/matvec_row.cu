@@ -1,6 +1,6 @@
 // One row of x against every row of up to three weights: a warp a few weight rows, bound by reading the weights once. Several
-// steps of them are asked for at a time, those of the first before x is there. On sm_90 matvec_row_sm90 does it, but where rows
-// begin at odd places.
+// steps of them are asked for at a time, those of the first before x is there. On compute capability 9.0, where
+// that was measured, matvec_row_staged does it, but where rows begin at odd places.
 //
 // Where x is made into codes, every block makes them for itself in shared memory while its first weights are on their way.
 #include "kernels/api/elementwise.h"
@@ -127,7 +127,7 @@ Status launch_matvec_row(const MatvecRowArgs& args, Stream stream) {
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (major == 9 && args.architecture != 80 && p.row_bytes % 16 == 0)
-    if (const Status done = launch_matvec_row_sm90(args, multiprocessors, stream); done != kUnsupportedType) return done;
+    if (const Status done = launch_matvec_row_staged(args, multiprocessors, stream); done != kUnsupportedType) return done;
   if (args.norm) {
     if (const Status done = launch_rms_norm({args.x, Element::kFloat32, args.norm, args.normed, 1, args.k, args.epsilon}, stream)) return done;
     p.args.x = args.normed;

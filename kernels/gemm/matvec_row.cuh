@@ -219,6 +219,6 @@ constexpr bool codes_x(WeightType type) { return type != WeightType::kBFloat16 &
 __device__ inline float swiglu(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
 
 // launch_matvec_row where every row begins at a multiple of 16 bytes; kUnsupportedType where x is too long for it.
-Status launch_matvec_row_sm90(const MatvecRowArgs& args, int32_t multiprocessors, Stream stream);
+Status launch_matvec_row_staged(const MatvecRowArgs& args, int32_t multiprocessors, Stream stream);
 
 }  // namespace longview::kernels

@@ -1,4 +1,4 @@
-// One row of x against every row of up to three weights by the copy engine: a block a multiprocessor, for the whole launch.
+// One row of x against every row of up to three weights: a block a multiprocessor, for the whole launch.
 //
 // Each warp walks pairs of weight rows (of a gated product a row of each weight). Their bytes come in chunks through a ring of its
 // own in shared memory, which it fills before x is there: the block starts while the kernel before it runs, and memory is busy
@@ -8,8 +8,6 @@
 #include "kernels/gemm/matvec_row.cuh"
 #include "kernels/ptx/cp_async.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
-#include "kernels/ptx/mbarrier.cuh"
-#include "kernels/ptx/tma.cuh"
 
 namespace longview::kernels {
 namespace {
@@ -30,26 +28,27 @@ struct Ring {
 
 struct Params {
   MatvecRowArgs args;
-  int64_t pairs, row_bytes;
+  int pairs, row_bytes;
 };
 
-// Two weight rows that a warp takes together, and the part of the second one.
+// Two weight rows that a warp takes together: rows 2 i and 2 i + 1 of all parts behind each other, or row i of both of a gated pair.
+// A last row that is left over goes twice.
 struct Pair {
-  int part[2];
-  int64_t row[2];
-  __device__ Pair(const MatvecRowArgs& a, int64_t index) {
+  int part[2], row[2];
+  __device__ Pair(const MatvecRowArgs& a, int index) {
     if (a.result == MatvecResult::kSwiglu) {
       part[0] = 0, part[1] = 1;
       row[0] = row[1] = index;
       return;
     }
-    int at = 0;
-    int64_t first = 2 * index;
-    while (at + 1 < a.count && first >= a.parts[at].n) first -= a.parts[at++].n;
+    int at = 0, first = 2 * index;
+#pragma unroll
+    for (int i = 0; i + 1 < kMatvecParts; ++i)
+      if (at == i && i + 1 < a.count && first >= static_cast<int>(a.parts[i].n)) first -= static_cast<int>(a.parts[i].n), at = i + 1;
     part[0] = part[1] = at;
-    row[0] = first, row[1] = min(first + 1, a.parts[at].n - 1);
+    row[0] = first, row[1] = min(first + 1, static_cast<int>(a.parts[at].n) - 1);
   }
-  __device__ const uint8_t* weight(const MatvecRowArgs& a, int64_t bytes, int i) const { return static_cast<const uint8_t*>(a.parts[part[i]].weight) + row[i] * bytes; }
+  __device__ const uint8_t* weight(const MatvecRowArgs& a, int bytes, int i) const { return static_cast<const uint8_t*>(a.parts[part[i]].weight) + static_cast<int64_t>(row[i]) * bytes; }
 };
 
 // x as the product reads it, in shared memory: codes, or bf16.
@@ -97,52 +96,71 @@ __device__ inline void take_normed(const MatvecRowArgs& a, const Codes& codes, u
   }
 }
 
+// Both rows' results, of which every lane has a part: the first half of the warp adds up the first row, the other the second.
 template <WeightType kType>
-__global__ void __launch_bounds__(kThreads, 3) matvec_row_sm90_kernel(const Params p) {
+__device__ inline void write(const MatvecRowArgs& a, const Pair& pair, const float (&sum)[2]) {
+  const bool second = threadIdx.x % 32 >= 16;
+  const float both[2] = {sum[0] + __shfl_xor_sync(0xffffffffu, sum[0], 16), sum[1] + __shfl_xor_sync(0xffffffffu, sum[1], 16)};
+  float value = second ? both[1] : both[0];
+#pragma unroll
+  for (int step = 8; step > 0; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+  const MatvecPart& part = a.parts[second ? pair.part[1] : pair.part[0]];
+  const int row = second ? pair.row[1] : pair.row[0];
+  if constexpr (kType == WeightType::kE4M3) value *= e4m3_scale(part.weight, part.n, a.k, row);
+  if (a.result == MatvecResult::kSwiglu) {
+    const float up = __shfl_sync(0xffffffffu, value, 16);
+    if (threadIdx.x % 32 == 0) static_cast<__nv_bfloat16*>(part.out)[row] = __float2bfloat16(swiglu(value, up));
+    return;
+  }
+  if (threadIdx.x % 16 != 0 || (second && pair.row[1] == pair.row[0])) return;
+  if (part.bias) value += part.bias[row];
+  if (a.result == MatvecResult::kAdd) atomicAdd(static_cast<float*>(part.out) + row, value);
+  else if (a.element == Element::kFloat32) static_cast<float*>(part.out)[row] = value;
+  else static_cast<__nv_bfloat16*>(part.out)[row] = __float2bfloat16(value);
+}
+
+template <WeightType kType>
+__global__ void __launch_bounds__(kThreads, 3) matvec_row_staged_kernel(const Params p) {
   using Read = Reader<kType>;
   using Copies = Ring<kType>;
   extern __shared__ __align__(128) char shared[];
-  __shared__ uint64_t barriers[kWarps * Copies::kStages];
   const MatvecRowArgs& a = p.args;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const char* ring = shared + warp * Copies::kStages * 2 * Copies::kChunkBytes;
-  const uint32_t ring_address = ptx::shared_address(ring);
-  const uint32_t barrier = ptx::shared_address(barriers + warp * Copies::kStages);
-  if (lane == 0)
-    for (int i = 0; i < Copies::kStages; ++i) ptx::mbarrier_init(barrier + 8 * i, 1);
-  ptx::fence_mbarrier_init();
-  __syncwarp();
-  ptx::start_dependents();
+  const uint32_t to = ptx::shared_address(ring) + lane * 16;
 
-  // Pairs that are left over go to different blocks. Lane 0 asks for the chunks: of both rows of a pair, then of the next one.
-  const int64_t first = static_cast<int64_t>(warp) * gridDim.x + blockIdx.x, stride = static_cast<int64_t>(gridDim.x) * kWarps;
-  const auto bytes = static_cast<int>(p.row_bytes);
-  int64_t asked = first - stride;
+  // Pairs that are left over go to different blocks. Chunks are asked for in order: both rows of a pair, then those of the next.
+  const int first = warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x) * kWarps;
+  int asked = first, begin = lane * 16;  // of this lane, in the rows of the pair
   const uint8_t* from[2];
-  int left = 0;  // bytes of the rows at `from`
-  const auto copy = [&](int stage) {
-    if (lane != 0) return;
-    if (left <= 0) {
-      asked += stride;
-      if (asked >= p.pairs) return;
-      const Pair pair(a, asked);
-      from[0] = pair.weight(a, p.row_bytes, 0), from[1] = pair.weight(a, p.row_bytes, 1);
-      left = bytes;
-    }
-    const auto count = static_cast<uint32_t>(min(left, Copies::kChunkBytes));
-    ptx::mbarrier_arrive_expect(barrier + 8 * stage, 2 * count);
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-      ptx::bulk_load(ring_address + (2 * stage + i) * Copies::kChunkBytes, from[i], count, barrier + 8 * stage);
-      from[i] += Copies::kChunkBytes;
-    }
-    left -= Copies::kChunkBytes;
+  const auto open = [&](int pair) {
+    if (pair >= p.pairs) return;
+    const Pair rows(a, pair);
+    from[0] = rows.weight(a, p.row_bytes, 0), from[1] = rows.weight(a, p.row_bytes, 1);
   };
+  const auto copy = [&](int stage) {
+    if (asked < p.pairs) {
+#pragma unroll
+      for (int i = 0; i < (Copies::kChunkBytes + 511) / 512; ++i)
+        if ((512 * (i + 1) <= Copies::kChunkBytes || lane * 16 + 512 * i < Copies::kChunkBytes) && begin + 512 * i < p.row_bytes)
+#pragma unroll
+          for (int r = 0; r < 2; ++r) ptx::cp_async_16(to + (2 * stage + r) * Copies::kChunkBytes + 512 * i, from[r] + begin + 512 * i, true);
+      begin += Copies::kChunkBytes;
+      if (begin - lane * 16 >= p.row_bytes) {
+        begin = lane * 16;
+        open(asked += stride);
+      }
+    }
+    ptx::cp_async_commit();
+  };
+  open(first);
   for (int i = 0; i < Copies::kStages; ++i) copy(i);
 
+  // The next kernel may begin now, not before: its blocks then find no others but these, and go one to each multiprocessor.
   const Codes codes = codes_at(shared + Copies::kBytes, a.k);
   auto* x = reinterpret_cast<uint4*>(shared + Copies::kBytes);
   ptx::wait_for_previous();
+  ptx::start_dependents();
   if (a.norm) {
     take_normed<kType>(a, codes, x);
   } else if constexpr (codes_x(kType)) {
@@ -154,11 +172,11 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_sm90_kernel(const Para
 
   const auto steps = static_cast<int>(a.k / Read::kStep);
   int stage = 0;
-  uint32_t parity = 0;
-  for (int64_t index = first; index < p.pairs; index += stride) {
+  for (int index = first; index < p.pairs; index += stride) {
     float sum[2] = {};
     for (int base = 0; base < steps; base += Copies::kSteps) {
-      ptx::mbarrier_wait(barrier + 8 * stage, parity);
+      ptx::cp_async_wait<Copies::kStages - 1>();
+      __syncwarp();
       const auto* staged = reinterpret_cast<const uint8_t*>(ring) + 2 * stage * Copies::kChunkBytes;
 #pragma unroll
       for (int i = 0; i < Read::kChunkSteps; ++i) {
@@ -170,29 +188,9 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_sm90_kernel(const Para
       }
       __syncwarp();
       copy(stage);
-      if (++stage == Copies::kStages) stage = 0, parity ^= 1;
+      if (++stage == Copies::kStages) stage = 0;
     }
-    // Lanes 0 and 1 write the results.
-    const Pair pair(a, index);
-    const MatvecPart& part = a.parts[lane % 2 == 0 ? pair.part[0] : pair.part[1]];
-    const int64_t row = lane % 2 == 0 ? pair.row[0] : pair.row[1];
-    const float bias = lane < 2 && part.bias ? part.bias[row] : 0.0f;
-    float scale = 1.0f;
-    if constexpr (kType == WeightType::kE4M3)
-      if (lane < 2) scale = e4m3_scale(part.weight, part.n, a.k, row);
-    sum[0] = warp_sum(sum[0]);
-    sum[1] = warp_sum(sum[1]);
-    if (a.result == MatvecResult::kSwiglu) {
-      const float up_scale = __shfl_sync(0xffffffffu, scale, 1);
-      if (lane == 0) static_cast<__nv_bfloat16*>(part.out)[row] = __float2bfloat16(swiglu(sum[0] * scale, sum[1] * up_scale));
-      continue;
-    }
-    if (lane == 0 || (lane == 1 && pair.row[1] != pair.row[0])) {
-      const float value = fmaf(lane == 0 ? sum[0] : sum[1], scale, bias);
-      if (a.result == MatvecResult::kAdd) atomicAdd(static_cast<float*>(part.out) + row, value);
-      else if (a.element == Element::kFloat32) static_cast<float*>(part.out)[row] = value;
-      else static_cast<__nv_bfloat16*>(part.out)[row] = __float2bfloat16(value);
-    }
+    write<kType>(a, Pair(a, index), sum);
   }
 }
 
@@ -200,17 +198,21 @@ template <WeightType kType>
 Status launch(const Params& p, int32_t multiprocessors, Stream stream) {
   const int64_t shared = Ring<kType>::kBytes + (codes_x(kType) ? codes_bytes(p.args.k) : p.args.k * 2);
   if (shared > kMostShared) return kUnsupportedType;
-  if (const auto error = cudaFuncSetAttribute(matvec_row_sm90_kernel<kType>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kMostShared))) return static_cast<Status>(error);
+  if (const auto error = cudaFuncSetAttribute(matvec_row_staged_kernel<kType>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kMostShared))) return static_cast<Status>(error);
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(multiprocessors, p.pairs));
-  return launch_dependent(matvec_row_sm90_kernel<kType>, dim3(blocks), kThreads, static_cast<size_t>(shared), stream, p);
+  return launch_dependent(matvec_row_staged_kernel<kType>, dim3(blocks), kThreads, static_cast<size_t>(shared), stream, p);
 }
 
 }  // namespace
 
-Status launch_matvec_row_sm90(const MatvecRowArgs& args, int32_t multiprocessors, Stream stream) {
+Status launch_matvec_row_staged(const MatvecRowArgs& args, int32_t multiprocessors, Stream stream) {
   if (args.norm && (args.k % 16 != 0 || args.k > kMostNormed)) return kUnsupportedType;
-  Params p{args, 0, row_bytes(args.type, args.k)};
-  for (int i = 0; i < args.count; ++i) p.pairs += args.result == MatvecResult::kSwiglu ? (i == 0 ? args.parts[0].n : 0) : ceil_div(args.parts[i].n, 2);
+  int64_t pairs = 0;
+  for (int i = 0; i < args.count; ++i) pairs += ceil_div(args.parts[i].n, 2);
+  if (args.result == MatvecResult::kSwiglu) pairs = args.parts[0].n;
+  const int64_t bytes = row_bytes(args.type, args.k);
+  if (pairs > kLargestGrid / 4 || bytes > kLargestGrid / 2) return kUnsupportedType;
+  const Params p{args, static_cast<int>(pairs), static_cast<int>(bytes)};
   Status status = kUnsupportedType;
   for_type(args.type, [&]<WeightType kType>() { status = launch<kType>(p, multiprocessors, stream); });
   return status;
