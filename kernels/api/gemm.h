@@ -22,7 +22,8 @@ Status launch_gemm(const GemmArgs& args, Stream stream);
 constexpr int64_t kMatvecRows = 8;
 Status launch_matvec(const GemmArgs& args, Stream stream);
 
-// One row of x with several weights of one type in one launch: out[i] = x * weight[i]^T (+ bias[i]). Quantised weights meet x
+// One row of x with several weights of one type in one launch: out[i] = x * weight[i]^T (+ bias[i]). Weights are read before the
+// kernel in front of this one is over, where it was launched as a dependent. Quantised weights meet x
 // in 8-bit codes with a scale for each 32; launch_matvec does the same with one row.
 constexpr int32_t kMatvecParts = 3;
 enum class MatvecResult : int32_t {
@@ -44,6 +45,11 @@ struct MatvecRowArgs {
   int32_t count;
   MatvecResult result;
   Element element;
+  // Not null: x is float32 instead, and normed first (launch_rms_norm) by these weights [K], in bf16; `normed` is room for it.
+  const float* norm = nullptr;
+  void* normed = nullptr;  // bf16 [K], aligned to 16 bytes; any content then
+  float epsilon = 0;
+  int32_t architecture = 0;  // 80: the kernel of sm_80 on any device, for tests; 0: the device's best
 };
 Status launch_matvec_row(const MatvecRowArgs& args, Stream stream);
 

@@ -6,29 +6,33 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int64_t kLeastPartTokens = 256;  // a part shorter than this costs more to merge than it saves
+constexpr int64_t kLeastPartTokens = 256, kLeastDecodePartTokens = 128;  // a part shorter than this costs more to merge than it saves
+constexpr int64_t kCounters = 4096;                                      // at the workspace's beginning
 
-// Blocks that a multiprocessor holds, those of the sm_80 kernel by their shared memory: split work fills it once, without a rest.
+// Blocks that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
 int64_t resident_blocks(const AttentionPlan& p) {
   if (p.args.kv.format == PageFormat::kQ8) return kQ8Blocks;
   int device = 0, shared = 0;
   cudaGetDevice(&device);
   if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) != cudaSuccess) return 1;
+  if (p.rows <= kDecodeRows) return std::clamp<int64_t>(shared / (kDecodeSharedBytes + 1024), 1, kDecodeBlocks);
   return std::max<int64_t>(1, shared / (attention_sm80_shared_bytes(p.tile_rows, p.args.kv.head_dim) + 1024));
 }
 
 AttentionPlan plan_for(const AttentionArgs& args) {
-  AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr};
+  AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr, nullptr};
   p.rows = args.tokens * p.group;
-  p.tile_rows = args.kv.format == PageFormat::kQ8 ? kQ8Rows : p.rows > 64 ? 128 : p.rows > 16 ? 64 : 16;
+  const bool q8 = args.kv.format == PageFormat::kQ8, decode = !q8 && p.rows <= kDecodeRows;
+  p.tile_rows = q8 ? kQ8Rows : p.rows > 64 ? 128 : decode ? kDecodeRows : 64;
   p.tiles = ceil_div(p.rows, p.tile_rows);
   p.scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim)));
   const int64_t blocks = p.tiles * args.kv.kv_heads, wanted = resident_blocks(p) * args.multiprocessors;
   if (blocks < args.multiprocessors)
-    p.parts = std::clamp<int64_t>((args.first_position + args.tokens) / kLeastPartTokens, 1, std::clamp<int64_t>(wanted / blocks, 1, kMostParts));
+    p.parts = std::clamp<int64_t>((args.first_position + args.tokens) / (decode ? kLeastDecodePartTokens : kLeastPartTokens), 1, std::clamp<int64_t>(wanted / blocks, 1, decode ? kMostDecodeParts : kMostParts));
   const int64_t results = p.parts * args.kv.kv_heads * p.rows;
   if (args.workspace && p.parts > 1) {
-    p.output = args.workspace;
+    p.counters = reinterpret_cast<uint32_t*>(args.workspace);
+    p.output = args.workspace + kCounters;
     p.maximum = p.output + results * args.kv.head_dim;
     p.sum = p.maximum + results;
   }
@@ -39,7 +43,7 @@ AttentionPlan plan_for(const AttentionArgs& args) {
 
 int64_t attention_workspace_floats(const AttentionArgs& args) {
   const AttentionPlan p = plan_for(args);
-  return p.parts > 1 ? p.parts * args.kv.kv_heads * p.rows * (args.kv.head_dim + 2) : 0;
+  return p.parts > 1 ? kCounters + p.parts * args.kv.kv_heads * p.rows * (args.kv.head_dim + 2) : 0;
 }
 
 Status launch_attention(const AttentionArgs& args, Stream stream) {
@@ -49,8 +53,9 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   if (args.kv.head_dim != 64 && args.kv.head_dim != 128) return kInvalidShape;
   if (!aligned(args.q) || !aligned(args.out)) return kInvalidAlignment;
   const AttentionPlan p = plan_for(args);
-  if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || (p.parts > 1 && !args.workspace)) return kInvalidShape;
+  if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || kv_heads > kCounters || (p.parts > 1 && !args.workspace)) return kInvalidShape;
   if (args.kv.format == PageFormat::kQ8) return launch_attention_q8(p, stream);
+  if (p.rows <= kDecodeRows) return launch_decode_attention(p, stream);
   int device = 0, major = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);

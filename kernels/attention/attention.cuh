@@ -5,7 +5,8 @@
 
 namespace longview::kernels {
 
-constexpr int64_t kMostParts = 1024;
+constexpr int64_t kMostParts = 1024, kMostDecodeParts = 512;
+constexpr int64_t kDecodeRows = 16;  // of a KV head, at most, for launch_decode_attention
 
 struct AttentionPlan {
   AttentionArgs args;
@@ -14,6 +15,7 @@ struct AttentionPlan {
   int64_t parts;                  // of the keys
   float scale;                    // log2(e) / sqrt(D)
   float *output, *maximum, *sum;  // [parts, G, rows, D], [parts, G, rows] twice, where parts > 1
+  uint32_t* counters;             // [G], 0 before and behind the work, where parts > 1
 };
 
 // Of a block of the sm_80 kernel: the tile's queries, two stages of 64 keys and values.
@@ -22,6 +24,12 @@ constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_di
 // Tiles of 16 rows over q8 pages, and blocks of them that a multiprocessor holds, by their registers.
 constexpr int64_t kQ8Rows = 16, kQ8Blocks = 8;
 Status launch_attention_q8(const AttentionPlan& plan, Stream stream);
+
+// Of a block of launch_decode_attention, and blocks that a multiprocessor is given: a block of the next kernel fits beside them.
+constexpr int64_t kDecodeSharedBytes = int64_t{64} << 10, kDecodeBlocks = 2;
+
+// One tile of at most kDecodeRows rows.
+Status launch_decode_attention(const AttentionPlan& plan, Stream stream);
 
 Status launch_attention_sm80(const AttentionPlan& plan, Stream stream);
 // The rows' results of all parts to one.

@@ -1,7 +1,7 @@
-// Flash-style attention on the tensor cores of sm_80, for many queries and for few.
+// Flash-style attention on the tensor cores of sm_80, for more rows than decode_attention takes.
 //
 // The H / G query heads of a KV head go together: a tile's rows are (token, head) pairs, so K and V are read once for all of
-// them, and a single token still fills rows. Tiles of 64 keys (half a page) come through two stages of cp.async. Few queries
+// them. Tiles of 64 keys (half a page) come through two stages of cp.async. Few queries
 // are split over parts of the keys; a second kernel merges the parts by their maxima.
 #include "kernels/attention/attention.cuh"
 #include "kernels/attention/rows_sm80.cuh"
@@ -153,11 +153,7 @@ Status launch(const AttentionPlan& p, Stream stream) {
 
 template <int D>
 Status launch_width(const AttentionPlan& p, Stream stream) {
-  switch (p.tile_rows / 16) {
-    case 8: return launch<D, 8>(p, stream);
-    case 4: return launch<D, 4>(p, stream);
-    default: return launch<D, 1>(p, stream);
-  }
+  return p.tile_rows == 128 ? launch<D, 8>(p, stream) : launch<D, 4>(p, stream);
 }
 
 }  // namespace

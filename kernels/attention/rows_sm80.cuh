@@ -32,10 +32,10 @@ __device__ inline void load_keys(uint32_t to, const __nv_bfloat16* keys, int fir
   }
 }
 
-// A thread holds parts of rows lane / 4 and + 8 (attention/hide.cuh).
-template <int D>
+// Tiles of kCount keys. A thread holds parts of rows lane / 4 and + 8 (attention/hide.cuh).
+template <int D, int kCount = kKeys>
 struct RowsSm80 {
-  float score[kKeys / 2], maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, out[D / 8][4] = {};
+  float score[kCount / 2], maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, out[D / 8][4] = {};
   uint32_t query[D / 16][4];
 
   // The warp's 16 queries from rows first .. first + 15 at `shared`.
@@ -46,11 +46,11 @@ struct RowsSm80 {
   __device__ void multiply_keys(uint32_t keys) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) score[i] = 0;
+    for (int i = 0; i < kCount / 2; ++i) score[i] = 0;
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
 #pragma unroll
-      for (int j = 0; j < kKeys / 16; ++j) {
+      for (int j = 0; j < kCount / 16; ++j) {
         uint32_t b[4];
         ptx::ldmatrix_x4(b, keys + swizzled<D>(j * 16 + lane / 16 * 8 + lane % 8, i * 2 + lane / 8 % 2));
         ptx::mma_bf16(*reinterpret_cast<float(*)[4]>(&score[8 * j]), query[i], b[0], b[1]);
@@ -62,7 +62,7 @@ struct RowsSm80 {
   __device__ void soften(float scale) {
     float highest[2] = {maximum[0], maximum[1]};
 #pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
+    for (int i = 0; i < kCount / 2; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
@@ -79,7 +79,7 @@ struct RowsSm80 {
       highest[r] = base * scale;
     }
 #pragma unroll
-    for (int i = 0; i < kKeys / 2; ++i) {
+    for (int i = 0; i < kCount / 2; ++i) {
       score[i] = ptx::exp2(fmaf(score[i], scale, -highest[i / 2 % 2]));
       sum[i / 2 % 2] += score[i];
     }
@@ -87,7 +87,7 @@ struct RowsSm80 {
   __device__ void multiply_values(uint32_t values) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int j = 0; j < kKeys / 16; ++j) {
+    for (int j = 0; j < kCount / 16; ++j) {
       uint32_t weight[4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) weight[i] = pack_bf16(score[8 * j + 2 * i], score[8 * j + 2 * i + 1]);

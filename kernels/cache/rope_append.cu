@@ -23,8 +23,8 @@ __global__ void __launch_bounds__(kThreads) rope_table_kernel(const RopeTableArg
 
 // A token a row of blocks. Threads go over the token's pairs of q, then of k; v is copied.
 __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendArgs p) {
-  ptx::start_dependents();
   ptx::wait_for_previous();
+  ptx::start_dependents();
   const int64_t t = blockIdx.x, position = p.position ? *p.position : p.first_position + t;
   const int begin = static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x), stride = static_cast<int>(gridDim.y) * kThreads;
   const int d = static_cast<int>(p.kv.head_dim), own = static_cast<int>(p.head_dim), half = static_cast<int>(p.half), pairs = own / 2;

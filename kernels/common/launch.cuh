@@ -18,22 +18,25 @@ inline Status launched() { return static_cast<Status>(cudaGetLastError()); }
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 // Launches a kernel that may begin while the one before it ends: it calls ptx::wait_for_previous() before it touches what others
-// write. Devices before sm_90 run it behind the other.
+// write. Devices before sm_90 run it behind the other. Multiprocessors are divided into cache and shared memory alike for all of them:
+// they cannot be divided anew while a kernel is there, so that the next one would wait for its end.
 template <typename... Params, typename... Args>
 Status launch_dependent(void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared_bytes, Stream stream, Args&&... args) {
   int device = 0, major = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2]{};
+  attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[0].val.programmaticStreamSerializationAllowed = 1;
+  attributes[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+  attributes[1].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = dim3(threads);
   config.dynamicSmemBytes = shared_bytes;
   config.stream = cuda(stream);
-  config.attrs = &early;
-  config.numAttrs = major >= 9 ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = major >= 9 ? 2 : 0;
   return static_cast<Status>(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...));
 }
 

@@ -110,7 +110,7 @@ Status launch_matvec(const GemmArgs& args, Stream stream) {
   const BlockShape block = block_shape(args.type);
   if (block.elements == 0) return kUnsupportedType;
   if (args.k % block.elements != 0) return kInvalidShape;
-  if (args.m == 1) return launch_matvec_row({args.x, args.type, args.k, {{args.weight, args.bias, args.out, args.n}}, 1, MatvecResult::kWrite, args.element}, stream);
+  if (args.m == 1) return launch_matvec_row({args.x, args.type, args.k, {{args.weight, args.bias, args.out, args.n}}, 1, MatvecResult::kWrite, args.element, nullptr, nullptr, 0, args.architecture}, stream);
   const Params p{static_cast<const uint8_t*>(args.weight), static_cast<const uint4*>(args.x), args.bias, args.out, args.n,
                  args.k, row_bytes(args.type, args.k), args.element == Element::kFloat32};
   for_type(args.type, [&]<WeightType kType>() { launch_rows<kType>(p, args.m, stream); });

@@ -177,6 +177,11 @@ class Backend {
   virtual void linear_all(Activation x, std::span<const Projection> projections) {
     for (const Projection& p : projections) linear(x, *p.weight, p.bias, p.out);
   }
+  // The same of x normed first, as rms_norm does it. `normed` has the shape of x and any content.
+  virtual void norm_linear_all(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, std::span<const Projection> projections) {
+    rms_norm(x, norm, epsilon, normed);
+    linear_all(normed, projections);
+  }
   // sum += x * weight^T. `scratch` has the shape of sum and any content.
   virtual void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) {
     linear(x, weight, nullptr, scratch);
@@ -187,6 +192,11 @@ class Backend {
     linear(x, gate, nullptr, out);
     linear(x, up, nullptr, scratch);
     silu_mul(out, scratch);
+  }
+  // The same of x normed first, as rms_norm does it. `normed` has the shape of x and any content.
+  virtual void norm_linear_swiglu(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) {
+    rms_norm(x, norm, epsilon, normed);
+    linear_swiglu(normed, gate, up, scratch, out);
   }
   // RMSNorm of each head by itself (Qwen3's QK-norm). x [T, heads * head_dim], weight [1, head_dim], in place.
   virtual void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) = 0;

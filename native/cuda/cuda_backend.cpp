@@ -142,6 +142,7 @@ class CudaBackend final : public Backend {
     rope.tokens = 0;  // the work makes the table of this position
     const int64_t length = token.position + 1;
     const kernels::AttentionArgs attending{nullptr, nullptr, paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
+    reserve_partial(attending);
     const auto key = [&] {
       return DecodeStep::Key{token.caller, token.pages.storage, &rope, {table_.as(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as()},
                              library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
@@ -190,14 +191,14 @@ class CudaBackend final : public Backend {
   }
 
   void linear_all(Activation x, std::span<const Projection> projections) override {
-    const CudaWeight& first = cuda(*projections[0].weight);
-    const auto alike = [&](const Projection& p) { return cuda(*p.weight).type == first.type && cuda(*p.weight).rows % 4 == 0 && p.out.wide == projections[0].out.wide; };
     if (x.rows > kernels::kMatvecRows && std::any_of(projections.begin(), projections.end(), [](const Projection& p) { return cuda(*p.weight).type == kernels::WeightType::kE4M3; })) x = coded(x);
-    if (x.rows != 1 || projections.size() > kernels::kMatvecParts || !std::all_of(projections.begin(), projections.end(), alike)) return Backend::linear_all(x, projections);
-    kernels::MatvecRowArgs args = row_args(x, first, kernels::MatvecResult::kWrite, projections[0].out);
-    args.count = 0;
-    for (const Projection& p : projections) args.parts[args.count++] = part(*p.weight, p.bias, p.out);
-    check(library_.matvec_row(args, device_.stream()), "multiplying a vector");
+    if (!one_launch(x, projections)) return Backend::linear_all(x, projections);
+    multiply_row(row_args(x, cuda(*projections[0].weight), kernels::MatvecResult::kWrite, projections[0].out), projections);
+  }
+
+  void norm_linear_all(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, std::span<const Projection> projections) override {
+    if (!x.wide || !one_launch(x, projections)) return Backend::norm_linear_all(x, norm, epsilon, normed, projections);
+    multiply_row(norm_first(row_args(x, cuda(*projections[0].weight), kernels::MatvecResult::kWrite, projections[0].out), norm, epsilon, normed), projections);
   }
 
   void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) override {
@@ -211,9 +212,8 @@ class CudaBackend final : public Backend {
       check(library_.gemm({p.x, p.weight, e4m3 ? w.type : kernels::WeightType::kBFloat16, nullptr, p.out, kernels::Element::kFloat32, p.m, p.n, p.k, 0, true}, device_.stream()), "multiplying matrices");
       return;
     }
-    kernels::MatvecRowArgs args = row_args(x, cuda(weight), kernels::MatvecResult::kAdd, sum);
-    args.parts[0] = part(weight, nullptr, sum);
-    check(library_.matvec_row(args, device_.stream()), "multiplying a vector");
+    const Projection added{&weight, nullptr, sum};
+    multiply_row(row_args(x, cuda(weight), kernels::MatvecResult::kAdd, sum), {&added, 1});
   }
 
   void linear_swiglu(Activation x, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) override {
@@ -222,12 +222,15 @@ class CudaBackend final : public Backend {
       check(library_.silu_mul_quantize({out.data, scratch.data, out.codes, out.rows, out.cols}, device_.stream()), "activating");
       return;
     }
-    if (x.rows != 1 || cuda(gate).type != cuda(up).type || cuda(gate).rows % 4 != 0) return Backend::linear_swiglu(x, gate, up, scratch, out);
-    kernels::MatvecRowArgs args = row_args(x, cuda(gate), kernels::MatvecResult::kSwiglu, out);
-    args.count = 2;
-    args.parts[0] = part(gate, nullptr, out);
-    args.parts[1] = part(up, nullptr, scratch);
-    check(library_.matvec_row(args, device_.stream()), "multiplying a vector");
+    const std::array<Projection, 2> halves{{{&gate, nullptr, out}, {&up, nullptr, scratch}}};
+    if (!one_launch(x, halves)) return Backend::linear_swiglu(x, gate, up, scratch, out);
+    multiply_row(row_args(x, cuda(gate), kernels::MatvecResult::kSwiglu, out), halves);
+  }
+
+  void norm_linear_swiglu(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) override {
+    const std::array<Projection, 2> halves{{{&gate, nullptr, out}, {&up, nullptr, scratch}}};
+    if (!x.wide || !one_launch(x, halves)) return Backend::norm_linear_swiglu(x, norm, epsilon, normed, gate, up, scratch, out);
+    multiply_row(norm_first(row_args(x, cuda(gate), kernels::MatvecResult::kSwiglu, out), norm, epsilon, normed), halves);
   }
 
   void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
@@ -259,7 +262,7 @@ class CudaBackend final : public Backend {
     const kernels::PagedKv kv = direct ? paged(shape, layer, pages, first_position + q.rows) : expanded(shape, layer, pages, first_position + q.rows);
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
       kernels::AttentionArgs args{queries, results, kv, q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
-      partial_.grow(device_, library_.attention_workspace_floats(args) * 4, "partial results of attention");
+      reserve_partial(args);
       args.workspace = partial_.as<float>();
       check(library_.attention(args, device_.stream()), "attending");
     });
@@ -322,17 +325,33 @@ class CudaBackend final : public Backend {
 
   void read_row(Activation x, int64_t row, std::span<float> out) override {
     const Activation one = rows(x, row, 1);
-    std::vector<uint16_t> narrow(one.wide ? 0 : out.size());
-    void* to = one.wide ? static_cast<void*>(out.data()) : narrow.data();
-    check(library_.copy_to_host(to, one.data, out.size() * static_cast<size_t>(element_bytes(one)), device_.stream()), "reading results");
+    const auto count = static_cast<int64_t>(out.size()), bytes = count * element_bytes(one);
+    void* from = row_.room(bytes);
+    check(library_.copy_to_host(from, one.data, static_cast<size_t>(bytes), device_.stream()), "reading results");
     check(library_.synchronize(device_.stream()), "computing");
-    std::transform(narrow.begin(), narrow.end(), out.begin(), bf16_to_float);
+    if (one.wide) std::copy_n(static_cast<const float*>(from), count, out.begin());
+    else std::transform(static_cast<const uint16_t*>(from), static_cast<const uint16_t*>(from) + count, out.begin(), bf16_to_float);
   }
 
  private:
   static kernels::MatvecRowArgs row_args(Activation x, const CudaWeight& weight, kernels::MatvecResult result, Activation out) { return {x.data, weight.type, weight.cols, {}, 1, result, element(out)}; }
-  static kernels::MatvecPart part(const DeviceWeight& weight, const DeviceWeight* bias, Activation out) {
-    return {cuda(weight).buffer->as(), bias ? cuda(*bias).buffer->as<float>() : nullptr, out.data, cuda(weight).rows};
+  static kernels::MatvecRowArgs norm_first(kernels::MatvecRowArgs args, const DeviceWeight& norm, float epsilon, Activation normed) {
+    args.norm = cuda(norm).buffer->as<float>();
+    args.normed = normed.data;
+    args.epsilon = epsilon;
+    return args;
+  }
+  // Whether one launch multiplies a row with all of them.
+  static bool one_launch(Activation x, std::span<const Projection> projections) {
+    const auto alike = [&](const Projection& p) {
+      return cuda(*p.weight).type == cuda(*projections[0].weight).type && (projections.size() == 1 || cuda(*p.weight).rows % 4 == 0) && p.out.wide == projections[0].out.wide;
+    };
+    return x.rows == 1 && projections.size() <= kernels::kMatvecParts && std::all_of(projections.begin(), projections.end(), alike);
+  }
+  void multiply_row(kernels::MatvecRowArgs args, std::span<const Projection> projections) {
+    args.count = 0;
+    for (const Projection& p : projections) args.parts[args.count++] = {cuda(*p.weight).buffer->as(), p.bias ? cuda(*p.bias).buffer->as<float>() : nullptr, p.out.data, cuda(*p.weight).rows};
+    check(library_.matvec_row(args, device_.stream()), "multiplying a vector");
   }
 
   // Room for codes of so many rows of the widest matrix: what two calls for as many rows give is the same memory.
@@ -366,6 +385,14 @@ class CudaBackend final : public Backend {
     void* data = buffer.as();
     buffers_.emplace(data, std::move(buffer));
     return {data, rows, cols, wide};
+  }
+
+  // Room for what attention keeps of parts of the keys. It expects zeros there and leaves them where it needs them.
+  void reserve_partial(const kernels::AttentionArgs& args) {
+    const int64_t bytes = library_.attention_workspace_floats(args) * 4;
+    if (partial_.bytes() >= bytes) return;
+    partial_.grow(device_, bytes, "partial results of attention");
+    check(library_.fill(partial_.as(), 0, static_cast<size_t>(bytes), device_.stream()), "clearing partial results of attention");
   }
 
   // Calls attend(queries, results) with rows as wide as the pages'. Heads of another width were put into queries_ so; their
@@ -427,6 +454,7 @@ class CudaBackend final : public Backend {
   int64_t expanded_bytes_ = 0;  // of a page, as expanded_table_ has them
   std::vector<HeadCoverage> coverage_;  // of layers and heads: what dense attention visited in the place of sparse
   DecodeStep step_{device_};
+  HostBuffer row_{device_};  // that read_row brings
   std::vector<void*> pointers_;
   // What table_ holds.
   const CudaKvStorage* storage_ = nullptr;

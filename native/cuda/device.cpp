@@ -47,4 +47,17 @@ void Buffer::grow(const Device& device, int64_t bytes, const char* what) {
   *this = Buffer(device, bytes, what);
 }
 
+HostBuffer::~HostBuffer() {
+  if (data_) device_.library().release_host(data_);
+}
+
+void* HostBuffer::room(int64_t bytes) {
+  if (bytes <= bytes_) return data_;
+  if (data_) device_.library().release_host(std::exchange(data_, nullptr));
+  bytes_ = 0;
+  device_.check(device_.library().allocate_host(&data_, static_cast<size_t>(bytes)), "making room for results");
+  bytes_ = bytes;
+  return data_;
+}
+
 }  // namespace longview::cuda

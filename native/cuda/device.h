@@ -59,4 +59,21 @@ class Buffer {
   int64_t bytes_ = 0;
 };
 
+// Page-locked bytes of the host, which copies reach without a detour; freed with the object.
+class HostBuffer {
+ public:
+  explicit HostBuffer(const Device& device) : device_(device) {}
+  ~HostBuffer();
+  HostBuffer(const HostBuffer&) = delete;
+  HostBuffer& operator=(const HostBuffer&) = delete;
+
+  // At least so many of them; what was there is lost where it has to grow. No copy may be under way then.
+  void* room(int64_t bytes);
+
+ private:
+  const Device& device_;
+  void* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
+
 }  // namespace longview::cuda

@@ -78,8 +78,8 @@ void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, 
     const auto index = static_cast<int64_t>(i);
 
     const Activation attention_input = backend_.for_products(normed, {layer.q.get(), layer.k.get(), layer.v.get()});
-    backend_.rms_norm(hidden, *layer.attention_norm, config_.norm_epsilon, attention_input);
-    backend_.linear_all(attention_input, std::array<Projection, 3>{{{layer.q.get(), layer.q_bias.get(), q}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}});
+    const std::array<Projection, 3> projections{{{layer.q.get(), layer.q_bias.get(), q}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}};
+    backend_.norm_linear_all(hidden, *layer.attention_norm, config_.norm_epsilon, attention_input, projections);
     if (layer.q_norm) {
       backend_.rms_norm_heads(q, *layer.q_norm, config_.heads, config_.norm_epsilon);
       backend_.rms_norm_heads(k, *layer.k_norm, config_.kv_heads, config_.norm_epsilon);
@@ -91,9 +91,8 @@ void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, 
     add_product(attended, *layer.attention_output, layer.attention_post_norm.get(), normed, hidden);
 
     const Activation ffn_input = backend_.for_products(normed, {layer.gate.get(), layer.up.get()});
-    backend_.rms_norm(hidden, *layer.ffn_norm, config_.norm_epsilon, ffn_input);
     const Activation activated = backend_.for_products(gate, {layer.down.get()});
-    backend_.linear_swiglu(ffn_input, *layer.gate, *layer.up, up, activated);
+    backend_.norm_linear_swiglu(hidden, *layer.ffn_norm, config_.norm_epsilon, ffn_input, *layer.gate, *layer.up, up, activated);
     add_product(activated, *layer.down, layer.ffn_post_norm.get(), normed, hidden);
   }
 }
@@ -106,8 +105,8 @@ void Forward::add_product(Activation x, const DeviceWeight& weight, const Device
 }
 
 void Forward::logits(int64_t row, std::span<float> out) {
-  backend_.rms_norm(backend_.rows(hidden_, row, 1), *output_norm_, config_.norm_epsilon, last_);
-  backend_.linear(last_, *output_, nullptr, logits_);
+  const Projection projection{output_.get(), nullptr, logits_};
+  backend_.norm_linear_all(backend_.rows(hidden_, row, 1), *output_norm_, config_.norm_epsilon, last_, {&projection, 1});
   backend_.read_row(logits_, 0, out);
 }
 

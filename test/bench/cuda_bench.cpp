@@ -167,6 +167,7 @@ void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_he
   const gpu::Memory<void*> table(pointers);
   kernels::AttentionArgs args{q.get(), out.get(), {table.get(), kv_heads, d, 0}, tokens, heads, first, gpu::properties().multiprocessors, nullptr};
   const gpu::Memory<float> workspace(static_cast<size_t>(gpu::library().attention_workspace_floats(args) + 1));
+  GPU(fill(workspace.get(), 0, workspace.bytes(), gpu::stream()));
   args.workspace = workspace.get();
   const double scores = static_cast<double>(tokens) * (static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2);
   const double bytes = tokens == 1 ? static_cast<double>(length * kv_heads * d) * 4 : 0;

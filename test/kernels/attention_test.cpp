@@ -41,6 +41,7 @@ void check_attention(const Case& c, float spread, int32_t architecture) {
   const gpu::Memory<void*> table(pointers);
   kernels::AttentionArgs args{dq.get(), out.get(), {table.get(), c.kv_heads, c.d, layer}, c.tokens, c.heads, c.first, gpu::properties().multiprocessors, nullptr, architecture};
   const gpu::Memory<float> workspace(static_cast<size_t>(gpu::library().attention_workspace_floats(args) + 1));
+  GPU(fill(workspace.get(), 0, workspace.bytes(), gpu::stream()));
   args.workspace = workspace.get();
   GPU(attention(args, gpu::stream()));
   const std::vector<uint16_t> got = out.read();
@@ -104,7 +105,8 @@ TEST("prefill: ragged chunks behind ragged prefixes") {
 
 TEST("decode and short turns over long contexts") {
   for (const int64_t d : {64, 128})
-    for (const Case& c : {Case{1, 127, 9, 3, d}, Case{1, 128, 8, 8, d}, Case{1, 5000, 32, 8, d}, Case{1, 20011, 9, 3, d}, Case{3, 20000, 28, 4, d}, Case{20, 9999, 9, 3, d}})
+    for (const Case& c : {Case{1, 127, 9, 3, d}, Case{1, 128, 8, 8, d}, Case{1, 5000, 32, 8, d}, Case{1, 20011, 9, 3, d}, Case{3, 20000, 28, 4, d}, Case{20, 9999, 9, 3, d},
+                          Case{1, 0, 16, 1, d}, Case{1, 63, 12, 2, d}, Case{1, 300, 4, 4, d}, Case{1, 40000, 16, 1, d}, Case{4, 3000, 8, 2, d}, Case{5, 6014, 9, 3, d}, Case{16, 1000, 2, 2, d}})
       check_attention(c, 1.0f);
 }
 

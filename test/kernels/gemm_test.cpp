@@ -46,6 +46,39 @@ std::vector<float> in_codes(const std::vector<uint16_t>& x) {
   return out;
 }
 
+// Products of one row: K in whole chunks and not, rows that begin at multiples of 16 bytes and not, more than a block norms.
+struct RowCase {
+  WeightType type;
+  int64_t k;
+  int32_t architecture;
+};
+std::vector<RowCase> row_cases() {
+  std::vector<RowCase> cases;
+  for (const int32_t architecture : {0, 80}) {
+    for (const int64_t k : {8, 520, 2064, 8192}) cases.push_back({WeightType::kBFloat16, k, architecture});
+    for (const WeightType type : kQuantized)
+      for (const int64_t k : {1280, 2048, 3840}) cases.push_back({type, k, architecture});
+    cases.push_back({WeightType::kQ8_0, 96, architecture});
+    cases.push_back({WeightType::kQ4_K, 8448, architecture});
+  }
+  return cases;
+}
+// x as weights of a type meet it.
+std::vector<float> as_met(WeightType type, const std::vector<uint16_t>& x) {
+  if (type != WeightType::kBFloat16) return in_codes(x);
+  std::vector<float> out(x.size());
+  std::transform(x.begin(), x.end(), out.begin(), bf16_to_float);
+  return out;
+}
+// Random weights of a type, as stored.
+std::vector<uint8_t> random_weights(WeightType type, int64_t count, std::mt19937_64& random) {
+  if (type != WeightType::kBFloat16) return random_blocks(type, count, random);
+  const auto some = gpu::random_bf16(static_cast<size_t>(count), random);
+  std::vector<uint8_t> bytes(some.size() * 2);
+  std::memcpy(bytes.data(), some.data(), bytes.size());
+  return bytes;
+}
+
 template <typename Row, typename Weights>
 std::vector<double> product(const Row& x, const Weights& w, const std::vector<float>* bias, int64_t m, int64_t n, int64_t k) {
   std::vector<double> out(static_cast<size_t>(m * n));
@@ -150,31 +183,24 @@ TEST("quantised weights: every type, as bf16 and in products of few rows") {
 
 TEST("one row with several weights: apart, added to a sum, and gated") {
   std::mt19937_64 random(11);
-  for (const WeightType type : {WeightType::kBFloat16, WeightType::kQ4_K, WeightType::kQ6_K, WeightType::kQ8_0, WeightType::kQ5_0}) {
-    const int64_t k = 1280, n[3] = {132, 36, 37};
+  for (const auto& [type, k, architecture] : row_cases()) {
+    const int64_t n[3] = {132, 36, 37};
     const auto x = gpu::random_bf16(static_cast<size_t>(k), random);
     const gpu::Memory<uint16_t> dx(x);
     std::vector<std::vector<float>> values;
     std::vector<std::unique_ptr<gpu::Memory<uint8_t>>> weights;
     const auto add = [&](int64_t rows) {
-      std::vector<uint8_t> bytes;
-      if (type == WeightType::kBFloat16) {
-        const auto some = gpu::random_bf16(static_cast<size_t>(rows * k), random);
-        bytes.resize(some.size() * 2);
-        std::memcpy(bytes.data(), some.data(), bytes.size());
-      } else {
-        bytes = random_blocks(type, rows * k, random);
-      }
+      const std::vector<uint8_t> bytes = random_weights(type, rows * k, random);
       values.emplace_back(static_cast<size_t>(rows * k));
       dequantize_row(static_cast<DType>(type), reinterpret_cast<const std::byte*>(bytes.data()), values.back().data(), rows * k);
       weights.push_back(std::make_unique<gpu::Memory<uint8_t>>(bytes));
     };
     kernels::MatvecRowArgs args{dx.get(), type, k, {}, 3, kernels::MatvecResult::kWrite, Element::kFloat32};
+    args.architecture = architecture;
     std::vector<std::unique_ptr<gpu::Memory<float>>> outs;
     const auto bias = gpu::random_float(37, random, 10);
     const gpu::Memory<float> db(bias);
-    std::vector<float> met = in_codes(x);
-    if (type == WeightType::kBFloat16) std::transform(x.begin(), x.end(), met.begin(), bf16_to_float);
+    const std::vector<float> met = as_met(type, x);
     for (int i = 0; i < 3; ++i) {
       add(n[i]);
       outs.push_back(std::make_unique<gpu::Memory<float>>(static_cast<size_t>(n[i])));
@@ -209,6 +235,32 @@ TEST("one row with several weights: apart, added to a sum, and gated") {
       for (size_t i = 0; i < g.size(); ++i) wanted.push_back(g[i] / (1 + std::exp(-g[i])) * u[i]);
       CHECK(gpu::relative_error(out.read(), wanted) <= gpu::kBf16Error);
     }
+  }
+}
+
+TEST("one row that is normed first") {
+  std::mt19937_64 random(13);
+  for (const auto& [type, k, architecture] : row_cases()) {
+    const int64_t n = 4111;
+    const auto x = gpu::random_float(static_cast<size_t>(k), random, 3), norm = gpu::random_float(static_cast<size_t>(k), random);
+    double squares = 0;
+    for (const float value : x) squares += static_cast<double>(value) * value;
+    const float epsilon = 1e-5f, scale = 1.0f / std::sqrt(static_cast<float>(squares / static_cast<double>(k)) + epsilon);
+    std::vector<uint16_t> normed;
+    for (size_t i = 0; i < x.size(); ++i) normed.push_back(float_to_bf16(x[i] * scale * norm[i]));
+    const std::vector<uint8_t> bytes = random_weights(type, n * k, random);
+    std::vector<float> values(static_cast<size_t>(n * k));
+    dequantize_row(static_cast<DType>(type), reinterpret_cast<const std::byte*>(bytes.data()), values.data(), n * k);
+    const gpu::Memory<float> dx(x), dnorm(norm), out(static_cast<size_t>(n));
+    const gpu::Memory<uint8_t> weight(bytes);
+    const gpu::Memory<uint16_t> room(static_cast<size_t>(k));
+    kernels::MatvecRowArgs args{dx.get(), type, k, {{weight.get(), nullptr, out.get(), n}}, 1, kernels::MatvecResult::kWrite, Element::kFloat32, dnorm.get(), room.get(), epsilon, architecture};
+    GPU(matvec_row(args, gpu::stream()));
+    const double error = gpu::relative_error(out.read(), product(as_met(type, normed), values, nullptr, 1, n, k));
+    if (!(error <= 1e-3)) std::printf("  type %d k %d: %.1e\n", int(type), int(k), error);
+    CHECK(error <= 1e-3);  // a value beside a boundary is rounded to the other bf16, or to the other code
+    args.normed = nullptr;
+    CHECK(gpu::library().matvec_row(args, gpu::stream()) == kernels::kInvalidAlignment);
   }
 }
 

@@ -1,6 +1,9 @@
 #include "engine/sampler.h"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
+#include <vector>
 
 #include "base/error.h"
 #include "check.h"
@@ -26,6 +29,19 @@ const std::array<float, 4> kLogits = {std::log(1.0f), std::log(2.0f), std::log(3
 
 TEST("temperature 0 is greedy: the first of the largest") {
   CHECK(Sampler({}).choose(std::array<float, 4>{1, 3, 3, 2}) == 1);
+}
+
+TEST("the largest of any number of logits, wherever it stands") {
+  for (const size_t count : {size_t{1}, size_t{31}, size_t{32}, size_t{33}, size_t{100}, size_t{1000}})
+    for (size_t at = 0; at < count; at += 1 + count / 37) {
+      std::vector<float> logits(count, -INFINITY);
+      logits[at] = -7;
+      CHECK(argmax(logits) == static_cast<int32_t>(at));
+      for (size_t i = 0; i < at; ++i) logits[i] = -8 - static_cast<float>(i % 5);
+      logits.back() = std::max(logits.back(), -7.0f);  // an equal one behind it
+      CHECK(argmax(logits) == static_cast<int32_t>(at));
+    }
+  CHECK(argmax(std::vector<float>(50, NAN)) == 0);
 }
 
 TEST("temperature 1 draws by the model's probabilities, higher ones more evenly, lower ones less") {
