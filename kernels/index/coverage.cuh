@@ -1,7 +1,7 @@
 // Probes of what the index leaves out: exact softmax sums of some rows over all their keys, and over those they visit.
 #pragma once
 
-#include "kernels/index/index.cuh"
+#include "kernels/index/row_sums.cuh"
 
 namespace longview::kernels {
 

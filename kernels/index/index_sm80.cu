@@ -1,5 +1,8 @@
 // The index by mma.sync, blocks by cp.async.
+#include <algorithm>
+
 #include "kernels/index/coverage.cuh"
+#include "kernels/index/page_choice.cuh"
 #include "kernels/ptx/mma.cuh"
 
 namespace longview::kernels {
@@ -41,10 +44,104 @@ struct Sm80 {
   }
 };
 
+// Pages of a block of means that lie outside begin .. end - 1 do not count.
+__device__ inline void hide_outside(float (&score)[64], int first_page, int begin, int end) {
+  if (first_page >= begin && first_page + kBlockKeys <= end) return;
+#pragma unroll
+  for (int i = 0; i < 64; ++i) {
+    const int page = first_page + i / 4 * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + i % 2;
+    if (page < begin || page >= end) score[i] = -INFINITY;
+  }
+}
+
+// A tile a block. First every row's softmax sum over the means of all pages that the tile sees whole; then each candidate's
+// share of it.
+template <int D>
+__global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePlan p) {
+  using Shared = IndexShared<D, Sm80>;
+  extern __shared__ char shared_bytes[];
+  __shared__ float gathered[kIndexWarps];
+  char* base = aligned_shared(shared_bytes);
+  const uint32_t queries = ptx::shared_address(base), keys = queries + Shared::kBlockBytes;
+  auto* normaliser = reinterpret_cast<float*>(base + Shared::kNormalisers);
+  auto* mass = reinterpret_cast<float*>(base + Shared::kMass);
+  const Tile t = find_tile(p, static_cast<int>(blockIdx.x));
+  const int candidates = t.end_candidate - t.first_candidate;
+  if (choose_without_masses<D>(p, t, reinterpret_cast<uint32_t*>(base))) return;
+
+  const int whole = (t.first_position + 1) / kBlockKeys;  // pages
+  const int first_pass = Tile::ceil_blocks(whole), first_block = t.first_candidate / kBlockKeys;
+  const int blocks = first_pass + Tile::ceil_blocks(t.end_candidate) - first_block;
+  const auto block_of = [&](int i) { return i < first_pass ? i : first_block + i - first_pass; };
+  const auto source = [&](int i) { return i < blocks ? mean_block<D>(p, block_of(i), t.group.kv_head) : nullptr; };
+  Sm80 machine;
+  load_queries<D>(p, t, queries, threadIdx.x, kIndexThreads);
+  machine.begin();
+  for (int i = 0; i < Sm80::kStages; ++i) machine.load(keys + i * Shared::kBlockBytes, source(i), Shared::kBlockBytes, i);
+  machine.wait_queries();
+
+  const int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16 + lane / 4;
+  float score[64];
+  const auto multiply = [&](int i, bool pages_are_rows) {
+    const uint32_t block = keys + i % Sm80::kStages * Shared::kBlockBytes;
+    machine.wait(i);
+    machine.template multiply<D>(score, pages_are_rows ? block : queries, pages_are_rows ? queries : block);
+    __syncthreads();
+    machine.load(block, source(i + Sm80::kStages), Shared::kBlockBytes, i);
+  };
+
+  RowSums rows;
+  int i = 0;
+  for (; i < first_pass; ++i) {
+    multiply(i, false);
+    hide_outside(score, i * kBlockKeys, 0, whole);
+    rows.add(score, p.scale);
+  }
+  rows.join(p.scale);
+  if (lane % 4 == 0)
+    for (int r = 0; r < 2; ++r)  // rows that do not exist have no say
+      normaliser[row0 + 8 * r] = row0 + 8 * r < t.rows ? -rows.maximum[r] * p.scale - __log2f(rows.sum[r]) : -INFINITY;
+  __syncthreads();
+
+  for (; i < blocks; ++i) {
+    multiply(i, true);
+    float share[2] = {0, 0};
+#pragma unroll
+    for (int j = 0; j < 16; ++j) {
+      const float2 offset = *reinterpret_cast<const float2*>(normaliser + j * 8 + lane % 4 * 2);
+#pragma unroll
+      for (int r = 0; r < 2; ++r) share[r] += ptx::exp2(fmaf(score[4 * j + 2 * r], p.scale, offset.x)) + ptx::exp2(fmaf(score[4 * j + 2 * r + 1], p.scale, offset.y));
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      share[r] += __shfl_xor_sync(0xffffffffu, share[r], 1);
+      share[r] += __shfl_xor_sync(0xffffffffu, share[r], 2);
+      const int page = block_of(i) * kBlockKeys + row0 + 8 * r;
+      if (lane % 4 == 0 && page >= t.first_candidate && page < t.end_candidate) mass[page - t.first_candidate] = share[r] / static_cast<float>(t.rows);
+    }
+  }
+  __syncthreads();
+  const auto mass_of = [&](int i) { return mass[i]; };
+  float total = 0;
+  for (int i = threadIdx.x; i < candidates; i += kIndexThreads) total += mass[i];
+  const float cut = mass_cut(t.group, mass_of, candidates, sum_over_block(total, gathered), gathered);
+  write_bits(p, t, [&](int page) { return mass[page - t.first_candidate] >= cut; });
+}
+
+template <int D>
+Status launch_index(const SparsePlan& p, Stream stream) {
+  static_assert(IndexShared<D, Sm80>::kMass + kMostSparsePages * 4 + 1024 <= 99 * 1024);
+  if (const Status status = launch_patterns<D, Sm80>(p, stream)) return status;
+  const auto bytes = static_cast<int>(std::max<int64_t>(IndexShared<D, Sm80>::kMass + p.pages * 4, p.pages * 8) + 1024);
+  if (const auto error = cudaFuncSetAttribute(index_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return static_cast<Status>(error);
+  index_kernel<D><<<static_cast<unsigned>(p.args.tiles), kIndexThreads, bytes, cuda(stream)>>>(p);
+  return launched();
+}
+
 }  // namespace
 
 Status launch_index_sm80(const SparsePlan& p, Stream stream) {
-  return p.args.kv.head_dim == 64 ? launch_index<64, Sm80>(p, stream) : launch_index<128, Sm80>(p, stream);
+  return p.args.kv.head_dim == 64 ? launch_index<64>(p, stream) : launch_index<128>(p, stream);
 }
 Status launch_coverage_sm80(const SparsePlan& p, Stream stream) {
   return p.args.kv.head_dim == 64 ? launch_coverage<64, Sm80>(p, stream) : launch_coverage<128, Sm80>(p, stream);

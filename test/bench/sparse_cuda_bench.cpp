@@ -1,8 +1,9 @@
 // Sparse prefill attention on the GPU beside dense, one layer of an 8B model (32/8 heads, d 128, bf16) unless said:
-// build/native/sparse_cuda_bench [tokens]. Random data; medians by events. The index's time is that of choosing by share; the
-// attention then runs on pages drawn at random for the density that a line names, so that the work is known: every tile for
-// itself, or 16 neighbouring tiles (512 positions) alike. `pages` counts the FLOP of visited pages alone, `all` those of the
-// means too. Density: visited pages of those that dense attention visits.
+// build/native/sparse_cuda_bench [tokens [index]]; with "index" that is all that is measured. Random data; medians by events. The
+// index chooses by a share that hardly a page has, and by mass, until 97 % are left over. The attention runs on pages drawn at random
+// for the density that a line names, so that the work is known: every tile for itself, or 16 neighbouring tiles (512 positions)
+// alike. `pages` counts the FLOP of visited pages alone, `all` those of the means too. Density: visited pages of those that dense
+// attention visits.
 #include <algorithm>
 #include <cstring>
 #include <functional>
@@ -56,7 +57,7 @@ class Random {
   gpu::Memory<uint16_t> memory_;
 };
 
-void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64_t d, const std::vector<double>& densities) {
+void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64_t d, const std::vector<double>& densities, bool index_alone) {
   const int64_t length = first + tokens, pages = length / kPageTokens, page = kernels::page_elements(1, kv_heads, d, true), group = heads / kv_heads;
   const Random q(tokens * heads * d), kv(pages * page);
   const gpu::Memory<uint16_t> out(static_cast<size_t>(tokens * heads * d));
@@ -72,7 +73,7 @@ void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64
   GPU(fill(partial.get(), 0, partial.bytes(), gpu::stream()));
   dense.workspace = partial.get();
   const double scores = static_cast<double>(tokens) * (static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2), dense_flop = 4 * scores * static_cast<double>(heads * d);
-  const double dense_ms = median_ms(runs, [&] { GPU(attention(dense, gpu::stream())); });
+  const double dense_ms = index_alone ? NAN : median_ms(runs, [&] { GPU(attention(dense, gpu::stream())); });
   std::printf("%7d tokens behind %7d, heads %d/%d, d %3d: dense %9.3f ms %6.1f TFLOP/s\n", int(tokens), int(first), int(heads), int(kv_heads), int(d), dense_ms, dense_flop / dense_ms / 1e9);
 
   std::vector<HeadGroup> groups;
@@ -80,14 +81,20 @@ void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64
   for (int64_t g = 0; g < kv_heads; ++g)
     groups.push_back({static_cast<int32_t>(g * group), static_cast<int32_t>(group), static_cast<int32_t>(g), static_cast<int32_t>(g * tiles_each), 2 * kPageTokens, 4 * kPageTokens, kernels::PageRule::kShare, 0.01f, 0, 1, 0, 0, 0});
   const gpu::Memory<HeadGroup> device_groups(groups);
+  for (HeadGroup& group : groups) group.rule = kernels::PageRule::kMass, group.threshold = 0.97f;
+  const gpu::Memory<HeadGroup> groups_by_mass(groups);
   const gpu::Memory<kernels::HeadCounters> counters(std::vector<kernels::HeadCounters>(static_cast<size_t>(heads)));
   kernels::SparseArgs args{q.get(), out.get(), paged, tokens, heads, first, device_groups.get(), kv_heads, kv_heads * tiles_each, counters.get(), nullptr, multiprocessors};
   const kernels::SparseLayout layout = kernels::sparse_layout(args);
   const gpu::Memory<uint8_t> workspace(static_cast<size_t>(layout.bytes));
   args.workspace = workspace.get();
+  args.groups = groups_by_mass.get();
+  const double by_mass_ms = median_ms(runs, [&] { GPU(sparse_index(args, gpu::stream())); });
+  args.groups = device_groups.get();
   const double index_ms = median_ms(runs, [&] { GPU(sparse_index(args, gpu::stream())); });
   const double probe_ms = median_ms(runs, [&] { GPU(sparse_coverage(args, gpu::stream())); });
-  std::printf("  index %.3f ms, 64 probes %.3f ms, workspace %.1f MiB\n", index_ms, probe_ms, static_cast<double>(layout.bytes) / (1 << 20));
+  std::printf("  index by share %.3f ms, by mass %.3f ms, 64 probes %.3f ms, workspace %.1f MiB\n", index_ms, by_mass_ms, probe_ms, static_cast<double>(layout.bytes) / (1 << 20));
+  if (index_alone) return;
 
   constexpr int64_t kNeighbours = 16;
   for (const double density : densities)
@@ -127,10 +134,11 @@ void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64
 
 int main(int argc, char** argv) {
   const int64_t only = argc > 1 ? std::atoll(argv[1]) : 0;
+  const bool index_alone = argc > 2 && std::strcmp(argv[2], "index") == 0;
   try {
     std::printf("%s\n", gpu::properties().name);
     const auto run = [&](int64_t tokens, int64_t length, int64_t heads, int64_t kv_heads, int64_t d, const std::vector<double>& densities) {
-      if (only == 0 || only == length) bench(tokens, length - tokens, heads, kv_heads, d, densities);
+      if (only == 0 || only == length) bench(tokens, length - tokens, heads, kv_heads, d, densities, index_alone);
     };
     run(32768, 32768, 32, 8, 128, {0.1, 0.2, 1});
     run(131072, 131072, 32, 8, 128, {0.02, 0.045, 0.1, 0.2});

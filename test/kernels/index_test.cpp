@@ -128,6 +128,20 @@ TEST("pages by share, by the largest and by mass left over, on all architectures
   CHECK(tally.kept > 100 && tally.dropped > 100 && tally.close < (tally.kept + tally.dropped) / 20);
 }
 
+TEST("long contexts, whose pages are weighed by estimated sums first") {
+  Tally tally;
+  for (const auto& [s, data] : {std::pair{Shape{64, 100000, 4, 1, 128}, Data::kPlain}, {Shape{40, 200000, 3, 1, 128}, Data::kPlain}, {Shape{100, 150000, 2, 1, 64}, Data::kPlain}, {Shape{64, 100000, 4, 1, 128}, Data::kOutliers}}) {
+    Context c(s, plans_of(s, adaptive(PageRule::kShare, 0.002f)), data);
+    check_index(c, 1, tally);
+    for (const HeadGroup& plan : {adaptive(PageRule::kRelative, 0.2f), adaptive(PageRule::kRelative, 0), adaptive(PageRule::kMass, 0.97f, false), adaptive(PageRule::kMass, 0.3f), adaptive(PageRule::kShare, 2)}) {
+      c.plan(plans_of(s, plan));
+      check_index(c, 1, tally);
+    }
+  }
+  std::printf("  %d pages kept, %d dropped, %d too close to tell\n", int(tally.kept), int(tally.dropped), int(tally.close));
+  CHECK(tally.kept > 1000 && tally.dropped > 1000 && tally.close < (tally.kept + tally.dropped) / 20);
+}
+
 TEST("scores of hundreds choose the same pages") {
   Tally tally;
   for (const int32_t architecture : {0, 80})

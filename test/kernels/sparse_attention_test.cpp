@@ -49,21 +49,29 @@ void check_attention(const Context& c, const char* what, int32_t multiprocessors
   for (const uint16_t x : got) undefined += !std::isfinite(bf16_to_float(x));
   CHECK(undefined == 0);
   const int64_t step = std::max<int64_t>(1, s.tokens * s.heads * (s.first + s.tokens) / 3000000);
-  std::vector<double> wanted, block;
-  std::vector<uint16_t> rows, block_rows;
-  double largest = 0, worst_block = 0;
-  int64_t row = 0;
+  struct Row {
+    const HeadGroup* group;
+    int64_t token, head;
+  };
+  std::vector<Row> checked;
+  int64_t number = 0;
   for (const HeadGroup& g : c.groups())
     for (int64_t t = 0; t < s.tokens; ++t)
-      for (int64_t h = g.first_head; h < g.first_head + g.heads; ++h, ++row) {
-        if (row % step != 0 && t != s.tokens - 1) continue;
-        const std::vector<double> out = attend(c, bits, g, t, h);
-        const auto from = got.begin() + (t * s.heads + h) * s.d;
-        for (int64_t i = 0; i < s.d; ++i) largest = std::max(largest, std::fabs(bf16_to_float(from[i]) - out[static_cast<size_t>(i)]));
-        worst_block = std::max(worst_block, gpu::relative_error(std::vector<uint16_t>(from, from + s.d), out));
-        wanted.insert(wanted.end(), out.begin(), out.end());
-        rows.insert(rows.end(), from, from + s.d);
-      }
+      for (int64_t h = g.first_head; h < g.first_head + g.heads; ++h)
+        if (number++ % step == 0 || t == s.tokens - 1) checked.push_back({&g, t, h});
+  std::vector<std::vector<double>> outs(checked.size());
+  in_parallel(checked.size(), [&](size_t i) { outs[i] = attend(c, bits, *checked[i].group, checked[i].token, checked[i].head); });
+  std::vector<double> wanted;
+  std::vector<uint16_t> rows;
+  double largest = 0, worst_block = 0;
+  for (size_t r = 0; r < checked.size(); ++r) {
+    const std::vector<double>& out = outs[r];
+    const auto from = got.begin() + (checked[r].token * s.heads + checked[r].head) * s.d;
+    for (int64_t i = 0; i < s.d; ++i) largest = std::max(largest, std::fabs(bf16_to_float(from[i]) - out[static_cast<size_t>(i)]));
+    worst_block = std::max(worst_block, gpu::relative_error(std::vector<uint16_t>(from, from + s.d), out));
+    wanted.insert(wanted.end(), out.begin(), out.end());
+    rows.insert(rows.end(), from, from + s.d);
+  }
   const double error = gpu::relative_error(rows, wanted);
   std::printf("  %s %s T %5d first %6d heads %d/%d d %3d: %.1e, worst row %.1e, largest %.1e\n", c.args().architecture ? "sm80" : "best", what, int(s.tokens), int(s.first), int(s.heads), int(s.kv_heads), int(s.d), error, worst_block, largest);
   CHECK(error <= 5e-3);  // weights and results are bf16

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <functional>
 #include <numeric>
 #include <optional>
+#include <thread>
 
 #include "kernels/gpu.h"
 
@@ -28,6 +30,17 @@ inline HeadGroup blocks(int32_t count) { return {0, 0, 0, 0, 0, 0, PageRule::kBl
 struct Shape {
   int64_t tokens, first, heads, kv_heads, d;
 };
+
+// Calls of(0) .. of(count - 1), on all processors.
+template <typename Of>
+void in_parallel(size_t count, Of of) {
+  std::atomic<size_t> next = 0;
+  std::vector<std::jthread> threads(std::max(1u, std::thread::hardware_concurrency()));
+  for (std::jthread& thread : threads)
+    thread = std::jthread([&] {
+      for (size_t i = next++; i < count; i = next++) of(i);
+    });
+}
 
 // How queries and keys are drawn.
 enum class Data {
@@ -89,7 +102,20 @@ class Context {
           storage[static_cast<size_t>(mean + d + i)] = mean_v_[at] = float_to_bf16(static_cast<float>(sum_v / kPageTokens));
         }
       }
+    device_q_.emplace(q_);
+    device_kv_.emplace(storage);
+    out_.emplace(q_.size());
+    std::vector<void*> pointers;
+    for (const int64_t slot : slots_) pointers.push_back(device_kv_->get() + slot * page);
+    table_.emplace(pointers);
+    plan(std::move(plans), architecture);
+  }
+
+  // Other plans for the same queries and keys; the counters begin anew.
+  void plan(std::vector<HeadGroup> plans, int32_t architecture = 0) {
+    const auto [tokens, first, heads, kv_heads, d] = shape_;
     const bool per_head = static_cast<int64_t>(plans.size()) == heads;
+    tiles_ = 0;
     for (size_t i = 0; i < plans.size(); ++i) {
       HeadGroup& plan = plans[i];
       plan.heads = static_cast<int32_t>(per_head ? 1 : heads / kv_heads);
@@ -98,13 +124,7 @@ class Context {
       plan.first_tile = static_cast<int32_t>(tiles_);
       tiles_ += kernels::sparse_tiles(tokens, plan.heads);
     }
-    groups_ = plans;
-    device_q_.emplace(q_);
-    device_kv_.emplace(storage);
-    out_.emplace(q_.size());
-    std::vector<void*> pointers;
-    for (const int64_t slot : slots_) pointers.push_back(device_kv_->get() + slot * page);
-    table_.emplace(pointers);
+    groups_ = std::move(plans);
     device_groups_.emplace(groups_);
     counters_.emplace(std::vector<kernels::HeadCounters>(static_cast<size_t>(heads)));
     args_ = {device_q_->get(), out_->get(), {table_->get(), kv_heads, d, kLayer, kLayers}, tokens, heads, first, device_groups_->get(), static_cast<int64_t>(groups_.size()), tiles_, counters_->get(), nullptr, gpu::properties().multiprocessors, architecture};
