@@ -60,7 +60,7 @@ template <int D>
 __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePlan p) {
   using Shared = IndexShared<D, Sm80>;
   extern __shared__ char shared_bytes[];
-  __shared__ float gathered[kIndexWarps];
+  __shared__ float gathered[kIndexWarps * kCuts];
   char* base = aligned_shared(shared_bytes);
   const uint32_t queries = ptx::shared_address(base), keys = queries + Shared::kBlockBytes;
   auto* normaliser = reinterpret_cast<float*>(base + Shared::kNormalisers);
@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
   const auto mass_of = [&](int i) { return mass[i]; };
   float total = 0;
   for (int i = threadIdx.x; i < candidates; i += kIndexThreads) total += mass[i];
-  const float cut = mass_cut(t.group, mass_of, candidates, sum_over_block(total, gathered), gathered);
+  const float cut = mass_cut(t.group, mass_of, candidates, sum_over_block(total, gathered), 0, 1, gathered);
   write_bits(p, t, [&](int page) { return mass[page - t.first_candidate] >= cut; });
 }
 

@@ -52,9 +52,12 @@ struct Sm90 {
 };
 
 // Parts of 64 pages from which each row's softmax sum is estimated: the first, the last, and one in 16 between.
-constexpr int kSampleStride = 16, kLeastSampled = 8;
-__device__ inline int sampled_parts(int parts) { return parts < kLeastSampled ? 0 : 2 + (parts + kSampleStride / 2 - 2) / kSampleStride; }
+constexpr int kSampleStride = 16;
+__device__ inline int sampled_parts(int parts) { return 2 + (parts + kSampleStride / 2 - 2) / kSampleStride; }
 __device__ inline int sampled_part(int i, int parts) { return i == 0 ? 0 : i == 1 ? parts - 1 : (i - 2) * kSampleStride + kSampleStride / 2; }
+
+// Fewer parts are not sampled. By mass the cut of the bounds takes long to find, and is of no use where masses are alike.
+constexpr int kLeastSampled = 8, kLeastSampledByMass = 64;
 
 // Whether weights relative to these sums keep their precision, and did not overflow.
 __device__ inline bool sound(float sum) { return sum > 0x1p-60f && sum < 0x1p100f; }
@@ -67,7 +70,7 @@ template <int D, int kWarpgroups>
 __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) index_kernel(const SparsePlan p) {
   constexpr int kThreads = kWarpgroups * 128;
   extern __shared__ char shared_bytes[];
-  __shared__ float gathered[kThreads / 32];
+  __shared__ float gathered[kThreads / 32 * kCuts];
   __shared__ int listed;
   char* base = aligned_shared(shared_bytes);
   auto* mass = reinterpret_cast<float*>(base + WeighShared<D, kWarpgroups>::kBytes);
@@ -76,7 +79,8 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
   if (choose_without_masses<D>(p, t, reinterpret_cast<uint32_t*>(base))) return;
 
   const int thread = threadIdx.x, whole = (t.first_position + 1) / kBlockKeys, parts = (whole + kPartPages - 1) / kPartPages;  // whole: pages
-  const int sampled = sampled_parts(parts);
+  const bool by_mass = t.group.rule == PageRule::kMass;
+  const int sampled = parts < (by_mass ? kLeastSampledByMass : kLeastSampled) ? 0 : sampled_parts(parts);
   const auto sample_then_all = [&](int i) { return i < sampled ? sampled_part(i, parts) : i - sampled; };
   const auto all = [](int part) { return part; };
   const auto add = [](float a, float b) { return a + b; };
@@ -126,16 +130,20 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
     for (int page = thread; page < whole; page += kThreads) outside += is_candidate(page) ? 0 : mass[page] * factor;
     return sum_over_block(outside, gathered);
   };
-  const bool by_mass = t.group.rule == PageRule::kMass;
   const auto least = [&](int i) { return mass[t.first_candidate + i] * lower; };
-  const float bound = 0.999f * mass_cut(t.group, least, candidates, by_mass ? 1 - mass_outside(lower) : 0, gathered, 1 << 17);
+  const float bound = by_mass && sampled == 0 ? 0 : 0.999f * mass_cut(t.group, least, candidates, by_mass ? 1 - mass_outside(lower) : 0, 0, 1 << 17, gathered);
   if (is_row) weigher.offset() -= __log2f(sum);
   if (thread == 0) listed = 0;
   __syncthreads();
-  for (int page = thread; page < whole; page += kThreads) {
-    const bool again = is_candidate(page) ? !(mass[page] * upper < bound) : by_mass;
-    if (again) list[atomicAdd(&listed, 1)] = static_cast<uint16_t>(page);
-    else mass[page] = -1;
+  for (int first = thread / 32 * 32; first < whole; first += kThreads) {
+    const int page = first + thread % 32;
+    const bool again = page < whole && (is_candidate(page) ? !(mass[page] * upper < bound) : by_mass);
+    const uint32_t lanes = __ballot_sync(0xffffffffu, again);
+    int at = 0;
+    if (thread % 32 == 0 && lanes != 0) at = atomicAdd(&listed, __popc(lanes));
+    at = __shfl_sync(0xffffffffu, at, 0) + __popc(lanes & ((1u << thread % 32) - 1));
+    if (again) list[at] = static_cast<uint16_t>(page);
+    else if (page < whole) mass[page] = -1;
   }
   __syncthreads();
   if (listed > whole / 2) {
@@ -148,7 +156,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
   }
   __syncthreads();
   const auto mass_of = [&](int i) { return mass[t.first_candidate + i] / rows; };
-  const float cut = mass_cut(t.group, mass_of, candidates, by_mass ? 1 - mass_outside(1 / rows) : 0, gathered);
+  const float cut = mass_cut(t.group, mass_of, candidates, by_mass ? 1 - mass_outside(1 / rows) : 0, bound, 1 << 6, gathered);
   write_bits(p, t, [&](int page) { return mass[page] / rows >= cut; });
 }
 

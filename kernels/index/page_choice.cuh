@@ -8,46 +8,59 @@
 
 namespace longview::kernels {
 
-// `gathered`: a float for each warp, in shared memory.
-template <typename Combine>
-__device__ inline float over_block(float value, float* gathered, Combine combine) {
+// Combines each of the threads' values over the block. `gathered`: kCount floats for each warp, in shared memory.
+template <int kCount, typename Combine>
+__device__ inline void over_block(float (&values)[kCount], float* gathered, Combine combine) {
 #pragma unroll
-  for (int step = 16; step > 0; step /= 2) value = combine(value, __shfl_xor_sync(0xffffffffu, value, step));
+  for (int step = 16; step > 0; step /= 2)
+#pragma unroll
+    for (float& value : values) value = combine(value, __shfl_xor_sync(0xffffffffu, value, step));
   __syncthreads();
-  if (threadIdx.x % 32 == 0) gathered[threadIdx.x / 32] = value;
+  if (threadIdx.x % 32 == 0)
+    for (int i = 0; i < kCount; ++i) gathered[threadIdx.x / 32 * kCount + i] = values[i];
   __syncthreads();
-  value = gathered[0];
-  for (int i = 1; i < static_cast<int>(blockDim.x) / 32; ++i) value = combine(value, gathered[i]);
-  return value;
+  for (int i = 0; i < kCount; ++i) values[i] = gathered[i];
+  for (int warp = 1; warp < static_cast<int>(blockDim.x) / 32; ++warp)
+    for (int i = 0; i < kCount; ++i) values[i] = combine(values[i], gathered[warp * kCount + i]);
 }
 __device__ inline float sum_over_block(float value, float* gathered) {
-  return over_block(value, gathered, [](float a, float b) { return a + b; });
+  float values[1] = {value};
+  over_block(values, gathered, [](float a, float b) { return a + b; });
+  return values[0];
 }
 __device__ inline float largest_over_block(float value, float* gathered) {
-  return over_block(value, gathered, [](float a, float b) { return fmaxf(a, b); });
+  float values[1] = {value};
+  over_block(values, gathered, [](float a, float b) { return fmaxf(a, b); });
+  return values[0];
 }
 
-// The least mass of a page that is kept, of the masses mass(0) .. mass(count - 1); `total`: of all candidates, for kMass alone.
-// Masses that are too small, and those of some pages left out, make the cut smaller, never larger. `step`: 1, or for a cut that may be
-// smaller by up to `step` of its last bits.
+constexpr int kCuts = 3;  // that mass_cut tries at a time: three quarter what is left
+
+// The least mass of a page that is kept, of the masses mass(0) .. mass(count - 1). `total`: of all candidates, for kMass alone. Where
+// masses are too small, or pages are left out, the cut is too small, never too large. `low`: a bound of the cut that is known; kMass
+// gives a cut that is too small by at most `step` in the last place. `gathered`: kCuts floats for each warp, in shared memory.
 template <typename Mass>
-__device__ inline float mass_cut(const HeadGroup& group, Mass mass, int count, float total, float* gathered, uint32_t step = 1) {
+__device__ inline float mass_cut(const HeadGroup& group, Mass mass, int count, float total, float low, uint32_t step, float* gathered) {
   const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
   if (group.rule == PageRule::kShare) return group.threshold;
-  if (group.rule == PageRule::kRelative) {
-    float largest = 0;
-    for (int i = thread; i < count; i += threads) largest = fmaxf(largest, mass(i));
-    return group.threshold * largest_over_block(largest, gathered);
-  }
+  float largest = 0;
+  for (int i = thread; i < count; i += threads) largest = fmaxf(largest, mass(i));
+  largest = largest_over_block(largest, gathered);
+  if (group.rule == PageRule::kRelative) return group.threshold * largest;
   // The largest cut that keeps all but `threshold` of the mass: bits of a positive float grow with it.
-  uint32_t low = 0, high = __float_as_uint(2.0f);
-  while (high - low > step) {
-    const uint32_t middle = low + (high - low) / 2;
-    float kept = 0;
-    for (int i = thread; i < count; i += threads) kept += mass(i) >= __uint_as_float(middle) ? mass(i) : 0.0f;
-    (sum_over_block(kept, gathered) >= total - group.threshold ? low : high) = middle;
+  uint32_t cut = __float_as_uint(low), high = __float_as_uint(largest) + 1;
+  while (high > cut + step) {
+    const uint32_t quarter = (high - cut + kCuts) / (kCuts + 1);
+    float kept[kCuts] = {};
+    for (int i = thread; i < count; i += threads)
+      for (int j = 0; j < kCuts; ++j) kept[j] += mass(i) >= __uint_as_float(cut + (j + 1) * quarter) ? mass(i) : 0.0f;
+    over_block(kept, gathered, [](float a, float b) { return a + b; });
+    uint32_t reached = 0;
+    while (reached < kCuts && kept[reached] >= total - group.threshold) ++reached;
+    cut += reached * quarter;
+    high = min(high, cut + quarter);
   }
-  return __uint_as_float(low);
+  return __uint_as_float(total > group.threshold ? cut : high);
 }
 
 // What the tile's rows see and visit, for the counters of their heads. `full`: visited pages that all rows see whole.

@@ -1,6 +1,7 @@
 // Weighs pages on sm_90: softmax weights of a tile's 128 queries on the mean keys of pages. Each warpgroup takes 64 pages at a time
-// for itself, through stages of its own, so that one computes exponentials while others multiply; pages are the rows of a product,
-// so that a thread holds all that it needs of them.
+// for itself, through stages of its own. They multiply one after the other: tensor cores would share themselves out among all that
+// ask, and all would compute their exponentials at the same time afterwards, with the tensor cores idle. Pages are the rows of a
+// product, so that a thread holds all that it needs of them.
 #pragma once
 
 #include "kernels/common/bf16.cuh"
@@ -31,7 +32,7 @@ class Weigher {
  public:
   // `base`: Shared::kBytes of shared memory at a multiple of 1,024 bytes. Begins to load the tile's queries.
   __device__ Weigher(const SparsePlan& p, const Tile& t, char* base)
-      : p_(p), t_(t), queries_(ptx::shared_address(base)), stages_(queries_ + Shared::kFirstStage + warpgroup() * Shared::kStages * Shared::kStageBytes),
+      : p_(p), t_(t), base_(base), queries_(ptx::shared_address(base)), stages_(queries_ + Shared::kFirstStage + warpgroup() * Shared::kStages * Shared::kStageBytes),
         offsets_(reinterpret_cast<float*>(base + Shared::kOffsets)), sums_(reinterpret_cast<float*>(base + Shared::kSums)) {
     __shared__ uint64_t barriers[kWarpgroups * Shared::kStages];
     full_ = ptx::shared_address(barriers) + warpgroup() * Shared::kStages * 8;
@@ -63,7 +64,7 @@ class Weigher {
   __device__ void walk(int end, PartOf part_of, Take take) {
     for (; next_ < end; next_ += kWarpgroups, ++turn_) {
       ptx::mbarrier_wait(full_ + 8 * (turn_ % Shared::kStages), turn_ / Shared::kStages & 1);
-      multiply(stages_ + turn_ % Shared::kStages * Shared::kStageBytes);
+      multiply(stages_ + turn_ % Shared::kStages * Shared::kStageBytes, next_ > 0, next_ + 1 < count_);
       sync_warpgroup();
       if (threadIdx.x % 128 == 0) bring(turn_ + Shared::kStages, next_ + Shared::kStages * kWarpgroups, part_of);
       take(next_, part_of(next_));
@@ -84,7 +85,7 @@ class Weigher {
       ptx::cp_async_wait<0>();
       ptx::fence_proxy_async();
       sync_warpgroup();
-      multiply(stages_);
+      multiply(stages_, false, false);
       sync_warpgroup();
       take(first);
     }
@@ -162,13 +163,12 @@ class Weigher {
 
   // The scaled score of query threadIdx.x, of the first 128, with page 0.
   __device__ float first_score() const {
-    const uint4* mean = reinterpret_cast<const uint4*>(mean_block<D>(p_, 0, t_.group.kv_head));
+    const auto* mean = reinterpret_cast<const uint4*>(mean_block<D>(p_, 0, t_.group.kv_head));
     float sum = 0;
+#pragma unroll
     for (int chunk = 0; chunk < D / 8; ++chunk) {
       float q[8], k[8];
-      uint4 words;
-      asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];" : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w) : "r"(block_address(queries_, threadIdx.x, chunk)) : "memory");
-      unpack_bf16x8(words, q);
+      unpack_bf16x8(*reinterpret_cast<const uint4*>(base_ + block_address(0, threadIdx.x, chunk)), q);
       unpack_bf16x8(mean[chunk / 8 * (kBlockKeys * 8) + chunk % 8], k);
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum = fmaf(q[i], k[i], sum);
@@ -177,7 +177,7 @@ class Weigher {
   }
 
  private:
-  __device__ static int warpgroup() { return static_cast<int>(threadIdx.x) / 128; }
+  __device__ static int warpgroup() { return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0); }  // known to be the same in a warp
   // The first of the two pages of a part whose scores this thread holds; the other is 8 on.
   __device__ static int page() { return static_cast<int>(threadIdx.x) % 128 / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4; }
   __device__ static void sync_warpgroup() { asm volatile("bar.sync %0, 128;" ::"r"(warpgroup() + 1) : "memory"); }
@@ -192,19 +192,27 @@ class Weigher {
 #pragma unroll
     for (int tile = 0; tile < D / 64; ++tile) ptx::bulk_load(to + tile * (kPartPages * 128), from + tile * (kBlockKeys * 64), kPartPages * 128, full);
   }
-  __device__ void multiply(uint32_t pages) {
+  // `after`: not before the warpgroup before this one is nearly done; `before`: the next one waits for this one.
+  __device__ void multiply(uint32_t pages, bool after, bool before) {
+    constexpr int kSteps = D / 16, kLast = 2;  // steps that the next warpgroup's first may overlap
     const uint64_t rows = ptx::wgmma_descriptor(pages), columns = ptx::wgmma_descriptor(queries_);
+    if (after) asm volatile("bar.sync %0, 256;" ::"r"(kWarpgroups + 1 + warpgroup()) : "memory");
     ptx::wgmma_hold(score_);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score_, rows + i / 4 * (kPartPages * 128 / 16) + i % 4 * 2, columns + i / 4 * (kTileRows * 128 / 16) + i % 4 * 2, i > 0);
-    ptx::wgmma_commit();
+    for (int i = 0; i < kSteps; ++i) {
+      ptx::wgmma_m64n128k16(score_, rows + i / 4 * (kPartPages * 128 / 16) + i % 4 * 2, columns + i / 4 * (kTileRows * 128 / 16) + i % 4 * 2, i > 0);
+      if (i == kSteps - kLast - 1 || i == kSteps - 1) ptx::wgmma_commit();
+    }
+    ptx::wgmma_wait<1>();
+    if (before) asm volatile("bar.arrive %0, 256;" ::"r"(kWarpgroups + 1 + (warpgroup() + 1) % kWarpgroups) : "memory");
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(score_);
   }
 
   const SparsePlan& p_;
   const Tile& t_;
+  const char* const base_;
   const uint32_t queries_, stages_;
   float *const offsets_, *const sums_;
   uint32_t full_, turn_ = 0;
