@@ -81,7 +81,7 @@ void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64
   for (int64_t g = 0; g < kv_heads; ++g)
     groups.push_back({static_cast<int32_t>(g * group), static_cast<int32_t>(group), static_cast<int32_t>(g), static_cast<int32_t>(g * tiles_each), 2 * kPageTokens, 4 * kPageTokens, kernels::PageRule::kShare, 0.01f, 0, 1, 0, 0, 0});
   const gpu::Memory<HeadGroup> device_groups(groups);
-  for (HeadGroup& group : groups) group.rule = kernels::PageRule::kMass, group.threshold = 0.97f;
+  for (HeadGroup& plan : groups) plan.rule = kernels::PageRule::kMass, plan.threshold = 0.97f;
   const gpu::Memory<HeadGroup> groups_by_mass(groups);
   const gpu::Memory<kernels::HeadCounters> counters(std::vector<kernels::HeadCounters>(static_cast<size_t>(heads)));
   kernels::SparseArgs args{q.get(), out.get(), paged, tokens, heads, first, device_groups.get(), kv_heads, kv_heads * tiles_each, counters.get(), nullptr, multiprocessors};
