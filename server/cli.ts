@@ -17,6 +17,7 @@ import { openModel, type OpenModel } from './models/openModel';
 import { calibratedFolder, profileFolders } from './models/profiles';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
+import { readingMessage } from './statusText';
 
 const usage = `Usage:
   longview ask [options] "question" ["another question" ...]   answers from the repository's files
@@ -171,13 +172,10 @@ function showPacked(session: Session, repository: PackedRepository): void {
 
 function progressPrinter(): (progress: PrefillProgress) => void {
   let shown = 0;
-  return ({ done, total, tokensPerSecond }) => {
-    if (performance.now() - shown < 1000 && done < total) return;
+  return (progress) => {
+    if (performance.now() - shown < 1000 && progress.done < progress.total) return;
     shown = performance.now();
-    const left = Math.ceil((total - done) / Math.max(tokensPerSecond, 1));
-    console.error(
-      `reading ${done} of ${total} tokens, ${Math.round(tokensPerSecond)} tokens/s, ${left} s left`,
-    );
+    console.error(readingMessage(progress));
   };
 }
 

@@ -67,7 +67,8 @@ export interface PrefillStatus {
   done: number;
   total: number;
   tokensPerSecond: number;
-  etaSeconds: number;
+  /** Absent until the rate is known. */
+  etaSeconds?: number;
 }
 
 /** Pushed whole, whenever something changes (at most ten times a second). */

@@ -360,9 +360,20 @@ export class Service {
     return { text: this.session && (await this.hovers.explain(this.session, symbol, signal)) };
   }
 
+  /** Where none is open yet; undefined where there is none to open. */
+  private modelToOpen(): string | undefined {
+    const { modelsFolder, extensionFolder } = this.options;
+    try {
+      return locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
+    } catch {
+      return undefined;
+    }
+  }
+
   async models(): Promise<ModelsResult> {
     const { modelsFolder, extensionFolder } = this.options;
-    const installed = await installedModels(modelsFolder, extensionFolder, this.model?.path);
+    const current = this.model?.path ?? this.modelToOpen();
+    const installed = await installedModels(modelsFolder, extensionFolder, current);
     const place = (repository: string, file: string) => path.join(modelsFolder, repository, file);
     return {
       installed,

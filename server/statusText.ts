@@ -25,17 +25,21 @@ export function loadingMessage(name: string, done: number, total: number): strin
 }
 
 export function prefillStatus({ done, total, tokensPerSecond }: PrefillProgress): PrefillStatus {
-  return { done, total, tokensPerSecond, etaSeconds: (total - done) / Math.max(tokensPerSecond, 1) };
+  const etaSeconds = tokensPerSecond > 0 ? (total - done) / tokensPerSecond : undefined;
+  return { done, total, tokensPerSecond, etaSeconds };
 }
 
-export function readingMessage({ done, total, tokensPerSecond }: PrefillProgress): string {
-  const left = timeLeft(prefillStatus({ done, total, tokensPerSecond }).etaSeconds);
-  return `Reading ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens, ${Math.round(tokensPerSecond)} tokens/s, ${left} left`;
+export function readingMessage(progress: PrefillProgress): string {
+  const { done, total, tokensPerSecond, etaSeconds } = prefillStatus(progress);
+  const reading = `Reading ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens`;
+  if (etaSeconds === undefined) return reading;
+  return `${reading}, ${Math.round(tokensPerSecond)} tokens/s, ${timeLeft(etaSeconds)} left`;
 }
 
-/** Seconds below two minutes, then minutes. */
+/** Seconds below two minutes, minutes below two hours, then hours. */
 function timeLeft(seconds: number): string {
-  return seconds < 120 ? `${Math.ceil(seconds)} s` : `${Math.round(seconds / 60)} min`;
+  if (seconds < 120) return `${Math.ceil(seconds)} s`;
+  return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
 
 /** At most ten calls a second; the last one, of all that there is to do, always comes through. */

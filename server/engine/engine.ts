@@ -94,6 +94,7 @@ export interface PrefillProgress {
   /** Tokens of this call done so far. */
   done: number;
   total: number;
+  /** Of what this call reads itself; 0 until something was. */
   tokensPerSecond: number;
 }
 

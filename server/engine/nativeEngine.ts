@@ -42,7 +42,7 @@ interface AddonEngine {
     tokens: TokenIds,
     priority: number,
     job: number,
-    onProgress: (done: number, length: number) => void,
+    onProgress: (done: number, length: number, adopted: number) => void,
     sparse: boolean,
   ): Promise<Pick<ExtendResult, 'reused' | 'density' | 'coveredMass' | 'layers'>>;
   score(
@@ -141,11 +141,13 @@ class NativeContext implements Context {
     const start = performance.now();
     let before = 0;
     const priority = priorities[options.priority ?? 'prefill'];
-    const progress = (done: number, length: number) => {
+    // Pages that were held already say nothing of how fast the rest is read.
+    const progress = (done: number, length: number, adopted: number) => {
       this.length = length;
       const seconds = (performance.now() - start) / 1000;
       before = done;
-      options.onProgress?.({ done, total: tokens.length, tokensPerSecond: done / Math.max(seconds, 1e-3) });
+      const tokensPerSecond = (done - adopted) / Math.max(seconds, 1e-3);
+      options.onProgress?.({ done, total: tokens.length, tokensPerSecond });
     };
     const result = await this.engine.run(options.signal, (native, job) =>
       native.extend(this.id, tokens, priority, job, progress, options.sparse ?? false),

@@ -1,6 +1,6 @@
 /** The addon through its interface: sampling, stops, priorities, and what it says of wrong use. */
 import { afterAll, beforeAll, expect, it } from 'vitest';
-import type { Context, EngineOptions } from '../../../server/engine/engine';
+import type { Context, EngineOptions, PrefillProgress } from '../../../server/engine/engine';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
 import { builtInModel } from '../reference';
 
@@ -125,4 +125,19 @@ it('refuses a setting that does not exist, with a sentence', async () => {
   await expect(openModel(builtInModel, { kvFormat: 'q3' as 'q8' })).rejects.toMatchObject(refused);
   const prefill = { mode: 'quick' as 'auto' };
   await expect(openModel(builtInModel, { prefill })).rejects.toMatchObject(refused);
+});
+
+it('rates a reading by what it reads itself, not by what is held already', async () => {
+  const line = model.tokenizer.encodeWithSpecials('A parser makes a tree of a text.\n');
+  const text = Int32Array.from({ length: 2560 }, (_, i) => line[i % line.length]!);
+  await context.truncate(0);
+  await context.extend(text.subarray(0, 2304));
+  const other = await model.engine.createContext();
+  const seen: PrefillProgress[] = [];
+  const { reused, seconds } = await other.extend(text, { onProgress: (progress) => seen.push(progress) });
+  await other.dispose();
+  expect(reused).toBe(2304);
+  expect(seen[0]).toMatchObject({ done: reused, tokensPerSecond: 0 });
+  // Counted by both, it would be ten times as much.
+  expect(seen.at(-1)!.tokensPerSecond * seconds).toBeLessThan(2 * (text.length - reused));
 });
