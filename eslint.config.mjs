@@ -36,6 +36,7 @@ export default tseslint.config(
         after: 'readonly',
         afterEach: 'readonly',
         fetch: 'readonly',
+        document: 'readonly',
         Element: 'readonly',
         getComputedStyle: 'readonly',
       },

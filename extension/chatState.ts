@@ -29,6 +29,7 @@ export class Chat {
   constructor(
     private readonly post: (message: ToWebview) => void,
     private builtInNote: boolean,
+    private readonly folderOpen: () => boolean,
     saved?: SavedChat,
   ) {
     this.turns = (saved?.turns ?? []).map((turn) =>
@@ -42,7 +43,8 @@ export class Chat {
   }
 
   get state(): ChatState {
-    return { turns: this.turns, status: this.status, builtInNote: this.builtInNote, contents: this.contents };
+    const { turns, status, builtInNote, contents } = this;
+    return { turns, status, builtInNote, contents, folderOpen: this.folderOpen() };
   }
 
   get saved(): SavedChat {

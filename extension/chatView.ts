@@ -27,6 +27,8 @@ const noteKey = 'longview.builtInNoteDismissed';
 const batchMs = 50;
 const maxQuestion = 100_000;
 
+const folderOpen = () => (workspace.workspaceFolders ?? []).length > 0;
+
 export class ChatView implements WebviewViewProvider {
   private view: WebviewView | undefined;
   private stopper: CancellationTokenSource | undefined;
@@ -42,9 +44,16 @@ export class ChatView implements WebviewViewProvider {
     this.chat = new Chat(
       (message) => this.post(message),
       !globalState.get(noteKey, false),
+      folderOpen,
       workspaceState.get<SavedChat>(chatKey),
     );
     context.subscriptions.push(server.onStatus((status) => this.chat.setStatus(status)));
+    context.subscriptions.push(
+      workspace.onDidChangeWorkspaceFolders(() => {
+        this.chat.snapshot();
+        void this.loadContents();
+      }),
+    );
     context.subscriptions.push(
       server.onCrash((message) => this.chat.setStatus({ health: 'error', phase: 'failed', message })),
     );
@@ -92,6 +101,8 @@ export class ChatView implements WebviewViewProvider {
         return this.chat.dismissBuiltInNote();
       case 'chooseModel':
         return void commands.executeCommand('longview.chooseModel');
+      case 'openFolder':
+        return void commands.executeCommand('vscode.openFolder');
       case 'showContext':
         return void commands.executeCommand('longview.showPromptContents');
       case 'retry': {
@@ -111,7 +122,7 @@ export class ChatView implements WebviewViewProvider {
 
   /** What is in the prompt, before the first question too. */
   private async loadContents(): Promise<void> {
-    if (!workspace.workspaceFolders) return;
+    if (!folderOpen()) return;
     try {
       this.chat.setContents(await this.server.promptContents());
     } catch {
@@ -180,6 +191,11 @@ export class ChatView implements WebviewViewProvider {
       this.save();
       void this.loadContents();
     }
+  }
+
+  /** Whether a question is under way. */
+  get busy(): boolean {
+    return this.chat.busy;
   }
 
   stop(): void {
@@ -259,14 +275,14 @@ function page(webview: Webview, assets: Uri): string {
     <title>Longview</title>
   </head>
   <body>
-    <main id="turns" aria-label="Conversation"></main>
+    <main id="turns" aria-label="Conversation"><div id="note" hidden></div></main>
     <form id="ask">
-      <div id="note" hidden></div>
       <div id="status" role="status"></div>
+      <p id="progress" class="facts waiting" hidden></p>
       <section id="map" aria-label="What is in the prompt" hidden></section>
       <div id="budget" hidden></div>
       <div id="box">
-        <textarea id="question" rows="1" aria-label="Question about this repository" placeholder="Ask about this repository"></textarea>
+        <textarea id="question" rows="1" aria-label="Question about this repository" placeholder="Ask about this repo"></textarea>
         <button type="submit" id="send">Ask</button>
       </div>
     </form>

@@ -4,7 +4,9 @@ import {
   CloseAction,
   ErrorAction,
   LanguageClient,
+  LSPErrorCodes,
   ProgressType,
+  ResponseError,
   State,
   TransportKind,
 } from 'vscode-languageclient/node';
@@ -38,6 +40,11 @@ const downloadProgress = new ProgressType<DownloadProgress>();
 /** Crashes in a row after which it stays down until someone asks again. */
 const maxCrashes = 5;
 const calmMs = 60_000;
+
+/** Whether a request failed because the user stopped it. */
+export function isCancelled(error: unknown): boolean {
+  return error instanceof ResponseError && error.code === LSPErrorCodes.RequestCancelled;
+}
 
 export class Server {
   private client: LanguageClient | undefined;
@@ -171,7 +178,7 @@ export class Server {
     return (await this.running()).sendRequest<ModelsResult>(methods.modelsList);
   }
 
-  /** Undefined: the repository is not read yet, or does not know the symbol. Cancelled: undefined too. */
+  /** Undefined: the repository is not read yet, or does not know the symbol. */
   async explain(symbol: string, token: CancellationToken): Promise<string | undefined> {
     const params: ExplainParams = { symbol };
     const client = await this.running();

@@ -8,7 +8,7 @@ import {
   type Disposable,
 } from 'vscode';
 import type { ChatView } from './chatView';
-import type { Server } from './client';
+import { isCancelled, type Server } from './client';
 import { readSettings } from './config';
 import { chooseModel } from './modelPicker';
 import type { PromptContents } from './promptContents';
@@ -35,7 +35,7 @@ export function registerCommands(server: Server, chat: ChatView, contents: Promp
       try {
         await run(argument);
       } catch (error) {
-        void window.showErrorMessage((error as Error).message);
+        if (!isCancelled(error)) void window.showErrorMessage((error as Error).message);
       }
     }),
   );
@@ -43,6 +43,10 @@ export function registerCommands(server: Server, chat: ChatView, contents: Promp
 
 /** `given`: a question, when the command is called with one. */
 async function ask(chat: ChatView, given: unknown): Promise<void> {
+  if (chat.busy) {
+    await chat.focus();
+    return void window.showInformationMessage('A question is still being answered: wait for it, or stop it.');
+  }
   const question =
     typeof given === 'string'
       ? given
@@ -82,18 +86,14 @@ async function readNow(server: Server): Promise<void> {
 
 async function calibrate(server: Server): Promise<void> {
   const result = await withStatus(server, (token) => server.calibrate(token));
-  if (!result) return;
   const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
   void window.showInformationMessage(
     `Calibrated: of a long text the model now reads ${percent(result.density)} of the keys, chosen for each head (${percent(result.uncalibratedDensity)} before, all heads alike).`,
   );
 }
 
-/** A notification that shows the server's status while it works; undefined when the user stopped it. */
-async function withStatus<T>(
-  server: Server,
-  work: (token: CancellationToken) => Promise<T>,
-): Promise<T | undefined> {
+/** A notification that shows the server's status while it works, with a Cancel button. */
+async function withStatus<T>(server: Server, work: (token: CancellationToken) => Promise<T>): Promise<T> {
   return window.withProgress(
     { location: ProgressLocation.Notification, title: 'Longview', cancellable: true },
     async (progress, token) => {
@@ -105,9 +105,6 @@ async function withStatus<T>(
       });
       try {
         return await work(token);
-      } catch (error) {
-        if (!token.isCancellationRequested) throw error;
-        return undefined;
       } finally {
         listener.dispose();
       }

@@ -9,6 +9,7 @@ import {
 } from 'vscode';
 import type { ContextResult } from '../server/protocol';
 import type { Server } from './client';
+import { leftOut, leftOutLine } from './chat/leftOut';
 
 const scheme = 'longview';
 const uri = Uri.parse(`${scheme}:/What is in the prompt.md`);
@@ -62,7 +63,6 @@ export function describe({ files, skipped, usedTokens, reservedTokens, window }:
     '',
     '## Left out',
     '',
-    ...skipped.map(({ path, reason, detail }) => `${path}: ${reason}${detail ? `, ${detail}` : ''}`),
-    '',
+    ...leftOut(skipped).flatMap(([heading, files]) => [`### ${heading}`, '', ...files.map(leftOutLine), '']),
   ].join('\n');
 }

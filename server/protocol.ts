@@ -376,6 +376,8 @@ export interface ChatState {
   status: Status;
   /** Shown once with the built-in model, until dismissed. */
   builtInNote: boolean;
+  /** Whether there is anything to ask about. */
+  folderOpen: boolean;
   /** What is in the prompt, once it is known. */
   contents?: ContextResult;
 }
@@ -404,5 +406,6 @@ export type FromWebview =
   | { type: 'openCitation'; turnId: string; index: number }
   | { type: 'dismissBuiltInNote' }
   | { type: 'chooseModel' }
+  | { type: 'openFolder' }
   | { type: 'retry'; turnId: string }
   | { type: 'showContext' };

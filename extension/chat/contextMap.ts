@@ -1,26 +1,8 @@
 /** What is in the prompt, folder by folder with its weight, and what is left out and why. A folder can be left out from here. */
-import type { ContextResult, FromWebview, SkipReason } from '../../server/protocol';
+import type { ContextResult, FromWebview } from '../../server/protocol';
+import { leftOut, leftOutLine } from './leftOut';
 
 const count = (n: number) => n.toLocaleString('en');
-
-const reasons: Record<SkipReason, string> = {
-  ignored: 'By ignore files',
-  excluded: 'By your settings',
-  dependency: 'Dependencies',
-  'build-output': 'Build output',
-  'lock-file': 'Lock files',
-  minified: 'Minified',
-  generated: 'Generated',
-  binary: 'Binary',
-  'too-large': 'Too large',
-  secret: 'Secrets',
-  'not-a-file': 'Pipes, sockets, devices',
-  'link-loop': 'Symbolic links',
-  unreadable: 'Unreadable',
-  'invalid-utf8': 'Not UTF-8',
-  empty: 'Empty',
-  'over-budget': "Beyond the model's window",
-};
 
 export interface Folder {
   /** As in the prompt, without a slash at the end; empty for all. */
@@ -99,24 +81,14 @@ function folderRows(folder: Folder, total: number, post: (message: FromWebview) 
 /** Longer lists are in the document. */
 const maxListed = 100;
 
-function leftOut(skipped: ContextResult['skipped']): HTMLElement[] {
-  const groups = new Map<SkipReason, ContextResult['skipped']>();
-  for (const file of skipped) groups.set(file.reason, [...(groups.get(file.reason) ?? []), file]);
-  return [...groups]
-    .sort(([a], [b]) => Number(b === 'over-budget') - Number(a === 'over-budget'))
-    .map(([reason, files]) => {
-      const list = element('ul', '');
-      for (const { path, detail } of files.slice(0, maxListed))
-        list.append(element('li', '', detail ? `${path} (${detail})` : path));
-      if (files.length > maxListed)
-        list.append(element('li', '', `and ${count(files.length - maxListed)} more`));
-      return element(
-        'details',
-        'left-out',
-        element('summary', '', `${reasons[reason]} (${count(files.length)})`),
-        list,
-      );
-    });
+function leftOutGroups(skipped: ContextResult['skipped']): HTMLElement[] {
+  return leftOut(skipped).map(([heading, files]) => {
+    const list = element('ul', '');
+    for (const file of files.slice(0, maxListed)) list.append(element('li', '', leftOutLine(file)));
+    if (files.length > maxListed)
+      list.append(element('li', '', `and ${count(files.length - maxListed)} more`));
+    return element('details', 'left-out', element('summary', '', heading), list);
+  });
 }
 
 /** Fills `into`. */
@@ -148,5 +120,5 @@ export function showContextMap(
         element('span', 'tokens', count(own.reduce((sum, file) => sum + file.tokens, 0))),
       ),
     );
-  if (skipped.length > 0) into.append(element('h3', '', 'Left out'), ...leftOut(skipped));
+  if (skipped.length > 0) into.append(element('h3', '', 'Left out'), ...leftOutGroups(skipped));
 }

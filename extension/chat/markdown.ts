@@ -19,7 +19,7 @@ markdown.inline.ruler.before('link', 'citation', (state, silent) => {
   const citation = citations[index];
   if (!citation) return false;
   if (!silent) {
-    const token = state.push('citation', 'button', 0);
+    const token = state.push('citation', 'a', 0);
     token.meta = { index, citation };
   }
   state.pos += citation.text.length;
@@ -36,7 +36,9 @@ markdown.renderer.rules.citation = (tokens, i) => {
     : '';
   const title = escape(`Open ${path}${lines ? `, line ${lines}` : ''}`);
   const place = lines ? `<span class="line">:${lines}</span>` : '';
-  return `<button type="button" class="citation" data-citation="${index}" title="${title}">${escape(text.slice(1, -1))}${place}</button>`;
+  // No button: that is a box, which a line can break before and after but not in.
+  const label = escape(text.slice(1, -1)).replace(/[/#]/g, '$&<wbr>');
+  return `<a class="citation" role="link" tabindex="0" data-citation="${index}" title="${title}">${label}${place}</a>`;
 };
 
 export interface Block {

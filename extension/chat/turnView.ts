@@ -25,12 +25,12 @@ const allowed = {
       'em',
       'strong',
     ],
-    ...['s', 'a', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'button', 'span'],
+    ...['s', 'a', 'table', 'thead', 'tbody', 'tr', 'th', 'td', 'span', 'wbr'],
   ],
-  ALLOWED_ATTR: ['href', 'title', 'class', 'type', 'data-citation', 'start'],
+  ALLOWED_ATTR: ['href', 'title', 'class', 'role', 'tabindex', 'data-citation', 'start'],
   ALLOW_DATA_ATTR: false,
   // Values of other attributes are held to the rule for links.
-  ADD_URI_SAFE_ATTR: ['type', 'data-citation', 'start'],
+  ADD_URI_SAFE_ATTR: ['tabindex', 'data-citation', 'start'],
   ALLOWED_URI_REGEXP: /^https:\/\//i,
 };
 
@@ -46,6 +46,11 @@ function element<K extends keyof HTMLElementTagNameMap>(
   made.className = className;
   made.textContent = text;
   return made;
+}
+
+/** What people type, with its `code` as code. */
+function withCode(text: string): (string | Node)[] {
+  return text.split(/`([^`\n]+)`/).map((part, i) => (i % 2 === 1 ? element('code', '', part) : part));
 }
 
 function button(label: string, title: string, press: () => void): HTMLButtonElement {
@@ -69,12 +74,18 @@ export class TurnView {
     private readonly post: (message: FromWebview) => void,
   ) {
     this.root.append(this.question, this.facts, this.body, this.foot);
-    this.body.addEventListener('click', ({ target }) => {
-      const pressed = (target as Element).closest<HTMLElement>('button.citation');
-      if (pressed)
-        post({ type: 'openCitation', turnId: this.turn.id, index: Number(pressed.dataset.citation) });
+    this.body.addEventListener('click', ({ target }) => this.open(target as Element));
+    this.body.addEventListener('keydown', ({ key, target }) => {
+      if (key === 'Enter') this.open(target as Element);
     });
     this.show(turn);
+  }
+
+  /** The place of a citation. */
+  private open(target: Element): void {
+    const pressed = target.closest<HTMLElement>('.citation');
+    if (pressed)
+      this.post({ type: 'openCitation', turnId: this.turn.id, index: Number(pressed.dataset.citation) });
   }
 
   append(text: string): void {
@@ -87,7 +98,7 @@ export class TurnView {
     this.root.setAttribute('role', 'article');
     this.root.setAttribute('aria-label', `Question: ${turn.question}`);
     this.root.setAttribute('aria-busy', String(turn.state === 'waiting' || turn.state === 'streaming'));
-    this.question.textContent = turn.question;
+    this.question.replaceChildren(...withCode(turn.question));
     this.showFacts();
     this.showAnswer();
     this.showFoot();

@@ -18,6 +18,7 @@ const form = find<HTMLFormElement>('ask');
 const input = find<HTMLTextAreaElement>('question');
 const send = find<HTMLButtonElement>('send');
 const announcer = find('status');
+const progress = find('progress');
 const budget = find('budget');
 const note = find('note');
 const map = find('map');
@@ -70,10 +71,10 @@ function ending(turn: Turn): string {
   return `Answer ready${links > 0 ? `, ${links} ${links === 1 ? 'citation' : 'citations'}` : ''}`;
 }
 
-function showSnapshot({ turns, status, builtInNote, contents }: ChatState): void {
+function showSnapshot({ turns, status, builtInNote, contents, folderOpen }: ChatState): void {
   views.clear();
-  list.replaceChildren();
-  if (turns.length === 0) list.append(emptyState());
+  list.replaceChildren(note);
+  if (turns.length === 0) list.append(folderOpen ? emptyState() : noFolderState());
   for (const turn of turns) showTurn(turn);
   showStatus(status);
   if (contents) showContextMap(map, contents, post);
@@ -83,28 +84,46 @@ function showSnapshot({ turns, status, builtInNote, contents }: ChatState): void
 
 let noteWanted = false;
 
-function emptyState(): HTMLElement {
+function empty(heading: string, explanation: string): HTMLElement {
   const box = document.createElement('div');
   box.className = 'empty';
   const title = document.createElement('h2');
-  title.textContent = 'Ask about this repository';
+  title.textContent = heading;
   const text = document.createElement('p');
-  text.textContent =
-    'The model reads all of it on this machine, once; later questions cost seconds. Answers link to the lines they rest on.';
+  text.textContent = explanation;
   box.append(title, text);
-  for (const example of ['Where is … defined?', 'What does … do?', 'What is the value of …?']) {
-    const button = document.createElement('button');
-    button.type = 'button';
-    button.className = 'example';
-    button.textContent = example;
-    button.addEventListener('click', () => {
-      input.value = example;
-      const at = example.indexOf('…');
-      input.focus();
-      input.setSelectionRange(at, at + 1);
-    });
-    box.append(button);
-  }
+  return box;
+}
+
+function choice(label: string, press: () => void): HTMLButtonElement {
+  const button = document.createElement('button');
+  button.type = 'button';
+  button.className = 'example';
+  button.textContent = label;
+  button.addEventListener('click', press);
+  return button;
+}
+
+function emptyState(): HTMLElement {
+  const box = empty(
+    'Ask about this repository',
+    'The model reads all of it on this machine, once; later questions cost seconds. Answers link to the lines they rest on.',
+  );
+  for (const example of ['Where is … defined?', 'What does … do?', 'What is the value of …?'])
+    box.append(
+      choice(example, () => {
+        input.value = example;
+        const at = example.indexOf('…');
+        input.focus();
+        input.setSelectionRange(at, at + 1);
+      }),
+    );
+  return box;
+}
+
+function noFolderState(): HTMLElement {
+  const box = empty('No folder is open', 'Longview reads a folder and answers questions about it.');
+  box.append(choice('Open a folder', () => post({ type: 'openFolder' })));
   return box;
 }
 
@@ -132,7 +151,18 @@ function freshnessText({ state, changedFiles }: NonNullable<Status['freshness']>
   return state === 'changed' ? files : `${files}, refreshing`;
 }
 
-function showStatus({ health, message, context, model, freshness }: Status): void {
+let status: Status | undefined;
+
+/** What the server does ahead of any question; of a question, its turn says it. */
+function showProgress(): void {
+  const ahead = ['starting', 'scanning', 'tokenizing', 'reading'].includes(status?.phase ?? '') && !busy();
+  progress.textContent = ahead ? status!.message : '';
+  progress.hidden = progress.textContent === '';
+}
+
+function showStatus(now: Status): void {
+  status = now;
+  const { health, message, context, model, freshness } = now;
   form.dataset.health = health;
   if (health !== 'ok') announce(message);
   budget.hidden = !context;
@@ -178,6 +208,8 @@ function showStatus({ health, message, context, model, freshness }: Status): voi
 function refresh(): void {
   send.textContent = busy() ? 'Stop' : 'Ask';
   send.title = busy() ? 'Stop (Esc)' : 'Ask (Enter)';
+  send.classList.toggle('stop', busy());
+  showProgress();
   if (stickToEnd) list.scrollTop = list.scrollHeight;
 }
 

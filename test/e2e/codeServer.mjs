@@ -5,7 +5,11 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { homedir } from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { setTimeout as sleep } from 'node:timers/promises';
+
+/** Of this project. */
+export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 
 const version = '4.139.1'; // VS Code 1.139.1, which wants Node 24
 const nodeVersion = '24.21.0';
@@ -56,6 +60,15 @@ export function install() {
     PATH: `${path.join(nodeFolder, 'bin')}:${process.env.PATH}`,
     npm_config_nodedir: nodeFolder,
   });
+}
+
+/** The extension as a VSIX in `folder`; returns its path. */
+export function packageExtension(folder) {
+  const vsix = path.join(folder, 'longview.vsix');
+  run('npx', ['vsce', 'package', '--no-dependencies', '--target', 'linux-x64', '--out', vsix], {
+    cwd: root,
+  });
+  return vsix;
 }
 
 const settings = {

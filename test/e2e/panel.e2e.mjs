@@ -1,17 +1,11 @@
 // The panel in a real VS Code, with the built-in model: from the palette to an opened line.
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import AxeBuilder from '@axe-core/playwright';
-import { openBrowser, Workbench } from './workbench.mjs';
+import { changeSettings, openBrowser, Workbench } from './workbench.mjs';
 
-const { E2E_URL, E2E_FOLDER, E2E_SHOTS, E2E_EXTENSIONS, E2E_SETTINGS } = process.env;
-
-/** As a user's settings, for the next window. */
-function change(settings) {
-  const before = JSON.parse(readFileSync(E2E_SETTINGS, 'utf8'));
-  writeFileSync(E2E_SETTINGS, JSON.stringify({ ...before, ...settings }));
-}
+const { E2E_URL, E2E_FOLDER, E2E_EXTENSIONS } = process.env;
 
 /** Process ids of Longview's servers that run from this test's installation. */
 function servers() {
@@ -32,11 +26,7 @@ describe('the panel', function () {
   this.timeout(240_000);
   let browser;
   let workbench;
-  let shots = 0;
-  const shot = (name) =>
-    workbench.page.screenshot({
-      path: path.join(E2E_SHOTS, `${String(++shots).padStart(2, '0')}-${name}.png`),
-    });
+  const shot = (name) => workbench.shot(name);
 
   before(async () => {
     browser = await openBrowser();
@@ -76,13 +66,20 @@ describe('the panel', function () {
     await workbench.ask('Where is `retry_delay` defined?');
     const turn = await workbench.answered(1);
     await shot('answer');
-    const citation = turn.locator('button.citation').first();
+    const citation = turn.locator('a.citation').first();
     assert.match(await citation.innerText(), /net\/retry\.py#retry_delay:8/);
     assert.match(await turn.locator('.facts').innerText(), /4 of 4 files/);
     await citation.click();
     await workbench.page.locator('.tab.active', { hasText: 'retry.py' }).waitFor();
     await workbench.page.locator('.statusbar-item', { hasText: /Ln 8/ }).waitFor({ timeout: 10_000 });
     await shot('citation-opened');
+  });
+
+  it('shows the note about the built-in model until it is dismissed', async () => {
+    const note = workbench.panel.locator('#note');
+    await note.waitFor();
+    await note.getByRole('button', { name: 'Got it' }).click();
+    await note.waitFor({ state: 'hidden' });
   });
 
   it('answers a follow-up typed in the panel, for its own tokens', async () => {
@@ -99,13 +96,6 @@ describe('the panel', function () {
     assert.match(await workbench.panel.locator('#status').innerText(), /^Answer ready/);
   });
 
-  it('shows the note about the built-in model until it is dismissed', async () => {
-    const note = workbench.panel.locator('#note');
-    await note.waitFor();
-    await note.getByRole('button', { name: 'Got it' }).click();
-    await note.waitFor({ state: 'hidden' });
-  });
-
   it('comes back with a new window, and has nothing that axe finds, in four themes', async () => {
     for (const [theme, kind] of [
       ['Dark 2026', 'vscode-dark'],
@@ -113,7 +103,7 @@ describe('the panel', function () {
       ['Default High Contrast', 'vscode-high-contrast'],
       ['Default High Contrast Light', 'vscode-high-contrast-light'],
     ]) {
-      change({ 'workbench.colorTheme': theme });
+      changeSettings({ 'workbench.colorTheme': theme });
       await workbench.reload();
       await workbench.panel.locator(`body.${kind}`).waitFor({ timeout: 15_000 });
       await workbench.panel.locator('article.turn').nth(1).waitFor();
@@ -128,6 +118,8 @@ describe('the panel', function () {
         theme,
       );
     }
+    await workbench.panel.locator('#budget button').waitFor({ timeout: 30_000 });
+    assert.ok(await workbench.panel.locator('#note').isHidden(), 'what was dismissed stays away');
   });
 
   it('fits at 200 % zoom, and keeps still where motion is reduced', async () => {
@@ -185,9 +177,9 @@ describe('the panel', function () {
     await workbench.panel.locator('#question:focus').waitFor();
     for (let i = 0; i < 6; i++) {
       await workbench.page.keyboard.press('Shift+Tab');
-      if (await turn.locator('button.citation:focus').count()) break;
+      if (await turn.locator('a.citation:focus').count()) break;
     }
-    assert.equal(await turn.locator('button.citation:focus').count(), 1);
+    assert.equal(await turn.locator('a.citation:focus').count(), 1);
     await workbench.page.keyboard.press('Enter');
     await workbench.page.locator('.tab.active', { hasText: 'session.py' }).waitFor();
   });
@@ -235,6 +227,20 @@ describe('the panel', function () {
     await page.getByPlaceholder('There is no earlier chat in this workspace').waitFor();
     await page.keyboard.press('Escape');
     await panel.locator('article.turn').nth(1).waitFor();
+  });
+
+  it('asks for a folder where none is open', async () => {
+    const window = await Workbench.open(browser, E2E_URL);
+    try {
+      await window.command('Longview: Focus on Longview View');
+      await window.panel.getByText('No folder is open').waitFor();
+      await window.shot('no-folder');
+      await window.panel.getByRole('button', { name: 'Open a folder' }).click();
+      await window.page.locator('.quick-input-widget:visible', { hasText: 'Open Folder' }).waitFor();
+      await window.page.keyboard.press('Escape');
+    } finally {
+      await window.close();
+    }
   });
 
   it('says what is in the prompt and what is not, in a document', async () => {

@@ -1,15 +1,18 @@
 // `npm run test:e2e`: packages the extension, installs it into a real VS Code, and drives it in a real browser.
-import { execFileSync } from 'node:child_process';
+// `npm run test:e2e -- reading`: this suite alone.
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
 import { runTests } from '@vscode/test-electron';
 import { build } from 'esbuild';
 import Mocha from 'mocha';
-import { chromium, install, start } from './codeServer.mjs';
+import { chromium, install, packageExtension, root, start } from './codeServer.mjs';
+import { startHub } from './slowHub.mjs';
 
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
+const suites = ['host', 'panel', 'reading', 'models', 'walkthrough'];
+const wanted = process.argv.length > 2 ? process.argv.slice(2) : suites;
+for (const name of wanted) if (!suites.includes(name)) throw new Error(`There is no suite ${name}.`);
+
 const folder = mkdtempSync(path.join(tmpdir(), 'longview-e2e-'));
 const shots = path.join(root, 'test/e2e/screenshots');
 rmSync(shots, { recursive: true, force: true });
@@ -18,11 +21,7 @@ mkdirSync(shots, { recursive: true });
 install();
 chromium();
 
-const vsix = path.join(folder, 'longview.vsix');
-execFileSync('npx', ['vsce', 'package', '--no-dependencies', '--target', 'linux-x64', '--out', vsix], {
-  cwd: root,
-  stdio: ['ignore', 'ignore', 'inherit'],
-});
+const vsix = packageExtension(folder);
 
 /** A small repository with things to find. */
 const workspace = path.join(folder, 'orders');
@@ -40,27 +39,35 @@ for (const [name, text] of Object.entries(files)) {
   mkdirSync(path.dirname(path.join(workspace, name)), { recursive: true });
   writeFileSync(path.join(workspace, name), text);
 }
+/** One that takes a while to read: part of this project's own sources. */
+const large = path.join(folder, 'server');
+for (const part of ['answers', 'prompt'])
+  cpSync(path.join(root, 'server', part), path.join(large, part), { recursive: true });
 
-// Inside the extension host, through VS Code's own test runner; LONGVIEW_VSCODE names a desktop build where there is one.
-const suite = path.join(root, 'build', 'suite.js');
-await build({
-  entryPoints: [path.join(root, 'test/extension/suite/index.ts')],
-  outfile: suite,
-  bundle: true,
-  platform: 'node',
-  format: 'cjs',
-  external: ['vscode', 'mocha'],
-});
-// It writes settings: a copy of the folder is enough for it.
-const copy = path.join(folder, 'copy', 'orders');
-cpSync(workspace, copy, { recursive: true });
-await runTests({
-  vscodeExecutablePath: process.env.LONGVIEW_VSCODE ?? path.join(root, 'test/e2e/desktopShim.mjs'),
-  extensionDevelopmentPath: root,
-  extensionTestsPath: suite,
-  launchArgs: [copy],
-});
+/** Inside the extension host, through VS Code's own test runner; LONGVIEW_VSCODE names a desktop build where there is one. */
+async function testInHost() {
+  const suite = path.join(root, 'build', 'suite.js');
+  await build({
+    entryPoints: [path.join(root, 'test/extension/suite/index.ts')],
+    outfile: suite,
+    bundle: true,
+    platform: 'node',
+    format: 'cjs',
+    external: ['vscode', 'mocha'],
+  });
+  // It writes settings: a copy of the folder is enough for it.
+  const copy = path.join(folder, 'copy', 'orders');
+  cpSync(workspace, copy, { recursive: true });
+  await runTests({
+    vscodeExecutablePath: process.env.LONGVIEW_VSCODE ?? path.join(root, 'test/e2e/desktopShim.mjs'),
+    extensionDevelopmentPath: root,
+    extensionTestsPath: suite,
+    launchArgs: [copy],
+  });
+}
+if (wanted.includes('host')) await testInHost();
 
+process.env.HF_ENDPOINT = await startHub();
 const server = await start(path.join(folder, 'vscode'), {
   vsix,
   // The workspace's settings are written to in its folder.
@@ -69,13 +76,15 @@ const server = await start(path.join(folder, 'vscode'), {
 Object.assign(process.env, {
   E2E_URL: server.url,
   E2E_FOLDER: workspace,
+  E2E_LARGE_FOLDER: large,
   E2E_SHOTS: shots,
   E2E_EXTENSIONS: server.extensions,
   E2E_SETTINGS: server.settingsFile,
 });
 try {
   const mocha = new Mocha({ reporter: 'spec' });
-  mocha.addFile(path.join(root, 'test/e2e/panel.e2e.mjs'));
+  for (const name of wanted.filter((name) => name !== 'host'))
+    mocha.addFile(path.join(root, `test/e2e/${name}.e2e.mjs`));
   await mocha.loadFilesAsync();
   process.exitCode = await new Promise((done) => mocha.run((failures) => done(failures > 0 ? 1 : 0)));
 } finally {

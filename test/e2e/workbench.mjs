@@ -1,6 +1,16 @@
 // Drives VS Code's workbench as a user does: keys, palette, panel.
+import { readFileSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import { chromium as playwright } from 'playwright-core';
 import { chromium } from './codeServer.mjs';
+
+/** As a user's settings, for the next window. */
+export function changeSettings(settings) {
+  const file = process.env.E2E_SETTINGS;
+  writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), ...settings }));
+}
+
+let shots = 0;
 
 export async function openBrowser() {
   return playwright.launch({
@@ -22,6 +32,7 @@ export class Workbench {
     this.panel = page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
   }
 
+  /** A window on `folder`; without one, an empty window. */
   static async open(browser, url, folder, viewport = { width: 1400, height: 900 }) {
     const context = await browser.newContext({
       viewport,
@@ -33,8 +44,13 @@ export class Workbench {
       (route) => route.abort(),
     );
     const page = await context.newPage();
-    await page.goto(`${url}/?folder=${encodeURIComponent(folder)}`);
-    await page.waitForSelector('.explorer-folders-view .monaco-list-row', { timeout: 90_000 });
+    await page.goto(folder ? `${url}/?folder=${encodeURIComponent(folder)}` : `${url}/?ew=true`);
+    await page.waitForSelector(
+      folder ? '.explorer-folders-view .monaco-list-row' : '.part.statusbar .statusbar-item',
+      {
+        timeout: 90_000,
+      },
+    );
     return new Workbench(page);
   }
 
@@ -87,6 +103,17 @@ export class Workbench {
       .nth(count - 1)
       .waitFor({ timeout });
     return turn;
+  }
+
+  /** A picture of the window, numbered in the order of the tests. */
+  async shot(name) {
+    const file = `${String(++shots).padStart(2, '0')}-${name}.png`;
+    await this.page.screenshot({ path: path.join(process.env.E2E_SHOTS, file) });
+  }
+
+  /** A notification whose text is as given. */
+  notification(hasText) {
+    return this.page.locator('.notifications-toasts .notification-toast', { hasText });
   }
 
   /** Ends the extension host with the page; closing the browser alone would leave it running for hours. */

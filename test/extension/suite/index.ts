@@ -6,11 +6,22 @@ import * as vscode from 'vscode';
 
 const id = 'longview.longview';
 
+interface WalkthroughStep {
+  id: string;
+  description: string;
+  media: { markdown: string };
+  completionEvents: string[];
+}
+
 function tests(): void {
   const extension = () => vscode.extensions.getExtension(id)!;
   const manifest = () =>
     extension().packageJSON as {
-      contributes: { commands: { command: string }[]; configuration: { properties: Record<string, object> } };
+      contributes: {
+        commands: { command: string }[];
+        configuration: { properties: Record<string, object> };
+        walkthroughs: { steps: WalkthroughStep[] }[];
+      };
     };
 
   it('is activated, fast, and without starting its server', async () => {
@@ -34,6 +45,22 @@ function tests(): void {
       manifest().contributes.configuration.properties as Record<string, { default: unknown }>,
     ))
       assert.deepEqual(settings.get(name), value, name);
+  });
+
+  it('has what its walkthrough shows and leads to', async () => {
+    const known = await vscode.commands.getCommands(true);
+    const steps = manifest().contributes.walkthroughs.flatMap((walkthrough) => walkthrough.steps);
+    assert.ok(steps.length > 0);
+    for (const { id, description, media, completionEvents } of steps) {
+      const links = [...description.matchAll(/\]\(command:([^)?]+)/g)].map((match) => match[1]!);
+      assert.equal(links.length, 1, id);
+      assert.ok(known.includes(links[0]!), `${id}: ${links[0]}`);
+      assert.deepEqual(completionEvents, [`onCommand:${links[0]}`], id);
+      const { size } = await vscode.workspace.fs.stat(
+        vscode.Uri.joinPath(extension().extensionUri, media.markdown),
+      );
+      assert.ok(size > 0, media.markdown);
+    }
   });
 
   it('describes the prompt in a document', async () => {

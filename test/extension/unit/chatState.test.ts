@@ -21,9 +21,17 @@ const result = (answer: string): AskResult => ({
   },
 });
 
-function chat(saved?: ConstructorParameters<typeof Chat>[2]) {
+function chat(saved?: ConstructorParameters<typeof Chat>[3]) {
   const messages: ToWebview[] = [];
-  return { messages, chat: new Chat((message) => messages.push(message), true, saved) };
+  return {
+    messages,
+    chat: new Chat(
+      (message) => messages.push(message),
+      true,
+      () => true,
+      saved,
+    ),
+  };
 }
 
 describe('Chat', () => {

@@ -1,0 +1,35 @@
+/** What is not in the prompt, by the reason, in words. For the panel and the document. */
+import type { SkippedFile, SkipReason } from '../../server/protocol';
+
+const reasons: Record<SkipReason, string> = {
+  ignored: 'By ignore files',
+  excluded: 'By your settings',
+  dependency: 'Dependencies',
+  'build-output': 'Build output',
+  'lock-file': 'Lock files',
+  minified: 'Minified',
+  generated: 'Generated',
+  binary: 'Binary',
+  'too-large': 'Too large',
+  secret: 'Secrets',
+  'not-a-file': 'Pipes, sockets, devices',
+  'link-loop': 'Symbolic links',
+  unreadable: 'Unreadable',
+  'invalid-utf8': 'Not UTF-8',
+  empty: 'Empty',
+  'over-budget': "Beyond the model's window",
+};
+
+/** Heading and files; what had no room comes first. */
+export function leftOut(skipped: readonly SkippedFile[]): [string, SkippedFile[]][] {
+  const groups = new Map<SkipReason, SkippedFile[]>();
+  for (const file of skipped) groups.set(file.reason, [...(groups.get(file.reason) ?? []), file]);
+  return [...groups]
+    .sort(([a], [b]) => Number(b === 'over-budget') - Number(a === 'over-budget'))
+    .map(([reason, files]) => [`${reasons[reason]} (${files.length.toLocaleString('en')})`, files]);
+}
+
+/** A file's line in such a list. */
+export function leftOutLine({ path, detail }: SkippedFile): string {
+  return detail ? `${path} (${detail})` : path;
+}

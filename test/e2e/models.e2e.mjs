@@ -1,0 +1,59 @@
+// Choosing a model: the list, and a download that is stopped and goes on.
+import assert from 'node:assert/strict';
+import { downloads } from './slowHub.mjs';
+import { openBrowser, Workbench } from './workbench.mjs';
+
+const { E2E_URL, E2E_FOLDER } = process.env;
+
+describe('models', function () {
+  this.timeout(240_000);
+  let browser;
+  let workbench;
+
+  before(async () => {
+    browser = await openBrowser();
+    workbench = await Workbench.open(browser, E2E_URL, E2E_FOLDER);
+  });
+  after(async () => {
+    await workbench?.close();
+    await browser?.close();
+  });
+  afterEach(async function () {
+    if (this.currentTest.state === 'failed') await workbench.shot('failed').catch(() => undefined);
+  });
+
+  const row = (hasText) => workbench.page.locator('.quick-input-list .monaco-list-row', { hasText });
+  const choose = async () => {
+    await workbench.command('Longview: Choose a Model');
+    await workbench.page.getByPlaceholder('The model that reads this repository').waitFor();
+    await row('Qwen2.5 Coder 1.5B').first().waitFor({ timeout: 60_000 });
+  };
+
+  it('lists the one in use, and others with size, licence and needs', async () => {
+    await choose();
+    await row(/built in: finds and quotes/)
+      .locator('.codicon-check')
+      .waitFor();
+    assert.match(await row('Qwen2.5 Coder 1.5B').innerText(), /1\.1 GB · Apache-2\.0 · window 32,768/);
+    await workbench.shot('models');
+    await workbench.page.keyboard.press('Escape');
+  });
+
+  it('stops a download with its notification, and goes on where it was', async () => {
+    for (const again of [false, true]) {
+      await choose();
+      await row('Qwen2.5 Coder 1.5B').click();
+      const notification = workbench.notification(/Downloading Qwen2\.5 Coder 1\.5B/);
+      await notification.getByText(/\d MB of 5 MB/).waitFor();
+      if (again) assert.ok(downloads.at(-1) > 0, 'what came before is not asked for again');
+      else await workbench.shot('download');
+      await notification.getByRole('button', { name: 'Cancel' }).click();
+      await notification.waitFor({ state: 'detached' });
+      assert.equal(
+        await workbench.notification(/./).count(),
+        0,
+        'nothing complains of what the user stopped',
+      );
+    }
+  });
+});
