@@ -150,6 +150,8 @@ export class ChatView implements WebviewViewProvider {
     const stopper = new CancellationTokenSource();
     this.stopper = stopper;
     this.chat.begin(id, question);
+    // A window that goes away in the middle of an answer keeps the question.
+    this.save();
     let waiting = '';
     const flush = () => {
       this.chat.text(id, waiting);

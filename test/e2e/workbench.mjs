@@ -56,6 +56,8 @@ export class Workbench {
 
   /** A new window on the same folder, as after restarting the editor; the panel stays open. */
   async reload() {
+    // VS Code in a browser writes what extensions keep a moment after they asked for it.
+    await this.page.waitForTimeout(1000);
     await this.page.reload();
     await this.page.waitForSelector('.explorer-folders-view .monaco-list-row', { timeout: 90_000 });
     await this.panel.locator('#question').waitFor({ timeout: 60_000 });
