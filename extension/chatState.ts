@@ -135,9 +135,9 @@ export class Chat {
     this.send({ type: 'text', turnId: id, text });
   }
 
-  done(id: string, { conversationId, answer, citations, stats, finish }: AskResult): void {
+  done(id: string, { conversationId, answer, citations, missing, stats, finish }: AskResult): void {
     this.conversationId = conversationId;
-    this.change(id, { state: 'done', answer, citations, stats, finish, progress: undefined });
+    this.change(id, { state: 'done', answer, citations, missing, stats, finish, progress: undefined });
   }
 
   stopped(id: string): void {

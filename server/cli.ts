@@ -186,7 +186,7 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
   await withSession(values, signal, async (session) => {
     let shown = false;
     for (const question of positionals) {
-      const { answer, citations, stats } = await session.ask({
+      const { answer, citations, missing, stats } = await session.ask({
         question,
         signal,
         onPacked: (repository) => {
@@ -197,12 +197,13 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
         onProgress: progressPrinter(),
       });
       if (values.json) {
-        console.log(JSON.stringify({ answer, citations, stats }));
+        console.log(JSON.stringify({ answer, citations, missing, stats }));
         continue;
       }
       process.stdout.write('\n');
       for (const { path: file, span } of citations)
         console.log(`  ${file}${span ? `:${span.startLine}` : ''}`);
+      for (const { text, why } of missing) console.log(`  not found: ${text} ${why}`);
     }
   });
 }

@@ -174,10 +174,19 @@ export interface AskStats {
   model: string;
 }
 
+/** A place that an answer names and that is not there. Shown as such, never as a link. */
+export interface MissingPlace {
+  /** As it stands in the answer, in its brackets. */
+  text: string;
+  /** A sentence for the user. */
+  why: string;
+}
+
 export interface AskResult {
   conversationId: string;
   answer: string;
   citations: Citation[];
+  missing: MissingPlace[];
   stats: AskStats;
   /** `length`: the answer was cut at maxAnswerTokens; `window`: the context is full. */
   finish: 'stop' | 'length' | 'window';
@@ -362,6 +371,8 @@ export interface Turn {
   answer: string;
   state: 'waiting' | 'streaming' | 'done' | 'stopped' | 'failed';
   citations: Citation[];
+  /** Absent in chats that were kept before there was such a check. */
+  missing?: MissingPlace[];
   stats?: AskStats;
   finish?: AskResult['finish'];
   /** A sentence for the user when state is failed. */

@@ -115,8 +115,8 @@ export class TurnView {
   }
 
   private showAnswer(): void {
-    const { answer, citations, state } = this.turn;
-    const blocks = renderBlocks(answer, citations);
+    const { answer, citations, missing, state } = this.turn;
+    const blocks = renderBlocks(answer, citations, missing);
     const finished = state !== 'streaming';
     blocks.forEach(({ source, html }, i) => {
       const last = i === blocks.length - 1;

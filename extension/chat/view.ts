@@ -68,7 +68,11 @@ function ending(turn: Turn): string {
   if (turn.state === 'failed') return `No answer: ${turn.error ?? ''}`;
   if (turn.state === 'stopped') return 'Stopped';
   const links = turn.citations.length;
-  return `Answer ready${links > 0 ? `, ${links} ${links === 1 ? 'citation' : 'citations'}` : ''}`;
+  const missing = turn.missing?.length ?? 0;
+  const parts = ['Answer ready'];
+  if (links > 0) parts.push(`${links} ${links === 1 ? 'citation' : 'citations'}`);
+  if (missing > 0) parts.push(`${missing} ${missing === 1 ? 'place' : 'places'} not found`);
+  return parts.join(', ');
 }
 
 function showSnapshot({ turns, status, builtInNote, contents, folderOpen }: ChatState): void {

@@ -1,7 +1,7 @@
 /** `[path]`, `[path#symbol]` and `[path:L10-L12]` in an answer, checked against the packed files before they become links. */
 import { pathToFileURL } from 'node:url';
 import type { PackedFile } from '../prompt/pack';
-import type { Citation, Span } from '../protocol';
+import type { Citation, MissingPlace, Span } from '../protocol';
 
 const pattern = /\[([^\][\s#:]+)(?:#([^\][\s]+)|:L?(\d+)(?:-L?(\d+))?)?\]/g;
 const definition =
@@ -70,14 +70,28 @@ function mendSpan(span: Span, text: string, named: readonly string[]): Span | un
   return undefined;
 }
 
-/** The links of an answer; what names no packed file or no symbol of it stays plain text. */
-export function findCitations(answer: string, files: readonly PackedFile[]): Citation[] {
+/** Whether brackets that name no file were meant to: `[0]`, `[string]` and `[first:10]` were not. */
+const looksLikePath = /^[^'"`(),;]*\/[^'"`(),;]*$|^[\w.-]+\.[A-Za-z]\w{0,9}$/;
+
+/**
+ * The links of an answer, and the places that it names although they are not there: no such file among `files`, or no such
+ * symbol in the file.
+ */
+export function checkCitations(
+  answer: string,
+  files: readonly PackedFile[],
+): { citations: Citation[]; missing: MissingPlace[] } {
   const byPath = new Map(files.map((file) => [file.path, file]));
   const citations: Citation[] = [];
+  const missing: MissingPlace[] = [];
   for (const match of answer.matchAll(pattern)) {
     const [text, path = '', symbol, from, to] = match;
     const file = byPath.get(path);
-    if (!file) continue;
+    if (!file) {
+      if ((symbol ?? from) !== undefined && looksLikePath.test(path))
+        missing.push({ text, why: `There is no ${path} among the files that were read.` });
+      continue;
+    }
     const citation: Citation = {
       text,
       offset: match.index,
@@ -87,6 +101,7 @@ export function findCitations(answer: string, files: readonly PackedFile[]): Cit
     if (symbol) {
       const span = findSymbol(file.text, symbol);
       if (span) citations.push({ ...citation, symbol, span });
+      else missing.push({ text, why: `${path} does not contain ${symbol}.` });
     } else if (from) {
       const wanted = { startLine: Number(from), endLine: Number(to ?? from) };
       const span = mendSpan(wanted, file.text, namedAround(answer, match.index));
@@ -95,5 +110,5 @@ export function findCitations(answer: string, files: readonly PackedFile[]): Cit
       citations.push(citation);
     }
   }
-  return citations;
+  return { citations, missing };
 }

@@ -9,7 +9,7 @@ import type { OpenModel } from '../models/openModel';
 import { Packer, type PackedRepository } from '../prompt/pack';
 import type { AskResult, ContextResult, Phase } from '../protocol';
 import { scanWorkspace, type Root, type ScanOptions } from '../workspace/scan';
-import { findCitations } from './citations';
+import { checkCitations } from './citations';
 import { Conversation, type Turn } from './conversation';
 import { commonPrefix, RepositoryState, type Reading, type StateStore } from './repositoryState';
 
@@ -251,7 +251,7 @@ export class Session {
     return {
       conversationId: id,
       answer: asked.answer,
-      citations: findCitations(asked.answer, repository.files),
+      ...checkCitations(asked.answer, repository.files),
       finish: asked.finish,
       stats: {
         files: repository.files.length,

@@ -6,6 +6,7 @@ const result = (answer: string): AskResult => ({
   conversationId: 'c',
   answer,
   citations: [],
+  missing: [],
   finish: 'stop',
   stats: {
     files: 3,

@@ -1,10 +1,10 @@
 /** What a model writes is hostile: it may have read it in a file. */
 import { describe, expect, it } from 'vitest';
 import { renderBlocks } from '../../../extension/chat/markdown';
-import type { Citation } from '../../../server/protocol';
+import type { Citation, MissingPlace } from '../../../server/protocol';
 
-const html = (text: string, citations: Citation[] = []) =>
-  renderBlocks(text, citations)
+const html = (text: string, citations: Citation[] = [], missing: MissingPlace[] = []) =>
+  renderBlocks(text, citations, missing)
     .map((block) => block.html)
     .join('');
 const citation = (text: string, path: string): Citation => ({
@@ -37,6 +37,13 @@ describe('renderBlocks', () => {
 
   it('keeps https links', () => {
     expect(html('[x](https://example.com/a)')).toContain('<a href="https://example.com/a">');
+  });
+
+  it('marks a place that is not there, in words, and makes no link of it', () => {
+    const out = html('In [b.py#<f>].', [], [{ text: '[b.py#<f>]', why: 'b.py does not contain "<f>".' }]);
+    expect(out).not.toMatch(/<a\b|<f>/);
+    expect(out).toContain('title="b.py does not contain &quot;&lt;f&gt;&quot;."');
+    expect(out).toContain('b.py#<wbr>&lt;f&gt; <span class="mark">not found</span>');
   });
 
   it('makes a link of a checked citation, and of nothing else', () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { findCitations, findSymbol } from '../../../server/answers/citations';
+import { checkCitations, findSymbol } from '../../../server/answers/citations';
 
 const source = `import os
 
@@ -24,7 +24,8 @@ def load_config(path):
     return open(path).read()
 `;
 const files = [{ path: 'app/io.py', absolutePath: '/w/app/io.py', tokens: 1, text: source }];
-const line = (answer: string) => findCitations(answer, files).map(({ span }) => span?.startLine);
+const findCitations = (answer: string) => checkCitations(answer, files).citations;
+const line = (answer: string) => findCitations(answer).map(({ span }) => span?.startLine);
 
 describe('findSymbol', () => {
   it.each([
@@ -45,17 +46,17 @@ describe('findSymbol', () => {
   });
 });
 
-describe('findCitations', () => {
+describe('checkCitations', () => {
   it('links symbols, files and lines; with offsets', () => {
     const answer = 'See [app/io.py#Reader] and [app/io.py].';
-    expect(findCitations(answer, files)).toMatchObject([
+    expect(findCitations(answer)).toMatchObject([
       { text: '[app/io.py#Reader]', offset: 4, symbol: 'Reader', span: { startLine: 6, endLine: 6 } },
       { text: '[app/io.py]', offset: 27, uri: 'file:///w/app/io.py' },
     ]);
   });
 
   it('leaves plain what is in no packed file', () => {
-    expect(findCitations('[app/other.py#Reader] [app/io.py#Nothing] [../../etc/passwd]', files)).toEqual([]);
+    expect(findCitations('[app/other.py#Reader] [app/io.py#Nothing] [../../etc/passwd]')).toEqual([]);
   });
 
   it('keeps lines near what the sentence names', () => {
@@ -70,5 +71,24 @@ describe('findCitations', () => {
 
   it('shrinks lines that nothing supports to the file', () => {
     expect(line('It is there [app/io.py:L2].')).toEqual([undefined]);
+  });
+
+  it('tells which places are not there, and why', () => {
+    const answer =
+      'In [app/io.py#Reader], [app/io.py#Nothing], [lib/other.py#Reader] and [other.py:L3], not [app/io.py:L900].';
+    expect(checkCitations(answer, files).missing).toEqual([
+      { text: '[app/io.py#Nothing]', why: 'app/io.py does not contain Nothing.' },
+      {
+        text: '[lib/other.py#Reader]',
+        why: 'There is no lib/other.py among the files that were read.',
+      },
+      { text: '[other.py:L3]', why: 'There is no other.py among the files that were read.' },
+    ]);
+  });
+
+  it('takes no other brackets for places', () => {
+    const answer =
+      'See [0], [string], [first:10], [1:2], [note#1], [a.b], [x] and [label](https://example.com/a#b).';
+    expect(checkCitations(answer, files)).toEqual({ citations: [], missing: [] });
   });
 });

@@ -38,8 +38,10 @@ describe('a session', () => {
   });
 
   it('links a symbol to its line', async () => {
-    const { citations } = await session.ask({ question: 'where is palette?' });
-    expect(citations).toEqual([]); // the answer names a place that does not exist: no link
+    // The answer names a place that does not exist: no link.
+    const { citations, missing } = await session.ask({ question: 'where is palette?' });
+    expect(citations).toEqual([]);
+    expect(missing).toMatchObject([{ why: expect.stringContaining('does not contain') as string }]);
     const { citations: real } = await session.ask({ question: 'What is in `ui.mjs`?' });
     expect(real).toMatchObject([{ path: 'ui.mjs', text: '[ui.mjs]' }]);
   });
