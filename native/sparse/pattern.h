@@ -65,7 +65,7 @@ HeadPlan default_plan(Pattern pattern);
 
 // Thresholds of adaptive heads that were not calibrated, by what is asked for: a block of 32 keys is visited when it holds this
 // share of a tile's mass.
-constexpr float kFastShare = 0.003f, kBalancedShare = 0.0014f;
+constexpr float kFastShare = 0.003f, kBalancedShare = 0.001f;
 
 // Keys and means visited, of the keys that a dense head visits; 1 where nothing was counted.
 inline double density_of(const HeadCoverage& coverage) { return coverage.causal > 0 ? coverage.visited / coverage.causal : 1; }

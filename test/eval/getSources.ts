@@ -3,7 +3,7 @@
  * `tsx test/eval/getSources.ts flask` prints the folder, which is downloaded by pip the first time.
  */
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, renameSync, rmSync, utimesSync } from 'node:fs';
 import { join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { cacheFolder } from './cacheFolder';
@@ -21,6 +21,9 @@ const packages: Record<string, string> = {
   sqlfluff: '4.5.0',
   'scikit-learn': '1.9.1',
 };
+
+/** What every file's age is set to. */
+const published = new Date('2025-01-01T00:00:00Z');
 
 export const knownPackages = Object.keys(packages);
 
@@ -48,6 +51,9 @@ export function getSources(nameOrFolder: string): string {
     python('-m', 'zipfile', '-e', wheel, nameOrFolder);
     for (const name of readdirSync(join(download, nameOrFolder)))
       if (name.endsWith('.dist-info')) rmSync(join(download, nameOrFolder, name), { recursive: true });
+    // One age for all: what unpacking left would order the files in the prompt by chance.
+    for (const name of readdirSync(join(download, nameOrFolder), { recursive: true, encoding: 'utf8' }))
+      utimesSync(join(download, nameOrFolder, name), published, published);
     renameSync(join(download, nameOrFolder), folder);
   } finally {
     rmSync(download, { recursive: true, force: true });
