@@ -27,6 +27,18 @@ int64_t positions_of(Pattern pattern) { return pattern == Pattern::kAdaptive ? k
 // fewer keys than a choice for all of them.
 bool joinable(Pattern pattern) { return pattern == Pattern::kDense || pattern == Pattern::kAShape; }
 
+// x[begin] + .. + x[end - 1], in lanes that the compiler can keep in one register.
+double sum_of(const float* x, int64_t begin, int64_t end) {
+  constexpr int64_t kLanes = 16;
+  float lanes[kLanes] = {};
+  double sum = 0;
+  for (; begin + kLanes <= end; begin += kLanes)
+    for (int64_t i = 0; i < kLanes; ++i) lanes[i] += x[begin + i];
+  for (; begin < end; ++begin) sum += static_cast<double>(x[begin]);
+  for (const float lane : lanes) sum += static_cast<double>(lane);
+  return sum;
+}
+
 }  // namespace
 
 struct SparseAttention::Job {
@@ -261,19 +273,19 @@ void SparseAttention::index_head(const Job& job, int64_t head, Thread& thread) {
 void SparseAttention::probe(AttentionTile& tile, const Choice& choice, Thread& thread) const {
   const TileRows& rows = tile.rows();
   const int64_t last = rows.count() - 1, end = rows.end_position();
-  float* p = thread.probe.get<float>(round_up(end, kPageTokens));
-  tile.score_all(last, 1, p, round_up(end, kPageTokens));
-  const float maximum = *std::max_element(p, p + end);
-  double sum = 0;
-  for (int64_t j = 0; j < end; ++j) sum += static_cast<double>(p[j] = std::exp2(p[j] - maximum));
+  const int64_t padded = round_up(end, kPageTokens);
+  float* p = thread.probe.get<float>(padded);
+  tile.score_all(last, 1, p, padded);
+  std::fill(p + end, p + padded, kHidden);
+  float maximum = kHidden, total = 0;
+  kernels_.softmax_step(p, padded, &maximum, &total, nullptr, 0);
+  const auto sum = static_cast<double>(total);
 
   const double scale = 1.0 / static_cast<double>(tile.sum()[last]);
   // What a visited key weighs here, beside its weight in dense attention.
   const double ratio = std::exp2(static_cast<double>(maximum - tile.maximum()[last])) * sum * scale;
   double covered = 0;
-  const auto add = [&](int64_t begin, int64_t to) {
-    for (int64_t j = begin; j < to; ++j) covered += static_cast<double>(p[j]);
-  };
+  const auto add = [&](int64_t begin, int64_t to) { covered += sum_of(p, begin, to); };
   const sparse::KeySet& keys = choice.keys;
   for (const sparse::KeyRange& range : keys.ranges) {
     const int64_t to = std::min(range.end, end);
@@ -289,8 +301,7 @@ void SparseAttention::probe(AttentionTile& tile, const Choice& choice, Thread& t
   for (int64_t b = 0; b < choice.end - choice.begin && choice.means > 0; ++b) {
     const float weight = choice.weights[static_cast<size_t>(b)];
     if (weight <= 0) continue;
-    double block = 0;
-    for (int64_t j = (choice.begin + b) * kMeanTokens; j < (choice.begin + b + 1) * kMeanTokens; ++j) block += static_cast<double>(p[j]);
+    const double block = sum_of(p, (choice.begin + b) * kMeanTokens, (choice.begin + b + 1) * kMeanTokens);
     covered += std::min(block / sum, static_cast<double>(weight * static_cast<float>(kMeanTokens)) * scale);
   }
   for (int64_t h = rows.first_head; h < rows.first_head + rows.joined; ++h) {
