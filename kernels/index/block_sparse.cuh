@@ -16,17 +16,25 @@ static __global__ void pool_keys_kernel(const SparsePlan p) {
   p.pooled[(static_cast<int64_t>(kv_head) * d + i) * 2 * p.pages + 2 * page + half] = sum / kSlashTokens;
 }
 
-inline Status launch_pool_keys(const SparsePlan& p, Stream stream) {
+static inline Status launch_pool_keys(const SparsePlan& p, Stream stream) {
   pool_keys_kernel<<<dim3(static_cast<unsigned>(p.pages), static_cast<unsigned>(p.args.kv.kv_heads)), static_cast<unsigned>(2 * p.args.kv.head_dim), 0, cuda(stream)>>>(p);
   return launched();
 }
 
-// Sets in `chosen` [words] the pages that hold a block which the tile's first or last 64 tokens choose. `scores`: room for
-// 2 * pages values. The group has one head.
+// Words of shared memory that choose_blocks needs. No static ones: what a kernel has of those is not left for its dynamic ones.
+constexpr int kChosenWords = kMostSparsePages / 32, kHistogramWords = 256;
 template <int D>
-__device__ void choose_blocks(const SparsePlan& p, const Tile& t, uint32_t* chosen, uint32_t* scores) {
-  __shared__ float query[D];
-  __shared__ int histogram[256];
+constexpr int64_t choice_words(int64_t pages) {
+  return kChosenWords + D + kHistogramWords + 2 * pages;
+}
+
+// Sets at the beginning of `scratch`, [words], the pages that hold a block which the tile's first or last 64 tokens choose. The
+// group has one head.
+template <int D>
+__device__ void choose_blocks(const SparsePlan& p, const Tile& t, uint32_t* scratch) {
+  uint32_t *chosen = scratch, *scores = scratch + kChosenWords + D + kHistogramWords;
+  auto* query = reinterpret_cast<float*>(scratch + kChosenWords);
+  auto* histogram = reinterpret_cast<int*>(scratch + kChosenWords + D);
   const int threads = static_cast<int>(blockDim.x), thread = static_cast<int>(threadIdx.x);
   for (int i = thread; i < p.words; i += threads) chosen[i] = 0;
   for (int begin = 0; begin < t.rows; begin += kSlashTokens) {

@@ -125,14 +125,15 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
   float total = 0;
   for (int i = threadIdx.x; i < candidates; i += kIndexThreads) total += mass[i];
   const float cut = mass_cut(t.group, mass_of, candidates, sum_over_block(total, gathered), 0, 1, gathered);
-  write_bits(p, t, [&](int page) { return mass[page - t.first_candidate] >= cut; });
+  write_bits(p, t, [&](int page) { return !(mass[page - t.first_candidate] < cut); });
 }
 
 template <int D>
 Status launch_index(const SparsePlan& p, Stream stream) {
-  static_assert(IndexShared<D, Sm80>::kMass + kMostSparsePages * 4 + 1024 <= 99 * 1024);
+  constexpr int64_t kStatic = 256;  // room for what the kernel has of static shared memory, about 130 bytes
+  static_assert(IndexShared<D, Sm80>::kMass + kMostSparsePages * 4 + 1024 + kStatic <= 99 * 1024);
   if (const Status status = launch_patterns<D, Sm80>(p, stream)) return status;
-  const auto bytes = static_cast<int>(std::max<int64_t>(IndexShared<D, Sm80>::kMass + p.pages * 4, p.pages * 8) + 1024);
+  const auto bytes = static_cast<int>(std::max<int64_t>(IndexShared<D, Sm80>::kMass + p.pages * 4, choice_words<D>(p.pages) * 4) + 1024);
   if (const auto error = cudaFuncSetAttribute(index_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return static_cast<Status>(error);
   index_kernel<D><<<static_cast<unsigned>(p.args.tiles), kIndexThreads, bytes, cuda(stream)>>>(p);
   return launched();

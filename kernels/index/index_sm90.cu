@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
   __syncthreads();
   const auto mass_of = [&](int i) { return mass[t.first_candidate + i] / rows; };
   const float cut = mass_cut(t.group, mass_of, candidates, by_mass ? 1 - mass_outside(1 / rows) : 0, bound, 1 << 6, gathered);
-  write_bits(p, t, [&](int page) { return mass[page] / rows >= cut; });
+  write_bits(p, t, [&](int page) { return !(mass[page] / rows < cut); });
 }
 
 template <int D, int kWarpgroups>
@@ -172,7 +172,7 @@ template <int D>
 Status launch_index(const SparsePlan& p, Stream stream) {
   if (const Status status = launch_patterns<D, Sm90>(p, stream)) return status;
   constexpr int64_t kOfOne = 220 * 1024, kOfTwo = 110 * 1024;  // of dynamic shared memory, for each block
-  constexpr auto bytes = [](uint32_t weigher, int64_t words) { return std::max<int64_t>(weigher + words * 32 * 6, words * 32 * 8) + 1024; };
+  constexpr auto bytes = [](uint32_t weigher, int64_t words) { return std::max<int64_t>(weigher + words * 32 * 6, choice_words<D>(words * 32) * 4) + 1024; };
   constexpr int64_t kMostWords = kMostSparsePages / kBlockKeys * 4;
   static_assert(kMostSparsePages % kBlockKeys == 0 && bytes(WeighShared<D, 4>::kBytes, kMostWords) <= kOfOne);
   const int64_t two = bytes(WeighShared<D, 2>::kBytes, p.words);

@@ -104,7 +104,7 @@ __device__ inline void write_bits(const SparsePlan& p, const Tile& t, Keeps keep
   if (p.args.counters) count_visits(p, t, counts[0], t.group.means ? counts[1] : 0);
 }
 
-// Writes the bits of a tile that needs no masses; false where it does. `scratch`: 2 * pages words.
+// Writes the bits of a tile that needs no masses; false where it does. `scratch`: choice_words.
 template <int D>
 __device__ inline bool choose_without_masses(const SparsePlan& p, const Tile& t, uint32_t* scratch) {
   if (t.first_candidate == t.end_candidate || t.group.rule == PageRule::kNone) {
@@ -112,9 +112,8 @@ __device__ inline bool choose_without_masses(const SparsePlan& p, const Tile& t,
   } else if (t.group.rule == PageRule::kSlash) {
     write_bits(p, t, [&](int page) { return meets_slash(p, t, page); });
   } else if (t.group.rule == PageRule::kBlocks) {
-    __shared__ uint32_t chosen[kMostSparsePages / 32];
-    choose_blocks<D>(p, t, chosen, scratch);
-    write_bits(p, t, [&](int page) { return chosen[page / 32] >> page % 32 & 1; });
+    choose_blocks<D>(p, t, scratch);
+    write_bits(p, t, [&](int page) { return scratch[page / 32] >> page % 32 & 1; });
   } else {
     return false;
   }

@@ -59,7 +59,8 @@ __device__ inline Tile find_tile(const SparsePlan& p, int index) {
   t.last_position = static_cast<int>(p.args.first_position) + (t.first_row + t.rows - 1) / t.group.heads;
   t.pages = t.last_position / kBlockKeys + 1;
   t.first_candidate = static_cast<int>((static_cast<int64_t>(t.group.sink) + kBlockKeys - 1) / kBlockKeys);
-  t.end_candidate = max(t.first_candidate, (t.first_position + 1 - min(t.group.window, t.first_position + 1)) / kBlockKeys);
+  // Without a window too the page of a tile's first row is no candidate: a row sees itself, and a tile visits something.
+  t.end_candidate = max(t.first_candidate, (t.first_position + 1 - min(max(t.group.window, 1), t.first_position + 1)) / kBlockKeys);
   return t;
 }
 

@@ -8,7 +8,7 @@ namespace longview::sparse {
 
 Candidates adaptive_candidates(const HeadPlan& plan, int64_t first_position, int64_t block_tokens) {
   const int64_t begin = (static_cast<int64_t>(plan.sink) + block_tokens - 1) / block_tokens;
-  const int64_t end = std::max<int64_t>(first_position + 1 - plan.window, 0) / block_tokens;
+  const int64_t end = std::max<int64_t>(first_position + 1 - std::max(plan.window, 1), 0) / block_tokens;  // a row sees itself
   return {begin, std::max(begin, end)};
 }
 

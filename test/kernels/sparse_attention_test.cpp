@@ -99,6 +99,16 @@ TEST("nothing but window and means, and everything: no candidate, all candidates
     }
 }
 
+TEST("no sink, no window: a tile at the end of a page visits that page") {
+  for (const int32_t architecture : {0, 80})
+    for (const bool means : {false, true}) {
+      const Shape s{129, 4095, 4, 1, 128};
+      HeadGroup plan = adaptive(PageRule::kShare, 2.0f, means);
+      plan.sink = plan.window = 0;
+      check_attention(Context(s, plans_of(s, plan), Data::kPlain, architecture), "nothing else   ");
+    }
+}
+
 TEST("A-shape to the token, sink and window of any size") {
   for (const int32_t architecture : {0, 80})
     for (const auto& [sink, window] : {std::pair{100, 800}, {0, 1}, {1, 128}, {128, 129}, {1000, 64}, {7, 100000}}) {

@@ -156,7 +156,7 @@ class Context {
   int64_t tile_of(const HeadGroup& g, int64_t row) const { return g.first_tile + kernels::sparse_tiles(shape_.tokens, g.heads) - 1 - row / kSparseTileRows; }
   // Candidates of the tile that begins with this token.
   std::pair<int64_t, int64_t> candidates(const HeadGroup& g, int64_t first_position) const {
-    const int64_t begin = (g.sink + kPageTokens - 1) / kPageTokens, end = std::max<int64_t>(0, first_position + 1 - g.window) / kPageTokens;
+    const int64_t begin = (g.sink + kPageTokens - 1) / kPageTokens, end = std::max<int64_t>(0, first_position + 1 - std::max(g.window, 1)) / kPageTokens;
     return {begin, std::max(begin, end)};
   }
   // q . k / sqrt(D) of token t of the chunk and head h with a key, or with a page's mean key.
