@@ -18,6 +18,7 @@ import { Chat, type SavedChat } from './chatState';
 import { openCitation } from './citationTarget';
 import type { Server } from './client';
 import { excludeFromPrompt } from './config';
+import { plainText } from './plainText';
 import { ReadingNotice } from './readingNotice';
 
 export const viewId = 'longview.chat';
@@ -135,8 +136,8 @@ export class ChatView implements WebviewViewProvider {
     if (!known) return;
     const undo = await excludeFromPrompt(folder);
     await this.loadContents();
-    if ((await window.showInformationMessage(`${folder}/ is left out of the prompt.`, 'Undo')) !== 'Undo')
-      return;
+    const said = plainText(`${folder}/ is left out of the prompt.`);
+    if ((await window.showInformationMessage(said, 'Undo')) !== 'Undo') return;
     await undo();
     await this.loadContents();
   }

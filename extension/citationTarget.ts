@@ -1,11 +1,12 @@
 /** Opens the place a citation names; nothing outside the workspace's folders. */
 import { Position, Range, Uri, window, workspace } from 'vscode';
 import type { Citation } from '../server/protocol';
+import { plainText } from './plainText';
 
 export async function openCitation({ uri, span, path }: Citation): Promise<void> {
   const target = Uri.parse(uri, true);
   if (target.scheme !== 'file' || !workspace.getWorkspaceFolder(target)) {
-    void window.showWarningMessage(`${path} does not lie in this workspace.`);
+    void window.showWarningMessage(plainText(`${path} does not lie in this workspace.`));
     return;
   }
   const start = new Position(Math.max(0, (span?.startLine ?? 1) - 1), 0);
@@ -18,6 +19,8 @@ export async function openCitation({ uri, span, path }: Citation): Promise<void>
       preserveFocus: false,
     });
   } catch {
-    void window.showWarningMessage(`${path} could not be opened: it may have been moved or deleted.`);
+    void window.showWarningMessage(
+      plainText(`${path} could not be opened: it may have been moved or deleted.`),
+    );
   }
 }

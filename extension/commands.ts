@@ -11,6 +11,7 @@ import type { ChatView } from './chatView';
 import { isCancelled, type Server } from './client';
 import { readSettings } from './config';
 import { chooseModel } from './modelPicker';
+import { plainText } from './plainText';
 import type { PromptContents } from './promptContents';
 
 export function registerCommands(server: Server, chat: ChatView, contents: PromptContents): Disposable[] {
@@ -35,7 +36,7 @@ export function registerCommands(server: Server, chat: ChatView, contents: Promp
       try {
         await run(argument);
       } catch (error) {
-        if (!isCancelled(error)) void window.showErrorMessage((error as Error).message);
+        if (!isCancelled(error)) void window.showErrorMessage(plainText((error as Error).message));
       }
     }),
   );
@@ -68,16 +69,18 @@ async function explain(server: Server, given: unknown): Promise<void> {
   if (!symbol) return void window.showInformationMessage('Put the cursor on a symbol to have it explained.');
   const options = {
     location: ProgressLocation.Notification,
-    title: `Explaining ${symbol}`,
+    title: plainText(`Explaining ${symbol}`),
     cancellable: true,
   };
   const text = await window.withProgress(options, (_progress, token) => server.explain(symbol, token));
   if (text === undefined)
     return void window.showInformationMessage(
-      `The repository has to be read first, and to name ${symbol}: Longview: Read the Repository Now.`,
+      plainText(
+        `The repository has to be read first, and to name ${symbol}: Longview: Read the Repository Now.`,
+      ),
     );
   if (readSettings().hover) await commands.executeCommand('editor.action.showHover');
-  else void window.showInformationMessage(text);
+  else void window.showInformationMessage(plainText(text));
 }
 
 async function readNow(server: Server): Promise<void> {
@@ -100,7 +103,7 @@ async function withStatus<T>(server: Server, work: (token: CancellationToken) =>
       let shown = 0;
       const listener = server.onStatus(({ message, prefill }) => {
         const percent = prefill ? (100 * prefill.done) / Math.max(prefill.total, 1) : 0;
-        progress.report({ message, increment: Math.max(0, percent - shown) });
+        progress.report({ message: plainText(message), increment: Math.max(0, percent - shown) });
         shown = Math.max(shown, percent);
       });
       try {

@@ -4,6 +4,7 @@ import { ChatView, viewId } from './chatView';
 import { Server } from './client';
 import { registerCommands } from './commands';
 import { readSettings } from './config';
+import { plainText } from './plainText';
 import { PromptContents } from './promptContents';
 import { createStatusBar } from './statusBar';
 
@@ -23,7 +24,7 @@ export function activate(context: ExtensionContext): void {
     // Hovers come from the server, so it has to run for them.
     if (readSettings().hover) void server.running().catch(() => undefined);
   } catch (error) {
-    void window.showErrorMessage(`Longview could not start: ${(error as Error).message}`);
+    void window.showErrorMessage(plainText(`Longview could not start: ${(error as Error).message}`));
     throw error;
   }
 }

@@ -9,6 +9,7 @@ import {
 } from 'vscode';
 import type { CatalogEntry, ModelsResult } from '../server/protocol';
 import type { Server } from './client';
+import { plainText } from './plainText';
 
 interface Item extends QuickPickItem {
   run?: () => Promise<void>;
@@ -72,8 +73,9 @@ function items({ installed, catalog }: ModelsResult, server: Server): Item[] {
 }
 
 async function use(server: Server, path: string, name: string): Promise<void> {
-  await window.withProgress({ location: ProgressLocation.Notification, title: `Loading ${name}` }, () =>
-    server.useModel(path),
+  await window.withProgress(
+    { location: ProgressLocation.Notification, title: plainText(`Loading ${name}`) },
+    () => server.useModel(path),
   );
 }
 

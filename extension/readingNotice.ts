@@ -1,6 +1,7 @@
 /** A notification with a Cancel button, for a question from the palette that makes the repository be read. */
 import { ProgressLocation, window } from 'vscode';
 import type { AskProgress } from '../server/protocol';
+import { plainText } from './plainText';
 
 /** What is over sooner than this needs no notification. */
 const delayMs = 1500;
@@ -19,9 +20,9 @@ export class ReadingNotice {
         let shown = 0;
         token.onCancellationRequested(cancel);
         this.report = () => {
-          const { message, prefill } = this.phase ?? {};
+          const { message = '', prefill } = this.phase ?? {};
           const percent = prefill ? (100 * prefill.done) / Math.max(prefill.total, 1) : 0;
-          progress.report({ message, increment: Math.max(0, percent - shown) });
+          progress.report({ message: plainText(message), increment: Math.max(0, percent - shown) });
           shown = Math.max(shown, percent);
         };
         this.report();
