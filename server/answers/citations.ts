@@ -1,11 +1,16 @@
 /** `[path]`, `[path#symbol]` and `[path:L10-L12]` in an answer, checked against the packed files before they become links. */
+import { extname } from 'node:path/posix';
 import { pathToFileURL } from 'node:url';
 import type { PackedFile } from '../prompt/pack';
 import type { Citation, MissingPlace, Span } from '../protocol';
+import { matchesOutsideCode } from './codeRanges';
 
 const pattern = /\[([^\][\s#:]+)(?:#([^\][\s]+)|:L?(\d+)(?:-L?(\d+))?)?\]/g;
+/** No two parts of it take the same spaces: a line of nothing else would be tried in every way to share them. */
 const definition =
-  /^\s*(?:export\s+|default\s+|public\s+|private\s+|protected\s+|static\s+|async\s+|pub\s+|abstract\s+|final\s+|declare\s+|const\s+|let\s+|var\s+)*(?:def|class|function|interface|type|struct|enum|trait|impl|fn|func|const|let|var|namespace|module)?\s*\*?\s*/;
+  /^\s*(?:(?:export|default|public|private|protected|static|async|pub|abstract|final|declare|const|let|var)\s+)*(?:(?:def|class|function|interface|type|struct|enum|trait|impl|fn|func|const|let|var|namespace|module)(?=[\s*])\s*)?(?:\*\s*)?/;
+/** Longer names are none. */
+const maxName = 200;
 
 function escape(text: string): string {
   return text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
@@ -18,17 +23,21 @@ function escape(text: string): string {
 export function findSymbol(text: string, symbol: string): Span | undefined {
   const parts = symbol.split(/[.#]|::/).filter((part) => part !== '');
   const name = parts.at(-1);
-  if (name === undefined) return undefined;
+  if (name === undefined || symbol.length > maxName || !text.includes(name)) return undefined;
   const lines = text.split('\n');
   const owner = parts.length > 1 ? findName(lines, parts.at(-2)!, 0) : undefined;
   const line = (owner === undefined ? undefined : findName(lines, name, owner)) ?? findName(lines, name, 0);
-  return line === undefined ? undefined : { startLine: line + 1, endLine: line + 1 };
+  return line === undefined ? undefined : lineSpan(line);
+}
+
+function lineSpan(index: number): Span {
+  return { startLine: index + 1, endLine: index + 1 };
 }
 
 function findName(lines: readonly string[], symbol: string, from: number): number | undefined {
   const name = escape(symbol);
   const keyword = new RegExp(
-    `\\b(?:def|class|function\\*?|interface|type|struct|enum|trait|fn|func|namespace|module)\\s+(?:\\([^)]*\\)\\s*)?${name}(?![\\w$])`,
+    `\\b(?:def|class|function\\*?|interface|type|struct|enum|trait|fn|func|namespace|module)\\s+(?:\\([^()]*\\)\\s*)?${name}(?![\\w$])`,
   );
   const assigned = new RegExp(`${definition.source}["']?${name}["']?\\s*(?::[^=]*)?[=(:]`);
   const mention = new RegExp(`(?<![\\w$])${name}(?![\\w$])`);
@@ -37,10 +46,13 @@ function findName(lines: readonly string[], symbol: string, from: number): numbe
   return undefined;
 }
 
+/** Characters before a citation that its sentence may have: an answer without a full stop is not read again for each. */
+const maxSentence = 500;
+
 /** Identifiers that the sentence around a citation names: code spans, calls, and words no prose has. */
 function namedAround(answer: string, offset: number): string[] {
-  const start = Math.max(answer.lastIndexOf('\n', offset), answer.lastIndexOf('. ', offset)) + 1;
-  const sentence = answer.slice(start, offset);
+  const before = answer.slice(Math.max(0, offset - maxSentence), offset);
+  const sentence = before.slice(Math.max(before.lastIndexOf('\n'), before.lastIndexOf('. ')) + 1);
   const words = [
     ...sentence.matchAll(
       /`([A-Za-z_$][\w$.]*)[^`]*`|([A-Za-z_$][\w$]*)(?=\()|\b([A-Za-z]+_\w+|[A-Za-z]+[a-z][A-Z]\w*)\b/g,
@@ -70,8 +82,42 @@ function mendSpan(span: Span, text: string, named: readonly string[]): Span | un
   return undefined;
 }
 
-/** Whether brackets that name no file were meant to: `[0]`, `[string]` and `[first:10]` were not. */
-const looksLikePath = /^[^'"`(),;]*\/[^'"`(),;]*$|^[\w.-]+\.[A-Za-z]\w{0,9}$/;
+/** The line of a heading of a Markdown file, by its anchor as GitHub makes it. */
+function findHeading(text: string, anchor: string): Span | undefined {
+  const slug = (heading: string) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\p{L}\p{M}\p{N}\p{Pc} -]/gu, '')
+      .trim()
+      .replaceAll(' ', '-');
+  const line = text
+    .split('\n')
+    .findIndex((line) => /^ {0,3}#{1,6}[ \t]/.test(line) && slug(line) === anchor.toLowerCase());
+  return line < 0 ? undefined : lineSpan(line);
+}
+
+/** `Foo.method()`, `Foo<T>` and a name in quotes without what is not of the name. */
+function nameOf(symbol: string): string {
+  return symbol.replace(/^[`'"]+/, '').replace(/[`'"(<].*/, '') || symbol;
+}
+
+/**
+ * Tells of a path that names no packed file whether it was meant to: it has an extension that one of them has, or begins
+ * with one of their folders. `[n/2:10]` and `[db.internal:5432]` were not.
+ */
+function pathTest(files: readonly PackedFile[]): (path: string) => boolean {
+  const folderOf = (path: string) => path.slice(0, path.indexOf('/') + 1);
+  const extensions = new Set(files.map(({ path }) => extname(path)));
+  const folders = new Set(files.map(({ path }) => folderOf(path)));
+  return (path) =>
+    (extname(path) !== '' && extensions.has(extname(path))) ||
+    (folderOf(path) !== '' && folders.has(folderOf(path)));
+}
+
+/** A symbol's lines; in Markdown, a heading's. */
+function findPlace({ path, text }: PackedFile, name: string): Span | undefined {
+  return (/\.md$/i.test(path) ? findHeading(text, name) : undefined) ?? findSymbol(text, name);
+}
 
 /**
  * The links of an answer, and the places that it names although they are not there: no such file among `files`, or no such
@@ -82,33 +128,43 @@ export function checkCitations(
   files: readonly PackedFile[],
 ): { citations: Citation[]; missing: MissingPlace[] } {
   const byPath = new Map(files.map((file) => [file.path, file]));
+  const looksLikePath = pathTest(files);
   const citations: Citation[] = [];
-  const missing: MissingPlace[] = [];
-  for (const match of answer.matchAll(pattern)) {
-    const [text, path = '', symbol, from, to] = match;
+  const missing = new Map<string, MissingPlace>();
+  for (const match of matchesOutsideCode(answer, pattern)) {
+    const [text, written = '', anchor, from, to] = match;
+    const end = match.index + text.length;
+    // The panel makes a link of it that leads there.
+    if (answer.startsWith('(https://', end)) continue;
+    const miss = (why: string) => {
+      // Else it is an index into something, or a link's label.
+      const standsAlone = !/[\w\])]/.test(answer.charAt(match.index - 1)) && answer[end] !== '(';
+      if (standsAlone) missing.set(text, { text, why });
+    };
+    const path = written.replace(/^(?:\.?\/)+/, '');
     const file = byPath.get(path);
     if (!file) {
-      if ((symbol ?? from) !== undefined && looksLikePath.test(path))
-        missing.push({ text, why: `There is no ${path} among the files that were read.` });
+      if ((anchor ?? from) !== undefined && looksLikePath(path))
+        miss(`There is no ${path} among the files that were read.`);
       continue;
     }
-    const citation: Citation = {
-      text,
-      offset: match.index,
-      path,
-      uri: pathToFileURL(file.absolutePath).href,
-    };
-    if (symbol) {
-      const span = findSymbol(file.text, symbol);
-      if (span) citations.push({ ...citation, symbol, span });
-      else missing.push({ text, why: `${path} does not contain ${symbol}.` });
-    } else if (from) {
-      const wanted = { startLine: Number(from), endLine: Number(to ?? from) };
+    const uri = pathToFileURL(file.absolutePath).href;
+    const citation: Citation = { text, offset: match.index, path, uri };
+    const symbol = anchor && nameOf(anchor);
+    const place = symbol && findPlace(file, symbol);
+    // Lines as `#L2-L3` or `:L2-L3`.
+    const [, first = from, last = to ?? first] = /^L(\d+)(?:-L?(\d+))?$/.exec(anchor ?? '') ?? [];
+    if (place) {
+      citations.push({ ...citation, symbol, span: place });
+    } else if (first) {
+      const wanted = { startLine: Number(first), endLine: Number(last) };
       const span = mendSpan(wanted, file.text, namedAround(answer, match.index));
       citations.push(span ? { ...citation, span } : citation);
+    } else if (symbol) {
+      miss(`${path} does not contain ${symbol}.`);
     } else {
       citations.push(citation);
     }
   }
-  return { citations, missing };
+  return { citations, missing: [...missing.values()] };
 }

@@ -25,6 +25,7 @@ def load_config(path):
 `;
 const files = [{ path: 'app/io.py', absolutePath: '/w/app/io.py', tokens: 1, text: source }];
 const findCitations = (answer: string) => checkCitations(answer, files).citations;
+const missing = (answer: string) => checkCitations(answer, files).missing.map(({ text }) => text);
 const line = (answer: string) => findCitations(answer).map(({ span }) => span?.startLine);
 
 describe('findSymbol', () => {
@@ -44,6 +45,33 @@ describe('findSymbol', () => {
     for (const symbol of ['absent', '', '.', 'a(b', '[', '\\', 'clos'])
       expect(findSymbol(source, symbol)).toBeUndefined();
   });
+});
+
+describe('findSymbol in files that were made to stop it', () => {
+  const spaces = ' '.repeat(200_000);
+  it.each([
+    ['spaces', spaces],
+    ['spaces before a word', `${spaces}x`],
+    ['spaces behind words', ['func ()', 'const', 'def', 'def *', 'name', 'name :'].join(spaces)],
+    ['modifiers', 'export const '.repeat(20_000)],
+    ['open brackets', 'func ('.repeat(40_000)],
+    ['colons', `name ${':'.repeat(200_000)}`],
+    ['the name, as a part', 'name'.repeat(50_000)],
+  ])('%s', (_, line) => {
+    expect(findSymbol(`${line}\nother\ndef other():`, 'other')?.startLine).toBe(3);
+    expect(findSymbol(`name = 1\n${line}`, 'name')?.startLine).toBe(1);
+  });
+
+  it('knows no name that is as long as a page', () => {
+    const name = 'a-'.repeat(10_000);
+    expect(findSymbol(name.repeat(10), name)).toBeUndefined();
+  });
+});
+
+it('takes no part of a name for a definition', () => {
+  expect(findSymbol('classroom = 1\nroom = 2\n', 'room')?.startLine).toBe(2);
+  expect(findSymbol('x(items)\nfunction* items() {}\n', 'items')?.startLine).toBe(2);
+  expect(findSymbol('x(items)\nfunction *items() {}\n', 'items')?.startLine).toBe(2);
 });
 
 describe('checkCitations', () => {
@@ -86,9 +114,96 @@ describe('checkCitations', () => {
     ]);
   });
 
+  it('lists a place that is not there once', () => {
+    const answer = '[app/io.py#Nothing], again [app/io.py#Nothing] and [app/io.py#None].';
+    expect(missing(answer)).toEqual(['[app/io.py#Nothing]', '[app/io.py#None]']);
+  });
+
+  it("takes GitHub's lines, where there is no such symbol", () => {
+    expect(line('`load_config` opens it [app/io.py#L20-L21].')).toEqual([20]);
+    expect(line('`load_config` opens it [app/io.py#L20].')).toEqual([20]);
+    expect(line('It is there [app/io.py#L2].')).toEqual([undefined]);
+    const macros = [{ ...files[0]!, text: '#define L1 3\n\n#define L2 4\n' }];
+    expect(checkCitations('[app/io.py#L2]', macros).citations[0]).toMatchObject({
+      symbol: 'L2',
+      span: { startLine: 3 },
+    });
+  });
+
+  it.each([
+    ['Writer.close()', 16, 'Writer.close'],
+    ['load_config(path)', 20, 'load_config'],
+    ['Reader<T>', 6, 'Reader'],
+    ['`Reader`', 6, 'Reader'],
+    ['"Reader"', 6, 'Reader'],
+    ["'Reader'", 6, 'Reader'],
+    ['(*Writer).close', 11, '(*Writer).close'],
+  ])('finds the name in #%s', (written, expected, symbol) => {
+    const text = `[app/io.py#${written}]`;
+    expect(checkCitations(`See ${text}.`, files)).toMatchObject({
+      citations: [{ text, symbol, span: { startLine: expected } }],
+      missing: [],
+    });
+  });
+
+  it.each(['./app/io.py', '/app/io.py', './/app/io.py'])('finds the file of %s', (written) => {
+    expect(findCitations(`[${written}#Reader]`)).toMatchObject([
+      { text: `[${written}#Reader]`, path: 'app/io.py', span: { startLine: 6 } },
+    ]);
+  });
+
+  it('finds the headings of Markdown files', () => {
+    const readme =
+      '# Project\n\nSee [how](#how-it-works).\n\n## How it works\n\nWell.\n\n### `--repo FOLDER`, and *more* ##\n';
+    const markdown = [{ ...files[0]!, path: 'README.md', text: readme }];
+    const at = (anchor: string) =>
+      checkCitations(`[README.md#${anchor}]`, markdown).citations.map(({ span }) => span?.startLine);
+    expect(at('how-it-works')).toEqual([5]);
+    expect(at('How-it-works')).toEqual([5]);
+    expect(at('--repo-folder-and-more')).toEqual([9]);
+    expect(at('Well')).toEqual([7]);
+    expect(at('absent')).toEqual([]);
+    const source = [{ ...files[0]!, path: 'a.sh', text: 'run\n# run\n' }];
+    expect(checkCitations('[a.sh#run]', source).citations[0]?.span?.startLine).toBe(1);
+  });
+
   it('takes no other brackets for places', () => {
-    const answer =
-      'See [0], [string], [first:10], [1:2], [note#1], [a.b], [x] and [label](https://example.com/a#b).';
-    expect(checkCitations(answer, files)).toEqual({ citations: [], missing: [] });
+    for (const answer of [
+      'See [0], [string], [first:10], [1:2], [note#1], [a.b], [x] and [label](https://example.com/a#b).',
+      'From [pallets/flask#1234](https://github.com/pallets/flask/pull/1234), or [pallets/flask#1234].',
+      'Slices buf[self.pos:16], rows[n/2:10], [n/2:10], x()[io.py:3] and x[0][app/a.c:3].',
+      'Connects to [db.internal:5432], [10.0.0.1:80] and [localhost:80].',
+      'As [kotlinx.coroutines.Job#cancel] does.',
+      'Calls [app/other.py#run](self).',
+    ])
+      expect(checkCitations(answer, files)).toEqual({ citations: [], missing: [] });
+  });
+
+  it('leaves a Markdown link to the web alone, and no other', () => {
+    expect(findCitations('[app/io.py](https://example.com/app/io.py)')).toEqual([]);
+    expect(findCitations('[app/io.py](app/io.py), [app/io.py](see there)')).toHaveLength(2);
+  });
+
+  it('takes nothing in code for a place', () => {
+    const places = '[app/io.py#Reader] [app/io.py] [app/io.py#Nothing] [lib/other.py#Reader]';
+    for (const answer of [`\`${places}\``, `\`\`\`\n${places}\n\`\`\``])
+      expect(checkCitations(answer, files)).toEqual({ citations: [], missing: [] });
+    expect(findCitations(`\`x\` ${places}`)).toHaveLength(2);
+  });
+
+  it('reads an answer once, whatever it is', () => {
+    const sentence = '`absent_name` and `load_config` [app/io.py:L2] '.repeat(4_000);
+    expect(new Set(line(sentence))).toEqual(new Set([20]));
+    for (const part of ['[', '[app/io.py', '[app/io.py#', '[a:1', '`[', './'])
+      expect(checkCitations(part.repeat(50_000), files)).toEqual({ citations: [], missing: [] });
+  });
+
+  it('takes a path for meant that is of a kind or in a folder that was read', () => {
+    expect(missing('[other.py:L3] [app/Makefile#all] [./gone/x.py#f]')).toEqual([
+      '[other.py:L3]',
+      '[app/Makefile#all]',
+      '[./gone/x.py#f]',
+    ]);
+    expect(missing('[other.rs:L3] [lib/Makefile#all] [gone.py] [app/gone]')).toEqual([]);
   });
 });
