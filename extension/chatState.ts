@@ -19,6 +19,13 @@ type Message = ToWebview extends infer M ? (M extends { seq: number } ? Omit<M, 
 
 const maxTurns = 200;
 
+const running = ({ state }: Turn) => state === 'waiting' || state === 'streaming';
+
+/** Turns that come back: what was under way when they were put away has been stopped. */
+function ended(turns: readonly Turn[]): Turn[] {
+  return turns.map((turn) => (running(turn) ? { ...turn, state: 'stopped', progress: undefined } : turn));
+}
+
 export class Chat {
   private turns: Turn[];
   private conversationId: string | undefined;
@@ -32,9 +39,7 @@ export class Chat {
     private readonly folderOpen: () => boolean,
     saved?: SavedChat,
   ) {
-    this.turns = (saved?.turns ?? []).map((turn) =>
-      turn.state === 'waiting' || turn.state === 'streaming' ? { ...turn, state: 'stopped' } : turn,
-    );
+    this.turns = ended(saved?.turns ?? []);
     this.conversationId = saved?.conversationId;
   }
 
@@ -52,7 +57,7 @@ export class Chat {
   }
 
   get busy(): boolean {
-    return this.turns.some(({ state }) => state === 'waiting' || state === 'streaming');
+    return this.turns.some(running);
   }
 
   turn(id: string): Turn | undefined {
@@ -84,7 +89,7 @@ export class Chat {
 
   /** Shows another chat; none: an empty one. */
   restore({ turns, conversationId }: SavedChat = { turns: [] }): void {
-    this.turns = turns;
+    this.turns = ended(turns);
     this.conversationId = conversationId;
     this.snapshot();
   }
@@ -136,6 +141,7 @@ export class Chat {
   }
 
   done(id: string, { conversationId, answer, citations, missing, stats, finish }: AskResult): void {
+    if (!this.turn(id)) return;
     this.conversationId = conversationId;
     this.change(id, { state: 'done', answer, citations, missing, stats, finish, progress: undefined });
   }

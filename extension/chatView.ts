@@ -190,7 +190,8 @@ export class ChatView implements WebviewViewProvider {
       notice?.dispose();
       crash.dispose();
       stopper.dispose();
-      this.stopper = undefined;
+      // In a new chat another question may be under way.
+      if (this.stopper === stopper) this.stopper = undefined;
       this.save();
       void this.loadContents();
     }

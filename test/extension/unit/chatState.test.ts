@@ -97,5 +97,17 @@ describe('Chat', () => {
     it.text('1', 'late');
     it.done('1', result('late'));
     expect(it.state.turns).toEqual([]);
+    expect(it.asked).toEqual({ conversationId: undefined, history: [] });
+  });
+
+  it('goes on with a chat that was put away in the middle of an answer', () => {
+    const { chat: it } = chat();
+    it.begin('1', 'Where?');
+    it.text('1', 'In');
+    const putAway = it.saved;
+    it.restore();
+    it.restore(putAway);
+    expect(it.busy).toBe(false);
+    expect(it.state.turns).toMatchObject([{ state: 'stopped', answer: 'In' }]);
   });
 });
