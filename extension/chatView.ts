@@ -91,7 +91,9 @@ export class ChatView implements WebviewViewProvider {
       case 'openCode':
         return void openCode(String(message.text), String(message.language));
       case 'excludeFolder':
-        return void this.excludeFolder(String(message.path));
+        return void this.excludeFolder(String(message.path)).catch((error: Error) =>
+          window.showErrorMessage(plainText(error.message)),
+        );
       case 'openCitation': {
         const citation = this.chat.turn(message.turnId)?.citations[message.index];
         if (citation) void openCitation(citation);

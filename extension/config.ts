@@ -1,4 +1,5 @@
 /** The `longview.*` settings, as the server wants them. Defaults stand in package.json alone. */
+import { isDeepStrictEqual } from 'node:util';
 import { ConfigurationTarget, workspace } from 'vscode';
 import type { Settings } from '../server/protocol';
 
@@ -22,13 +23,19 @@ export function readSettings(): Settings {
   };
 }
 
-/** Adds a folder, as it stands in the prompt, to what this workspace leaves out. Returns what takes it back. */
+/**
+ * Adds a folder, as it stands in the prompt, to what this workspace leaves out. Returns what takes it back, and leaves what
+ * was added since.
+ */
 export async function excludeFromPrompt(folder: string): Promise<() => Promise<void>> {
   const key = 'longview.files.exclude';
-  const before = workspace.getConfiguration().inspect<string[]>(key)?.workspaceValue;
+  const write = async (value: string[] | undefined) =>
+    workspace.getConfiguration().update(key, value, ConfigurationTarget.Workspace);
   const pattern = `/${folder.replace(/[\\*?[\]!#]/g, '\\$&')}/`;
-  const write = (value: string[] | undefined) =>
-    Promise.resolve(workspace.getConfiguration().update(key, value, ConfigurationTarget.Workspace));
-  await write([...(before ?? readSettings().exclude), pattern]);
-  return () => write(before);
+  await write([...readSettings().exclude, pattern]);
+  return () => {
+    const now = workspace.getConfiguration().inspect<string[]>(key);
+    const rest = now?.workspaceValue?.filter((other) => other !== pattern);
+    return write(isDeepStrictEqual(rest, now?.globalValue ?? now?.defaultValue) ? undefined : rest);
+  };
 }
