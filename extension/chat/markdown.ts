@@ -2,30 +2,34 @@
 import MarkdownIt from 'markdown-it';
 import type { Citation, MissingPlace } from '../../server/protocol';
 
-/** What the renderer knows of the answer at hand. */
+/** What the renderer knows of the answer at hand, by the text of the place. */
 interface Environment extends Record<string | symbol, unknown> {
-  citations: readonly Citation[];
-  missing: readonly MissingPlace[];
+  /** With their index; those of one text in the order in which they are met. */
+  citations: Map<string, { index: number; citation: Citation }[]>;
+  missing: Map<string, MissingPlace>;
 }
 
 export const markdown = new MarkdownIt({ html: false, linkify: false, breaks: false });
 markdown.disable('image');
 markdown.validateLink = (url) => /^https:\/\//i.test(url);
 
-// What the server has checked of the places in an answer: a link, or a mark that there is no such place.
-markdown.inline.ruler.before('link', 'citation', (state, silent) => {
-  if (state.src[state.pos] !== '[') return false;
+// What the server has checked of the places in an answer: a link, or a mark that there is no such place. A link to the web
+// goes before.
+const brackets = /\[[^\][]*\]/y;
+markdown.inline.ruler.after('link', 'citation', (state, silent) => {
+  brackets.lastIndex = state.pos;
+  const text = brackets.exec(state.src)?.[0];
+  if (text === undefined) return false;
   const { citations, missing } = state.env as unknown as Environment;
-  const here = ({ text }: { text: string }) => state.src.startsWith(text, state.pos);
-  const index = citations.findIndex(here);
-  const citation = citations[index];
-  const place = citation ?? missing.find(here);
-  if (!place) return false;
+  const links = citations.get(text);
+  const place = missing.get(text);
+  if (!links && !place) return false;
   if (!silent) {
-    if (citation) state.push('citation', 'a', 0).meta = { index, citation };
+    // One text can stand for several lines: each takes the first that is left.
+    if (links) state.push('citation', 'a', 0).meta = links.length > 1 ? links.shift()! : links[0]!;
     else state.push('missing', 'span', 0).meta = { place };
   }
-  state.pos += place.text.length;
+  state.pos += text.length;
   return true;
 });
 const escape = markdown.utils.escapeHtml;
@@ -49,32 +53,24 @@ markdown.renderer.rules.missing = (tokens, i) => {
   return `<span class="missing" title="${escape(why)}">${label(text)} <span class="mark">not found</span></span>`;
 };
 
-export interface Block {
-  /** Changes when the block does. */
-  source: string;
-  html: string;
-}
-
-/** The top-level blocks of an answer, so that only what changed is shown again. */
+/** HTML of the top-level blocks of an answer, so that only what changed is shown again. */
 export function renderBlocks(
   answer: string,
   citations: readonly Citation[],
   missing: readonly MissingPlace[] = [],
-): Block[] {
-  const environment: Environment = { citations, missing };
+): string[] {
+  const environment: Environment = {
+    citations: new Map(citations.map(({ text }) => [text, []])),
+    missing: new Map(missing.map((place) => [place.text, place])),
+  };
+  citations.forEach((citation, index) => environment.citations.get(citation.text)!.push({ index, citation }));
   const tokens = markdown.parse(answer, environment);
-  const lines = answer.split('\n');
-  const blocks: Block[] = [];
+  const blocks: string[] = [];
   for (let start = 0; start < tokens.length;) {
     let end = start + 1;
     for (let depth = tokens[start]!.nesting; depth > 0 && end < tokens.length; end++)
       depth += tokens[end]!.nesting;
-    const [from, to] = tokens[start]!.map ?? [0, lines.length];
-    // Both arrive with the end of an answer: their numbers are part of what a block looks like.
-    blocks.push({
-      source: `${citations.length}:${missing.length}:${lines.slice(from, to).join('\n')}`,
-      html: markdown.renderer.render(tokens.slice(start, end), markdown.options, environment),
-    });
+    blocks.push(markdown.renderer.render(tokens.slice(start, end), markdown.options, environment));
     start = end;
   }
   return blocks;

@@ -67,7 +67,8 @@ export class TurnView {
   private readonly facts = element('p', 'facts');
   private readonly body = element('div', 'answer');
   private readonly foot = element('div', 'foot');
-  private sources: string[] = [];
+  /** What the blocks of the answer show. */
+  private shown: string[] = [];
 
   constructor(
     private turn: Turn,
@@ -118,11 +119,11 @@ export class TurnView {
     const { answer, citations, missing, state } = this.turn;
     const blocks = renderBlocks(answer, citations, missing);
     const finished = state !== 'streaming';
-    blocks.forEach(({ source, html }, i) => {
+    blocks.forEach((html, i) => {
       const last = i === blocks.length - 1;
-      const key = `${last && !finished}:${source}`;
-      if (this.sources[i] === key) return;
-      this.sources[i] = key;
+      const key = `${last && !finished}:${html}`;
+      if (this.shown[i] === key) return;
+      this.shown[i] = key;
       const holder = element('div', 'block');
       holder.innerHTML = DOMPurify.sanitize(html, allowed);
       // A fence is coloured when it is closed: the last block may still grow.
@@ -132,7 +133,7 @@ export class TurnView {
       else this.body.append(holder);
     });
     while (this.body.children.length > blocks.length) this.body.lastElementChild!.remove();
-    this.sources.length = blocks.length;
+    this.shown.length = blocks.length;
   }
 
   /** Colours and buttons of a code block. */

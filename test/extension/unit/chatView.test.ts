@@ -1,6 +1,6 @@
 /** What the panel asks of the host, with an editor and a server that do as the test says. */
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import type { ChatView as ChatViewType } from '../../../extension/chatView';
+import { ChatView } from '../../../extension/chatView';
 import type { FromWebview, ToWebview } from '../../../server/protocol';
 
 type Token = { isCancellationRequested: boolean };
@@ -44,8 +44,6 @@ vi.mock('vscode', () => {
   };
 });
 
-const { ChatView } = await import('../../../extension/chatView');
-
 const memento = () => {
   const values = new Map<string, unknown>();
   return {
@@ -67,7 +65,7 @@ async function host() {
       new Promise((_, fail) => asked.push({ token, fail })),
   };
   const context = { workspaceState: memento(), globalState: memento(), subscriptions: [] };
-  const chat: ChatViewType = new ChatView(context as never, server as never);
+  const chat = new ChatView(context as never, server as never);
   const posted: string[] = [];
   let receive!: (message: FromWebview) => void;
   chat.resolveWebviewView({

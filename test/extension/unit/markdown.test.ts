@@ -1,12 +1,11 @@
 /** What a model writes is hostile: it may have read it in a file. */
 import { describe, expect, it } from 'vitest';
 import { renderBlocks } from '../../../extension/chat/markdown';
+import { checkCitations } from '../../../server/answers/citations';
 import type { Citation, MissingPlace } from '../../../server/protocol';
 
 const html = (text: string, citations: Citation[] = [], missing: MissingPlace[] = []) =>
-  renderBlocks(text, citations, missing)
-    .map((block) => block.html)
-    .join('');
+  renderBlocks(text, citations, missing).join('');
 const citation = (text: string, path: string): Citation => ({
   text,
   offset: 0,
@@ -53,6 +52,44 @@ describe('renderBlocks', () => {
     expect(out).toContain('data-citation="0"');
     expect(out).toContain(':3–4');
     expect(out).toContain('[b.py#f]');
+  });
+
+  it('leads each of several citations of one text to its own lines', () => {
+    const there = citation('[a.py:L9]', 'a.py');
+    const at = (startLine: number) => ({ ...there, span: { startLine, endLine: startLine } });
+    const other = citation('[b.py]', 'b.py');
+    const blocks = renderBlocks('*F* [a.py:L9] **and** [b.py]\n\n- g [a.py:L9]\n- `[a.py:L9]`, h [a.py:L9]', [
+      at(3),
+      other,
+      at(20),
+      at(40),
+    ]);
+    const links = (block: string) =>
+      [...block.matchAll(/data-citation="(\d)" title="([^"]*)"/g)].map((match) => match.slice(1));
+    expect(blocks.map(links)).toEqual([
+      [
+        ['0', 'Open a.py, line 3'],
+        ['1', 'Open b.py'],
+      ],
+      [
+        ['2', 'Open a.py, line 20'],
+        ['3', 'Open a.py, line 40'],
+      ],
+    ]);
+  });
+
+  it('takes the citations that the server finds, one for one', () => {
+    const text = 'def f():\n\n\n\n\n\n\n\n\ndef g():';
+    const files = [{ path: 'a.py', absolutePath: '/w/a.py', tokens: 1, text }];
+    const answer =
+      '`f` [a.py:L5], [a.py:L5](https://example.com), `[a.py:L5]`.\n```\n[a.py:L5]\n```\n' +
+      '1. `g` [a.py:L5]\n2. [`g`](https://example.com/g), [a.py#`g`] and [gone.py#g]';
+    const { citations, missing } = checkCitations(answer, files);
+    const out = html(answer, citations, missing);
+    expect([...out.matchAll(/data-citation="(\d)"/g)].map(([, index]) => index)).toEqual(['0', '1', '2']);
+    expect([...out.matchAll(/, line (\d+)"/g)].map(([, line]) => line)).toEqual(['1', '10', '10']);
+    expect(out.match(/href="https:\/\/example.com/g)).toHaveLength(2);
+    expect(out.match(/class="missing"/g)).toHaveLength(1);
   });
 
   it('escapes the path of a citation', () => {
