@@ -23,7 +23,11 @@ const reasons: Record<SkipReason, string> = {
 /** Heading and files; what had no room comes first. */
 export function leftOut(skipped: readonly SkippedFile[]): [string, SkippedFile[]][] {
   const groups = new Map<SkipReason, SkippedFile[]>();
-  for (const file of skipped) groups.set(file.reason, [...(groups.get(file.reason) ?? []), file]);
+  for (const file of skipped) {
+    const group = groups.get(file.reason);
+    if (group) group.push(file);
+    else groups.set(file.reason, [file]);
+  }
   return [...groups]
     .sort(([a], [b]) => Number(b === 'over-budget') - Number(a === 'over-budget'))
     .map(([reason, files]) => [`${reasons[reason]} (${files.length.toLocaleString('en')})`, files]);

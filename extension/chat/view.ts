@@ -1,5 +1,6 @@
 /** The panel's page: shows snapshots and deltas from the host, sends back what the user does. Owns no state of the chat. */
 import type { ChatState, FromWebview, Status, ToWebview, Turn } from '../../server/protocol';
+import { BudgetBar } from './budgetBar';
 import { showContextMap } from './contextMap';
 import { TurnView } from './turnView';
 
@@ -19,9 +20,9 @@ const input = find<HTMLTextAreaElement>('question');
 const send = find<HTMLButtonElement>('send');
 const announcer = find('status');
 const progress = find('progress');
-const budget = find('budget');
 const note = find('note');
 const map = find('map');
+const budget = new BudgetBar(find('budget'), map);
 
 const views = new Map<string, { turn: Turn; view: TurnView }>();
 let lastSeq = 0;
@@ -61,6 +62,8 @@ function showTurn(turn: Turn): void {
     views.set(turn.id, { turn, view });
     list.querySelector('.empty')?.remove();
     list.append(view.root);
+    // The same words again, at this one's end, are news. What is wrong stays in sight.
+    if (status?.health === 'ok') announce('');
   }
 }
 
@@ -148,13 +151,6 @@ function showNote(shown: boolean): void {
   note.append(text, choose, dismiss);
 }
 
-/** How what was read stands to the files, in a few words. */
-function freshnessText({ state, changedFiles }: NonNullable<Status['freshness']>): string {
-  if (state === 'current') return 'up to date';
-  const files = `${changedFiles} ${changedFiles === 1 ? 'file' : 'files'} changed since`;
-  return state === 'changed' ? files : `${files}, refreshing`;
-}
-
 let status: Status | undefined;
 
 /** What the server does ahead of any question; of a question, its turn says it. */
@@ -166,46 +162,10 @@ function showProgress(): void {
 
 function showStatus(now: Status): void {
   status = now;
-  const { health, message, context, model, freshness } = now;
+  const { health, message, model } = now;
   form.dataset.health = health;
   if (health !== 'ok') announce(message);
-  budget.hidden = !context;
-  if (context) {
-    const percent = Math.min(100, Math.round((100 * context.tokens) / context.window));
-    const files = `${context.files} of ${context.files + context.skipped} files`;
-    const tokens = `${context.tokens.toLocaleString('en')} of ${context.window.toLocaleString('en')} tokens`;
-    budget.replaceChildren();
-    const meter = document.createElement('span');
-    meter.className = 'meter';
-    meter.setAttribute('role', 'meter');
-    meter.setAttribute('aria-label', 'Share of the window in use');
-    meter.setAttribute('aria-valuemin', '0');
-    meter.setAttribute('aria-valuemax', '100');
-    meter.setAttribute('aria-valuenow', String(percent));
-    meter.setAttribute('aria-valuetext', `${files}, ${tokens}`);
-    const fill = document.createElement('span');
-    fill.className = 'fill';
-    fill.style.width = `${percent}%`;
-    meter.append(fill);
-    const label = document.createElement('button');
-    label.type = 'button';
-    label.textContent = `${files} · ${tokens}`;
-    label.title = 'Show what is in the prompt';
-    label.setAttribute('aria-controls', 'map');
-    label.setAttribute('aria-expanded', String(!map.hidden));
-    label.addEventListener('click', () => {
-      map.hidden = !map.hidden;
-      label.setAttribute('aria-expanded', String(!map.hidden));
-    });
-    budget.append(meter, label);
-    if (freshness) {
-      const line = document.createElement('span');
-      line.className = 'freshness';
-      line.dataset.state = freshness.state;
-      line.textContent = freshnessText(freshness);
-      budget.append(line);
-    }
-  }
+  budget.show(now);
   showNote(noteWanted && model?.builtIn === true);
 }
 

@@ -1,0 +1,56 @@
+/** The bar above the question box: how much of the window the repository takes, and the way to what is in the prompt. */
+import type { Status } from '../../server/protocol';
+
+/** How what was read stands to the files, in a few words. */
+function freshnessText({ state, changedFiles }: NonNullable<Status['freshness']>): string {
+  if (state === 'current') return 'up to date';
+  const files = `${changedFiles} ${changedFiles === 1 ? 'file' : 'files'} changed since`;
+  return state === 'changed' ? files : `${files}, refreshing`;
+}
+
+/** Made once: a status comes up to ten times a second, and a button that was replaced has neither focus nor click. */
+export class BudgetBar {
+  private readonly meter = document.createElement('span');
+  private readonly fill = document.createElement('span');
+  private readonly button = document.createElement('button');
+  private readonly freshness = document.createElement('span');
+
+  /** Fills `root`; its button shows and hides `map`. */
+  constructor(
+    private readonly root: HTMLElement,
+    map: HTMLElement,
+  ) {
+    const { meter, fill, button, freshness } = this;
+    meter.className = 'meter';
+    meter.setAttribute('role', 'meter');
+    meter.setAttribute('aria-label', 'Share of the window in use');
+    meter.setAttribute('aria-valuemin', '0');
+    meter.setAttribute('aria-valuemax', '100');
+    fill.className = 'fill';
+    meter.append(fill);
+    button.type = 'button';
+    button.title = 'Show what is in the prompt';
+    button.setAttribute('aria-controls', map.id);
+    button.setAttribute('aria-expanded', String(!map.hidden));
+    button.addEventListener('click', () => {
+      map.hidden = !map.hidden;
+      button.setAttribute('aria-expanded', String(!map.hidden));
+    });
+    freshness.className = 'freshness';
+    root.append(meter, button, freshness);
+  }
+
+  show({ context, freshness }: Status): void {
+    this.root.hidden = !context;
+    if (!context) return;
+    const percent = Math.min(100, Math.round((100 * context.tokens) / context.window));
+    const files = `${context.files} of ${context.files + context.skipped} files`;
+    const tokens = `${context.tokens.toLocaleString('en')} of ${context.window.toLocaleString('en')} tokens`;
+    this.meter.setAttribute('aria-valuenow', String(percent));
+    this.meter.setAttribute('aria-valuetext', `${files}, ${tokens}`);
+    this.fill.style.width = `${percent}%`;
+    this.button.textContent = `${files} · ${tokens}`;
+    this.freshness.hidden = !freshness;
+    this.freshness.textContent = freshness ? freshnessText(freshness) : '';
+  }
+}
