@@ -5,7 +5,8 @@ import type { PackedFile } from '../prompt/pack';
 import type { Citation, MissingPlace, Span } from '../protocol';
 import { matchesOutsideCode } from './codeRanges';
 
-const pattern = /\[([^\][\s#:]+)(?:#([^\][\s]+)|:L?(\d+)(?:-L?(\d+))?)?\]/g;
+/** Escaped brackets are none. */
+const pattern = /(?<!\\)\[([^\][\s#:]+)(?:#([^\][\s]+)|:L?(\d+)(?:-L?(\d+))?)?\]/g;
 /** No two parts of it take the same spaces: a line of nothing else would be tried in every way to share them. */
 const definition =
   /^\s*(?:(?:export|default|public|private|protected|static|async|pub|abstract|final|declare|const|let|var)\s+)*(?:(?:def|class|function|interface|type|struct|enum|trait|impl|fn|func|const|let|var|namespace|module)(?=[\s*])\s*)?(?:\*\s*)?/;

@@ -175,6 +175,7 @@ describe('checkCitations', () => {
       'Connects to [db.internal:5432], [10.0.0.1:80] and [localhost:80].',
       'As [kotlinx.coroutines.Job#cancel] does.',
       'Calls [app/other.py#run](self).',
+      'Escapes \\[app/io.py#Reader\\] and \\[app/io.py#Nothing\\].',
     ])
       expect(checkCitations(answer, files)).toEqual({ citations: [], missing: [] });
   });
