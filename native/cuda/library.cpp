@@ -11,6 +11,7 @@ namespace longview::cuda {
 namespace {
 
 constexpr kernels::Status kInsufficientDriver = 35;  // cudaErrorInsufficientDriver
+constexpr int32_t kLeastMajor = 8;                   // of the compute capability that the kernels are built for
 
 std::string library_path() {
   if (const char* given = std::getenv("LONGVIEW_CUDA_LIBRARY"); given && *given) return given;
@@ -30,15 +31,24 @@ Loaded load() {
   const kernels::Library* library = table ? table() : nullptr;
   if (!library || library->version != kernels::kLibraryVersion)
     return {nullptr, format("%s belongs to another version of Longview.", path.c_str())};
-  int32_t count = 0;
-  const kernels::Status status = library->device_count(&count);
-  if (status == kInsufficientDriver) return {nullptr, "There is no NVIDIA driver, or it is too old: the GPU code needs 580 or newer (CUDA 13)."};
-  if (status != kernels::kOk) return {nullptr, format("No NVIDIA GPU can be used: %s.", library->status_text(status))};
-  if (count == 0) return {nullptr, "There is no NVIDIA GPU."};
-  return {library, ""};
+  const std::string why = why_not_device(*library);
+  return {why.empty() ? library : nullptr, why};
 }
 
 }  // namespace
+
+std::string why_not_device(const kernels::Library& library) {
+  int32_t count = 0;
+  kernels::Status status = library.device_count(&count);
+  if (status == kInsufficientDriver) return "There is no NVIDIA driver, or it is too old: the GPU code needs 580 or newer (CUDA 13).";
+  if (status != kernels::kOk) return format("No NVIDIA GPU can be used: %s.", library.status_text(status));
+  if (count == 0) return "There is no NVIDIA GPU.";
+  kernels::DeviceProperties gpu{};
+  status = library.device_properties(0, &gpu);
+  if (status != kernels::kOk) return format("The NVIDIA GPU cannot be used: %s.", library.status_text(status));
+  if (gpu.major < kLeastMajor) return format("The %s has compute capability %d.%d; the GPU code needs %d.0 or newer.", gpu.name, gpu.major, gpu.minor, kLeastMajor);
+  return "";
+}
 
 const Loaded& load_library() {
   static const Loaded loaded = load();

@@ -19,8 +19,11 @@ struct Loaded {
 };
 
 // Opens longview_cuda.so beside this program or addon (or the file that LONGVIEW_CUDA_LIBRARY names), checks its version and
-// that a driver answers with at least one device. Once a process; later calls return the same.
+// why_not_device(). Once a process; later calls return the same.
 const Loaded& load_library();
+
+// Why there is no GPU that the library runs on, one sentence; empty where the first one opens and is new enough.
+std::string why_not_device(const kernels::Library& library);
 
 // The backend on a table of one's own, which outlives it: load_library()'s with functions exchanged, for benches that time them.
 std::unique_ptr<Backend> make_backend(const kernels::Library& library, const GpuOptions& options);
