@@ -144,7 +144,7 @@ class CudaBackend final : public Backend {
     const kernels::AttentionArgs attending{nullptr, nullptr, paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
     reserve_partial(attending);
     const auto key = [&] {
-      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {table_.as(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as()},
+      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {table_.as(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as(), rope.sine.as()},
                              library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
     };
     step_.run(token.token, token.position, key, work);
