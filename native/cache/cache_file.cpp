@@ -24,6 +24,7 @@ constexpr int64_t kMaxManifestBytes = int64_t{1} << 30;
 constexpr int32_t kMaxSegments = 100000;
 constexpr char kMagic[8] = {'L', 'O', 'N', 'G', 'V', 'W', 'K', 'V'};
 constexpr const char* kManifest = "/manifest.bin";
+constexpr const char* kLock = "/lock";
 
 // The manifest, little-endian: one header, then records to the end of the file. Every checksum covers what stands before it.
 struct Header {
@@ -43,7 +44,7 @@ struct Record {
 };
 static_assert(sizeof(Record) == 40 + 4 * kPageTokens);
 
-uint64_t checksum(const Header& header) { return hash64(&header, offsetof(Header, checksum), kManifestVersion); }
+uint64_t checksum(const Header& header) { return hash64(&header, offsetof(Header, checksum), header.version); }
 uint64_t checksum(const Record& record, uint64_t root, int64_t number) { return hash64(&record, offsetof(Record, checksum), root + static_cast<uint64_t>(number)); }
 
 std::string segment_name(int32_t segment) { return format("/pages-%05d.bin", segment); }
@@ -98,6 +99,17 @@ void each_segment(const std::string& path, const std::function<void(int folder, 
     if (std::sscanf(entry->d_name, "pages-%d.bin", &segment) == 1 && segment_name(segment) == std::string("/") + entry->d_name) visit(dirfd(folder), segment);
   }
   closedir(folder);
+}
+
+// Whether the folder of that name is the one whose lock is held. Who clears the cache moves the folder away first, and another
+// writer may have made a new one in its place since.
+bool in_place(const FileHandle& lock, const std::string& folder) {
+  struct stat held{}, named{};
+  return fstat(lock.get(), &held) == 0 && stat((folder + kLock).c_str(), &named) == 0 && held.st_dev == named.st_dev && held.st_ino == named.st_ino;
+}
+
+void check_in_place(const FileHandle& lock, const std::string& folder) {
+  LONGVIEW_CHECK(in_place(lock, folder), kCannotWrite, "The saved state in %s was cleared while more was written. The state stays in memory.", folder.c_str());
 }
 
 }  // namespace
@@ -195,10 +207,10 @@ bool CacheReader::read(int32_t page, std::span<std::byte> out) const {
 std::unique_ptr<CacheWriter> CacheWriter::open(const std::string& folder, const CacheIdentity& identity) {
   LONGVIEW_CHECK(identity.page_bytes > 0, kInternal, "pages have no size");
   make_folder(folder);
-  const std::string path = folder + "/lock";
+  const std::string path = folder + kLock;
   FileHandle lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!lock) throw_errno(path + " could not be opened");
-  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0) return nullptr;
+  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0 || !in_place(lock, folder)) return nullptr;
   // The owner's id is for people: the lock itself ends with its process.
   const std::string owner = format("%d\n", static_cast<int>(getpid()));
   if (ftruncate(lock.get(), 0) != 0) throw_errno(path + " could not be written");
@@ -217,6 +229,7 @@ CacheWriter::CacheWriter(const std::string& folder, const CacheIdentity& identit
 
 CacheWriter::~CacheWriter() {
   file_ = FileHandle();
+  if (!in_place(lock_, folder_)) return;
   for (const auto& [segment, end] : ends_) {
     const std::string path = folder_ + segment_name(segment);
     const auto before = committed_.find(segment);
@@ -227,6 +240,7 @@ CacheWriter::~CacheWriter() {
 
 // Segments that no page lies in: left by a process that ended before its commit, or of another identity's state.
 void CacheWriter::remove_strays() {
+  if (!in_place(lock_, folder_)) return;
   each_segment(folder_, [this](int folder, int32_t segment) {
     if (!ends_.contains(segment)) unlinkat(folder, segment_name(segment).c_str() + 1, 0);
   });
@@ -258,6 +272,7 @@ void CacheWriter::open_segment() {
   LONGVIEW_CHECK(wanted < kMaxSegments, kCannotWrite, "The saved state in %s has too many parts. Clear the cache.", folder_.c_str());
   if (wanted == segment_ && file_) return;
   if (file_) sync(file_.get(), folder_ + segment_name(segment_));
+  check_in_place(lock_, folder_);
   const std::string path = folder_ + segment_name(wanted);
   file_ = FileHandle(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!file_) throw_errno(path + " could not be opened");
@@ -300,7 +315,11 @@ std::string CacheWriter::manifest() const {
 void CacheWriter::commit() {
   if (!dirty_) return;
   if (file_) sync(file_.get(), folder_ + segment_name(segment_));
+  check_in_place(lock_, folder_);
+  const FileHandle folder(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) throw_errno(folder_ + " could not be opened");
   const std::string path = folder_ + kManifest, fresh = folder_ + "/manifest.new";
+  std::map<int32_t, int64_t> ends = ends_;
   {
     const FileHandle file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file) throw_errno(fresh + " could not be opened");
@@ -308,12 +327,12 @@ void CacheWriter::commit() {
     write_at(file.get(), 0, std::as_bytes(std::span(bytes)), fresh);
     sync(file.get(), fresh);
   }
+  check_in_place(lock_, folder_);
   if (rename(fresh.c_str(), path.c_str()) != 0) throw_errno(path + " could not be written");
-  const FileHandle folder(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder) throw_errno(folder_ + " could not be opened");
-  sync(folder.get(), folder_);
-  committed_ = ends_;
+  // From here on the manifest names the new pages: whatever fails, they stay.
+  committed_ = std::move(ends);
   dirty_ = false;
+  if (fsync(folder.get()) != 0 && errno != EINVAL && errno != ENOTSUP) throw_errno(folder_ + " could not be written");  // some file systems sync no folders
   remove_strays();
 }
 

@@ -87,11 +87,12 @@ class CacheReader {
   std::map<int32_t, FileHandle> segments_;
 };
 
-// Appends pages to a folder. Holds the folder's lock, which the system frees when the process ends in whatever way.
+// Appends pages to a folder. Holds the folder's lock, which the system frees when the process ends in whatever way. A folder that
+// is moved away meanwhile is not written to any more, nor is another one of its name.
 class CacheWriter {
  public:
-  // Makes the folder (0700) where it is missing. Null where another process writes to it at this time. A damaged manifest is
-  // replaced by the first commit. Throws kDiskFull or kCannotWrite.
+  // Makes the folder (0700) where it is missing. Null where another process writes to it, or clears it, at this time. A damaged
+  // manifest is replaced by the first commit. Throws kDiskFull or kCannotWrite.
   static std::unique_ptr<CacheWriter> open(const std::string& folder, const CacheIdentity& identity);
   // What was not committed is given back to the disk.
   ~CacheWriter();
@@ -101,7 +102,7 @@ class CacheWriter {
   std::span<const int32_t> tokens(int32_t page) const { return known_.tokens(page); }
   // Adds a page behind `parent`, which must be full. Throws kDiskFull or kCannotWrite; then it is not added.
   int32_t append(int32_t parent, std::span<const int32_t> tokens, std::span<const std::byte> bytes);
-  // Makes everything appended so far last. Throws as append does; the former state is kept then.
+  // Makes everything appended so far last. Throws as append does; the former state, or all of the new one, is kept then.
   void commit();
   // Forgets every page that is there, for a commit to put others in their place.
   void start_afresh();

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <csignal>
+#include <functional>
 #include <random>
 
 #include "base/error.h"
@@ -106,6 +107,22 @@ TEST("another model's, layout's or version's state is ignored, and replaced by t
   CHECK(save(scratch.path(), tokens, {}, other).tokens == 500);
   CHECK(held(scratch.path(), tokens, other) == 500);
   CHECK(held(scratch.path(), tokens) == 0);
+}
+
+TEST("a manifest of a later version is no damage") {
+  const files::Scratch scratch;
+  save(scratch.path(), ids(500));
+  std::string bytes = files::read(scratch.path("manifest.bin"));
+  constexpr size_t kVersionAt = 8, kChecksumAt = 40;
+  const uint64_t version = 2;
+  std::memcpy(bytes.data() + kVersionAt, &version, sizeof(version));
+  const uint64_t checksum = hash64(bytes.data(), kChecksumAt, version);
+  std::memcpy(bytes.data() + kChecksumAt, &checksum, sizeof(checksum));
+  files::write(scratch.path("manifest.bin"), bytes);
+  CHECK(CacheReader(scratch.path(), kIdentity).size() == 0);
+  CHECK(CacheReader(scratch.path(), kIdentity).note().empty());
+  CHECK(save(scratch.path(), ids(500)).tokens == 500);
+  CHECK(held(scratch.path(), ids(500)) == 500);
 }
 
 TEST("a budget keeps the beginning; waste is written away") {
@@ -248,6 +265,25 @@ TEST("one writes at a time; a process that died holds no lock") {
   CHECK(save(scratch.path(), tokens).tokens == 500);
 }
 
+TEST("who writes to a folder that was cleared meanwhile stops, and leaves the one in its place alone") {
+  const std::vector<int32_t> tokens = ids(500), other = ids(500, 1);
+  const auto append = [&](CacheWriter& writer) { writer.append(CacheReader::kRoot, std::span(tokens).first(kPageTokens), content(tokens, 0)); };
+  const auto check = [&](const std::function<void(CacheWriter&)>& before, const std::function<void(CacheWriter&)>& after) {
+    const files::Scratch scratch;
+    const std::string folder = scratch.path("state");
+    auto writer = CacheWriter::open(folder, kIdentity);
+    before(*writer);
+    std::filesystem::rename(folder, scratch.path("trash"));
+    CHECK(save(folder, other).tokens == 500);
+    after(*writer);
+    writer.reset();
+    CHECK(held(folder, other) == 500);
+  };
+  check(append, [](CacheWriter& writer) { CHECK_THROWS(writer.commit(), kCannotWrite); });
+  check(append, [](CacheWriter&) {});
+  check([](CacheWriter&) {}, [&](CacheWriter& writer) { CHECK_THROWS(append(writer), kCannotWrite); });
+}
+
 TEST("a full disk keeps the former state and says so") {
   if (geteuid() != 0) SKIP("a small file system can be mounted by root alone");
   const files::Scratch scratch;
@@ -274,6 +310,28 @@ TEST("a folder that cannot be written to is read, and says so when it should be 
   CHECK(held(scratch.path("state"), tokens) == 500);
   if (root) umount(scratch.path().c_str());
   else chmod(scratch.path("state").c_str(), 0700);
+}
+
+TEST("a folder that cannot be opened keeps the former state") {
+  const files::Scratch scratch;
+  const std::vector<int32_t> tokens = ids(1000);
+  chmod(scratch.path().c_str(), 0777);
+  const std::string folder = scratch.path("state");
+  const pid_t child = fork();
+  if (child == 0) {
+    if (geteuid() == 0 && setuid(65534) != 0) _exit(1);  // root may open everything
+    save(folder, std::span(tokens).first(500));
+    chmod(folder.c_str(), 0300);
+    const int before = check::failures();
+    CHECK_THROWS(save(folder, tokens), kCannotWrite);
+    chmod(folder.c_str(), 0700);
+    _exit(check::failures() - before);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+  CHECK(held(folder, std::span(tokens).first(500)) == 500);
+  CHECK(CacheReader(folder, kIdentity).size() == 4);  // none that was taken back
 }
 
 TEST_MAIN()
