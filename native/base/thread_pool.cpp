@@ -1,6 +1,7 @@
 #include "base/thread_pool.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
@@ -26,7 +27,12 @@ void relax() {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
-  for (int i = 1; i < std::max(threads, 1); ++i) workers_.emplace_back([this, i] { work(i); });
+  workers_.reserve(static_cast<size_t>(std::max(threads - 1, 0)));
+  try {
+    for (int i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
+  } catch (const std::exception&) {
+    // The system gives no more: those that there are do.
+  }
 }
 
 ThreadPool::~ThreadPool() {
@@ -63,13 +69,19 @@ void ThreadPool::parallel_for(int64_t items, const std::function<void(int64_t, i
     else
       std::this_thread::yield();
   }
+  if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 void ThreadPool::take_items(int thread) {
   for (uint64_t state = state_.load(std::memory_order_acquire); has_items(state);) {
     if (!state_.compare_exchange_weak(state, state - 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
     // It is taken and not done: body_ and items_ are those of its loop.
-    (*body_)(items_ - static_cast<int64_t>(state & 0xffffffff), thread);
+    try {
+      (*body_)(items_ - static_cast<int64_t>(state & 0xffffffff), thread);
+    } catch (...) {
+      const std::lock_guard lock(mutex_);
+      if (!failure_) failure_ = std::current_exception();
+    }
     done_.fetch_add(1, std::memory_order_release);
     state = state_.load(std::memory_order_acquire);
   }

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <mutex>
 #include <thread>
@@ -13,7 +14,7 @@ namespace longview {
 
 class ThreadPool {
  public:
-  // `threads` counts the caller; at least 1.
+  // `threads` counts the caller; at least 1. Where the system gives fewer, there are fewer.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -22,7 +23,8 @@ class ThreadPool {
   int threads() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Runs body(item, thread) for item 0 .. items - 1, each once, in about that order; returns when all are
-  // done. `thread` is 0 .. threads() - 1. One loop at a time. The body must not throw.
+  // done. `thread` is 0 .. threads() - 1. One loop at a time. The first exception of a body is thrown here, when no
+  // item is being worked on any more.
   void parallel_for(int64_t items, const std::function<void(int64_t item, int thread)>& body);
 
  private:
@@ -41,6 +43,7 @@ class ThreadPool {
   // cannot take an item of one loop for an item of the next.
   std::atomic<uint64_t> state_{0};
   std::atomic<int64_t> done_{0};
+  std::exception_ptr failure_;  // of the present loop; behind mutex_ until all items are done
   std::atomic<int> sleeping_{0};
   std::atomic<bool> stop_{false};
 };

@@ -28,7 +28,13 @@ PageStream::PageStream(const std::string& folder, const CacheIdentity& identity,
   }
   const int64_t count = std::clamp<int64_t>(kBufferBytes / identity.page_bytes, 2, 64);
   buffers_.resize(static_cast<size_t>(std::min<int64_t>(count, static_cast<int64_t>(pages_.size()))));
-  for (int i = 0; i < std::min(kThreads, static_cast<int>(pages_.size())); ++i) threads_.emplace_back([this] { read_ahead(); });
+  for (Buffer& buffer : buffers_) buffer.bytes.resize(static_cast<size_t>(identity.page_bytes));
+  threads_.reserve(kThreads);
+  try {
+    for (int i = 0; i < std::min(kThreads, static_cast<int>(pages_.size())); ++i) threads_.emplace_back([this] { read_ahead(); });
+  } catch (const std::exception&) {
+    if (threads_.empty()) throw;  // one is slower, and enough
+  }
 }
 
 PageStream::~PageStream() {
@@ -48,7 +54,6 @@ void PageStream::read_ahead() {
     const size_t number = started_++;
     Buffer& target = buffer(number);
     lock.unlock();
-    target.bytes.resize(static_cast<size_t>(reader_.page_bytes()));
     const bool sound = reader_.read(pages_[number], target.bytes);
     lock.lock();
     target.state = sound ? State::kReady : State::kBad;

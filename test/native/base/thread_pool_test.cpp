@@ -1,6 +1,9 @@
 #include "base/thread_pool.h"
 
+#include <pthread.h>
+
 #include <numeric>
+#include <stdexcept>
 
 #include "check.h"
 
@@ -31,6 +34,45 @@ TEST("what a loop wrote is seen after it, many loops in a row") {
     if (round % 500 == 0)
       CHECK(std::accumulate(values.begin(), values.end(), int64_t{0}) == round * (63 * 64 / 2));
   }
+}
+
+TEST("what a body throws comes out of the loop, on whichever thread, and the pool goes on") {
+  for (const int threads : {1, 2, 4}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 200; ++round) {
+      // The items of one thread alone, or all of them.
+      const int throwing = round % (threads + 1);
+      std::atomic<int> thrown{0};
+      std::string what;
+      try {
+        pool.parallel_for(64, [&](int64_t, int thread) {
+          if (thread != throwing && throwing != threads) return;
+          ++thrown;
+          throw std::runtime_error("no memory");
+        });
+      } catch (const std::runtime_error& error) {
+        what = error.what();
+      }
+      CHECK(what == (thrown > 0 ? "no memory" : ""));
+      std::atomic<int64_t> sum{0};
+      pool.parallel_for(64, [&](int64_t item, int) { sum += item; });
+      CHECK(sum == 63 * 64 / 2);
+    }
+  }
+}
+
+TEST("a pool works with the threads that the system gives") {
+  pthread_attr_t usual, huge;
+  pthread_getattr_default_np(&usual);
+  pthread_getattr_default_np(&huge);
+  pthread_attr_setstacksize(&huge, size_t{1} << 50);  // more than there are addresses
+  pthread_setattr_default_np(&huge);
+  ThreadPool pool(4);
+  pthread_setattr_default_np(&usual);
+  CHECK(pool.threads() == 1);
+  std::atomic<int64_t> sum{0};
+  pool.parallel_for(64, [&](int64_t item, int) { sum += item; });
+  CHECK(sum == 63 * 64 / 2);
 }
 
 TEST("fewer than one thread is one") {

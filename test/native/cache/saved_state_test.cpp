@@ -174,6 +174,28 @@ TEST("a load goes on from what the context holds, and takes the longest of what 
   CHECK(load(engine, *shorter, std::span(tokens).first(200), scratch.path()) == 200);
 }
 
+TEST("a load says when no thread can be had for it") {
+  const files::Scratch scratch;
+  Engine engine(kModel, options());
+  const auto tokens = prompt(engine, 300);
+  const auto context = engine.create_context();
+  engine.prefill(*context, tokens, CancelToken());
+  save(engine, *context, scratch.path());
+  pthread_attr_t usual, huge;
+  pthread_getattr_default_np(&usual);
+  pthread_getattr_default_np(&huge);
+  pthread_attr_setstacksize(&huge, size_t{1} << 50);  // more than there are addresses
+  pthread_setattr_default_np(&huge);
+  bool said = false;
+  try {
+    PageStream(scratch.path(), engine.cache_identity(*context), tokens, 0);
+  } catch (const std::system_error&) {
+    said = true;
+  }
+  pthread_setattr_default_np(&usual);
+  CHECK(said);
+}
+
 TEST("what the pool has no room for is refused before any work, with the numbers") {
   const int64_t page_bytes = Engine(kModel, options()).pool().page_bytes();
   Engine engine(kModel, options(page_bytes * 10));
