@@ -50,7 +50,12 @@ void PageList::reserve(int64_t tokens) {
     int32_t& slot = slots_[static_cast<size_t>(length() / kPageTokens)];
     if (pool_->shared(slot)) {
       const int32_t own = pool_->take();
-      backend_->copy_page(pool_->storage(), slot, own, tail);
+      try {
+        backend_->copy_page(pool_->storage(), slot, own, tail);
+      } catch (...) {
+        pool_->release(own);
+        throw;
+      }
       pool_->release(slot);
       slot = own;
     }

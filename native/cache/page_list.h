@@ -30,8 +30,8 @@ class PageList {
   int64_t adopt(std::span<const int32_t> tokens);
   // Pages that room for `tokens` more takes from the pool, the copy of a shared tail among them.
   int64_t pages_for(int64_t tokens) const;
-  // Makes room for `tokens` more without counting them: the tail becomes this list's own, pages are taken. On kOutOfMemory
-  // the list is as before.
+  // Makes room for `tokens` more without counting them: the tail becomes this list's own, pages are taken. What fails
+  // leaves the list as before.
   void reserve(int64_t tokens);
   // Counts tokens whose K and V were written into reserved room.
   void advance(std::span<const int32_t> tokens);

@@ -29,6 +29,38 @@ struct Fixture {
   }
 };
 
+// A device that has failed.
+class Lost final : public Backend {
+ public:
+  void copy_page(KvStorage&, int32_t, int32_t, int64_t) override { refuse(); }
+  DeviceInfo info() const override { refuse(); }
+  int64_t weight_bytes(const TensorView&, WeightUse) const override { refuse(); }
+  int64_t activation_bytes() const override { refuse(); }
+  int64_t kv_page_bytes(const KvShape&) const override { refuse(); }
+  int64_t scratch_bytes(const ModelConfig&, int64_t) const override { refuse(); }
+  WeightHandle upload(const TensorView&, WeightUse) override { refuse(); }
+  std::unique_ptr<DeviceRope> upload_rope(const RopeConfig&) override { refuse(); }
+  Activation allocate(int64_t, int64_t) override { refuse(); }
+  void release(Activation&) override { refuse(); }
+  Activation rows(Activation, int64_t, int64_t) const override { refuse(); }
+  std::unique_ptr<KvStorage> allocate_kv(const KvShape&, int64_t) override { refuse(); }
+  void discard_page(KvStorage&, int32_t) override { refuse(); }
+  void read_page(KvStorage&, int32_t, std::span<std::byte>) override { refuse(); }
+  void write_page(KvStorage&, int32_t, std::span<const std::byte>) override { refuse(); }
+  void embed(const DeviceWeight&, std::span<const int32_t>, Activation) override { refuse(); }
+  void rms_norm(Activation, const DeviceWeight&, float, Activation) override { refuse(); }
+  void linear(Activation, const DeviceWeight&, const DeviceWeight*, Activation) override { refuse(); }
+  void rms_norm_heads(Activation, const DeviceWeight&, int64_t, float) override { refuse(); }
+  void rope_and_append_kv(Activation, Activation, Activation, DeviceRope&, const KvShape&, int64_t, const KvPages&, int64_t) override { refuse(); }
+  void attention(Activation, const KvShape&, int64_t, int64_t, const KvPages&, int64_t, Activation) override { refuse(); }
+  void silu_mul(Activation, Activation) override { refuse(); }
+  void add(Activation, Activation) override { refuse(); }
+  void read_row(Activation, int64_t, std::span<float>) override { refuse(); }
+
+ private:
+  [[noreturn]] static void refuse() { LONGVIEW_THROW(kDeviceLost, "lost"); }
+};
+
 }  // namespace
 
 TEST("a new list takes the full pages of a sequence that began alike, but never its last token") {
@@ -94,6 +126,16 @@ TEST("a pool whose pages are all in use says so, and the list stays as it was") 
   f.extend(list, Fixture::ids(0, 384));
   CHECK_THROWS(list.reserve(1), kOutOfMemory);
   CHECK(list.length() == 384 && f.pool.used() == 3);
+}
+
+TEST("a tail that cannot be copied takes no page, and the list stays as it was") {
+  Fixture f(3);
+  Lost lost;
+  PageList list(*f.backend, f.pool, f.index), copy(lost, f.pool, f.index);
+  f.extend(list, Fixture::ids(0, 200));
+  copy.share(list);
+  CHECK_THROWS(copy.reserve(1), kDeviceLost);
+  CHECK(copy.length() == 200 && f.pool.used() == 2);
 }
 
 TEST("200 random forks, cuts and extensions never use more than the pool, and leave nothing behind") {
