@@ -57,8 +57,10 @@ Napi::Value read_model_metadata(const Napi::CallbackInfo& info) {
       out.Set("folder", (std::filesystem::is_directory(path) ? path : path.parent_path()).string());
     }
     return out;
-  } catch (const Error& error) {
-    throw to_js(env, error);
+  } catch (const Napi::Error&) {
+    throw;
+  } catch (const std::exception&) {
+    throw to_js(env, caught());
   }
 }
 

@@ -48,12 +48,8 @@ inline std::function<bool()> guarded(std::shared_ptr<Outcome> outcome, std::func
   return [outcome = std::move(outcome), step = std::move(step)] {
     try {
       return step();
-    } catch (const Error& error) {
-      outcome->reject(error);
-    } catch (const std::bad_alloc&) {
-      outcome->reject(Error(ErrorCode::kOutOfMemory, "The machine is out of memory. Close other programs or use a smaller context.", __FILE__, __LINE__));
-    } catch (const std::exception& error) {
-      outcome->reject(Error(ErrorCode::kInternal, error.what(), __FILE__, __LINE__));
+    } catch (const std::exception&) {
+      outcome->reject(caught());
     }
     return false;
   };

@@ -12,6 +12,8 @@
 namespace longview {
 namespace {
 
+constexpr int64_t kMostParts = 99999;  // names have five digits
+
 // Checks the tensor's bytes against the file; a type that the engine does not read gives an empty view.
 StoredTensor place(const GgufTensorInfo& info, const MappedFile& file, uint64_t data_start,
                    std::vector<Extent>& extents) {
@@ -82,6 +84,7 @@ void read_gguf(const std::string& path, ModelFile& into) {
   OpenedPart first = open_part(path);
   const int64_t count = first.header.integer_or("split.count", 1);
   std::vector<std::string> paths{path};
+  if (count > kMostParts) throw_corrupt(path, format("it says that it is one of %lld parts", static_cast<long long>(count)));
   if (count > 1) {
     paths = parts_of(path, count);
     if (paths.front() != path) first = open_part(paths.front());

@@ -267,6 +267,14 @@ TEST("a split model opens by any of its parts") {
   CHECK_THROWS(ModelFile::open(path(1)), kFileCorrupt);
 }
 
+TEST("more parts than names can count are damage: nobody lists them") {
+  Gguf gguf = tiny_gguf();
+  gguf.set_u32("split.count", 100'000);
+  const std::string path = scratch.path("m-00001-of-100000.gguf");
+  files::write(path, gguf.build());
+  CHECK_THROWS(ModelFile::open(path), kFileCorrupt);
+}
+
 TEST("names from the file are made printable in sentences") {
   Gguf gguf = tiny_gguf();
   gguf.add("evil\n\x1b[31m", {0}, 0, 64);
