@@ -100,6 +100,7 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_lo
     forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, plans, cancel);
   } catch (...) {
     context.pages_.truncate(context.length());  // gives reserved pages back
+    if (!plans.empty()) drop_coverage();
     throw;
   }
   if (sparse) count_coverage(context, count, !plans.empty());
@@ -107,6 +108,16 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_lo
   if (want_logits) {
     context.logits_.resize(static_cast<size_t>(model_.config.vocabulary));
     forward_->logits(count - 1, context.logits_);
+  }
+}
+
+// What a chunk counted before it was stopped is no part of the next one.
+void Engine::drop_coverage() noexcept {
+  try {
+    std::vector<HeadCoverage> heads(static_cast<size_t>(model_.config.layers * model_.config.heads));
+    backend_->take_coverage(heads);
+  } catch (const std::exception&) {
+    // The device failed: whoever stopped the chunk says so.
   }
 }
 

@@ -130,6 +130,7 @@ class Engine {
   void run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel, bool sparse = false);
   bool is_long(int64_t end) const { return model_.config.rope.short_window > 0 && end > model_.config.rope.short_window; }
   static int32_t start_of(bool long_input) { return long_input ? PrefixIndex::kLongRoot : PrefixIndex::kRoot; }
+  void drop_coverage() noexcept;
   void count_coverage(Context& context, int64_t count, bool sparse);
   bool begin_for(Context& context, int64_t end) const;
   void choose_frequencies(Context& context, int64_t end, const CancelToken& cancel);

@@ -149,6 +149,23 @@ TEST("the engine reads by a profile, and its pages are told apart from others") 
   CHECK(Engine(model(), options).window() > 0);
 }
 
+TEST("what a stopped reading visited is not counted as the next one's") {
+  Engine engine(model(), adaptive());
+  const std::vector<int32_t> tokens = text(engine);
+  const auto read = [&] {
+    const HeadCoverage before = engine.counters().coverage;
+    engine.prefill(*engine.create_context(), tokens, CancelToken(), true);
+    return engine.counters().coverage - before;
+  };
+  const HeadCoverage alone = read();
+  CancelToken cancel;
+  engine.observe_attention([&](const Forward::Attention&) { cancel.cancel(); });  // behind the first layer
+  CHECK_THROWS(engine.prefill(*engine.create_context(), tokens, cancel, true), kCancelled);
+  engine.observe_attention({});
+  const HeadCoverage after = read();
+  CHECK(after.visited == alone.visited && after.causal == alone.causal && after.probes == alone.probes);
+}
+
 TEST("calibrated heads visit no more keys than others do, by the plans of their mode") {
   Engine engine(model(), adaptive());
   CalibrationOptions options = every_chunk();
