@@ -150,7 +150,7 @@ bool Engine::begin_for(Context& context, int64_t end) const {
 }
 
 // LongRoPE goes by the length of the whole input, `end` tokens: where that changes the frequencies, what the context holds
-// (no more than the short window) is computed again. Throws with the context as it was.
+// (no more than the short window) is computed again, its logits too where it has some. Throws with the context as it was.
 void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken& cancel) {
   const bool long_input = is_long(end);
   if (long_input == context.long_input_) return;
@@ -159,12 +159,13 @@ void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken
   again.pages_.start_at(start_of(long_input));
   for (std::span<const int32_t> left = context.tokens(); !left.empty();) {
     const size_t count = std::min(left.size(), static_cast<size_t>(chunk_at(again.length())));
-    run(again, left.first(count), false, cancel);
+    run(again, left.first(count), count == left.size() && !context.logits_.empty(), cancel);
     counters_.prefilled_tokens += static_cast<int64_t>(count);
     left = left.subspan(count);
   }
   context.pages_.truncate(0);
   context.pages_.share(again.pages_);
+  context.logits_ = std::move(again.logits_);
   context.long_input_ = long_input;
 }
 
@@ -210,6 +211,7 @@ int64_t Engine::score_chunk(Context& context, std::span<const int32_t> tokens, s
   LONGVIEW_CHECK(scores.size() >= tokens.size(), kInternal, "%zu tokens cannot be scored in room for %zu.", tokens.size(), scores.size());
   if (tokens.empty()) return 0;
   LONGVIEW_CHECK(!context.logits().empty(), kInvalidArgument, "The first token to score follows nothing: extend the context first.");
+  choose_frequencies(context, context.length() + static_cast<int64_t>(tokens.size()), cancel);
   const int64_t before = context.length();
   const int64_t count = std::min(static_cast<int64_t>(tokens.size()), chunk_at(before));
   scores[0] = score_token(context.logits(), tokens[0]);

@@ -194,6 +194,19 @@ TEST("LongRoPE goes by the length of the whole input, back and forth") {
   CHECK(engine.pool().used() - engine.index().size() == 2);
 }
 
+TEST("LongRoPE's choice holds for scores, the first of them too") {
+  const std::vector<int32_t> tokens = tokens_of("phi3-longrope");
+  Engine engine(phi3(), exact());
+  const auto context = engine.create_context(), whole = engine.create_context();
+  engine.prefill(*context, std::span(tokens).first(250), CancelToken());
+  const auto scored = std::span(tokens).subspan(250, 50);
+  std::vector<TokenScore> scores(scored.size());
+  CHECK(engine.score_chunk(*context, scored, scores, CancelToken()) == 50);
+  const std::vector<float> logits = engine.all_logits(*whole, std::span(tokens).first(300));
+  const auto vocabulary = static_cast<size_t>(engine.model().config.vocabulary);
+  for (size_t i = 0; i < scores.size(); ++i) CHECK_NEAR(scores[i].nll, score_token(std::span(logits).subspan((249 + i) * vocabulary, vocabulary), scored[i]).nll, 1e-4);
+}
+
 TEST("norms behind attention and FFN, and both sets of LongRoPE, as transformers computes them") {
   for (const char* name : {"glm4", "phi3"}) {
     const std::string folder = files::fixture(name);
