@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <thread>
 #include <unordered_set>
 
 #include "backend/backend.h"
+#include "base/available_memory.h"
 #include "base/error.h"
 #include "cpu/attention.h"
 #include "cpu/cpu_features.h"
@@ -40,13 +40,6 @@ float* floats(Activation x) { return static_cast<float*>(x.data); }
 // Shorter prompts are read in seconds, and hardly faster.
 constexpr int64_t kSparseFrom = 4096;
 
-int64_t meminfo(const char* key) {
-  std::ifstream info("/proc/meminfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.rfind(key, 0) == 0) return std::atoll(line.c_str() + std::strlen(key)) * 1024;
-  return 0;
-}
-
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, Precision precision, int threads)
@@ -63,7 +56,7 @@ class CpuBackend final : public Backend {
     info.threads = pool_.threads();
     info.name = processor_name() + ", " + std::to_string(info.threads) + (info.threads == 1 ? " thread, " : " threads, ") + kernels_.title;
     info.memory_bytes = meminfo("MemTotal:");
-    info.free_memory_bytes = meminfo("MemAvailable:");
+    info.free_memory_bytes = available_memory();
     return info;
   }
 
