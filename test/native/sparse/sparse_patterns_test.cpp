@@ -26,7 +26,7 @@ struct Case {
   int64_t kv_heads, group, d, before, tokens;
   KvFormat format = KvFormat::kFloat32;
   Precision precision = Precision::kFloat32;
-  std::string isa;
+  std::string isa = "";
   uint32_t seed = 1;
 
   int64_t heads() const { return kv_heads * group; }
@@ -370,6 +370,20 @@ TEST("adaptive: blocks that hold mass, the others by their means") {
       const double worst = worst_error(layer, layer.attend(all(c, head)), adaptive_visits(layer, head), 20);
       if (!(worst < 1e-4)) check::fail(__FILE__, __LINE__, "off by " + std::to_string(worst) + " at d " + std::to_string(c.d) + ", threshold " + std::to_string(threshold));
     }
+}
+
+TEST("adaptive: without a window a row still sees itself, wherever its tile begins in a block") {
+  for (const int64_t before : {479, 480, 511, 512}) {
+    const Case c{1, 2, 64, before, 70};
+    Layer layer(c);
+    HeadPlan head = plan(Pattern::kAdaptive);
+    head.sink = 64;
+    head.window = 0;
+    head.threshold = 2;  // nothing has so much: every block that may be left out is
+    HeadPlan least = head;
+    least.window = 1;
+    CHECK(worst_error(layer, layer.attend(all(c, head)), adaptive_visits(layer, least)) < 1e-4);
+  }
 }
 
 TEST("heads of one layer may differ") {
