@@ -73,7 +73,7 @@ Napi::Value EngineObject::save(const Napi::CallbackInfo& info) {
                                     state->engine->read_page(*saved->second, number, out);
                                     ok = true;
                                   }
-                                } catch (const Error&) {
+                                } catch (const std::exception&) {
                                   // The device failed: whoever works on it says so.
                                 }
                                 done(ok);
