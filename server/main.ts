@@ -1,4 +1,5 @@
 /** The language server: wires the protocol's requests to the service; nothing else. Started with --node-ipc. */
+import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import {
@@ -35,12 +36,25 @@ const connection = createConnection(ProposedFeatures.all);
 const documents = new TextDocuments(TextDocument);
 /** Versions of open documents that are as the file; others are not saved. */
 const savedVersions = new Map<string, number>();
-documents.onDidOpen(({ document }) => savedVersions.set(document.uri, document.version));
+documents.onDidOpen(({ document }) => {
+  if (isAsSaved(document)) savedVersions.set(document.uri, document.version);
+});
 documents.onDidSave(({ document }) => savedVersions.set(document.uri, document.version));
 documents.onDidClose(({ document }) => savedVersions.delete(document.uri));
 const progressType = new ProgressType<AskProgress | DownloadProgress>();
 let service: Service | undefined;
 let roots: Root[] = [];
+
+/** A document may have been edited before this process began. Where its file cannot be compared, it counts as saved. */
+function isAsSaved(document: TextDocument): boolean {
+  const plain = (text: string) => text.replace(/^\ufeff/, '').replace(/\r\n?/g, '\n');
+  try {
+    const bytes = readFileSync(fileURLToPath(document.uri));
+    return plain(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) === plain(document.getText());
+  } catch {
+    return true;
+  }
+}
 
 function toRoots(folders: readonly { uri: string; name: string }[]): Root[] {
   return folders

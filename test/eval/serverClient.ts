@@ -163,11 +163,22 @@ export class ServerClient {
     }
   }
 
+  /** Opens a file with a text that may be another one than is saved. */
+  async open(file: string, text: string): Promise<void> {
+    const uri = pathToFileURL(file).href;
+    const opened = { uri, languageId: 'plaintext', version: 1, text };
+    await this.connection.sendNotification('textDocument/didOpen', { textDocument: opened });
+  }
+
+  async close(file: string): Promise<void> {
+    const textDocument = { uri: pathToFileURL(file).href };
+    await this.connection.sendNotification('textDocument/didClose', { textDocument });
+  }
+
   /** Opens a file and types another text into it, without saving. */
   async typeInto(file: string, text: string): Promise<void> {
     const uri = pathToFileURL(file).href;
-    const opened = { uri, languageId: 'plaintext', version: 1, text: readFileSync(file, 'utf8') };
-    await this.connection.sendNotification('textDocument/didOpen', { textDocument: opened });
+    await this.open(file, readFileSync(file, 'utf8'));
     await this.connection.sendNotification('textDocument/didChange', {
       textDocument: { uri, version: 2 },
       contentChanges: [{ text }],

@@ -1,5 +1,5 @@
 /** The real server as the editor runs it: a process of its own, LSP over IPC, the built-in model. */
-import { mkdtempSync } from 'node:fs';
+import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -109,5 +109,18 @@ describe('the server', { timeout: 60_000 }, () => {
     const own = after.stats.promptTokens - after.stats.reusedTokens;
     const question = before.stats.promptTokens - before.stats.reusedTokens;
     expect(own).toBeLessThanOrEqual(tokens + question + 64);
+  });
+
+  it('counts what was edited before it began, and takes line ends of another kind for no edit', async () => {
+    const file = path.join(folder, 'app/config.py');
+    const saved = readFileSync(file, 'utf8');
+    const before = await server.context();
+    await server.open(file, `\ufeff${saved.replaceAll('\n', '\r\n')}`);
+    expect(await server.context()).toEqual(before);
+    await server.close(file);
+    await server.open(file, saved.replace('23', '41'));
+    expect((await server.ask('What is the value of `RETRY_LIMIT`?')).answer).toContain('41');
+    await server.close(file);
+    expect((await server.ask('What is the value of `RETRY_LIMIT`?')).answer).toContain('23');
   });
 });
