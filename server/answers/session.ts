@@ -15,6 +15,8 @@ import { commonPrefix, RepositoryState, type Reading, type StateStore } from './
 
 /** Tokens kept free for a question, beside the answer. */
 const questionReserve = 1024;
+/** Of what is left for files, where not all of them fit: an edit shall find room there. */
+const editShare = 0.05;
 /** Conversations whose state is kept; older ones are read again when they go on. */
 const maxConversations = 8;
 
@@ -56,10 +58,12 @@ export class Session {
     readonly state: RepositoryState,
     private readonly options: SessionOptions,
   ) {
+    const budget = model.engine.window - this.reservedTokens;
     this.packer = new Packer({
       name: roots.map((root) => root.name).join(' + '),
       tokenizer: model.tokenizer,
-      budget: model.engine.window - this.reservedTokens,
+      budget,
+      editRoom: Math.floor(budget * editShare),
     });
   }
 

@@ -9,9 +9,8 @@ import { createHash } from 'node:crypto';
 import { existsSync, promises as fs } from 'node:fs';
 import path from 'node:path';
 import { frameFingerprint } from '../prompt/frame';
-import type { Entry, Packing } from '../prompt/pack';
+import type { Entry, LeftOutFile, Packing } from '../prompt/pack';
 import { concat } from '../prompt/template';
-import type { SkippedFile } from '../protocol';
 
 const name = 'packing.bin';
 const magic = Buffer.from('LVPACK1\n');
@@ -24,8 +23,10 @@ interface Header {
   baseTokens: number;
   basePaths: string[];
   overlay: { path: string; tokens: number }[];
+  /** Absent in files of before it was counted. */
+  dead?: number;
   entries: SavedEntry[];
-  leftOut: SkippedFile[];
+  leftOut: LeftOutFile[];
 }
 
 function digest(...parts: Uint8Array[]): Buffer {
@@ -36,12 +37,13 @@ function digest(...parts: Uint8Array[]): Buffer {
 
 /** Throws Node's errors where the folder cannot be written to. */
 export async function writePacking(folder: string, packing: Packing): Promise<void> {
-  const { base, basePaths, overlay, entries, leftOut } = packing;
+  const { base, basePaths, overlay, dead, entries, leftOut } = packing;
   const header: Header = {
     frame: frameFingerprint(),
     baseTokens: base.length,
     basePaths,
     overlay: overlay.map(({ path, ids }) => ({ path, tokens: ids.length })),
+    dead,
     entries: [...entries.values()].map(({ absolutePath: _a, text: _t, ...entry }) => entry),
     leftOut,
   };
@@ -90,10 +92,11 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 
 function checkHeader(value: unknown): Header | undefined {
   if (!isObject(value) || value.frame !== frameFingerprint() || !isCount(value.baseTokens)) return undefined;
-  const { basePaths, overlay, entries, leftOut } = value;
+  const { basePaths, overlay, dead, entries, leftOut } = value;
   const lists = [basePaths, overlay, entries, leftOut];
   if (!lists.every(Array.isArray)) return undefined;
   const sound =
+    (dead === undefined || isCount(dead)) &&
     (basePaths as unknown[]).every(isText) &&
     (overlay as unknown[]).every((part) => isObject(part) && isText(part.path) && isCount(part.tokens)) &&
     (entries as unknown[]).every(
@@ -119,16 +122,18 @@ function assemble(header: Header, ids: Int32Array, vocabularySize: number): Pack
     base: ids.slice(0, at),
     basePaths: header.basePaths,
     overlay: header.overlay.map(({ path, tokens }) => ({ path, ids: ids.slice(at, (at += tokens)) })),
+    dead: header.dead ?? 0,
     entries: new Map(
       header.entries.map(({ path, hash, tokens, version, bytes, ctimeMs }) => [
         path,
         { path, absolutePath: '', hash, tokens, version, bytes, ctimeMs },
       ]),
     ),
-    leftOut: header.leftOut.map(({ path, reason, detail }) => ({
+    leftOut: header.leftOut.map(({ path, reason, detail, bytes, ctimeMs }) => ({
       path,
-      reason: reason,
+      reason,
       ...(isText(detail) && { detail }),
+      ...(isCount(bytes) && typeof ctimeMs === 'number' && { bytes, ctimeMs }),
     })),
   };
 }

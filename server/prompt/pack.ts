@@ -32,6 +32,8 @@ export interface PackerOptions {
   tokenizer: Tokenizer;
   /** Tokens of the whole system text at most. */
   budget: number;
+  /** Of these, kept free for edits where not all files fit. Default: none. */
+  editRoom?: number;
 }
 
 export interface PackOptions {
@@ -58,6 +60,13 @@ export interface Entry {
   ctimeMs: number;
 }
 
+/** A file that is not in the prompt, as it was when that was decided. */
+export interface LeftOutFile extends SkippedFile {
+  /** Absent where it was not looked into. */
+  bytes?: number;
+  ctimeMs?: number;
+}
+
 /** A prompt and how it came about: what has to be kept for an edit to cost the edit. */
 export interface Packing {
   /** Instructions, tree and the first version of every file. */
@@ -66,9 +75,11 @@ export interface Packing {
   basePaths: string[];
   /** Later versions and deletions. */
   overlay: { path: string; ids: Int32Array }[];
+  /** About how many tokens of `base` are of files that are gone. */
+  dead: number;
   /** What the prompt holds, by path. */
   entries: Map<string, Entry>;
-  leftOut: SkippedFile[];
+  leftOut: LeftOutFile[];
 }
 
 function hashOf(text: string): string {
@@ -105,12 +116,12 @@ export class Packer {
     this.packing = packing;
   }
 
-  /** Edits have grown past a tenth: packing afresh would be worth its price. */
+  /** Edits and deletions have grown past a tenth: packing afresh would be worth its price. */
   get rebaseDue(): boolean {
     return this.packing !== undefined && !isSmall(this.packing, 1);
   }
 
-  /** Edits have grown past a fiftieth: worth packing afresh while there is nothing else to do. */
+  /** Edits and deletions have grown past a fiftieth: worth packing afresh while there is nothing else to do. */
   get rebaseWorthwhile(): boolean {
     return this.packing !== undefined && !isSmall(this.packing, 0.2);
   }
@@ -134,7 +145,10 @@ export class Packer {
         text,
         tokens,
       })),
-      skipped: [...scan.skipped.filter((file) => !entries.has(file.path)), ...leftOut],
+      skipped: [
+        ...scan.skipped.filter((file) => !entries.has(file.path)),
+        ...leftOut.map(({ path, reason, detail }) => ({ path, reason, ...(detail && { detail }) })),
+      ],
       tokens: concat(base, ...overlay.map(({ ids }) => ids), this.options.tokenizer.encode(tail)),
       overlayTokens: overlayTokens({ overlay }),
     };
@@ -147,8 +161,8 @@ export class Packer {
 
   /** Packs without edits. Files keep their places where the tree stays the same: what was read before the first edit serves. */
   async fresh(scan: ScanResult, { signal, onProgress, buffers }: PackOptions = {}): Promise<Packing> {
-    const { tokenizer, budget, name } = this.options;
-    const leftOut: SkippedFile[] = [];
+    const { tokenizer, budget, editRoom = 0, name } = this.options;
+    const leftOut: LeftOutFile[] = [];
     const kept: (Entry & { ids: Int32Array; file: ScannedFile })[] = [];
     const tailTokens = tokenizer.encode(tail).length;
     let used = tokenizer.encode(head(name, [])).length + tailTokens;
@@ -167,7 +181,7 @@ export class Packer {
       }
       const content = await contentOf(file, buffers);
       if ('reason' in content) {
-        leftOut.push({ path: file.path, ...content });
+        leftOut.push(leftOutFile(file, content, buffers));
         continue;
       }
       const { text, ctimeMs } = content;
@@ -194,6 +208,7 @@ export class Packer {
     }
     let headTokens: Int32Array;
     let inOrder: typeof kept;
+    const room = () => (full && kept.length > 1 ? budget - editRoom : budget);
     for (;;) {
       const order = new Map(this.orderOf(kept.map(({ file }) => file)).map((path, i) => [path, i]));
       inOrder = [...kept].sort((a, b) => (order.get(a.path) ?? 0) - (order.get(b.path) ?? 0));
@@ -204,13 +219,15 @@ export class Packer {
         ),
       );
       const total = kept.reduce((sum, file) => sum + file.tokens, headTokens.length + tailTokens);
-      if (total <= budget || kept.length === 0) break;
-      // The tree was larger than reckoned: the last to stay leave, as many as that needs.
-      for (let excess = total - budget; excess > 0 && kept.length > 0;) {
+      if (total <= room() || kept.length === 0) break;
+      full = true;
+      // The tree was larger than reckoned, or edits lack room: the last to stay leave, as many as that needs.
+      let excess = total - room();
+      do {
         const file = kept.pop()!;
         excess -= file.tokens;
         leftOut.push({ path: file.path, reason: 'over-budget', detail: `${file.tokens} tokens` });
-      }
+      } while (excess > 0 && kept.length > 1);
     }
     if (kept.length === 0)
       throw leftOut.some((file) => file.reason === 'over-budget')
@@ -223,6 +240,7 @@ export class Packer {
       base: concat(headTokens, ...inOrder.map((file) => file.ids)),
       basePaths: inOrder.map((file) => file.path),
       overlay: [],
+      dead: 0,
       entries: new Map(inOrder.map(({ ids: _ids, file: _file, ...entry }) => [entry.path, entry])),
       leftOut,
     };
@@ -243,23 +261,27 @@ export class Packer {
   ): Promise<Packing | undefined> {
     const { tokenizer, budget } = this.options;
     const entries = new Map(packing.entries);
-    const leftOut = new Set(packing.leftOut.map((file) => file.path));
     const found = new Set(scan.files.map((file) => file.path));
+    const leftOut = new Map(
+      packing.leftOut.filter((file) => found.has(file.path)).map((file) => [file.path, file]),
+    );
     const deleted = [...entries.keys()].filter((path) => !found.has(path));
     const changed: { entry: Entry; text: string }[] = [];
     for (const file of stableOrder(scan.files)) {
       throwIfAborted(signal);
       const known = entries.get(file.path);
-      const buffered = buffers?.has(file.absolutePath);
-      if (known?.text !== undefined && buffered && buffers?.get(file.absolutePath) === undefined) continue;
-      const same = known?.ctimeMs === file.ctimeMs && known.bytes === file.bytes;
-      if (known?.text !== undefined && same && !buffered) continue;
-      if (!known && leftOut.has(file.path)) continue;
+      const former = leftOut.get(file.path) ?? (known?.text === undefined ? undefined : known);
+      if (former && buffers?.has(file.absolutePath)) {
+        if (buffers.get(file.absolutePath) === undefined) continue;
+      } else if (former?.ctimeMs === file.ctimeMs && former.bytes === file.bytes) continue;
+      if (leftOut.get(file.path)?.reason === 'over-budget') continue;
       const content = await contentOf(file, buffers);
       if ('reason' in content) {
         if (known) deleted.push(file.path);
+        leftOut.set(file.path, leftOutFile(file, content, buffers));
         continue;
       }
+      leftOut.delete(file.path);
       const { text, ctimeMs } = content;
       const { path, absolutePath, bytes } = file;
       const hash = hashOf(text);
@@ -272,7 +294,8 @@ export class Packer {
     }
     if (deleted.length + changed.length === 0) {
       const fits = packing.base.length + overlayTokens(packing) + 8 <= budget;
-      return fits && (rebaseLater || isSmall(packing, 1)) ? { ...packing, entries } : undefined;
+      const same = { ...packing, entries, leftOut: [...leftOut.values()] };
+      return fits && (rebaseLater || isSmall(packing, 1)) ? same : undefined;
     }
 
     // A file that was the last to be edited and is edited again takes the place of that version.
@@ -287,8 +310,11 @@ export class Packer {
       again.delete(last.path);
       overlay.pop();
     }
+    const inBase = new Set(deleted.length > 0 ? packing.basePaths : []);
+    let { dead } = packing;
     for (const path of deleted) {
       overlay.push({ path, ids: tokenizer.encode(deletedFile(path)) });
+      if (inBase.has(path)) dead += entries.get(path)?.tokens ?? 0;
       entries.delete(path);
     }
     for (const { entry, text } of changed) {
@@ -298,15 +324,34 @@ export class Packer {
       overlay.push({ path, ids });
       entries.set(path, { ...entry, text, tokens: ids.length, version });
     }
-    const result = { ...packing, overlay, entries };
-    const small = isSmall(result, rebaseLater ? 5 : 1);
+    const result = { ...packing, overlay, dead, entries, leftOut: [...leftOut.values()] };
+    // Who leaves a folder out wants a shorter prompt, now.
+    const wanted = deleted.some(within(scan.skipped.filter(({ reason }) => reason === 'excluded')));
+    const small = isSmall(result, rebaseLater && !wanted ? 5 : 1);
     return small && result.base.length + overlayTokens(result) + 8 <= budget ? result : undefined;
   }
 }
 
-/** Whether the edits are at most so many tenths of the rest; a few tokens always are. */
+/** Whether a path is one of these files, or in one of these folders. */
+function within(skipped: readonly SkippedFile[]): (path: string) => boolean {
+  const paths = new Set(skipped.map(({ path }) => path));
+  return (path) =>
+    paths.has(path) || [...path.matchAll(/\//g)].some(({ index }) => paths.has(path.slice(0, index + 1)));
+}
+
+function leftOutFile(
+  { path, bytes, ctimeMs, absolutePath }: ScannedFile,
+  why: { reason: SkipReason; detail?: string },
+  buffers: PackOptions['buffers'],
+): LeftOutFile {
+  // What could not be read is tried again, and what an editor holds is looked at again.
+  const settled = why.reason !== 'unreadable' && buffers?.get(absolutePath) === undefined;
+  return { path, ...why, ...(settled && { bytes, ctimeMs }) };
+}
+
+/** Whether edits, and what they made useless, are at most so many tenths of the rest; a few tokens always are. */
 function isSmall(packing: Packing, tenths: number): boolean {
-  return overlayTokens(packing) <= Math.max((packing.base.length * tenths) / 10, 256);
+  return overlayTokens(packing) + packing.dead <= Math.max((packing.base.length * tenths) / 10, 256);
 }
 
 /** The text that counts: an open document's, else the file's. */

@@ -32,6 +32,7 @@ const packed = async () => (await session.context()).files.map((file) => file.pa
 beforeAll(async () => {
   writeFolder(folder, [
     ['lib/pack.ts', readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8')],
+    ['lib/scan.ts', readFileSync(path.join(root, 'server/workspace/scan.ts'), 'utf8')],
     ['lib/errors.ts', readFileSync(path.join(root, 'server/errors.ts'), 'utf8')],
     ['app/legacy.py', 'OLD_DELAY = 5\n'],
     ['app/config.py', config(17)],
@@ -76,6 +77,7 @@ describe('a repository under git', { timeout: 180_000 }, () => {
       'app/start.py',
       'lib/errors.ts',
       'lib/pack.ts',
+      'lib/scan.ts',
     ]);
 
     git('switch', 'main');

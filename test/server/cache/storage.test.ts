@@ -55,6 +55,7 @@ describe('a packing on disk', () => {
     base: Int32Array.from([1, 2, 3, 4]),
     basePaths: ['a.py', 'b.py'],
     overlay: [{ path: 'a.py', ids: Int32Array.from([5, 6]) }],
+    dead: 3,
     entries: new Map([
       [
         'a.py',
@@ -70,7 +71,10 @@ describe('a packing on disk', () => {
         },
       ],
     ]),
-    leftOut: [{ path: 'c.py', reason: 'over-budget', detail: '9 tokens' }],
+    leftOut: [
+      { path: 'c.py', reason: 'over-budget', detail: '9 tokens' },
+      { path: 'd.py', reason: 'empty', bytes: 1, ctimeMs: 7.25 },
+    ],
   };
 
   it('reads back as it was, without texts', async () => {

@@ -28,7 +28,7 @@ const long = (name: string) => `# ${name}\n${'value = compute(value)\n'.repeat(1
 describe('Packer', () => {
   it('appends edits as later versions, and keeps the tokens before them', async () => {
     const folder = repository([
-      ['a.py', long('a')],
+      ['a.py', 'OLD = 1\n'],
       ['b.py', 'LIMIT = 1\n'],
       ['c.py', long('c')],
     ]);
@@ -71,6 +71,71 @@ describe('Packer', () => {
     const again = await packer.pack(await scanFolder(folder));
     expect(again.overlayTokens).toBe(0);
     expect(tokenizer.decode(again.tokens)).not.toContain('version=');
+  });
+
+  it('counts what was deleted, and starts afresh at once when much of it was excluded', async () => {
+    const folder = repository([
+      ...['a', 'b', 'c', 'd'].map((name): [string, string] => [`${name}.py`, long(name)]),
+      ['lib/e.py', long('e')],
+      ['lib/f.py', long('f')],
+    ]);
+    const rebaseLater = true;
+    const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const first = await packer.pack(await scanFolder(folder));
+    rmSync(path.join(folder, 'a.py'));
+    const second = await packer.pack(await scanFolder(folder), { rebaseLater });
+    expect(second.overlayTokens).toBeLessThan(20);
+    expect(packer.rebaseDue).toBe(true);
+    const third = await packer.pack(await scanFolder(folder, { exclude: ['lib/'] }), { rebaseLater });
+    expect(third.overlayTokens).toBe(0);
+    expect(third.tokens.length).toBeLessThan(first.tokens.length * 0.6);
+    expect(packer.rebaseDue).toBe(false);
+  });
+
+  it('looks again at what it left out, and lists what it leaves out later', async () => {
+    const secret = `TOKEN = "${'ghp'}_${'a1B2'.repeat(9)}"\n`;
+    const folder = repository([
+      ['a.py', long('a')],
+      ['b.py', secret],
+      ['c.py', ' \n'],
+      ['d.py', 'LIMIT = 1\n'],
+    ]);
+    const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const left = async () => {
+      const { files, skipped } = await packer.pack(await scanFolder(folder));
+      expect(files.length + skipped.length).toBe(4);
+      return skipped.map(({ path, reason }) => [path, reason]).sort();
+    };
+    expect(await left()).toEqual([
+      ['b.py', 'secret'],
+      ['c.py', 'empty'],
+    ]);
+    edit(folder, 'b.py', 'TOKEN = read()\n');
+    edit(folder, 'c.py', 'FILLED = 1\n');
+    edit(folder, 'd.py', secret);
+    expect(await left()).toEqual([['d.py', 'secret']]);
+    edit(folder, 'd.py', 'LIMIT = 2\n');
+    expect(await left()).toEqual([]);
+  });
+
+  it('keeps room for edits where not all fits, and forgets what had no room when it is gone', async () => {
+    const folder = repository([
+      ...['a', 'b', 'c', 'd', 'e'].map((name): [string, string] => [`${name}.py`, long(name)]),
+      ['LARGE.py', long('larger') + long('more')],
+    ]);
+    const whole = await new Packer({ name: 'r', tokenizer, budget: 60_000 }).pack(await scanFolder(folder));
+    const budget = whole.tokens.length - 100;
+    const packer = new Packer({ name: 'r', tokenizer, budget, editRoom: 200 });
+    const first = await packer.pack(await scanFolder(folder));
+    expect(first.skipped).toMatchObject([{ path: 'LARGE.py', reason: 'over-budget' }]);
+    const tight = new Packer({ name: 'r', tokenizer, budget: first.tokens.length + 20, editRoom: 100 });
+    expect((await tight.pack(await scanFolder(folder))).files.length).toBe(first.files.length - 1);
+    edit(folder, 'new.py', 'NEW = 1\n');
+    const second = await tight.pack(await scanFolder(folder));
+    expect(second.overlayTokens).toBeGreaterThan(0);
+    rmSync(path.join(folder, 'LARGE.py'));
+    const { skipped } = await tight.pack(await scanFolder(folder));
+    expect(skipped.map((file) => file.path)).not.toContain('LARGE.py');
   });
 
   it('leaves whole files out by its rule, and lists them', async () => {
