@@ -220,7 +220,7 @@ export type SkipReason =
   | 'build-output'
   | 'lock-file'
   | 'minified'
-  | 'generated'
+  | 'generated' //    a run of letters, digits, signs or spaces that no one writes
   | 'binary'
   | 'too-large'
   | 'secret'

@@ -1,10 +1,11 @@
 /** Walks the workspace's folders: which files go into the prompt, and why the others do not. Contents are not kept. */
 import { constants, promises as fs, type Dirent } from 'node:fs';
 import path from 'node:path';
-import ignore, { type Ignore } from 'ignore';
+import type { Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
 import type { SkippedFile, SkipReason } from '../protocol';
 import { lastCommitTimes } from './gitHistory';
+import { hides, ignoreRules, ignoringAbove, type Rules } from './ignoreRules';
 import { isSecretName, secretIn } from './secrets';
 
 export interface ScannedFile {
@@ -71,21 +72,10 @@ const fileRules: [RegExp, SkipReason][] = [
   [/\.min\.(js|css|mjs)$|[.-]bundle\.js$|\.map$/, 'minified'],
 ];
 
-interface Rules {
-  /** The folder, relative to the root, that the rules are for; '' for the root. */
-  base: string;
-  rules: Ignore;
-}
-
-function ignored(stack: readonly Rules[], relative: string, folder: boolean): boolean {
-  let result = false;
-  for (const { base, rules } of stack) {
-    const inner = base === '' ? relative : relative.slice(base.length + 1);
-    const verdict = rules.test(folder ? `${inner}/` : inner);
-    if (verdict.ignored) result = true;
-    else if (verdict.unignored) result = false;
-  }
-  return result;
+/** Where a glob can first name something inside a folder: `vendor/mine/` of `/vendor/mine/**`; '' where that is anywhere. */
+function folderOfGlob(glob: string): string {
+  const literal = /^\/?([^*?[\\]*)/.exec(glob)?.[1] ?? '';
+  return glob.startsWith('!') ? '' : literal.slice(0, literal.lastIndexOf('/') + 1);
 }
 
 class Scanner {
@@ -100,11 +90,12 @@ class Scanner {
     /** What stands before the paths in the prompt: `app/`, or nothing. */
     private readonly prefix: string,
   ) {
-    this.include = ignore().add(options.include ?? []);
-    this.exclude = ignore().add(options.exclude ?? []);
+    this.include = ignoreRules(options.include ?? []);
+    this.exclude = ignoreRules(options.exclude ?? []);
   }
 
-  async walk(relative: string, above: readonly Rules[]): Promise<void> {
+  /** `narrow`: a folder that is left out, in which the settings include something; only that is taken. */
+  async walk(relative: string, above: readonly Rules[], narrow = false): Promise<void> {
     throwIfAborted(this.options.signal);
     const folder = path.join(this.root, relative);
     let entries: Dirent[];
@@ -123,13 +114,13 @@ class Scanner {
     for (const name of ['.gitignore', '.ignore']) {
       if (!entries.some((entry) => entry.name === name && entry.isFile())) continue;
       const text = await fs.readFile(path.join(folder, name), 'utf8').catch(() => '');
-      stack.push({ base: relative, rules: ignore().add(text) });
+      stack.push({ folder: relative, rules: ignoreRules(text) });
     }
     entries.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const entry of entries) {
       const inner = relative === '' ? entry.name : `${relative}/${entry.name}`;
-      if (entry.isDirectory()) await this.folder(inner, entry.name, stack);
-      else await this.file(inner, entry, stack);
+      if (entry.isDirectory()) await this.folder(inner, entry.name, stack, narrow);
+      else if (!narrow || this.matches(this.include, inner)) await this.file(inner, entry, stack);
     }
   }
 
@@ -142,13 +133,32 @@ class Scanner {
     this.skipped.push({ path: file, reason, detail });
   }
 
-  private async folder(relative: string, name: string, stack: readonly Rules[]): Promise<void> {
-    const wanted = this.matches(this.include, `${relative}/`);
+  /** Whether the settings include something inside of a folder, by a path that leads there. */
+  private includesWithin(relative: string): boolean {
+    return (this.options.include ?? []).some((glob) => {
+      const inside = folderOfGlob(glob);
+      if (inside === '') return false;
+      return [`${relative}/`, `${this.prefix}${relative}/`].some(
+        (folder) => inside.startsWith(folder) || (/[*?[]/.test(glob) && folder.startsWith(inside)),
+      );
+    });
+  }
+
+  private async folder(
+    relative: string,
+    name: string,
+    stack: readonly Rules[],
+    narrow: boolean,
+  ): Promise<void> {
     if (this.matches(this.exclude, `${relative}/`)) return this.skip(`${relative}/`, 'excluded');
-    const reason = Object.hasOwn(folderReasons, name) ? folderReasons[name] : undefined;
-    if (reason && !wanted) return this.skip(`${relative}/`, reason);
-    if (!wanted && ignored(stack, relative, true)) return this.skip(`${relative}/`, 'ignored');
-    await this.walk(relative, stack);
+    if (this.matches(this.include, `${relative}/`)) return this.walk(relative, stack);
+    const known = Object.hasOwn(folderReasons, name) ? folderReasons[name] : undefined;
+    const reason = known ?? (hides(stack, `${relative}/`) ? 'ignored' : undefined);
+    if (!reason && !narrow) return this.walk(relative, stack);
+    const within = this.includesWithin(relative);
+    // What lies in a folder that is left out is not listed.
+    if (reason && !narrow) this.skip(`${relative}/`, reason, within ? 'but for what is included' : undefined);
+    if (within) await this.walk(relative, stack, true);
   }
 
   private async file(relative: string, entry: Dirent, stack: readonly Rules[]): Promise<void> {
@@ -162,7 +172,7 @@ class Scanner {
     if (!this.matches(this.include, relative)) {
       const rule = fileRules.find(([pattern]) => pattern.test(entry.name));
       if (rule) return this.skip(relative, rule[1]);
-      if (ignored(stack, relative, false)) return this.skip(relative, 'ignored');
+      if (hides(stack, relative)) return this.skip(relative, 'ignored');
     }
     const absolutePath = path.join(this.root, relative);
     try {
@@ -180,7 +190,7 @@ class Scanner {
 /** Throws LongviewError `no_workspace` when the folder itself cannot be read, `cancelled` when the signal is aborted. */
 export async function scanFolder(root: string, options: ScanOptions = {}, prefix = ''): Promise<ScanResult> {
   const scanner = new Scanner(root, options, prefix);
-  await scanner.walk('', []);
+  await scanner.walk('', await ignoringAbove(root));
   if (options.gitHistory) {
     const times = await lastCommitTimes(root, options.signal);
     for (const file of scanner.files) file.changedMs = times.get(file.path) ?? file.mtimeMs;
@@ -196,8 +206,9 @@ export async function scanWorkspace(roots: readonly Root[], options: ScanOptions
   const result: ScanResult = { files: [], skipped: [] };
   const taken = new Set<string>();
   for (const { name, folder } of roots) {
-    let prefix = name.replace(/[/"<>\p{Cc}]/gu, '_');
-    for (let n = 2; taken.has(prefix); n++) prefix = `${name}-${n}`;
+    const plain = name.replace(/[/"<>\p{Cc}]/gu, '_');
+    let prefix = plain;
+    for (let n = 2; taken.has(prefix); n++) prefix = `${plain}-${n}`;
     taken.add(prefix);
     const { files, skipped } = await scanFolder(folder, options, `${prefix}/`);
     for (const file of files) result.files.push({ ...file, path: `${prefix}/${file.path}` });
@@ -237,6 +248,10 @@ export async function readText(
   return textFault(file.path, text) ?? { text };
 }
 
+/** What a tokenizer takes for such a run grows with its square: a fifth of a second for this many characters. */
+const longestRun = 16_384;
+const runs = /[\p{L}\p{M}]+|\p{N}+|\s+|[^\p{L}\p{M}\p{N}\s]+/gu;
+
 /** Why a text has no place in the prompt; undefined where it has. */
 export function textFault(file: string, text: string): { reason: SkipReason; detail?: string } | undefined {
   const secret = secretIn(text);
@@ -244,5 +259,13 @@ export function textFault(file: string, text: string): { reason: SkipReason; det
   const lines = text.split('\n').length;
   if (/\.(js|css|mjs|cjs)$/.test(file) && text.length > 20_000 && text.length / lines > 400)
     return { reason: 'minified' };
-  return text.trim() === '' ? { reason: 'empty' } : undefined;
+  if (text.trim() === '') return { reason: 'empty' };
+  if (text.length <= longestRun) return undefined;
+  for (const { 0: run } of text.matchAll(runs))
+    if (run.length > longestRun)
+      return {
+        reason: 'generated',
+        detail: `one unbroken run of ${run.length.toLocaleString('en')} characters`,
+      };
+  return undefined;
 }

@@ -3,7 +3,8 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { readText, scanFolder, scanWorkspace } from '../../../server/workspace/scan';
+import { readText, scanFolder, scanWorkspace, textFault } from '../../../server/workspace/scan';
+import { isSecretName } from '../../../server/workspace/secrets';
 import { writeFolder } from '../reference';
 
 function repository(files: [string, string | Buffer][]): string {
@@ -74,6 +75,74 @@ describe('scanFolder', () => {
     ]);
   });
 
+  it('tells upper case from lower, as git does', async () => {
+    const folder = repository([
+      ['.ignore', 'logs\n'],
+      ['logs/a.txt', 'x'],
+      ['src/Logs/a.ts', 'x'],
+    ]);
+    const { files } = await scanFolder(folder, { exclude: ['SRC/'] });
+    expect(files.map((file) => file.path)).toEqual(['.ignore', 'src/Logs/a.ts']);
+  });
+
+  it('goes by the rules above a folder of a repository, but for those that would hide the folder', async () => {
+    const folder = repository([
+      ['.gitignore', '*.log\n/src/core/gen/\nout/\n'],
+      ['src/.gitignore', '*.tmp\n/core/*.txt\n'],
+      ['src/core/a.ts', 'x'],
+      ['src/core/a.log', 'x'],
+      ['src/core/a.tmp', 'x'],
+      ['src/core/a.txt', 'x'],
+      ['src/core/a.local', 'x'],
+      ['src/core/gen/g.ts', 'x'],
+      ['src/core/.ignore', '!a.tmp\n'],
+      ['out/a.js', 'x'],
+    ]);
+    execFileSync('git', ['init', '-q'], { cwd: folder });
+    writeFileSync(path.join(folder, '.git/info/exclude'), '*.local\n');
+    const names = async (below: string) =>
+      (await scanFolder(path.join(folder, below))).files.map((file) => file.path);
+    expect(await names('src/core')).toEqual(['.ignore', 'a.tmp', 'a.ts']);
+    expect(await names('src')).toEqual(['.gitignore', 'core/.ignore', 'core/a.tmp', 'core/a.ts']);
+    expect(await names('out')).toEqual(['a.js']);
+  });
+
+  it('takes what the settings include inside of a folder that is left out, and that alone', async () => {
+    const folder = repository([
+      ['.gitignore', 'generated/\n'],
+      ['a.ts', 'x'],
+      ['vendor/mine/a.ts', 'x'],
+      ['vendor/mine/deep/b.ts', 'x'],
+      ['vendor/other/c.ts', 'x'],
+      ['vendor/d.ts', 'x'],
+      ['generated/api/e.ts', 'x'],
+      ['generated/f.ts', 'x'],
+      ['node_modules/m/index.ts', 'x'],
+    ]);
+    const { files, skipped } = await scanFolder(folder, {
+      include: ['vendor/mine/**', '/generated/api/*.ts', '*.md'],
+    });
+    expect(files.map((file) => file.path)).toEqual([
+      '.gitignore',
+      'a.ts',
+      'generated/api/e.ts',
+      'vendor/mine/a.ts',
+      'vendor/mine/deep/b.ts',
+    ]);
+    expect(skipped.map(({ path, reason }) => [path, reason])).toEqual([
+      ['generated/', 'ignored'],
+      ['node_modules/', 'dependency'],
+      ['vendor/', 'dependency'],
+    ]);
+    const both = [
+      { name: 'app', folder },
+      { name: 'lib', folder: repository([['vendor/g.ts', 'x']]) },
+    ];
+    const there = await scanWorkspace(both, { include: ['app/vendor/mine/deep/b.ts'] });
+    const vendored = there.files.map((file) => file.path).filter((name) => name.includes('vendor'));
+    expect(vendored).toEqual(['app/vendor/mine/deep/b.ts']);
+  });
+
   it('lists a folder that it may not enter', async ({ skip }) => {
     if (process.getuid?.() === 0) skip('root may enter every folder');
     const folder = repository([['shut/a.ts', 'x']]);
@@ -114,6 +183,13 @@ describe('scanFolder', () => {
     });
   });
 
+  it('knows files of secrets by their names', () => {
+    const secret = '.env .ENV.local .envrc prod.env .git-credentials .pgpass me.ppk id_ed25519_sk ID_RSA';
+    for (const name of secret.split(' ')) expect(isSecretName(name), name).toBe(true);
+    for (const name of '.env.example example.env environment.ts id_token.ts keys.ts'.split(' '))
+      expect(isSecretName(name), name).toBe(false);
+  });
+
   it('stops when it is told to', async () => {
     await expect(scanFolder(repository([['a', 'a']]), { signal: AbortSignal.abort() })).rejects.toMatchObject(
       { code: 'cancelled' },
@@ -141,6 +217,15 @@ describe('readText', () => {
     expect(await readText({ path: 'gone.ts', absolutePath: gone })).toEqual({ reason: 'unreadable' });
   });
 
+  it('leaves out what would keep a tokenizer busy for minutes', () => {
+    const detail = 'one unbroken run of 20,000 characters';
+    for (const run of ['A', '=', '7']) {
+      expect(textFault('a.txt', `${run.repeat(20_000)}\n`)).toEqual({ reason: 'generated', detail });
+      expect(textFault('a.txt', `${run.repeat(9_999)}\n`.repeat(9))).toBeUndefined();
+    }
+    expect(textFault('a.txt', `x${' '.repeat(20_000)}x`)).toEqual({ reason: 'generated', detail });
+  });
+
   it('does not follow a link that took the place of a file, nor wait for a pipe', async () => {
     const folder = repository([['real.ts', 'x']]);
     symlinkSync('real.ts', path.join(folder, 'link.ts'));
@@ -152,9 +237,16 @@ describe('readText', () => {
 
   it('keeps files with keys and tokens out, and no others', async () => {
     // Put together here, so that this file holds none itself.
-    const key = ['-----BEGIN RSA', 'PRIVATE KEY-----'].join(' ');
+    const marker = (kind: string, end = '') => `-----BEGIN ${kind}PRIVATE KEY${end}-----`;
+    const line = 'MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIBAQ';
     for (const [text, what] of [
-      [`const key = \`${key}\nMIIE`, 'a private key'],
+      [`const key = \`${marker('RSA ')}\n${line}`, 'a private key'],
+      [`{"private_key": "${marker('')}\\n${line}\\n`, 'a private key'],
+      [`"${marker('EC ')}\\n" +\n  "${line}\\n" +`, 'a private key'],
+      [`${marker('RSA ')}\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES\n\n${line}`, 'a private key'],
+      [`${marker('PGP ', ' BLOCK')}\nVersion: 2\n\n${line}`, 'a private key'],
+      [`AKIAIOSFODNN7EXAMPLE, ${'AKIA'}${'IOSFODNN7QWERTYU'}`, 'an AWS access key'],
+      [`${'hf'}_${'aB'.repeat(17)}`, 'a Hugging Face token'],
       [`id: ${'AKIA'}${'IOSFODNN7QWERTYU'}`, 'an AWS access key'],
       [`token = "${'ghp'}_${'a1B2'.repeat(9)}"`, 'a GitHub token'],
       [`slack: ${'xoxb'}-123456789012-${'abcDEF'.repeat(4)}`, 'a Slack token'],
@@ -166,6 +258,10 @@ describe('readText', () => {
       'sha1 da39a3ee5e6b4b0d3255bfef95601890afd80709',
       'def ghp_token_from_env(): ...',
       'sk-learn-ant',
+      `if (text.startsWith('${marker('')}\\n')) return 'PKCS8';`,
+      `const markers = ['${marker('RSA ')}', '${marker('')}', '${marker('PGP ', ' BLOCK')}'];`,
+      `${marker('')}\n...\n-----END PRIVATE KEY-----`,
+      `${marker('')}${' '.repeat(9000)}${'a: b\n'.repeat(3000)}`,
     ])
       expect(await read(text)).toEqual({ text });
   });
@@ -180,6 +276,11 @@ describe('scanWorkspace', () => {
       { name: 'app', folder: two },
     ]);
     expect(files.map((file) => file.path)).toEqual(['app/a.ts', 'app-2/a.ts']);
+    const odd = await scanWorkspace([
+      { name: 'a"b', folder: one },
+      { name: 'a"b', folder: two },
+    ]);
+    expect(odd.files.map((file) => file.path)).toEqual(['a_b/a.ts', 'a_b-2/a.ts']);
   });
 
   it('leaves out by the path in the prompt as well as by the path in its folder', async () => {
