@@ -44,12 +44,13 @@ async function readLabel(folder: string): Promise<Label> {
 
 async function describe(folder: string): Promise<SavedWorkspace> {
   let bytes = 0;
-  let usedMs = 0;
+  // A first save is labelled when it is complete.
+  let usedMs = (await fs.lstat(folder).catch(() => undefined))?.mtimeMs ?? 0;
   for (const name of await fs.readdir(folder).catch(() => [])) {
     const status = await fs.lstat(path.join(folder, name)).catch(() => undefined);
     // What is taken on the disk, not what the file claims.
     bytes += status ? Math.min(status.size, status.blocks * 512) : 0;
-    if (name === labelName) usedMs = status?.mtimeMs ?? 0;
+    if (name === labelName && status) usedMs = status.mtimeMs;
   }
   return { folder, bytes, usedMs, ...(await readLabel(folder)) };
 }

@@ -6,6 +6,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  rmSync,
   statSync,
   utimesSync,
   writeFileSync,
@@ -47,6 +48,19 @@ describe('saved states', () => {
     expect(readdirSync(parent).sort()).toEqual(['d'.repeat(24), 'not ours']);
     expect(await clearCache(parent)).toBeGreaterThan(100_000);
     expect(readdirSync(parent)).toEqual(['not ours']);
+  });
+});
+
+describe('a state that is being saved for the first time', () => {
+  it('counts as used when it was written, not as the oldest', async () => {
+    const parent = mkdtempSync(path.join(tmpdir(), 'longview-storage-'));
+    const old = await savedState(parent, 'a', 100_000, 1_000);
+    const first = await savedState(parent, 'b', 100_000, 0);
+    rmSync(path.join(first, 'label.json'));
+    utimesSync(first, 2_000, 2_000);
+    const own = await savedState(parent, 'c', 100_000, 3_000);
+    await evict(parent, 230_000, own);
+    expect([old, first, own].map((folder) => existsSync(folder))).toEqual([false, true, true]);
   });
 });
 
