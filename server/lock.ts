@@ -7,6 +7,7 @@ export class Lock {
   /** Throws `cancelled` when `signal` is aborted before `work` began. */
   run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
     return new Promise<T>((resolve, reject) => {
+      throwIfAborted(signal);
       const giveUp = () => reject(new LongviewError('cancelled', 'Stopped.'));
       signal?.addEventListener('abort', giveUp, { once: true });
       const result = this.last.then(() => {

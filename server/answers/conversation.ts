@@ -1,6 +1,7 @@
 /** Questions and answers behind the repository: each turn pre-fills its own tokens only. */
 import type { Context, GenerateResult, PrefillProgress, Priority } from '../engine/engine';
 import { LongviewError } from '../errors';
+import { Lock } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { concat } from '../prompt/template';
 import { commonPrefix, type RepositoryState } from './repositoryState';
@@ -38,6 +39,7 @@ export class Conversation {
   private tokens: Int32Array = new Int32Array();
   /** Tokens behind the repository, up to the end of the last answer. */
   private behind: Int32Array = new Int32Array();
+  private readonly turns = new Lock();
 
   /** `turns`: what was said before, when the state of it is lost. */
   constructor(
@@ -56,10 +58,14 @@ export class Conversation {
   }
 
   /**
-   * Asks behind `prompt` and what was said so far. A turn that fails or is stopped leaves the conversation as it was.
+   * Asks behind `prompt` and what was said so far, after the turn before it. A turn that fails or is stopped leaves the conversation as it was.
    * Throws LongviewError `question_too_long`, `cancelled` and the engine's.
    */
-  async ask(prompt: Int32Array, question: string, options: AskOptions): Promise<Asked> {
+  ask(prompt: Int32Array, question: string, options: AskOptions): Promise<Asked> {
+    return this.turns.run(() => this.askNow(prompt, question, options), options.signal);
+  }
+
+  private async askNow(prompt: Int32Array, question: string, options: AskOptions): Promise<Asked> {
     const start = performance.now();
     const { engine, tokenizer } = this.model;
     const { signal, priority = 'answer' } = options;

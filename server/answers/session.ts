@@ -102,6 +102,11 @@ export class Session {
     return this.packed;
   }
 
+  /** Whether it was disposed, which stops what it does. */
+  get isClosed(): boolean {
+    return this.closing.signal.aborted;
+  }
+
   /** Runs work that dispose() stops and waits for. */
   private async tracked<T>(
     signal: AbortSignal | undefined,
@@ -307,7 +312,7 @@ export class Session {
   }
 
   async context(signal?: AbortSignal): Promise<ContextResult> {
-    const { files, skipped, tokens } = await this.pack({ signal });
+    const { files, skipped, tokens } = await this.tracked(signal, (both) => this.pack({ signal: both }));
     return {
       files: files.map(({ path, tokens }) => ({ path, tokens })),
       skipped,
