@@ -23,6 +23,7 @@ export type ErrorCode =
   | 'no_workspace'
   | 'empty_workspace'
   | 'question_too_long'
+  | 'settings_changed'
   | 'download_failed'
   | 'checksum_mismatch';
 

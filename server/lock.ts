@@ -20,3 +20,13 @@ export class Lock {
     });
   }
 }
+
+/** The outcome of work, or `cancelled` as soon as the signal is aborted. The work itself goes on. */
+export function whileWanted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise<T>((resolve, reject) => {
+    throwIfAborted(signal);
+    const giveUp = () => reject(new LongviewError('cancelled', 'Stopped.'));
+    signal.addEventListener('abort', giveUp, { once: true });
+    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', giveUp));
+  });
+}

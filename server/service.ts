@@ -8,7 +8,7 @@ import { Refresher } from './answers/refresher';
 import { overBudget, Session } from './answers/session';
 import type { LoadProgress } from './engine/engine';
 import { LongviewError } from './errors';
-import { Lock } from './lock';
+import { Lock, whileWanted } from './lock';
 import { calibrate } from './models/calibrate';
 import { catalog } from './models/catalog';
 import { downloadModel } from './models/download';
@@ -53,6 +53,8 @@ export interface ServiceOptions {
 
 /** An editor that closes gives its servers two seconds. */
 const closingMs = 1500;
+/** A question is begun so many times at most, where settings change while it waits for its first word. */
+const maxAttempts = 4;
 
 export class Service {
   private model: { path: string; open: OpenModel } | undefined;
@@ -60,6 +62,7 @@ export class Service {
   private refresher: Refresher | undefined;
   private settings: Settings;
   private roots: readonly Root[];
+  private closed = false;
   /** Opening and closing of model and session. */
   private readonly opening = new Lock();
   private readonly hovers = new HoverExplanations();
@@ -125,6 +128,7 @@ export class Service {
     const { modelsFolder, extensionFolder } = this.options;
     const wanted = file ?? locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
     if (this.model?.path === wanted) return this.model.open;
+    const former = this.model?.path;
     this.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });
     const { device, gpuWeights, threads, cacheFormat: kvFormat, prefillMode, prefillTarget } = this.settings;
     const loading = throttled(({ done, total }: LoadProgress) =>
@@ -144,9 +148,11 @@ export class Service {
         },
       },
       loading,
-    );
-    await this.closeSession();
-    await this.model?.open.dispose();
+      () => this.closeModel(),
+    ).catch(async (error: unknown) => {
+      if (former !== undefined && !this.model) await this.openedModel(former).catch(() => undefined);
+      throw error;
+    });
     this.model = { path: wanted, open };
     const { engine } = open;
     const builtIn = wanted === builtInModel(extensionFolder);
@@ -161,8 +167,8 @@ export class Service {
     return open;
   }
 
-  private openedSession(): Promise<Session> {
-    return this.opening.run(async () => {
+  private openedSession(signal: AbortSignal): Promise<Session> {
+    const opening = this.opening.run(async () => {
       const model = this.model?.open ?? (await this.openedModel());
       const { include, exclude, maxFileKiB, maxAnswerTokens } = this.settings;
       this.session ??= await Session.create(model, this.roots, {
@@ -180,7 +186,35 @@ export class Service {
         onFailure: (message) => this.showAside({ health: 'warning', message }),
       });
       return this.session;
+    }, signal);
+    return whileWanted(opening, signal).catch((error: unknown) => {
+      // What is being opened is for the next question then.
+      if (signal.aborted) void this.showing(() => opening).catch(() => undefined);
+      throw error;
     });
+  }
+
+  /** Runs work on the session. Where new settings close that before `begun`, it is done again on the next one. */
+  private async onSession<T>(
+    signal: AbortSignal,
+    work: (session: Session) => Promise<T>,
+    begun: () => boolean = () => false,
+  ): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      const session = await this.openedSession(signal);
+      try {
+        return await work(session);
+      } catch (error) {
+        const stopped = error instanceof LongviewError && error.code === 'cancelled';
+        if (!stopped || !session.isClosed || signal.aborted || this.closed) throw error;
+        if (begun() || attempt === maxAttempts)
+          throw new LongviewError(
+            'settings_changed',
+            'The settings or the model changed while this was answered. Ask again.',
+            { cause: error },
+          );
+      }
+    }
   }
 
   private openedCache({ engine }: OpenModel): WorkspaceCache | undefined {
@@ -202,6 +236,13 @@ export class Service {
     await session?.dispose(AbortSignal.timeout(closingMs));
   }
 
+  private async closeModel(): Promise<void> {
+    await this.closeSession();
+    const { model } = this;
+    this.model = undefined;
+    await model?.open.dispose();
+  }
+
   /** New settings or folders: what they change is opened again with the next question. */
   change({ settings, roots }: { settings?: Settings; roots?: readonly Root[] }): Promise<void> {
     return this.opening.run(async () => {
@@ -212,6 +253,7 @@ export class Service {
       const { hover: _b, ...is } = this.settings;
       if (!roots && JSON.stringify(was) === JSON.stringify(is)) return;
       await this.closeSession();
+      this.showAside({ freshness: undefined });
       const ofEngine = ({
         modelPath,
         device,
@@ -222,17 +264,15 @@ export class Service {
         prefillTarget,
       }: Omit<Settings, 'hover'>) =>
         JSON.stringify([modelPath, device, gpuWeights, threads, cacheFormat, prefillMode, prefillTarget]);
-      if (ofEngine(was) === ofEngine(is)) return;
-      await this.model?.open.dispose();
-      this.model = undefined;
+      if (ofEngine(was) !== ofEngine(is)) await this.closeModel();
     });
   }
 
   // --- requests -----------------------------------------------------------------------------------------------------
 
   ask(params: AskParams, progress: (progress: AskProgress) => void, signal: AbortSignal): Promise<AskResult> {
-    return this.showing(async () => {
-      const session = await this.openedSession();
+    let spoken = false;
+    const answer = async (session: Session) => {
       const phase = (name: Phase, message: string, prefill?: PrefillStatus) => {
         this.show({ phase: name, message, ...(prefill && { prefill }) });
         progress({ kind: 'phase', phase: name, message, ...(prefill && { prefill }) });
@@ -249,16 +289,19 @@ export class Service {
           progress({ kind: 'context', ...context });
         },
         onProgress: throttled((reading) => phase('reading', readingMessage(reading), prefillStatus(reading))),
-        onText: (text) => progress({ kind: 'text', text }),
+        onText: (text) => {
+          spoken = true;
+          progress({ kind: 'text', text });
+        },
       });
       this.showRead(session);
       return result;
-    });
+    };
+    return this.showing(() => this.onSession(signal, answer, () => spoken));
   }
 
   prefill(signal: AbortSignal): Promise<PrefillResult> {
-    return this.showing(async () => {
-      const session = await this.openedSession();
+    const read = async (session: Session) => {
       const { tokens, reused, seconds } = await session.prefill({
         signal,
         onPhase: (name, detail) => this.show({ phase: name, message: phaseMessage(name, detail) }),
@@ -269,7 +312,8 @@ export class Service {
       });
       this.showRead(session);
       return { tokens, reusedTokens: reused, seconds };
-    });
+    };
+    return this.showing(() => this.onSession(signal, read));
   }
 
   /** What each head may leave out, for the present target. The session closes first: its pages make room for the text. */
@@ -303,11 +347,10 @@ export class Service {
           }),
         });
         if (!profile) throw new LongviewError('internal', 'The calibration gave no profile.');
-        await model.dispose();
-        this.model = undefined;
+        await this.closeModel();
         await this.openedModel();
         return { density: profile.density, uncalibratedDensity: profile.uncalibratedDensity };
-      }),
+      }, signal),
     );
   }
 
@@ -328,12 +371,13 @@ export class Service {
     return context;
   }
 
-  async context(signal: AbortSignal): Promise<ContextResult> {
-    const session = await this.openedSession();
-    const result = await session.context(signal);
-    if (session.repository) this.showPacked(session, session.repository);
-    this.options.onStatus(this.status);
-    return result;
+  context(signal: AbortSignal): Promise<ContextResult> {
+    return this.onSession(signal, async (session) => {
+      const result = await session.context(signal);
+      if (session.repository) this.showPacked(session, session.repository);
+      this.options.onStatus(this.status);
+      return result;
+    });
   }
 
   /**
@@ -419,10 +463,7 @@ export class Service {
   }
 
   dispose(): Promise<void> {
-    return this.opening.run(async () => {
-      await this.closeSession();
-      await this.model?.open.dispose();
-      this.model = undefined;
-    });
+    this.closed = true;
+    return this.opening.run(() => this.closeModel());
   }
 }

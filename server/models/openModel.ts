@@ -14,11 +14,15 @@ export interface OpenModel {
   dispose(): Promise<void>;
 }
 
-/** Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory. */
+/**
+ * `makeRoom` is called when the file is known to be a model, before its weights take memory.
+ * Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory.
+ */
 export async function openModel(
   file: string,
   options: EngineOptions = {},
   onLoad?: (progress: LoadProgress) => void,
+  makeRoom?: () => Promise<void>,
 ): Promise<OpenModel> {
   const metadata = readModelMetadata(file);
   const tokenizer = createTokenizer(
@@ -28,6 +32,7 @@ export async function openModel(
   );
   try {
     const format = createChatFormat(tokenizer);
+    await makeRoom?.();
     const engine = await openNativeEngine(file, options, onLoad);
     return {
       engine,
