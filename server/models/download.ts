@@ -2,7 +2,7 @@
  * Downloads a model file from the Hugging Face hub: resumed where it stopped, checked against the hub's own SHA-256, moved
  * into place only when whole. HF_ENDPOINT names another hub that speaks the same routes.
  */
-import { createHash } from 'node:crypto';
+import { createHash, type Hash } from 'node:crypto';
 import { createReadStream, promises as fs } from 'node:fs';
 import path from 'node:path';
 import { LongviewError, throwIfAborted } from '../errors';
@@ -33,29 +33,75 @@ export async function downloadModel(
   modelsFolder: string,
   options: DownloadOptions = {},
 ): Promise<string> {
-  const { signal, onProgress } = options;
   const endpoint = options.endpoint ?? process.env.HF_ENDPOINT ?? 'https://huggingface.co';
   const url = `${endpoint}/${repository}/resolve/main/${file}`;
   const target = path.join(modelsFolder, ...repository.split('/'), file);
   const part = `${target}.part`;
-  const { size, sha256 } = await describe(url, signal);
+  const { size, sha256 } = await describe(url, options.signal);
   await fs.mkdir(path.dirname(target), { recursive: true });
   if ((await lengthOf(target)) === size) return target;
+  const unlock = await lockPart(part);
+  try {
+    await fetchWhole(url, part, size, sha256, options);
+    await fs.rename(part, target);
+  } finally {
+    await unlock();
+  }
+  return target;
+}
 
+/** One process at a time writes to a part. What a process left that ended does not count. */
+async function lockPart(part: string): Promise<() => Promise<void>> {
+  const lock = `${part}.lock`;
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await fs.writeFile(lock, String(process.pid), { flag: 'wx' });
+      return () => fs.rm(lock, { force: true });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw toError(error);
+    }
+    const holder = Number(await fs.readFile(lock, 'utf8').catch(() => ''));
+    if (attempt > 1 || isRunning(holder))
+      throw new LongviewError(
+        'download_failed',
+        `Another window is downloading this model. Wait for it; if there is none, delete ${lock}.`,
+      );
+    await fs.rm(lock, { force: true });
+  }
+}
+
+function isRunning(id: number): boolean {
+  try {
+    return id > 0 && process.kill(id, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
+  }
+}
+
+/** Brings the part to its whole length and checks it. */
+async function fetchWhole(
+  url: string,
+  part: string,
+  size: number,
+  sha256: string,
+  { signal, onProgress }: DownloadOptions,
+): Promise<void> {
   let have = await lengthOf(part);
   if (have > size) {
     await fs.rm(part);
     have = 0;
   }
-  const { bavail, bsize } = await fs.statfs(path.dirname(target));
+  const folder = path.dirname(part);
+  const file = path.basename(part, '.part');
+  const { bavail, bsize } = await fs.statfs(folder);
   if (bavail * bsize < size - have)
     throw new LongviewError(
       'disk_full',
-      `${file} needs ${gigabytes(size - have)} more on the disk of ${modelsFolder}, which has ${gigabytes(bavail * bsize)}. Make room, or choose a smaller model.`,
+      `${file} needs ${gigabytes(size - have)} more on the disk of ${folder}, which has ${gigabytes(bavail * bsize)}. Make room, or choose a smaller model.`,
     );
-  const hash = createHash('sha256');
+  let hash = createHash('sha256');
   if (have > 0) for await (const chunk of createReadStream(part)) hash.update(chunk as Buffer);
-  if (have < size) await fetchRest(url, part, have, size, hash, signal, onProgress);
+  if (have < size) hash = await fetchRest(url, part, have, size, hash, signal, onProgress);
   const actual = hash.digest('hex');
   if (actual !== sha256) {
     await fs.rm(part);
@@ -64,8 +110,6 @@ export async function downloadModel(
       `${file} arrived damaged: its SHA-256 is not the hub's. It was deleted; download it again.`,
     );
   }
-  await fs.rename(part, target);
-  return target;
 }
 
 /** Size and SHA-256, by the headers that the hub sends for files in its large-file store. */
@@ -83,31 +127,34 @@ async function describe(url: string, signal?: AbortSignal): Promise<{ size: numb
   return { size, sha256 };
 }
 
+/** Returns the hash of the whole: `hash`, of what is there, or another one where the hub began at the beginning. */
 async function fetchRest(
   url: string,
   part: string,
   have: number,
   size: number,
-  hash: ReturnType<typeof createHash>,
+  hash: Hash,
   signal: AbortSignal | undefined,
   onProgress: DownloadOptions['onProgress'],
-): Promise<void> {
+): Promise<Hash> {
   const response = await request(url, { headers: have > 0 ? { range: `bytes=${have}-` } : {}, signal });
-  if (have > 0 && response.status === 200) throw failed('the hub does not go on where it stopped');
   if (!response.ok || !response.body) throw failed(`the hub answered ${response.status}`);
-  const output = await fs.open(part, 'a');
+  const goesOn = response.status === 206;
+  const whole = goesOn ? hash : createHash('sha256');
+  const output = await fs.open(part, goesOn ? 'a' : 'w');
   try {
-    let done = have;
+    let done = goesOn ? have : 0;
     for await (const chunk of response.body as unknown as AsyncIterable<Uint8Array>) {
       throwIfAborted(signal);
       done += chunk.length;
       if (done > size) throw failed('more arrived than the hub announced');
-      hash.update(chunk);
+      whole.update(chunk);
       await output.write(chunk);
       onProgress?.({ done, total: size });
     }
     if (done < size) throw failed(`the connection ended at ${done} of ${size} bytes`);
     await output.sync();
+    return whole;
   } catch (error) {
     throw toError(error, signal);
   } finally {

@@ -1,4 +1,5 @@
 /** Downloads against a server on this machine that speaks the hub's routes. */
+import { spawnSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server } from 'node:http';
@@ -15,14 +16,14 @@ let endpoint: string;
 let folder: string;
 let target: string;
 /** What the hub does wrong, and what it was asked. */
-let fault: { cutAt?: number; status?: number; hash?: string; size?: number } = {};
+let fault: { cutAt?: number; status?: number; hash?: string; size?: number; noRanges?: boolean } = {};
 let requests: { method?: string; range?: string }[] = [];
 
 function respond(request: IncomingMessage, response: import('node:http').ServerResponse) {
   const { method, url, headers } = request;
   requests.push({ method, range: headers.range });
   if (url === '/cdn') {
-    const from = Number(/bytes=(\d+)-/.exec(headers.range ?? '')?.[1] ?? 0);
+    const from = fault.noRanges ? 0 : Number(/bytes=(\d+)-/.exec(headers.range ?? '')?.[1] ?? 0);
     response.writeHead(from > 0 ? 206 : 200, { 'content-length': content.length - from });
     if (fault.cutAt === undefined) return response.end(content.subarray(from));
     response.write(content.subarray(from, fault.cutAt), () => response.destroy());
@@ -71,6 +72,27 @@ describe('downloadModel', () => {
     await downloadModel(entry, folder, { endpoint });
     expect(requests.at(-1)?.range).toBe(`bytes=${have}-`);
     expect(readFileSync(target).equals(content)).toBe(true);
+  });
+
+  it('starts again where a hub cannot go on', async () => {
+    mkdirSync(path.dirname(target), { recursive: true });
+    writeFileSync(`${target}.part`, content.subarray(0, 1_000_000));
+    fault = { noRanges: true };
+    await downloadModel(entry, folder, { endpoint });
+    expect(requests.at(-1)?.range).toBe('bytes=1000000-');
+    expect(readFileSync(target).equals(content)).toBe(true);
+  });
+
+  it('leaves a part to the one that writes it, but not to one that is gone', async () => {
+    const lock = `${target}.part.lock`;
+    mkdirSync(path.dirname(target), { recursive: true });
+    writeFileSync(lock, String(process.ppid));
+    await expect(downloadModel(entry, folder, { endpoint })).rejects.toThrow(/Another window/);
+    const { pid } = spawnSync(process.execPath, ['--version']);
+    writeFileSync(lock, String(pid));
+    await downloadModel(entry, folder, { endpoint });
+    expect(readFileSync(target).equals(content)).toBe(true);
+    expect(existsSync(lock)).toBe(false);
   });
 
   it('keeps its part when it is stopped', async () => {
