@@ -86,6 +86,17 @@ describe('a session', () => {
     expect((await session.ask({ question: second!.question, conversationId })).answer).toBe(expected.answer);
   });
 
+  it('takes the turns of a conversation one after the other, whoever asks before the last is answered', async () => {
+    const [first, second, third] = reference.questions;
+    const ask = (question: string, conversationId?: string) => session.ask({ question, conversationId });
+    const { conversationId: id } = await ask(first!.question);
+    const together = await Promise.all([ask(second!.question, id), ask(third!.question, id)]);
+    const { conversationId: other } = await ask(first!.question);
+    const inTurn = [await ask(second!.question, other), await ask(third!.question, other)];
+    expect(together.map(({ answer }) => answer)).toEqual(inTurn.map(({ answer }) => answer));
+    expect(together[1]!.stats.promptTokens).toBe(inTurn[1]!.stats.promptTokens);
+  });
+
   it('answers two chats and a hover at once from one state, each for its own tokens, as it does alone', async () => {
     const [first, second, third] = reference.questions;
     const before = await model.engine.counters();
@@ -97,6 +108,14 @@ describe('a session', () => {
     expect([one.answer, two.answer, hover]).toEqual([first!.text, second!.text, third!.text]);
     const own = [first, second, third].reduce((sum, turn) => sum + turn!.turnTokens.length, 0);
     expect((await model.engine.counters()).prefilledTokens - before.prefilledTokens).toBe(own);
+  });
+
+  it('stops and waits for a listing of the prompt before it closes', async () => {
+    const own = await Session.create(model, [rootOf(unpackReference())]);
+    const listing = own.context();
+    const closing = own.dispose();
+    await expect(listing).rejects.toMatchObject({ code: 'cancelled' });
+    await closing;
   });
 
   it('refuses a question that does not fit, with numbers', async () => {

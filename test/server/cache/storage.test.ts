@@ -109,6 +109,12 @@ describe('a packing on disk', () => {
     expect(await readPacking(path.join(folder, 'nowhere'), 7)).toBeUndefined();
   });
 
+  it('is gone on with where deleted files were not counted yet', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
+    await writePacking(folder, { ...packing, dead: undefined as unknown as number });
+    expect((await readPacking(folder, 7))?.dead).toBe(0);
+  });
+
   it('is as good as absent with any byte changed, cut or added', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
     await writePacking(folder, packing);
