@@ -166,7 +166,8 @@ describe('a restarted server', { timeout: 180_000 }, () => {
       expect((await running.ask(questions[0]!)).answer).toContain('23');
       await expect.poll(() => statuses.at(-1)?.saved?.note).toMatch(/could not be saved\. The disk is full/);
       const after = await running.ask(questions[1]!);
-      expect(ownTokens(after)).toBeLessThan(40);
+      // The end of the answer before may be read with it.
+      expect(ownTokens(after)).toBeLessThanOrEqual(question + 4);
       await running.stop();
     } finally {
       spawnSync('umount', [disk]);
