@@ -6,27 +6,22 @@ export class Lock {
 
   /** Throws `cancelled` when `signal` is aborted before `work` began. */
   run<T>(work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
+    const turn = whileWanted(this.last, signal);
+    const result = this.last.then(() => {
       throwIfAborted(signal);
-      const giveUp = () => reject(new LongviewError('cancelled', 'Stopped.'));
-      signal?.addEventListener('abort', giveUp, { once: true });
-      const result = this.last.then(() => {
-        signal?.removeEventListener('abort', giveUp);
-        throwIfAborted(signal);
-        return work();
-      });
-      this.last = result.catch(() => undefined);
-      result.then(resolve, reject);
+      return work();
     });
+    this.last = result.catch(() => undefined);
+    return turn.then(() => result);
   }
 }
 
 /** The outcome of work, or `cancelled` as soon as the signal is aborted. The work itself goes on. */
-export function whileWanted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+export function whileWanted<T>(work: Promise<T>, signal?: AbortSignal): Promise<T> {
   return new Promise<T>((resolve, reject) => {
     throwIfAborted(signal);
     const giveUp = () => reject(new LongviewError('cancelled', 'Stopped.'));
-    signal.addEventListener('abort', giveUp, { once: true });
-    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', giveUp));
+    signal?.addEventListener('abort', giveUp, { once: true });
+    void work.then(resolve, reject).finally(() => signal?.removeEventListener('abort', giveUp));
   });
 }

@@ -28,6 +28,7 @@ import {
   type UseModelParams,
 } from '../../server/protocol';
 import { cacheFolder } from './cacheFolder';
+import { plainSettings } from './settings';
 
 export const projectRoot = resolve(import.meta.dirname, '../..');
 
@@ -64,22 +65,7 @@ export class ServerClient {
     child.once('exit', () => connection.dispose());
 
     const initializationOptions: InitializationOptions = {
-      settings: {
-        modelPath: '',
-        device: 'cpu',
-        gpuWeights: 'auto',
-        threads: 0,
-        prefillMode: 'auto',
-        prefillTarget: 'balanced',
-        include: [],
-        exclude: [],
-        maxFileKiB: 1024,
-        hover: false,
-        maxAnswerTokens: 256,
-        cacheMaxGiB: 40,
-        cacheFormat: 'bf16',
-        ...settings,
-      },
+      settings: { ...plainSettings, ...settings },
       modelsFolder: cacheFolder('models'),
       extensionFolder: projectRoot,
       cacheFolder: savedStates,

@@ -3,9 +3,10 @@ import { mkdtempSync, readdirSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, expect, it } from 'vitest';
-import type { Settings, Status } from '../../server/protocol';
-import { Service } from '../../server/service';
-import { root, writeFolder } from './reference';
+import type { Settings } from '../../server/protocol';
+import { plainSettings } from '../eval/settings';
+import { writeFolder } from './reference';
+import { WatchedService } from './watchedService';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'longview-calibrate-'));
 const modelsFolder = path.join(folder, 'models');
@@ -18,46 +19,26 @@ writeFolder(
 );
 
 const settings: Settings = {
-  modelPath: '',
-  device: 'cpu',
-  gpuWeights: 'auto',
-  threads: 0,
-  prefillMode: 'auto',
+  ...plainSettings,
   prefillTarget: 'fast',
-  include: [],
-  exclude: [],
-  maxFileKiB: 1024,
-  hover: false,
   maxAnswerTokens: 64,
   cacheMaxGiB: 0,
-  cacheFormat: 'bf16',
 };
-const statuses: Status[] = [];
-let onStatus: (status: Status) => void = () => undefined;
-const service = new Service({
-  settings,
-  roots: [{ name: 'tables', folder: repository }],
-  modelsFolder,
-  extensionFolder: root,
-  trusted: true,
-  onStatus: (status) => {
-    statuses.push(status);
-    onStatus(status);
-  },
-});
+const watched = new WatchedService(settings, 'tables', repository, modelsFolder);
+const { service, statuses } = watched;
 afterAll(() => service.dispose());
 
 it('measures the heads on the workspace, stopped and gone on with, and answers afterwards', async () => {
   const stop = new AbortController();
   // The first half of the text is only read.
-  onStatus = ({ message, prefill }) => {
+  watched.onStatus = ({ message, prefill }) => {
     if (message.startsWith('Calibrating') && prefill && prefill.done >= 0.7 * prefill.total) stop.abort();
   };
   await expect(service.calibrate(stop.signal)).rejects.toMatchObject({ code: 'cancelled' });
   expect(readdirSync(path.join(modelsFolder, 'profiles'))).toEqual([expect.stringMatching(/\.cpu\.part$/)]);
   expect(statuses.at(-1)).toMatchObject({ health: 'ok', phase: 'ready' });
 
-  onStatus = () => undefined;
+  watched.onStatus = () => undefined;
   const { density, uncalibratedDensity } = await service.calibrate(new AbortController().signal);
   expect(density).toBeGreaterThan(0);
   expect(density).toBeLessThanOrEqual(uncalibratedDensity);

@@ -3,55 +3,32 @@ import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import type { AskProgress, Settings, Status } from '../../server/protocol';
-import { Service } from '../../server/service';
-import { builtInModel, root, writeFolder } from './reference';
+import type { AskProgress, Settings } from '../../server/protocol';
+import type { Service } from '../../server/service';
+import { plainSettings } from '../eval/settings';
+import { builtInModel, writeFolder } from './reference';
+import { WatchedService } from './watchedService';
 
-const settings: Settings = {
-  modelPath: '',
-  device: 'cpu',
-  gpuWeights: 'auto',
-  threads: 0,
-  prefillMode: 'auto',
-  prefillTarget: 'balanced',
-  include: [],
-  exclude: [],
-  maxFileKiB: 1024,
-  hover: false,
-  maxAnswerTokens: 64,
-  cacheMaxGiB: 0,
-  cacheFormat: 'bf16',
-};
+const settings: Settings = { ...plainSettings, maxAnswerTokens: 64, cacheMaxGiB: 0 };
 const question = 'What is the value of `RETRY_LIMIT`?';
 const folder = mkdtempSync(path.join(tmpdir(), 'longview-service-'));
 writeFolder(folder, [
   ['config.py', 'RETRY_LIMIT = 17\n'],
   ['lib/large.py', 'value = compute(value)\n'.repeat(50)],
 ]);
+let watched: WatchedService;
 let service: Service;
-let statuses: Status[];
-let onStatus: (status: Status) => void;
 
 beforeEach(() => {
-  statuses = [];
-  onStatus = () => {};
-  service = new Service({
-    settings,
-    roots: [{ name: 'app', folder }],
-    modelsFolder: mkdtempSync(path.join(tmpdir(), 'longview-models-')),
-    extensionFolder: root,
-    trusted: true,
-    onStatus: (status) => {
-      statuses.push(status);
-      onStatus(status);
-    },
-  });
+  const models = mkdtempSync(path.join(tmpdir(), 'longview-models-'));
+  watched = new WatchedService(settings, 'app', folder, models);
+  service = watched.service;
 });
 afterEach(() => service.dispose());
 
 const ask = (onProgress: (progress: AskProgress) => void = () => {}, signal = new AbortController().signal) =>
   service.ask({ question }, onProgress, signal);
-const messages = () => statuses.map((status) => status.message);
+const messages = () => watched.statuses.map((status) => status.message);
 
 describe('a question', () => {
   it('is asked again of the new session when settings change before its first word', async () => {
@@ -73,9 +50,9 @@ describe('a question', () => {
     });
     await expect(asked).rejects.toMatchObject({ code: 'settings_changed' });
     await changed;
-    expect(statuses.at(-1)?.freshness).toBeUndefined();
+    expect(watched.statuses.at(-1)?.freshness).toBeUndefined();
     expect((await ask()).answer).toContain('17');
-    expect(statuses.at(-1)?.freshness?.state).toBe('current');
+    expect(watched.statuses.at(-1)?.freshness?.state).toBe('current');
   });
 
   it('is not asked again when the server ends', async () => {
@@ -90,7 +67,7 @@ describe('a question', () => {
   it.each([true, false])('stops at once while the model loads, ahead of it: %s', async (ahead) => {
     const stop = new AbortController();
     let loaded = false;
-    onStatus = (status) => (loaded ||= status.model !== undefined);
+    watched.onStatus = (status) => (loaded ||= status.model !== undefined);
     if (ahead) void service.start();
     const asked = ask(undefined, stop.signal);
     setImmediate(() => stop.abort());
@@ -106,10 +83,10 @@ describe('another model', () => {
     const broken = path.join(mkdtempSync(path.join(tmpdir(), 'longview-broken-')), 'broken.gguf');
     const bytes = readFileSync(builtInModel);
     const useBroken = async () => {
-      statuses = [];
+      watched.statuses = [];
       writeFileSync(broken, bytes);
       await expect(service.useModel(broken)).rejects.toThrow(broken);
-      expect(statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'warning' });
+      expect(watched.statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'warning' });
       expect((await ask()).answer).toContain('17');
       return messages().filter((message) => message === `Loading ${path.basename(builtInModel)}`).length;
     };

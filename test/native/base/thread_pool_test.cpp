@@ -1,11 +1,10 @@
 #include "base/thread_pool.h"
 
-#include <pthread.h>
-
 #include <numeric>
 #include <stdexcept>
 
 #include "check.h"
+#include "no_threads.h"
 
 using namespace longview;
 
@@ -62,13 +61,10 @@ TEST("what a body throws comes out of the loop, on whichever thread, and the poo
 }
 
 TEST("a pool works with the threads that the system gives") {
-  pthread_attr_t usual, huge;
-  pthread_getattr_default_np(&usual);
-  pthread_getattr_default_np(&huge);
-  pthread_attr_setstacksize(&huge, size_t{1} << 50);  // more than there are addresses
-  pthread_setattr_default_np(&huge);
-  ThreadPool pool(4);
-  pthread_setattr_default_np(&usual);
+  ThreadPool pool = [] {
+    const NoThreads none;
+    return ThreadPool(4);
+  }();
   CHECK(pool.threads() == 1);
   std::atomic<int64_t> sum{0};
   pool.parallel_for(64, [&](int64_t item, int) { sum += item; });

@@ -11,6 +11,7 @@
 #include "check.h"
 #include "engine/engine.h"
 #include "model/files.h"
+#include "no_threads.h"
 
 using namespace longview;
 
@@ -181,18 +182,13 @@ TEST("a load says when no thread can be had for it") {
   const auto context = engine.create_context();
   engine.prefill(*context, tokens, CancelToken());
   save(engine, *context, scratch.path());
-  pthread_attr_t usual, huge;
-  pthread_getattr_default_np(&usual);
-  pthread_getattr_default_np(&huge);
-  pthread_attr_setstacksize(&huge, size_t{1} << 50);  // more than there are addresses
-  pthread_setattr_default_np(&huge);
   bool said = false;
   try {
+    const NoThreads none;
     PageStream(scratch.path(), engine.cache_identity(*context), tokens, 0);
   } catch (const std::system_error&) {
     said = true;
   }
-  pthread_setattr_default_np(&usual);
   CHECK(said);
 }
 
