@@ -90,14 +90,14 @@ int64_t Engine::chunk_at(int64_t position, bool sparse) const {
   return std::min(largest_chunk_, sparse || position < kLargeChunkEnd ? kLargeChunk : kSmallChunk);
 }
 
-void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel, bool sparse) {
+void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t results, const CancelToken& cancel, bool sparse) {
   cancel.throw_if_cancelled();
   const auto count = static_cast<int64_t>(tokens.size());
   const std::vector<HeadPlan> plans = sparse && prefill_->applies(context.length(), count) ? context.budget_.apply(prefill_->heads()) : std::vector<HeadPlan>{};
   context.pages_.reserve(count);
   context.logits_.clear();
   try {
-    forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, plans, cancel);
+    forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, plans, results, cancel);
   } catch (...) {
     context.pages_.truncate(context.length());  // gives reserved pages back
     if (!plans.empty()) drop_coverage();
@@ -105,7 +105,7 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, bool want_lo
   }
   if (sparse) count_coverage(context, count, !plans.empty());
   context.pages_.advance(tokens);
-  if (want_logits) {
+  if (results > 0) {
     context.logits_.resize(static_cast<size_t>(model_.config.vocabulary));
     forward_->logits(count - 1, context.logits_);
   }
@@ -159,7 +159,7 @@ void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken
   again.pages_.start_at(start_of(long_input));
   for (std::span<const int32_t> left = context.tokens(); !left.empty();) {
     const size_t count = std::min(left.size(), static_cast<size_t>(chunk_at(again.length())));
-    run(again, left.first(count), count == left.size() && !context.logits_.empty(), cancel);
+    run(again, left.first(count), count == left.size() && !context.logits_.empty() ? 1 : 0, cancel);
     counters_.prefilled_tokens += static_cast<int64_t>(count);
     left = left.subspan(count);
   }
@@ -189,7 +189,7 @@ int64_t Engine::prefill_chunk(Context& context, std::span<const int32_t> tokens,
   const auto total = static_cast<int64_t>(tokens.size());
   choose_frequencies(context, context.length() + total, cancel);
   const int64_t count = std::min(total, chunk_at(context.length(), (sparse || observed_) && !prefill_->dense()));
-  run(context, tokens.first(static_cast<size_t>(count)), count == total, cancel, sparse);
+  run(context, tokens.first(static_cast<size_t>(count)), count == total ? 1 : 0, cancel, sparse);
   counters_.prefilled_tokens += count;
   return count;
 }
@@ -202,7 +202,7 @@ void Engine::prefill(Context& context, std::span<const int32_t> tokens, const Ca
 void Engine::decode(Context& context, int32_t token, const CancelToken& cancel) {
   check_tokens(context, {&token, 1});
   choose_frequencies(context, context.length() + 1, cancel);
-  run(context, {&token, 1}, true, cancel);
+  run(context, {&token, 1}, 1, cancel);
   ++counters_.decoded_tokens;
 }
 
@@ -215,7 +215,7 @@ int64_t Engine::score_chunk(Context& context, std::span<const int32_t> tokens, s
   const int64_t before = context.length();
   const int64_t count = std::min(static_cast<int64_t>(tokens.size()), chunk_at(before));
   scores[0] = score_token(context.logits(), tokens[0]);
-  run(context, tokens.first(static_cast<size_t>(count)), true, cancel);
+  run(context, tokens.first(static_cast<size_t>(count)), count, cancel);
   try {
     forward_->each_logits(count - 1, cancel, [&](int64_t row, std::span<const float> logits) {
       const auto next = static_cast<size_t>(row + 1);
@@ -266,7 +266,7 @@ std::vector<float> Engine::all_logits(Context& context, std::span<const int32_t>
   std::vector<float> all(tokens.size() * vocabulary);
   for (size_t done = 0; done < tokens.size();) {
     const size_t count = std::min(tokens.size() - done, static_cast<size_t>(chunk_at(context.length())));
-    run(context, tokens.subspan(done, count), false, CancelToken());
+    run(context, tokens.subspan(done, count), static_cast<int64_t>(count), CancelToken());
     for (size_t i = 0; i < count; ++i) forward_->logits(static_cast<int64_t>(i), std::span(all).subspan((done + i) * vocabulary, vocabulary));
     done += count;
   }

@@ -127,7 +127,8 @@ class Engine {
 
  private:
   friend class Context;
-  void run(Context& context, std::span<const int32_t> tokens, bool want_logits, const CancelToken& cancel, bool sparse = false);
+  // `results` as of Forward::run; the last token's logits, where they are among them, go to the context.
+  void run(Context& context, std::span<const int32_t> tokens, int64_t results, const CancelToken& cancel, bool sparse = false);
   bool is_long(int64_t end) const { return model_.config.rope.short_window > 0 && end > model_.config.rope.short_window; }
   static int32_t start_of(bool long_input) { return long_input ? PrefixIndex::kLongRoot : PrefixIndex::kRoot; }
   void drop_coverage() noexcept;

@@ -58,15 +58,15 @@ int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, i
   return backend.activation_bytes() * narrow + static_cast<int64_t>(sizeof(float)) * wide + backend.scratch_bytes(c, max_tokens);
 }
 
-void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, const CancelToken& cancel) {
+void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, int64_t results, const CancelToken& cancel) {
   DeviceRope& rope = long_input && long_rope_ ? *long_rope_ : *rope_;
-  const auto work = [&] { run_layers(tokens, pages, first_position, rope, plans, cancel); };
+  const auto work = [&] { run_layers(tokens, pages, first_position, rope, plans, results, cancel); };
   if (tokens.size() != 1 || !plans.empty() || on_attention_) return work();
   cancel.throw_if_cancelled();
   backend_.run_token({this, tokens[0], first_position, config_.heads, shape_, pages, &rope}, work);
 }
 
-void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, DeviceRope& rope, std::span<const HeadPlan> plans, const CancelToken& cancel) {
+void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, DeviceRope& rope, std::span<const HeadPlan> plans, int64_t results, const CancelToken& cancel) {
   const auto count = static_cast<int64_t>(tokens.size());
   const auto part = [&](Activation buffer) { return backend_.rows(buffer, 0, count); };
   const Activation hidden = part(hidden_), normed = part(normed_), q = part(q_), k = part(k_), v = part(v_), attended = part(attended_), gate = part(gate_), up = part(up_);
@@ -85,15 +85,20 @@ void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, 
       backend_.rms_norm_heads(k, *layer.k_norm, config_.kv_heads, config_.norm_epsilon);
     }
     backend_.rope_and_append_kv(q, k, v, rope, shape_, index, pages, first_position);
-    if (plans.empty()) backend_.attention(q, shape_, config_.heads, index, pages, first_position, attended);
+
+    // Nothing sees what the last layer makes of a token but that token's logits.
+    const int64_t rows = i + 1 < layers_.size() || on_attention_ ? count : results;
+    if (rows == 0) return;
+    const auto last = [&](Activation x) { return backend_.rows(x, count - rows, rows); };
+    if (plans.empty() || rows < count) backend_.attention(last(q), shape_, config_.heads, index, pages, first_position + count - rows, last(attended));
     else backend_.attention_sparse(q, shape_, config_.heads, index, pages, first_position, plans.subspan(i * static_cast<size_t>(config_.heads), static_cast<size_t>(config_.heads)), attended);
     if (on_attention_) on_attention_({index, hidden, q, attended, pages, first_position});
-    add_product(attended, *layer.attention_output, layer.attention_post_norm.get(), normed, hidden);
+    add_product(last(attended), *layer.attention_output, layer.attention_post_norm.get(), last(normed), last(hidden));
 
-    const Activation ffn_input = backend_.for_products(normed, {layer.gate.get(), layer.up.get()});
-    const Activation activated = backend_.for_products(gate, {layer.down.get()});
-    backend_.norm_linear_swiglu(hidden, *layer.ffn_norm, config_.norm_epsilon, ffn_input, *layer.gate, *layer.up, up, activated);
-    add_product(activated, *layer.down, layer.ffn_post_norm.get(), normed, hidden);
+    const Activation ffn_input = backend_.for_products(last(normed), {layer.gate.get(), layer.up.get()});
+    const Activation activated = backend_.for_products(last(gate), {layer.down.get()});
+    backend_.norm_linear_swiglu(last(hidden), *layer.ffn_norm, config_.norm_epsilon, ffn_input, *layer.gate, *layer.up, last(up), activated);
+    add_product(activated, *layer.down, layer.ffn_post_norm.get(), last(normed), last(hidden));
   }
 }
 

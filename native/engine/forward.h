@@ -34,16 +34,18 @@ class Forward {
 
   // Runs tokens at first_position.. through all layers; their K and V are written into `pages`, which must have room.
   // `long_input`: with the frequencies that LongRoPE has for long inputs. `plans`: of all heads, [layers * heads], for sparse
-  // attention; empty for dense. Throws kCancelled between layers, at least before each token; then nothing of the chunk counts.
-  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, const CancelToken& cancel);
+  // attention; empty for dense. `results`: of so many of the last tokens logits may be asked for afterwards; for the others the
+  // last layer ends with K and V. Throws kCancelled between layers, at least before each token; then nothing of the chunk counts.
+  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, int64_t results, const CancelToken& cancel);
 
-  // Calls `observer` after every layer's attention from now on; an empty one ends that. It may use the backend.
+  // Calls `observer` after every layer's attention from now on, which is that of all tokens; an empty one ends that. It may use the
+  // backend.
   void observe(OnAttention observer) { on_attention_ = std::move(observer); }
 
-  // Logits [vocabulary] after token `row` of the last run.
+  // Logits [vocabulary] after token `row` of the last run, one of its results.
   void logits(int64_t row, std::span<float> out);
 
-  // Calls `each` with the logits [vocabulary] after every token row 0 .. count - 1 of the last run, in order. The output
+  // Calls `each` with the logits [vocabulary] after every token row 0 .. count - 1 of the last run, in order, all of them results. The output
   // matrix is applied to kLogitRows rows at once: their float32 logits are all the memory that this takes.
   void each_logits(int64_t count, const CancelToken& cancel, const std::function<void(int64_t row, std::span<const float>)>& each);
   static constexpr int64_t kLogitRows = 64;
@@ -55,7 +57,7 @@ class Forward {
  private:
   struct Layer;
 
-  void run_layers(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, DeviceRope& rope, std::span<const HeadPlan> plans, const CancelToken& cancel);
+  void run_layers(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, DeviceRope& rope, std::span<const HeadPlan> plans, int64_t results, const CancelToken& cancel);
   // sum += x * weight^T, normed before it is added where there is a norm for that.
   void add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* post_norm, Activation scratch, Activation sum);
 

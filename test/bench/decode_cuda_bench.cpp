@@ -60,14 +60,14 @@ int main(int argc, char** argv) try {
   std::vector<int32_t> tokens(static_cast<size_t>(context));
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % kVocabulary);
   for (int64_t first = 0; first < context; first += kChunk)
-    forward.run(std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, context - first))), pages, first, false, {}, CancelToken());
+    forward.run(std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, context - first))), pages, first, false, {}, 1, CancelToken());
   std::vector<float> logits(static_cast<size_t>(kVocabulary));
   forward.logits((context - 1) % kChunk, logits);
   std::vector<double> times;
   for (int64_t i = 0; i < kLeftOut + kMeasured; ++i) {
     const double begin = now();
     const int32_t token = argmax(logits);
-    forward.run({&token, 1}, pages, context + i, false, {}, CancelToken());
+    forward.run({&token, 1}, pages, context + i, false, {}, 1, CancelToken());
     forward.logits(0, logits);
     if (i >= kLeftOut) times.push_back(now() - begin);
   }

@@ -118,9 +118,13 @@ struct Bench {
     std::vector<float> logits(static_cast<size_t>(config.vocabulary));
     Parts::clear();
     const double begin = now();
-    for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(chunk))
-      forward.run(tokens.subspan(first, std::min(static_cast<size_t>(chunk), tokens.size() - first)), pages, static_cast<int64_t>(first), false, plans, CancelToken());
-    forward.logits(0, logits);
+    int64_t last = 0;
+    for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(chunk)) {
+      const size_t count = std::min(static_cast<size_t>(chunk), tokens.size() - first);
+      forward.run(tokens.subspan(first, count), pages, static_cast<int64_t>(first), false, plans, first + count == tokens.size() ? 1 : 0, CancelToken());
+      last = static_cast<int64_t>(count) - 1;
+    }
+    forward.logits(last, logits);
     LONGVIEW_CHECK(std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }), kInternal, "the results are not finite");
     return now() - begin;
   }

@@ -71,6 +71,24 @@ TEST("scores of a sequence are those of its logits, in chunks and blocks of any 
   }
 }
 
+TEST("a pre-filled prompt ends with the last token's logits, though the last layer leaves out the others") {
+  for (const char* name : {"llama", "qwen3-tied", "glm"}) {
+    const std::string folder = files::shared(std::string("golden/tiny/") + name);
+    const std::vector<int32_t> given = files::references(folder + "/reference.safetensors").at("tokens").values<int32_t>();
+    Engine whole(folder, exact());
+    const auto reference = whole.create_context();
+    const std::vector<float> logits = whole.all_logits(*reference, given);
+    const auto wanted = std::span(logits).last(static_cast<size_t>(whole.model().config.vocabulary));
+    for (const int64_t chunk : {0, 1, 7, 16}) {
+      Engine engine(folder, exact(chunk));
+      const auto context = engine.create_context();
+      engine.prefill(*context, given, CancelToken());
+      CHECK(context->logits().size() == wanted.size());
+      for (size_t i = 0; i < wanted.size(); ++i) CHECK(std::fabs(context->logits()[i] - wanted[i]) < 1e-3f);
+    }
+  }
+}
+
 TEST("scoring needs something before it, and a stopped one leaves the context as it was") {
   Engine engine(files::shared("golden/tiny/llama"), exact());
   const auto context = engine.create_context();
