@@ -1,0 +1,233 @@
+/** What a service has open: a model and, of the present folders and settings, a session; each is opened when it is first needed. */
+import path from 'node:path';
+import { WorkspaceCache } from './cache/workspaceCache';
+import { Refresher } from './answers/refresher';
+import { Session } from './answers/session';
+import type { LoadProgress } from './engine/engine';
+import { LongviewError } from './errors';
+import { Lock, whileWanted } from './lock';
+import { builtInModel, locateModel } from './models/locate';
+import { openModel, type OpenModel } from './models/openModel';
+import { profileFolders } from './models/profiles';
+import type { Settings, Status } from './protocol';
+import { StatusBoard } from './statusBoard';
+import { loadingMessage, throttled } from './statusText';
+import type { Root } from './workspace/scan';
+
+export interface ServiceOptions {
+  settings: Settings;
+  roots: readonly Root[];
+  modelsFolder: string;
+  extensionFolder: string;
+  cacheFolder?: string;
+  trusted: boolean;
+  /** Texts of open documents that are not saved, by absolute path. */
+  unsavedTexts?: () => ReadonlyMap<string, string>;
+  onStatus: (status: Status) => void;
+  /** The GPU failed, and this process cannot use it any more. */
+  onDeviceLost?: () => void;
+}
+
+/** An editor that closes gives its servers two seconds. */
+const closingMs = 1500;
+/** A question is begun so many times at most, where settings change while it waits for its first word. */
+const maxAttempts = 4;
+
+export class Opened {
+  model: { path: string; open: OpenModel } | undefined;
+  session: Session | undefined;
+  refresher: Refresher | undefined;
+  settings: Settings;
+  roots: readonly Root[];
+  readonly board: StatusBoard;
+  /** Opening and closing of model and session. */
+  readonly opening = new Lock();
+  private closed = false;
+
+  constructor(private readonly options: ServiceOptions) {
+    this.settings = options.settings;
+    this.roots = options.roots;
+    this.board = new StatusBoard(options.onStatus);
+  }
+
+  private showReady(): void {
+    const open = this.model?.open.engine;
+    this.board.show({
+      phase: 'ready',
+      message: open ? `${open.model.name} on ${open.device.name}` : 'Ready',
+    });
+  }
+
+  /** Runs work that shows its phases; says so when it fails, and is ready again after it. */
+  async showing<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      const result = await work();
+      this.showReady();
+      return result;
+    } catch (error) {
+      const known = error instanceof LongviewError ? error : undefined;
+      if (known?.code === 'device_lost') this.options.onDeviceLost?.();
+      if (known && (known.code === 'cancelled' || this.model)) {
+        this.showReady();
+        if (known.code !== 'cancelled')
+          this.board.show({ phase: 'ready', health: 'warning', message: known.message });
+      } else {
+        this.board.show({ phase: 'failed', health: 'error', message: (error as Error).message });
+      }
+      throw error;
+    }
+  }
+
+  /** Loads the model ahead of the first question. */
+  async start(): Promise<void> {
+    await this.showing(() => this.opening.run(() => this.openedModel()));
+  }
+
+  async openedModel(file?: string): Promise<OpenModel> {
+    const { modelsFolder, extensionFolder } = this.options;
+    const wanted = file ?? locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
+    if (this.model?.path === wanted) return this.model.open;
+    const former = this.model?.path;
+    this.board.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });
+    const { device, gpuWeights, threads, cacheFormat: kvFormat, prefillMode, prefillTarget } = this.settings;
+    const loading = throttled(({ done, total }: LoadProgress) =>
+      this.board.show({ phase: 'starting', message: loadingMessage(path.basename(wanted), done, total) }),
+    );
+    const open = await openModel(
+      wanted,
+      {
+        device,
+        gpuWeights,
+        threads,
+        kvFormat,
+        prefill: {
+          mode: prefillMode,
+          target: prefillTarget,
+          profileFolders: profileFolders(modelsFolder, extensionFolder),
+        },
+      },
+      loading,
+      () => this.closeModel(),
+    ).catch(async (error: unknown) => {
+      if (former !== undefined && !this.model) await this.openedModel(former).catch(() => undefined);
+      throw error;
+    });
+    this.model = { path: wanted, open };
+    const { engine } = open;
+    const builtIn = wanted === builtInModel(extensionFolder);
+    this.board.note({
+      model: { name: engine.model.name, path: wanted, window: engine.window, builtIn },
+      freshness: undefined,
+      saved: undefined,
+      device: [engine.device.name, engine.device.note].filter((text) => text !== '').join('. '),
+      context: undefined,
+    });
+    return open;
+  }
+
+  private openedSession(signal: AbortSignal): Promise<Session> {
+    const opening = this.opening.run(async () => {
+      const model = this.model?.open ?? (await this.openedModel());
+      const { include, exclude, maxFileKiB, maxAnswerTokens } = this.settings;
+      this.session ??= await Session.create(model, this.roots, {
+        include,
+        exclude,
+        maxFileBytes: maxFileKiB * 1024,
+        maxAnswerTokens,
+        gitHistory: this.options.trusted,
+        cache: this.openedCache(model),
+        unsavedTexts: this.options.unsavedTexts,
+        rebasesInBackground: true,
+      });
+      this.refresher ??= new Refresher(this.session, {
+        onFreshness: (freshness) => this.board.showAside({ freshness }),
+        onFailure: (message) => this.board.showAside({ health: 'warning', message }),
+      });
+      return this.session;
+    }, signal);
+    return whileWanted(opening, signal).catch((error: unknown) => {
+      // What is being opened is for the next question then.
+      if (signal.aborted) void this.showing(() => opening).catch(() => undefined);
+      throw error;
+    });
+  }
+
+  /** Runs work on the session. Where new settings close that before `begun`, it is done again on the next one. */
+  async onSession<T>(
+    signal: AbortSignal,
+    work: (session: Session) => Promise<T>,
+    begun: () => boolean = () => false,
+  ): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      const session = await this.openedSession(signal);
+      try {
+        return await work(session);
+      } catch (error) {
+        const stopped = error instanceof LongviewError && error.code === 'cancelled';
+        if (!stopped || !session.isClosed || signal.aborted || this.closed) throw error;
+        if (begun() || attempt === maxAttempts)
+          throw new LongviewError(
+            'settings_changed',
+            'The settings or the model changed while this was answered. Ask again.',
+            { cause: error },
+          );
+      }
+    }
+  }
+
+  private openedCache({ engine }: OpenModel): WorkspaceCache | undefined {
+    const { cacheFolder: root } = this.options;
+    const maxBytes = this.settings.cacheMaxGiB * 2 ** 30;
+    if (root === undefined || maxBytes === 0) return undefined;
+    return new WorkspaceCache(engine, this.roots, {
+      root,
+      maxBytes,
+      onChange: throttled((saved) => this.board.showAside({ saved })),
+    });
+  }
+
+  /** What is being saved may take a moment, no more: what is written by then is kept. */
+  async closeSession(): Promise<void> {
+    const { session, refresher } = this;
+    this.session = this.refresher = undefined;
+    await refresher?.dispose();
+    await session?.dispose(AbortSignal.timeout(closingMs));
+  }
+
+  async closeModel(): Promise<void> {
+    await this.closeSession();
+    const { model } = this;
+    this.model = undefined;
+    await model?.open.dispose();
+  }
+
+  /** New settings or folders: what they change is opened again with the next question. */
+  change({ settings, roots }: { settings?: Settings; roots?: readonly Root[] }): Promise<void> {
+    return this.opening.run(async () => {
+      const before = this.settings;
+      this.settings = settings ?? before;
+      this.roots = roots ?? this.roots;
+      const { hover: _a, ...was } = before;
+      const { hover: _b, ...is } = this.settings;
+      if (!roots && JSON.stringify(was) === JSON.stringify(is)) return;
+      await this.closeSession();
+      this.board.showAside({ freshness: undefined });
+      const ofEngine = ({
+        modelPath,
+        device,
+        gpuWeights,
+        threads,
+        cacheFormat,
+        prefillMode,
+        prefillTarget,
+      }: Omit<Settings, 'hover'>) =>
+        JSON.stringify([modelPath, device, gpuWeights, threads, cacheFormat, prefillMode, prefillTarget]);
+      if (ofEngine(was) !== ofEngine(is)) await this.closeModel();
+    });
+  }
+
+  dispose(): Promise<void> {
+    this.closed = true;
+    return this.opening.run(() => this.closeModel());
+  }
+}
