@@ -156,13 +156,16 @@ std::pair<size_t, size_t> Calibration::candidates_for(const ProfileUse& use) con
 
 double Calibration::uncalibrated_density(const ProfileUse& use) const {
   const auto [first, count] = candidates_for(use);
-  const auto found = std::find(candidates_.begin() + static_cast<std::ptrdiff_t>(first), candidates_.begin() + static_cast<std::ptrdiff_t>(first + count), uncalibrated_plan(use));
-  const auto candidate = static_cast<size_t>(found - candidates_.begin());
-  LONGVIEW_CHECK(candidate < first + count, kInternal, "The plan of %s is not among those that were measured.", name(use));
+  const auto candidates = std::span(candidates_).subspan(first, count);
+  const auto layers = static_cast<int64_t>(layers_.size());
   double sum = 0;
   int64_t heads = 0;
-  for (const LayerTrials& layer : layers_)
-    for (size_t i = candidate; i < layer.trials.size(); i += candidates_.size(), ++heads) sum += density_of(layer.trials[i].coverage);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    const auto found = std::find(candidates.begin(), candidates.end(), uncalibrated_plan(use, is_late(layer, layers)));
+    LONGVIEW_CHECK(found != candidates.end(), kInternal, "The plan of %s is not among those that were measured.", name(use));
+    const std::vector<PlanTrial>& trials = layers_[static_cast<size_t>(layer)].trials;
+    for (size_t i = first + static_cast<size_t>(found - candidates.begin()); i < trials.size(); i += candidates_.size(), ++heads) sum += density_of(trials[i].coverage);
+  }
   return sum / static_cast<double>(heads);
 }
 
@@ -173,11 +176,12 @@ HeadProfile Calibration::profile(const ProfileUse& use, double density) const {
   const auto heads = static_cast<size_t>(model.config.heads);
   std::vector<PlanMeasurement> measurements;
   const auto trial_of = [&](size_t head, size_t candidate) -> const PlanTrial& { return layers_[head / heads].trials[head % heads * candidates_.size() + first + candidate]; };
+  const auto weight_of = [&](size_t head) { return is_late(static_cast<int64_t>(head / heads), model.config.layers) ? kLateWeight : 1.0; };
   for (size_t head = 0; head < layers_.size() * heads; ++head) {
     const auto rows = static_cast<double>(std::max<int64_t>(layers_[head / heads].rows, 1));
     for (size_t candidate = 0; candidate < count; ++candidate) {
       const PlanTrial& trial = trial_of(head, candidate);
-      measurements.push_back({std::sqrt(trial.error / rows), density_of(trial.coverage), trial.seconds});
+      measurements.push_back({weight_of(head) * std::sqrt(trial.error / rows), density_of(trial.coverage), trial.seconds});
     }
   }
   const std::vector<int32_t> chosen = choose_plans(measurements, static_cast<int64_t>(count), density);
@@ -193,7 +197,7 @@ HeadProfile Calibration::profile(const ProfileUse& use, double density) const {
     const HeadCoverage& coverage = trial_of(head, candidate).coverage;
     profile.plans.push_back(candidates_[first + candidate]);
     profile.density.push_back(static_cast<float>(measured.density));
-    profile.error.push_back(static_cast<float>(measured.error));
+    profile.error.push_back(static_cast<float>(measured.error / weight_of(head)));
     profile.recall.push_back(coverage.probes > 0 ? static_cast<float>(coverage.covered / static_cast<double>(coverage.probes)) : 1.0f);
   }
   return profile;

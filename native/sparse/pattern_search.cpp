@@ -41,7 +41,7 @@ std::vector<HeadPlan> adaptive_candidates() {
     plan.window = kWideWindow;
     plan.threshold = threshold;
   }
-  for (const float threshold : {2.0f, 0.03f, 0.01f, kFastShare, 0.002f, kBalancedShare, 0.0007f, 0.0003f, 0.0001f}) plans.emplace_back(default_plan(Pattern::kAdaptive)).threshold = threshold;
+  for (const float threshold : {2.0f, kLateShare, 0.01f, kFastShare, 0.002f, kBalancedShare, 0.0007f, 0.0003f, 0.0001f}) plans.emplace_back(default_plan(Pattern::kAdaptive)).threshold = threshold;
   plans.push_back(default_plan(Pattern::kDense));
   return plans;
 }

@@ -44,7 +44,7 @@ Pattern pattern_for(PrefillMode mode) {
   return Pattern::kDense;
 }
 
-// Names plans that a profile gives: two profiles with the same plans read alike.
+// Names plans: two profiles with the same plans read alike.
 std::string digest(std::span<const HeadPlan> plans) {
   std::string text;
   for (const HeadPlan& p : plans)
@@ -64,9 +64,9 @@ std::optional<ProfileUse> profile_use_of(std::string_view text) {
 
 std::string profile_name(const ProfiledModel& model, const ProfileUse& use) { return model.fingerprint + "." + model.device + "." + name(use) + ".profile.json"; }
 
-HeadPlan uncalibrated_plan(const ProfileUse& use) {
+HeadPlan uncalibrated_plan(const ProfileUse& use, bool late) {
   HeadPlan plan = default_plan(pattern_for(use.mode));
-  if (plan.pattern == Pattern::kAdaptive) plan.threshold = use.target == PrefillTarget::kFast ? kFastShare : kBalancedShare;
+  if (plan.pattern == Pattern::kAdaptive) plan.threshold = late ? kLateShare : use.target == PrefillTarget::kFast ? kFastShare : kBalancedShare;
   return plan;
 }
 
@@ -78,17 +78,19 @@ std::optional<PrefillTarget> prefill_target_of(std::string_view name) { return f
 PrefillPlan::PrefillPlan(const PrefillOptions& options, const ProfiledModel& model, int64_t auto_from) {
   identity_ = "dense";
   if (options.mode == PrefillMode::kDense || options.target == PrefillTarget::kExact) return;
-  const HeadPlan plan = uncalibrated_plan({options.mode, options.target});
-  heads_.assign(static_cast<size_t>(model.layers * model.heads), plan);
   // A mode that names one pattern for all heads is for comparisons: it stays what it says.
   const bool per_head = options.mode == PrefillMode::kAuto || options.mode == PrefillMode::kAdaptive || options.mode == PrefillMode::kMinference;
-  if (per_head) target_mass_.assign(heads_.size(), options.target == PrefillTarget::kFast ? kFastMass : kBalancedMass);
+  for (int64_t layer = 0; layer < model.layers; ++layer) {
+    const auto count = static_cast<size_t>(model.heads);
+    const bool late = is_late(layer, model.layers);
+    heads_.insert(heads_.end(), count, uncalibrated_plan({options.mode, options.target}, late));
+    if (per_head) target_mass_.insert(target_mass_.end(), count, late || options.target == PrefillTarget::kFast ? kFastMass : kBalancedMass);
+  }
   if (options.mode == PrefillMode::kAuto) from_ = auto_from;
   if (options.mode == PrefillMode::kMinference) from_ = kMinferenceFrom;
-  identity_ = format("%s %s %.6f from %lld", name(options.mode), name(options.target), static_cast<double>(plan.threshold), static_cast<long long>(from_));
-  if (!per_head) return;
-  if (!options.profile.empty()) use(read_head_profile(options.profile, model));
-  else find_profile(options, model);
+  if (per_head && !options.profile.empty()) use(read_head_profile(options.profile, model));
+  else if (per_head) find_profile(options, model);
+  identity_ = format("%s %s from %lld by %s", name(options.mode), name(options.target), static_cast<long long>(from_), digest(heads_).c_str());
 }
 
 void PrefillPlan::find_profile(const PrefillOptions& options, const ProfiledModel& model) {
@@ -109,7 +111,6 @@ void PrefillPlan::use(HeadProfile profile) {
   note_ = std::move(profile.note);
   for (size_t i = 0; i < target_mass_.size(); ++i)
     if (!std::isnan(profile.recall[i])) target_mass_[i] = std::min(target_mass_[i], kOfCalibrated * profile.recall[i]);
-  identity_ += " profile " + digest(heads_);
 }
 
 bool PrefillPlan::applies(int64_t position, int64_t tokens) const { return !dense() && tokens >= kLeastChunk && position + tokens > from_; }

@@ -53,8 +53,8 @@ std::optional<ProfileUse> profile_use_of(std::string_view name);
 // The file name of the profile of a model on a kind of device ("cpu", "cuda").
 std::string profile_name(const ProfiledModel& model, const ProfileUse& use);
 
-// What a head that no profile names is read by.
-HeadPlan uncalibrated_plan(const ProfileUse& use);
+// What a head of such a layer is read by when no profile names it.
+HeadPlan uncalibrated_plan(const ProfileUse& use, bool late);
 
 class PrefillPlan {
  public:
