@@ -56,6 +56,9 @@ class AttentionTile {
   // end_position() rounded up to a page.
   void score_all(int64_t first, int64_t count, float* scores, int64_t ld);
 
+  // |q_r|^2 in the same units: the variance of row r's scores of keys whose dims vary by 1.
+  float squared_query(int64_t row) const { return squared_[row]; }
+
   const TileRows& rows() const { return rows_; }
   bool bf16() const { return bf16_; }
   float* output() { return output_; }    // [count, value_width], not yet divided
@@ -84,7 +87,7 @@ class AttentionTile {
   const TileRows rows_;
   const int64_t d_, width_, d_padded_;
   int64_t sink_ = 0, window_ = 0;  // window 0: no limit
-  float *queries_, *scores_, *output_, *maximum_, *sum_, *widened_;
+  float *queries_, *squared_, *scores_, *output_, *maximum_, *sum_, *widened_;
   uint16_t* weights_;
   std::byte* gathered_;  // K and V of single keys, as in a page
   std::array<Segment, kStrip / 16> segments_;

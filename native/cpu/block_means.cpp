@@ -13,6 +13,7 @@ void make_block_means(const HeadPages& pages, int64_t block, const float* k, con
   const int64_t begin = block * shape.mean_tokens;
   const int32_t slot = pages.page_slots[static_cast<size_t>(begin / kPageTokens)];
   std::vector<float> key_mean(d, 0.0f), value_mean(d, 0.0f), key(d), value(d);
+  double squares = 0;
   for (int64_t position = begin; position < begin + shape.mean_tokens; ++position) {
     const float *key_row = key.data(), *value_row = value.data();
     if (position < first_position) {
@@ -22,12 +23,16 @@ void make_block_means(const HeadPages& pages, int64_t block, const float* k, con
       value_row = v + (position - first_position) * stride;
     }
     for (size_t i = 0; i < d; ++i) key_mean[i] += key_row[i];
+    for (size_t i = 0; i < d; ++i) squares += static_cast<double>(key_row[i]) * static_cast<double>(key_row[i]);
     for (size_t i = 0; i < d; ++i) value_mean[i] += value_row[i];
   }
   const float inverse = 1.0f / static_cast<float>(shape.mean_tokens);
   for (float& x : key_mean) x *= inverse;
   for (float& x : value_mean) x *= inverse;
-  pages.storage.write_means(slot, pages.layer, pages.kv_head, begin % kPageTokens / shape.mean_tokens, key_mean.data(), value_mean.data());
+  double square_of_mean = 0;
+  for (const float x : key_mean) square_of_mean += static_cast<double>(x) * static_cast<double>(x);
+  const double spread = std::max(squares / static_cast<double>(shape.mean_tokens) - square_of_mean, 0.0) / static_cast<double>(d);
+  pages.storage.write_means(slot, pages.layer, pages.kv_head, begin % kPageTokens / shape.mean_tokens, key_mean.data(), value_mean.data(), static_cast<float>(spread));
 }
 
 void GatheredMeans::gather(const Kernels& kernels, bool bf16, const HeadPages& pages, int64_t blocks) {
@@ -44,11 +49,13 @@ void GatheredMeans::gather(const Kernels& kernels, bool bf16, const HeadPages& p
   auto* keys = pairs.get<uint32_t>(key_rows * ld_ + value_rows * width_);
   uint32_t* values = keys + key_rows * ld_;
   std::memset(keys, 0, static_cast<size_t>(key_rows * ld_ + value_rows * width_) * sizeof(uint32_t));
+  spreads_.resize(static_cast<size_t>(round_up(blocks, page_blocks)));
   for (int64_t first = 0; first < blocks; first += page_blocks) {
     const int32_t slot = pages.page_slots[static_cast<size_t>(first / page_blocks)];
     const auto* k = reinterpret_cast<const uint32_t*>(storage.key_means(slot, pages.layer, pages.kv_head));
     const auto* v = reinterpret_cast<const uint32_t*>(storage.value_means(slot, pages.layer, pages.kv_head));
     for (int64_t i = 0; i < key_rows; ++i) std::memcpy(keys + i * ld_ + first, k + i * page_blocks, static_cast<size_t>(page_blocks) * sizeof(uint32_t));
+    std::copy_n(storage.key_spreads(slot, pages.layer, pages.kv_head), page_blocks, spreads_.begin() + first);
     const int64_t rows = stored_pairs ? page_blocks / 2 : page_blocks, at = stored_pairs ? first / 2 : first;
     if (stored_pairs) {
       auto* out = reinterpret_cast<uint16_t*>(values + at * width_);

@@ -1,4 +1,5 @@
-// The means of a head's K and V over blocks of tokens: made as a block is filled, gathered from the pages for a chunk.
+// The means of a head's K and V over blocks of tokens, and the spread of K: made as a block is filled, gathered from the pages for
+// a chunk.
 #pragma once
 
 #include <vector>
@@ -8,7 +9,7 @@
 
 namespace longview::cpu {
 
-// Writes the means of block `block` (absolute) of one layer and KV head. k, v: float rows of the chunk, from
+// Writes the means and the spread of block `block` (absolute) of one layer and KV head. k, v: float rows of the chunk, from
 // first_position on and `stride` apart; tokens of the block before it are read back from the page.
 void make_block_means(const HeadPages& pages, int64_t block, const float* k, const float* v, int64_t stride, int64_t first_position);
 
@@ -23,11 +24,13 @@ class GatheredMeans {
   int64_t ld() const { return ld_; }  // blocks, with padding for whole steps of the products
   const void* keys(int64_t first_block) const;
   const void* values(int64_t first_block) const;  // first_block even
+  std::span<const float> key_spreads() const { return spreads_; }  // [blocks]: variance of the block's keys, mean over the dims
 
  private:
   bool bf16_ = false;
   int64_t ld_ = 0, width_ = 0;
   Scratch keys_, values_, pairs_;
+  std::vector<float> spreads_;
   const void *key_data_ = nullptr, *value_data_ = nullptr;
 };
 

@@ -19,11 +19,11 @@ constexpr int64_t kSystemPage = 4096;  // whole system pages, so that one KV pag
 
 int64_t blocks_of_page(const KvShape& shape) { return shape.mean_tokens > 0 ? kPageTokens / shape.mean_tokens : 0; }
 
-// K and V of one head, their means and scales.
+// K and V of one head, their means, spreads and scales.
 int64_t head_bytes(const KvShape& shape) {
-  const int64_t rows = shape.head_dim + round_up(shape.head_dim, 16);
-  if (shape.format == KvFormat::kQ8) return rows * (kPageTokens + blocks_of_page(shape) * 2) + 2 * q8_blocks(shape.head_dim) * kPageTokens * 2;
-  return rows * (kPageTokens + blocks_of_page(shape)) * (shape.format == KvFormat::kFloat32 ? 4 : 2);
+  const int64_t rows = shape.head_dim + round_up(shape.head_dim, 16), spreads = blocks_of_page(shape) * static_cast<int64_t>(sizeof(float));
+  if (shape.format == KvFormat::kQ8) return rows * (kPageTokens + blocks_of_page(shape) * 2) + spreads + 2 * q8_blocks(shape.head_dim) * kPageTokens * 2;
+  return rows * (kPageTokens + blocks_of_page(shape)) * (shape.format == KvFormat::kFloat32 ? 4 : 2) + spreads;
 }
 
 const char* name_of(KvFormat format) { return format == KvFormat::kFloat32 ? "f32" : format == KvFormat::kBFloat16 ? "bf16" : "q8"; }
@@ -50,7 +50,7 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape),
 }
 
 std::string CpuKvStorage::layout() const {
-  const std::string means = shape_.mean_tokens > 0 ? format("-means%lld", static_cast<long long>(shape_.mean_tokens)) : "";
+  const std::string means = shape_.mean_tokens > 0 ? format("-spread%lld", static_cast<long long>(shape_.mean_tokens)) : "";
   return format("cpu-%s-%lldx%lldx%lld%s", name_of(shape_.format), static_cast<long long>(shape_.layers),
                 static_cast<long long>(shape_.kv_heads), static_cast<long long>(shape_.head_dim), means.c_str());
 }
@@ -62,7 +62,8 @@ void CpuKvStorage::write(int32_t page, int64_t layer, int64_t head, int64_t slot
   write_row(keys(page, layer, head), values(page, layer, head), kPageTokens, slot, k, v);
 }
 
-void CpuKvStorage::write_means(int32_t page, int64_t layer, int64_t head, int64_t block, const float* k, const float* v) const {
+void CpuKvStorage::write_means(int32_t page, int64_t layer, int64_t head, int64_t block, const float* k, const float* v, float key_spread) const {
+  key_spreads(page, layer, head)[block] = key_spread;
   write_row(key_means(page, layer, head), value_means(page, layer, head), page_blocks_, block, k, v);
 }
 

@@ -6,6 +6,7 @@
 // so that both products of attention read them as the right-hand matrix of kernels.h, without repacking (q8: after
 // widening, q8_pages.h). width is head_dim rounded up to 16; what was never written is zero. Where the shape asks for means,
 // they follow V in the same layouts, with a page's 128 / mean_tokens blocks in the place of its tokens; q8 keeps them in bf16.
+// Behind them lies the spread of each block's keys: their variance, mean over the dims, in float32.
 #pragma once
 
 #include "backend/backend.h"
@@ -40,16 +41,19 @@ class CpuKvStorage final : public KvStorage {
   std::byte* values(int32_t page, int64_t layer, int64_t head) const { return keys(page, layer, head) + key_bytes_; }
   std::byte* key_means(int32_t page, int64_t layer, int64_t head) const { return values(page, layer, head) + value_bytes_; }
   std::byte* value_means(int32_t page, int64_t layer, int64_t head) const { return key_means(page, layer, head) + page_blocks_ * shape_.head_dim * mean_element_bytes(); }
+  float* key_spreads(int32_t page, int64_t layer, int64_t head) const {
+    return reinterpret_cast<float*>(value_means(page, layer, head) + page_blocks_ * width_ * mean_element_bytes());
+  }
   // Of q8.
   uint16_t* key_scales(int32_t page, int64_t layer, int64_t head) const {
-    return reinterpret_cast<uint16_t*>(value_means(page, layer, head) + page_blocks_ * width_ * mean_element_bytes());
+    return reinterpret_cast<uint16_t*>(key_spreads(page, layer, head) + page_blocks_);
   }
   uint16_t* value_scales(int32_t page, int64_t layer, int64_t head) const { return key_scales(page, layer, head) + scale_rows_ * kPageTokens; }
 
   void write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const;
   void read(int32_t page, int64_t layer, int64_t head, int64_t slot, float* k, float* v) const;
   void read_key_mean(int32_t page, int64_t layer, int64_t head, int64_t block, float* k) const;
-  void write_means(int32_t page, int64_t layer, int64_t head, int64_t block, const float* k, const float* v) const;
+  void write_means(int32_t page, int64_t layer, int64_t head, int64_t block, const float* k, const float* v, float key_spread) const;
   void copy(int32_t from, int32_t to) const;
   void discard(int32_t page) const;
   // Takes a page's bytes from elsewhere.

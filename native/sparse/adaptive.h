@@ -15,7 +15,7 @@ struct Candidates {
 };
 Candidates adaptive_candidates(const HeadPlan& plan, int64_t first_position, int64_t block_tokens);
 
-// keep[j] = 1 where candidate j is to be visited. mass[j]: its mean key's share of the softmax over the mean keys of all blocks
+// keep[j] = 1 where candidate j is to be visited. mass[j]: its share of the softmax over the estimated weights of all blocks
 // that the tile sees whole, sink and window too; between 0 and 1, mean over the rows.
 void adaptive_select(const HeadPlan& plan, std::span<const float> mass, std::span<uint8_t> keep);
 

@@ -14,7 +14,8 @@ namespace longview {
 enum class Pattern : uint8_t { kDense, kAShape, kVerticalSlash, kBlockSparse, kAdaptive };
 
 // How an adaptive head chooses among the blocks of keys that all rows of a tile see. The estimated mass of a block is the
-// weight of its mean key in the softmax over the means of all such blocks, as a mean over the tile's rows.
+// weight of its mean key in the softmax over the means of all such blocks, as a mean over the tile's rows; on the CPU more by what
+// the spread of the block's keys adds to the mean of their weights.
 enum class AdaptiveRule : uint8_t {
   kRelative,  // every block whose mass is at least `threshold` times the largest one's
   kShare,     // every block that holds at least `threshold` of the mass

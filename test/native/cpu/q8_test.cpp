@@ -92,7 +92,7 @@ TEST("tiles of pages are what was written, in any part of a page and on every co
     cpu::CpuKvStorage storage(shape, 2);
     const auto size = static_cast<size_t>(d);
     Block k(size), v(size), k_mean(size, 3.0f), v_mean(size, 4.0f);
-    for (int64_t block = 0; block < 4; ++block) storage.write_means(1, 1, 1, block, k_mean.data(), v_mean.data());
+    for (int64_t block = 0; block < 4; ++block) storage.write_means(1, 1, 1, block, k_mean.data(), v_mean.data(), 2.0f);
     for (int64_t t = 0; t < kPageTokens; ++t) {
       for (float& x : k) x = normal(random) * 10;
       for (float& x : v) x = normal(random);

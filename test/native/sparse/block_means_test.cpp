@@ -1,5 +1,6 @@
-// The means that pages keep, against double, after everything that can happen to a page: filled in pieces, forked, cut,
+// The means and spreads that pages keep, against double, after everything that can happen to a page: filled in pieces, forked, cut,
 // written anew.
+#include <cmath>
 #include <random>
 
 #include "cache/page_list.h"
@@ -70,18 +71,23 @@ class Cache {
       cpu::GatheredMeans means;
       const KvPages pages = sequence.list.view();
       means.gather(*cpu::available_kernels().front(), false, {static_cast<const cpu::CpuKvStorage&>(*pages.storage), pages.page_slots, 0, head}, blocks);
-      for (int64_t block = 0; block < blocks; ++block)
+      for (int64_t block = 0; block < blocks; ++block) {
+        double spread = 0;
         for (int64_t i = 0; i < kDim; ++i) {
-          double key = 0, value = 0;
+          double key = 0, value = 0, squares = 0;
           for (int64_t t = block * cpu::kMeanTokens; t < (block + 1) * cpu::kMeanTokens; ++t) {
             key += static_cast<double>(sequence.keys[static_cast<size_t>(t * kWidth + head * kDim + i)]) / cpu::kMeanTokens;
             value += static_cast<double>(sequence.values[static_cast<size_t>(t * kWidth + head * kDim + i)]);
+            squares += std::pow(static_cast<double>(sequence.keys[static_cast<size_t>(t * kWidth + head * kDim + i)]), 2) / cpu::kMeanTokens;
           }
+          spread += (squares - key * key) / kDim;
           // bf16 keeps 8 bits; the tokens of a block's earlier pieces were rounded too, but those errors cancel: in q8,
           // whose steps are 44 / 127 beside the large dim, not as well.
           CHECK_NEAR(static_cast<const float*>(means.keys(0))[i * means.ld() + block], key, narrow ? std::fabs(key) / 256 + (shape_.format == KvFormat::kQ8 && pieces_ ? 0.08 : 0.02) : 2e-5);
           CHECK_NEAR(static_cast<const float*>(means.values(0))[block * kDim + i], value, narrow ? std::fabs(value) / 256 + 0.5 : 2e-3);
         }
+        CHECK_NEAR(means.key_spreads()[static_cast<size_t>(block)], spread, narrow && pieces_ ? 0.1 * spread : 1e-4 * spread);
+      }
     }
   }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numbers>
 #include <numeric>
 #include <random>
 #include <set>
@@ -199,8 +200,8 @@ std::vector<Case> every_format() {
 }
 
 // What an adaptive row visits, from the definition: tiles of 32 positions of one head; behind the sink and before the window
-// a block of 32 keys is visited where its mean key's weight in the softmax over the means of all blocks before the tile, as a
-// mean over the tile's rows, reaches the threshold.
+// a block of 32 keys is visited where its weight in the softmax over all blocks before the tile, as a mean over the tile's rows,
+// reaches the threshold. It weighs as keys with the scores' mean and, of each dim, the keys' mean variance, by 2^8.66 more at most.
 Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
   return [&layer, head](int64_t t, int64_t h) {
     const Case& c = layer.c();
@@ -208,6 +209,7 @@ Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
     const int64_t begin = (head.sink + 2 * kBlock - 1) / (2 * kBlock) * 2, end = std::max(begin, std::max<int64_t>(first + 1 - head.window, 0) / kBlock);
     const auto whole = static_cast<size_t>(first / kBlock);
     std::vector<std::vector<double>> key_means(whole), value_means(whole);
+    std::vector<double> spreads(whole);
     for (size_t b = 0; b < whole; ++b) {
       key_means[b].resize(static_cast<size_t>(c.d));
       value_means[b].resize(static_cast<size_t>(c.d));
@@ -217,6 +219,11 @@ Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
           key_means[b][static_cast<size_t>(i)] += static_cast<double>(layer.keys()[at]) / kBlock;
           value_means[b][static_cast<size_t>(i)] += static_cast<double>(layer.values()[at]) / kBlock;
         }
+      for (int64_t i = 0; i < c.d; ++i)
+        for (int64_t j = 0; j < kBlock; ++j) {
+          const double off = static_cast<double>(layer.keys()[static_cast<size_t>(((static_cast<int64_t>(b) * kBlock + j) * c.kv_heads + h / c.group) * c.d + i)]) - key_means[b][static_cast<size_t>(i)];
+          spreads[b] += off * off / static_cast<double>(kBlock * c.d);
+        }
     }
     const auto mean_score = [&](int64_t token, size_t b) {
       double sum = 0;
@@ -225,9 +232,10 @@ Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
     };
     std::vector<double> mass(whole);
     for (int64_t token = tile; token < tile + rows; ++token) {
-      double sum = 0;
+      double sum = 0, squared = 0;
+      for (int64_t i = 0; i < c.d; ++i) squared += std::pow(static_cast<double>(layer.queries()[static_cast<size_t>((token * c.heads() + h) * c.d + i)]), 2) / static_cast<double>(c.d);
       std::vector<double> p(whole);
-      for (size_t b = 0; b < whole; ++b) sum += p[b] = std::exp(mean_score(token, b));
+      for (size_t b = 0; b < whole; ++b) sum += p[b] = std::exp(mean_score(token, b) + std::min(squared * spreads[b] / 2, 8.66 * std::numbers::ln2));
       for (size_t b = 0; b < whole; ++b) mass[b] += p[b] / sum / static_cast<double>(rows);
     }
     const auto visited_block = [&](int64_t b) { return b < begin || b >= end || mass[static_cast<size_t>(b)] >= static_cast<double>(head.threshold); };
