@@ -61,4 +61,14 @@ struct AddArgs {
 };
 Status launch_add(const AddArgs& args, Stream stream);
 
+// The index of the largest of x; the first of equals; NaN is behind all numbers.
+constexpr int64_t kLargestWorkspaceBytes = 129 * 8;
+struct LargestArgs {
+  const float* x;  // [count]
+  int64_t count;
+  void* workspace;  // kLargestWorkspaceBytes, the first 4 of them zero and zero again behind the work; aligned to 16 bytes
+  int32_t* index;
+};
+Status launch_largest(const LargestArgs& args, Stream stream);
+
 }  // namespace longview::kernels

@@ -11,7 +11,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 6;
+constexpr int32_t kLibraryVersion = 7;
 
 struct Library {
   int32_t version;
@@ -46,6 +46,7 @@ struct Library {
   decltype(&kernels::launch_quantize_rows) quantize_rows;
   decltype(&kernels::launch_silu_mul_quantize) silu_mul_quantize;
   decltype(&kernels::launch_add) add;
+  decltype(&kernels::launch_largest) largest;
   decltype(&kernels::launch_rope_table) rope_table;
   decltype(&kernels::launch_rope_append) rope_append;
   decltype(&kernels::launch_expand_pages) expand_pages;

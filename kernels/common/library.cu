@@ -34,6 +34,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_quantize_rows,
       launch_silu_mul_quantize,
       launch_add,
+      launch_largest,
       launch_rope_table,
       launch_rope_append,
       launch_expand_pages,

@@ -2,7 +2,7 @@
 //
 // Letters: T tokens of a chunk, H query heads, G KV heads, D head dim. Activations are row-major [T, cols]; their element
 // type is the device's own affair (float32 on the CPU, bfloat16 on CUDA), so the engine never looks inside: it allocates,
-// passes on, and reads logits back. Operations are queued in order; only read_* wait.
+// passes on, and reads logits back. Operations are queued in order; only read_* and largest wait.
 #pragma once
 
 #include <cstddef>
@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "base/argmax.h"
 #include "base/tensor.h"
 #include "model/config.h"
 #include "sparse/pattern.h"
@@ -228,6 +229,12 @@ class Backend {
 
   // Waits for everything queued and copies row `row` to float32. out has x.cols elements.
   virtual void read_row(Activation x, int64_t row, std::span<float> out) = 0;
+  // The same, but only what argmax() gives for the row comes to the host.
+  virtual int32_t largest(Activation x, int64_t row) {
+    std::vector<float> values(static_cast<size_t>(x.cols));
+    read_row(x, row, values);
+    return argmax(values);
+  }
 };
 
 struct CpuOptions {

@@ -320,7 +320,9 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
                  token.throw_if_cancelled();
                  Context& context = find(*state, id);
                  if (!progress->sampler) progress->sampler.emplace(sampling);
-                 LONGVIEW_CHECK(!context.logits().empty(), kInvalidArgument, "Nothing was read before this answer: extend the context first.");
+                 const bool greedy = progress->sampler->greedy();
+                 if (!greedy) state->engine->complete_logits(context);
+                 LONGVIEW_CHECK(context.choice().has_value(), kInvalidArgument, "Nothing was read before this answer: extend the context first.");
                  const auto finish = [&](const char* why) {
                    outcome->resolve([why, length = context.length(), first = progress->first, all = seconds_since(progress->start)](Napi::Env e) {
                      Napi::Object result = Napi::Object::New(e);
@@ -341,7 +343,7 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
                    release();
                    return finish(progress->count >= limit ? "length" : "window");
                  }
-                 const int32_t next = progress->sampler->choose(context.logits());
+                 const int32_t next = greedy ? *context.choice() : progress->sampler->choose(context.logits());
                  if (progress->count++ == 0) progress->first = seconds_since(progress->start);
                  const bool stop = progress->stops.push(next);
                  release();
@@ -350,7 +352,7 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
                    if (progress->stops.held() > 1) context.truncate(context.length() - (progress->stops.held() - 1));
                    return finish("stop");
                  }
-                 state->engine->decode(context, next, token);
+                 state->engine->decode(context, next, token, greedy ? Next::kChoice : Next::kLogits);
                  return true;
                })});
   return outcome->promise();
@@ -358,7 +360,9 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
 
 Napi::Value EngineObject::logits(const Napi::CallbackInfo& info) {
   return once(info.Env(), *queue_, [state = state_, id = integer(info, 0)] {
-    const auto logits = find(*state, id).logits();
+    Context& context = find(*state, id);
+    state->engine->complete_logits(context);
+    const auto logits = context.logits();
     return [copy = std::vector<float>(logits.begin(), logits.end())](Napi::Env env) -> Napi::Value {
       Napi::Float32Array out = Napi::Float32Array::New(env, copy.size());
       std::copy(copy.begin(), copy.end(), out.Data());

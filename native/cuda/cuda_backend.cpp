@@ -333,6 +333,20 @@ class CudaBackend final : public Backend {
     else std::transform(static_cast<const uint16_t*>(from), static_cast<const uint16_t*>(from) + count, out.begin(), bf16_to_float);
   }
 
+  int32_t largest(Activation x, int64_t row) override {
+    LONGVIEW_CHECK(x.wide, kInternal, "the largest is that of float32 values");
+    if (largest_.bytes() == 0) {
+      largest_.grow(device_, kernels::kLargestWorkspaceBytes + static_cast<int64_t>(sizeof(int32_t)), "the choice");
+      check(library_.fill(largest_.as(), 0, static_cast<size_t>(largest_.bytes()), device_.stream()), "clearing the choice");
+    }
+    auto* index = reinterpret_cast<int32_t*>(largest_.as<char>() + kernels::kLargestWorkspaceBytes);
+    check(library_.largest({static_cast<const float*>(rows(x, row, 1).data), x.cols, largest_.as(), index}, device_.stream()), "choosing");
+    auto* chosen = static_cast<int32_t*>(row_.room(sizeof(int32_t)));
+    check(library_.copy_to_host(chosen, index, sizeof(int32_t), device_.stream()), "choosing");
+    check(library_.synchronize(device_.stream()), "computing");
+    return *chosen;
+  }
+
  private:
   static kernels::MatvecRowArgs row_args(Activation x, const CudaWeight& weight, kernels::MatvecResult result, Activation out) { return {x.data, weight.type, weight.cols, {}, 1, result, element(out)}; }
   static kernels::MatvecRowArgs norm_first(kernels::MatvecRowArgs args, const DeviceWeight& norm, float epsilon, Activation normed) {
@@ -450,7 +464,7 @@ class CudaBackend final : public Backend {
   Uploader uploader_;
   std::unordered_map<void*, Buffer> buffers_;
   std::unique_ptr<Blas> blas_;  // null where the machine has none
-  Buffer tokens_, table_, partial_, dequantized_, codes_, queries_, results_, groups_, index_, counters_, expanded_, expanded_table_;
+  Buffer tokens_, table_, partial_, dequantized_, codes_, queries_, results_, groups_, index_, counters_, expanded_, expanded_table_, largest_;
   int64_t expanded_bytes_ = 0;  // of a page, as expanded_table_ has them
   std::vector<HeadCoverage> coverage_;  // of layers and heads: what dense attention visited in the place of sparse
   DecodeStep step_{device_};

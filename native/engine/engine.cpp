@@ -30,6 +30,7 @@ std::unique_ptr<Context> Context::fork() const {
   auto copy = std::make_unique<Context>(engine_);
   copy->pages_.share(pages_);
   copy->logits_ = logits_;
+  copy->choice_ = choice_;
   copy->long_input_ = long_input_;
   copy->budget_ = budget_;
   return copy;
@@ -40,7 +41,12 @@ void Context::truncate(int64_t length) {
                  static_cast<long long>(this->length()), static_cast<long long>(length));
   if (length == this->length()) return;
   pages_.truncate(length);
+  forget_next();
+}
+
+void Context::forget_next() {
   logits_.clear();
+  choice_.reset();
 }
 
 Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(model)), backend_(choose_backend(options.device, model_.config, options.cpu, options.gpu, device_note_)), options_(options) {
@@ -90,12 +96,12 @@ int64_t Engine::chunk_at(int64_t position, bool sparse) const {
   return std::min(largest_chunk_, sparse || position < kLargeChunkEnd ? kLargeChunk : kSmallChunk);
 }
 
-void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t results, const CancelToken& cancel, bool sparse) {
+void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t results, Next next, const CancelToken& cancel, bool sparse) {
   cancel.throw_if_cancelled();
   const auto count = static_cast<int64_t>(tokens.size());
   const std::vector<HeadPlan> plans = sparse && prefill_->applies(context.length(), count) ? context.budget_.apply(prefill_->heads()) : std::vector<HeadPlan>{};
   context.pages_.reserve(count);
-  context.logits_.clear();
+  context.forget_next();
   try {
     forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, plans, results, cancel);
   } catch (...) {
@@ -105,7 +111,8 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t resu
   }
   if (sparse) count_coverage(context, count, !plans.empty());
   context.pages_.advance(tokens);
-  if (results > 0) {
+  if (next == Next::kChoice) context.choice_ = forward_->choice(count - 1);
+  if (next == Next::kLogits) {
     context.logits_.resize(static_cast<size_t>(model_.config.vocabulary));
     forward_->logits(count - 1, context.logits_);
   }
@@ -157,15 +164,17 @@ void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken
   Context again(*this);
   again.long_input_ = long_input;
   again.pages_.start_at(start_of(long_input));
+  const Next next = !context.logits_.empty() ? Next::kLogits : context.choice_ ? Next::kChoice : Next::kNothing;
   for (std::span<const int32_t> left = context.tokens(); !left.empty();) {
     const size_t count = std::min(left.size(), static_cast<size_t>(chunk_at(again.length())));
-    run(again, left.first(count), count == left.size() && !context.logits_.empty() ? 1 : 0, cancel);
+    run(again, left.first(count), count == left.size() && next != Next::kNothing ? 1 : 0, count == left.size() ? next : Next::kNothing, cancel);
     counters_.prefilled_tokens += static_cast<int64_t>(count);
     left = left.subspan(count);
   }
   context.pages_.truncate(0);
   context.pages_.share(again.pages_);
   context.logits_ = std::move(again.logits_);
+  context.choice_ = again.choice_;
   context.long_input_ = long_input;
 }
 
@@ -181,7 +190,7 @@ void Engine::check_room(const Context& context, std::span<const int32_t> tokens)
 int64_t Engine::adopt(Context& context, std::span<const int32_t> tokens) {
   if (!begin_for(context, context.length() + static_cast<int64_t>(tokens.size()))) return 0;
   const int64_t covered = context.pages_.adopt(tokens);
-  if (covered > 0) context.logits_.clear();
+  if (covered > 0) context.forget_next();
   return covered;
 }
 
@@ -189,7 +198,8 @@ int64_t Engine::prefill_chunk(Context& context, std::span<const int32_t> tokens,
   const auto total = static_cast<int64_t>(tokens.size());
   choose_frequencies(context, context.length() + total, cancel);
   const int64_t count = std::min(total, chunk_at(context.length(), (sparse || observed_) && !prefill_->dense()));
-  run(context, tokens.first(static_cast<size_t>(count)), count == total ? 1 : 0, cancel, sparse);
+  const bool last = count == total;
+  run(context, tokens.first(static_cast<size_t>(count)), last ? 1 : 0, last ? Next::kLogits : Next::kNothing, cancel, sparse);
   counters_.prefilled_tokens += count;
   return count;
 }
@@ -199,23 +209,31 @@ void Engine::prefill(Context& context, std::span<const int32_t> tokens, const Ca
   while (!tokens.empty()) tokens = tokens.subspan(static_cast<size_t>(prefill_chunk(context, tokens, cancel, sparse)));
 }
 
-void Engine::decode(Context& context, int32_t token, const CancelToken& cancel) {
+void Engine::decode(Context& context, int32_t token, const CancelToken& cancel, Next next) {
   check_tokens(context, {&token, 1});
   choose_frequencies(context, context.length() + 1, cancel);
-  run(context, {&token, 1}, 1, cancel);
+  run(context, {&token, 1}, 1, next, cancel);
   ++counters_.decoded_tokens;
+}
+
+void Engine::complete_logits(Context& context) {
+  if (!context.choice_) return;
+  const int32_t last = context.tokens().back();
+  context.truncate(context.length() - 1);
+  run(context, {&last, 1}, 1, Next::kLogits, CancelToken());
 }
 
 int64_t Engine::score_chunk(Context& context, std::span<const int32_t> tokens, std::span<TokenScore> scores, const CancelToken& cancel) {
   check_tokens(context, tokens);
   LONGVIEW_CHECK(scores.size() >= tokens.size(), kInternal, "%zu tokens cannot be scored in room for %zu.", tokens.size(), scores.size());
   if (tokens.empty()) return 0;
+  complete_logits(context);
   LONGVIEW_CHECK(!context.logits().empty(), kInvalidArgument, "The first token to score follows nothing: extend the context first.");
   choose_frequencies(context, context.length() + static_cast<int64_t>(tokens.size()), cancel);
   const int64_t before = context.length();
   const int64_t count = std::min(static_cast<int64_t>(tokens.size()), chunk_at(before));
   scores[0] = score_token(context.logits(), tokens[0]);
-  run(context, tokens.first(static_cast<size_t>(count)), count, cancel);
+  run(context, tokens.first(static_cast<size_t>(count)), count, Next::kLogits, cancel);
   try {
     forward_->each_logits(count - 1, cancel, [&](int64_t row, std::span<const float> logits) {
       const auto next = static_cast<size_t>(row + 1);
@@ -254,7 +272,7 @@ bool Engine::load_page(Context& context, PageStream& stream) {
   context.pages_.reserve(static_cast<int64_t>(page->tokens.size()));
   backend_->write_page(pool_->storage(), context.pages_.view().page_slots.back(), page->bytes);
   context.pages_.advance(page->tokens);
-  context.logits_.clear();
+  context.forget_next();
   stream.pop();
   return true;
 }
@@ -266,7 +284,7 @@ std::vector<float> Engine::all_logits(Context& context, std::span<const int32_t>
   std::vector<float> all(tokens.size() * vocabulary);
   for (size_t done = 0; done < tokens.size();) {
     const size_t count = std::min(tokens.size() - done, static_cast<size_t>(chunk_at(context.length())));
-    run(context, tokens.subspan(done, count), static_cast<int64_t>(count), CancelToken());
+    run(context, tokens.subspan(done, count), static_cast<int64_t>(count), Next::kNothing, CancelToken());
     for (size_t i = 0; i < count; ++i) forward_->logits(static_cast<int64_t>(i), std::span(all).subspan((done + i) * vocabulary, vocabulary));
     done += count;
   }

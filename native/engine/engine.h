@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "base/argmax.h"
 #include "base/cancel.h"
 #include "cache/cache_file.h"
 #include "cache/page_list.h"
@@ -44,6 +45,10 @@ struct EngineCounters {
 
 class Engine;
 
+// What is to be known of the token after the last one: nothing, the one with the largest logit, or all logits, which a GPU has to
+// bring over.
+enum class Next { kNothing, kChoice, kLogits };
+
 // The KV state of one token sequence.
 class Context {
  public:
@@ -51,8 +56,10 @@ class Context {
 
   int64_t length() const { return pages_.length(); }
   std::span<const int32_t> tokens() const { return pages_.tokens(); }
-  // Logits [vocabulary] after the last token; empty for a new or truncated context.
+  // Logits [vocabulary] after the last token; empty for a new or truncated context, and where only the choice was asked for.
   std::span<const float> logits() const { return logits_; }
+  // The token with the largest of them, the first of equals; none for a new or truncated context.
+  std::optional<int32_t> choice() const { return logits_.empty() ? choice_ : argmax(logits_); }
   std::unique_ptr<Context> fork() const;
   // Keeps the first `length` tokens; the logits are gone. Throws kInvalidArgument beyond the end.
   void truncate(int64_t length);
@@ -62,7 +69,10 @@ class Context {
   Engine& engine_;
   PageList pages_;
   bool long_input_ = false;  // LongRoPE: the pages were computed with the frequencies of long inputs
+  void forget_next();
+
   std::vector<float> logits_;
+  std::optional<int32_t> choice_;  // where there are no logits
   Budget budget_;  // of sparse attention
 };
 
@@ -93,8 +103,10 @@ class Engine {
   int64_t prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);
   // All chunks.
   void prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);
-  // One token behind the context; updates its logits.
-  void decode(Context& context, int32_t token, const CancelToken& cancel);
+  // One token behind the context; updates its logits, or its choice alone.
+  void decode(Context& context, int32_t token, const CancelToken& cancel, Next next = Next::kLogits);
+  // Where the last token left its choice alone: reads it again for all logits.
+  void complete_logits(Context& context);
   // Pre-fills the first chunk of `tokens`, as prefill_chunk does, and says for each of its tokens how the model foresaw it
   // from everything before it. The context must have logits: something was read before. scores [tokens], of which as many
   // are written as the result says. A cancelled call leaves the context as it was, but without logits.
@@ -127,8 +139,8 @@ class Engine {
 
  private:
   friend class Context;
-  // `results` as of Forward::run; the last token's logits, where they are among them, go to the context.
-  void run(Context& context, std::span<const int32_t> tokens, int64_t results, const CancelToken& cancel, bool sparse = false);
+  // `results` as of Forward::run; `next` is what the context is to know after the last token, one of them then.
+  void run(Context& context, std::span<const int32_t> tokens, int64_t results, Next next, const CancelToken& cancel, bool sparse = false);
   bool is_long(int64_t end) const { return model_.config.rope.short_window > 0 && end > model_.config.rope.short_window; }
   static int32_t start_of(bool long_input) { return long_input ? PrefixIndex::kLongRoot : PrefixIndex::kRoot; }
   void drop_coverage() noexcept;

@@ -109,10 +109,19 @@ void Forward::add_product(Activation x, const DeviceWeight& weight, const Device
   backend_.add(sum, scratch);
 }
 
-void Forward::logits(int64_t row, std::span<float> out) {
+void Forward::multiply_output(int64_t row) {
   const Projection projection{output_.get(), nullptr, logits_};
   backend_.norm_linear_all(backend_.rows(hidden_, row, 1), *output_norm_, config_.norm_epsilon, last_, {&projection, 1});
+}
+
+void Forward::logits(int64_t row, std::span<float> out) {
+  multiply_output(row);
   backend_.read_row(logits_, 0, out);
+}
+
+int32_t Forward::choice(int64_t row) {
+  multiply_output(row);
+  return backend_.largest(logits_, 0);
 }
 
 void Forward::each_logits(int64_t count, const CancelToken& cancel, const std::function<void(int64_t row, std::span<const float>)>& each) {

@@ -44,6 +44,8 @@ class Forward {
 
   // Logits [vocabulary] after token `row` of the last run, one of its results.
   void logits(int64_t row, std::span<float> out);
+  // The first of the largest of them, which alone comes from the device.
+  int32_t choice(int64_t row);
 
   // Calls `each` with the logits [vocabulary] after every token row 0 .. count - 1 of the last run, in order, all of them results. The output
   // matrix is applied to kLogitRows rows at once: their float32 logits are all the memory that this takes.
@@ -58,6 +60,8 @@ class Forward {
   struct Layer;
 
   void run_layers(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, DeviceRope& rope, std::span<const HeadPlan> plans, int64_t results, const CancelToken& cancel);
+  // Queues the logits after token `row`, to logits_.
+  void multiply_output(int64_t row);
   // sum += x * weight^T, normed before it is added where there is a norm for that.
   void add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* post_norm, Activation scratch, Activation sum);
 

@@ -1,28 +1,13 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
+#include "base/argmax.h"
 #include "base/error.h"
 
 namespace longview {
-
-int32_t argmax(std::span<const float> logits) {
-  // Maxima of interleaved parts, which the compiler makes vectors of: the vocabulary is looked through for every token.
-  constexpr size_t kParts = 32;
-  std::array<float, kParts> best;
-  best.fill(-std::numeric_limits<float>::infinity());
-  size_t i = 0;
-  for (; i + kParts <= logits.size(); i += kParts)
-    for (size_t j = 0; j < kParts; ++j) best[j] = logits[i + j] > best[j] ? logits[i + j] : best[j];
-  float highest = *std::max_element(best.begin(), best.end());
-  for (; i < logits.size(); ++i) highest = std::max(highest, logits[i]);
-  const auto first = std::find(logits.begin(), logits.end(), highest);
-  return first == logits.end() ? 0 : static_cast<int32_t>(first - logits.begin());
-}
 
 Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), random_(sampling.seed) {
   const auto within = [](float value, float low, float high) { return value >= low && value <= high; };  // false for NaN
@@ -32,7 +17,7 @@ Sampler::Sampler(const Sampling& sampling) : sampling_(sampling), random_(sampli
 }
 
 int32_t Sampler::choose(std::span<const float> logits) {
-  if (sampling_.temperature == 0) return argmax(logits);
+  if (greedy()) return argmax(logits);
   order_.resize(logits.size());
   std::iota(order_.begin(), order_.end(), 0);
   const auto better = [&](int32_t a, int32_t b) {

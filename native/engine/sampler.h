@@ -16,13 +16,12 @@ struct Sampling {
   uint64_t seed = 0;
 };
 
-// Index of the largest logit; the first of equals.
-int32_t argmax(std::span<const float> logits);
-
 class Sampler {
  public:
   // Throws kInvalidArgument for values out of range.
   explicit Sampler(const Sampling& sampling);
+  // Always takes the largest logit, as argmax does.
+  bool greedy() const { return sampling_.temperature == 0; }
   // The same seed and logits give the same tokens, on every machine.
   int32_t choose(std::span<const float> logits);
 

@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "engine/sampler.h"
+#include "base/argmax.h"
 
 namespace longview {
 

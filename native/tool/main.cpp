@@ -174,10 +174,10 @@ int run(const Arguments& arguments) {
   if (arguments.generate == 0) return 0;
   std::printf("greedy");
   for (int64_t i = 0; i < arguments.generate && context->length() < engine.window(); ++i) {
-    const int32_t next = argmax(context->logits());
+    const int32_t next = *context->choice();
     std::printf(" %d", next);
     std::fflush(stdout);
-    if (i + 1 < arguments.generate) engine.decode(*context, next, CancelToken());
+    if (i + 1 < arguments.generate) engine.decode(*context, next, CancelToken(), Next::kChoice);
   }
   std::printf("\n");
   return 0;

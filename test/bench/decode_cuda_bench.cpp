@@ -1,5 +1,5 @@
 // Decode of the Llama-3-8B shape on the GPU beside the time that reading its bytes takes: build/native/decode_cuda_bench [bf16|q4_k]
-// [tokens] [q8]. Random weights and token ids through the layer loop; the median of 96 tokens behind `tokens` others, after 32 that
+// [tokens] [q8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
 // are left out. Bytes: every weight but the embedding, and K and V of the context, in 16 bits or q8; the speed of reading them is that
 // of a copy of 2 GiB, read and written, in the same process.
 #include <algorithm>
@@ -10,7 +10,6 @@
 #include "base/error.h"
 #include "bench/random_llama.h"
 #include "engine/forward.h"
-#include "engine/sampler.h"
 #include "kernels/gpu.h"
 
 using namespace longview;
@@ -61,16 +60,16 @@ int main(int argc, char** argv) try {
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % kVocabulary);
   for (int64_t first = 0; first < context; first += kChunk)
     forward.run(std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, context - first))), pages, first, false, {}, 1, CancelToken());
-  std::vector<float> logits(static_cast<size_t>(kVocabulary));
-  forward.logits((context - 1) % kChunk, logits);
+  int32_t token = forward.choice((context - 1) % kChunk);
   std::vector<double> times;
   for (int64_t i = 0; i < kLeftOut + kMeasured; ++i) {
     const double begin = now();
-    const int32_t token = argmax(logits);
     forward.run({&token, 1}, pages, context + i, false, {}, 1, CancelToken());
-    forward.logits(0, logits);
+    token = forward.choice(0);
     if (i >= kLeftOut) times.push_back(now() - begin);
   }
+  std::vector<float> logits(static_cast<size_t>(kVocabulary));
+  forward.logits(0, logits);
   LONGVIEW_CHECK(std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }), kInternal, "the results are not finite");
   std::sort(times.begin(), times.end());
   double bytes = static_cast<double>(context * config.layers * config.kv_dim()) * 2 * (narrow ? 1 + 2.0 / 32 : 2) + static_cast<double>(llama.model().weights.output.bytes);

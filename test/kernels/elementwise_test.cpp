@@ -1,6 +1,7 @@
 // Embedding, norms, activation, residual and rotary positions against double.
 #include <algorithm>
 
+#include "base/argmax.h"
 #include "kernels/gpu.h"
 #include "model/quant_formats.h"
 
@@ -53,6 +54,35 @@ TEST("silu_mul and add, with large values") {
   }
   CHECK(gpu::relative_error(dgate.read(), activated) <= gpu::kBf16Error);
   CHECK(gpu::relative_error(dx.read(), sum) <= 1e-7);
+}
+
+TEST("the largest, as on the CPU: the first of equals, -0 equal to 0, NaN behind all") {
+  std::mt19937_64 random(5);
+  std::vector<uint8_t> zeros(kernels::kLargestWorkspaceBytes, 0);
+  const gpu::Memory<uint8_t> workspace(zeros);
+  const gpu::Memory<int32_t> index(1);
+  const auto check = [&](const std::vector<float>& values) {
+    const gpu::Memory<float> x(values);
+    GPU(largest({x.get(), static_cast<int64_t>(values.size()), workspace.get(), index.get()}, gpu::stream()));
+    CHECK(index.read()[0] == argmax(values));
+  };
+  for (const size_t count : {size_t{1}, size_t{31}, size_t{257}, size_t{32768}, size_t{49152}, size_t{128256}, size_t{151936}}) {
+    std::vector<float> values = gpu::random_float(count, random);
+    check(values);
+    for (float& x : values) x = std::round(x);  // many equals
+    check(values);
+    for (float& x : values) x = -std::abs(x);  // -0 among them
+    values[count / 2] = 0;
+    check(values);
+    for (size_t i = 0; i < count; i += 2) values[i] = i % 4 == 0 ? NAN : -NAN;
+    check(values);
+    values[random() % count] = INFINITY;
+    check(values);
+    std::fill(values.begin(), values.end(), -INFINITY);
+    values[0] = NAN;
+    check(values);
+    check(std::vector<float>(count, NAN));
+  }
 }
 
 TEST("embeddings of bf16 and quantised tables") {

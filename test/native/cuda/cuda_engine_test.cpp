@@ -140,6 +140,13 @@ TEST("chunks, forks and truncation leave the logits as they are") {
   b->truncate(static_cast<int64_t>(tokens.size()));
   parts.decode(*b, 5, CancelToken());
   CHECK(std::equal(once.begin(), once.end(), b->logits().begin()));
+  // The choice alone, and the logits after all.
+  b->truncate(static_cast<int64_t>(tokens.size()));
+  CHECK(!b->choice());
+  parts.decode(*b, 5, CancelToken(), Next::kChoice);
+  CHECK(b->logits().empty() && b->choice() == argmax(once) && b->fork()->choice() == argmax(once));
+  parts.complete_logits(*b);
+  CHECK(std::equal(once.begin(), once.end(), b->logits().begin()));
   CancelToken cancel;
   cancel.cancel();
   CHECK_THROWS(parts.decode(*b, 5, cancel), kCancelled);

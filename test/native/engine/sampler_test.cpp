@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "base/argmax.h"
 #include "base/error.h"
 #include "check.h"
 
