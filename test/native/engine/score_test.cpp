@@ -89,6 +89,21 @@ TEST("a pre-filled prompt ends with the last token's logits, though the last lay
   }
 }
 
+TEST("scoring behind a token that left its choice alone is as behind one that left its logits") {
+  Engine engine(files::fixture("qwen3-tied"), exact());
+  const auto context = engine.create_context(), chosen = engine.create_context();
+  const std::vector<int32_t> tokens = {1, 2, 3, 4};
+  std::vector<TokenScore> scores(tokens.size()), again(tokens.size());
+  for (const auto& [one, next] : {std::pair{context.get(), Next::kLogits}, std::pair{chosen.get(), Next::kChoice}}) {
+    engine.prefill(*one, tokens, CancelToken());
+    engine.decode(*one, 5, CancelToken(), next);
+  }
+  CHECK(!context->logits().empty() && chosen->logits().empty() && context->choice() == chosen->choice());
+  CHECK(engine.score_chunk(*context, tokens, scores, CancelToken()) == engine.score_chunk(*chosen, tokens, again, CancelToken()));
+  CHECK(scores[0].nll == again[0].nll && scores[0].top1 == again[0].top1);
+  CHECK(chosen->length() == context->length());
+}
+
 TEST("scoring needs something before it, and a stopped one leaves the context as it was") {
   Engine engine(files::shared("golden/tiny/llama"), exact());
   const auto context = engine.create_context();
