@@ -48,7 +48,7 @@ export interface Settings {
   /** Bytes of all saved states together, in GiB; 0: nothing is kept on disk. */
   cacheMaxGiB: number;
   /** Of the KV state: server/engine/engine.ts, EngineOptions.kvFormat. */
-  cacheFormat: 'auto' | 'bf16' | 'q8';
+  cacheFormat: 'auto' | 'bf16' | 'q8' | 'fp8';
 }
 
 // --- status: server -> extension, notification ------------------------------------------------------------------------

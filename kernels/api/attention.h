@@ -5,7 +5,7 @@
 
 namespace longview::kernels {
 
-// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128. q8 pages are read as they
+// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128. 8-bit pages are read as they
 // are by few queries: each 16 rows (token, head of a KV head) read all of them once. Many queries read copies (launch_expand_pages).
 // K and V of the tokens before first_position, the page table and `position` were written before the kernel in front of this one was
 // launched, or it was not launched as a dependent: they are read before that kernel is over.

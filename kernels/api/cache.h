@@ -19,8 +19,22 @@ constexpr int64_t page_offset(int64_t token, int64_t dimension) {
 
 // What a page keeps of a K or V block. kQ8: 128 x D int8 codes, row by row, and behind them the scales of each token's blocks of 32
 // dimensions, bf16 [128, D / 32]; a value is its code times its block's scale (native/cpu/q8.h), and D is 64 or 128. Means stay bf16.
-enum class PageFormat : int32_t { kBFloat16, kQ8 };
-constexpr int64_t kQ8Block = 32;
+// kE4M3: 8-bit floats that lie as operands of 8 bits do (e4m3_key_offset, e4m3_value_offset; D is 64 or 128), and behind them one
+// scale, a float32, in kE4M3Tail bytes. The scale is a power of two, chosen by the write that begins the page: its largest magnitude
+// is 3.5 to 7 scales, so that later ones may be 64 times as large before they end at the largest code. Means stay bf16.
+enum class PageFormat : int32_t { kBFloat16, kQ8, kE4M3 };
+constexpr int64_t kQ8Block = 32, kE4M3Tail = 64;
+
+// Where a token's dimension lies in a K block of kE4M3, in bytes: rows of D bytes, a token each, whose 16-byte chunks are turned.
+constexpr int64_t e4m3_key_offset(int64_t head_dim, int64_t token, int64_t dimension) {
+  const int64_t turn = head_dim == 128 ? token % 8 : token / 2 % 4;
+  return token * head_dim + ((dimension / 16) ^ turn) * 16 + dimension % 16;
+}
+// In a V block: rows of 128 bytes, a dimension each, a chunk for 16 tokens, in which the pair of tokens 2 t, 2 t + 1 and the pair
+// 8 behind it stand side by side: what a thread has of 16 columns of scores, it has of 16 tokens.
+constexpr int64_t e4m3_value_offset(int64_t token, int64_t dimension) {
+  return dimension * kPageTokens + ((token / 16) ^ (dimension % 8)) * 16 + token % 8 / 2 * 4 + token / 8 % 2 * 2 + token % 2;
+}
 
 struct PagedKv {
   void* const* pages;  // [pages of the context], on the device
@@ -31,6 +45,7 @@ struct PagedKv {
 
 // In bytes: a K or V block, a page, and where the mean of a layer's and head's keys lies in it; that of the values is 2 * D on.
 constexpr int64_t page_block_bytes(PageFormat format, int64_t head_dim) {
+  if (format == PageFormat::kE4M3) return kPageTokens * head_dim + kE4M3Tail;
   return kPageTokens * (format == PageFormat::kQ8 ? head_dim + head_dim / kQ8Block * 2 : head_dim * 2);
 }
 constexpr int64_t page_bytes(PageFormat format, int64_t layers, int64_t kv_heads, int64_t head_dim, bool means) {
@@ -61,7 +76,7 @@ Status launch_rope_table(const RopeTableArgs& args, Stream stream);
 
 // Rotates q and k by the table; k and v go into the pages. Heads of fewer dimensions than the pages' D have zeros behind
 // theirs in `rotated` and in the pages, and their queries grow by sqrt(D / head_dim), so that attention, which scales by
-// 1/sqrt(D), takes them as they are. q8 pages take codes of the rotated keys before these are rounded to bf16. A page that this
+// 1/sqrt(D), takes them as they are. 8-bit pages take codes of the rotated keys before these are rounded to bf16. A page that this
 // fills gets the means of what it keeps, where it has room for them; a ragged last page has none until it is full.
 struct RopeAppendArgs {
   const void* q;        // bf16 [T, H, head_dim]
@@ -78,7 +93,7 @@ struct RopeAppendArgs {
 };
 Status launch_rope_append(const RopeAppendArgs& args, Stream stream);
 
-// One layer of q8 pages in bf16, means too where the pages keep them: what prefill attention reads. The copies are pages of that layer
+// One layer of 8-bit pages in bf16, means too where the pages keep them: what prefill attention reads. The copies are pages of that layer
 // alone: PagedKv{to, kv_heads, head_dim, 0, means ? 1 : 0}. Whole pages, also a ragged last one.
 struct ExpandPagesArgs {
   PagedKv from;

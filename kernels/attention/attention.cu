@@ -11,7 +11,7 @@ constexpr int64_t kCounters = 4096;                                      // at t
 
 // Blocks that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
 int64_t resident_blocks(const AttentionPlan& p) {
-  if (p.args.kv.format == PageFormat::kQ8) return kQ8Blocks;
+  if (p.args.kv.format != PageFormat::kBFloat16) return kCodeBlocks;
   int device = 0, shared = 0;
   cudaGetDevice(&device);
   if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) != cudaSuccess) return 1;
@@ -22,8 +22,8 @@ int64_t resident_blocks(const AttentionPlan& p) {
 AttentionPlan plan_for(const AttentionArgs& args) {
   AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr, nullptr};
   p.rows = args.tokens * p.group;
-  const bool q8 = args.kv.format == PageFormat::kQ8, decode = !q8 && p.rows <= kDecodeRows;
-  p.tile_rows = q8 ? kQ8Rows : p.rows > 64 ? 128 : decode ? kDecodeRows : 64;
+  const bool codes = args.kv.format != PageFormat::kBFloat16, decode = !codes && p.rows <= kDecodeRows;
+  p.tile_rows = codes ? kCodeRows : p.rows > 64 ? 128 : decode ? kDecodeRows : 64;
   p.tiles = ceil_div(p.rows, p.tile_rows);
   p.scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim)));
   const int64_t blocks = p.tiles * args.kv.kv_heads, wanted = resident_blocks(p) * args.multiprocessors;
@@ -55,6 +55,7 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   const AttentionPlan p = plan_for(args);
   if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || kv_heads > kCounters || (p.parts > 1 && !args.workspace)) return kInvalidShape;
   if (args.kv.format == PageFormat::kQ8) return launch_attention_q8(p, stream);
+  if (args.kv.format == PageFormat::kE4M3) return launch_attention_e4m3(p, stream);
   if (p.rows <= kDecodeRows) return launch_decode_attention(p, stream);
   int device = 0, major = 0;
   cudaGetDevice(&device);

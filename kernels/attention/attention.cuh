@@ -21,9 +21,11 @@ struct AttentionPlan {
 // Of a block of the sm_80 kernel: the tile's queries, two stages of 64 keys and values.
 constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_dim) { return (tile_rows + 4 * 64) * head_dim * 2; }
 
-// Tiles of 16 rows over q8 pages, and blocks of them that a multiprocessor holds, by their registers.
-constexpr int64_t kQ8Rows = 16, kQ8Blocks = 8;
+// Tiles of 16 rows over 8-bit pages, and blocks of them that a multiprocessor holds, by their registers.
+constexpr int64_t kCodeRows = 16, kCodeBlocks = 8;
 Status launch_attention_q8(const AttentionPlan& plan, Stream stream);
+// The same over e4m3 pages.
+Status launch_attention_e4m3(const AttentionPlan& plan, Stream stream);
 
 // Of a block of launch_decode_attention, and blocks that a multiprocessor is given: a block of the next kernel fits beside them.
 constexpr int64_t kDecodeSharedBytes = int64_t{64} << 10, kDecodeBlocks = 2;

@@ -110,12 +110,12 @@ struct Rows {
 };
 
 template <int D>
-__global__ void __launch_bounds__(32, kQ8Blocks) attention_q8_kernel(const AttentionPlan p) {
+__global__ void __launch_bounds__(32, kCodeBlocks) attention_q8_kernel(const AttentionPlan p) {
   ptx::start_dependents();
   ptx::wait_for_previous();
   const AttentionArgs& a = p.args;
   const int64_t first_position = a.position ? *a.position : a.first_position;
-  const int64_t part = blockIdx.y % p.parts, kv_head = blockIdx.y / p.parts, first_row = (p.tiles - 1 - blockIdx.x) * kQ8Rows;  // the longest first
+  const int64_t part = blockIdx.y % p.parts, kv_head = blockIdx.y / p.parts, first_row = (p.tiles - 1 - blockIdx.x) * kCodeRows;  // the longest first
   const int group = static_cast<int>(p.group), lane = threadIdx.x;
   const int64_t row[2] = {first_row + lane / 4, first_row + lane / 4 + 8};
 
@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(32, kQ8Blocks) attention_q8_kernel(const Atten
     }
 
   // Keys that the tile's last row sees, and this part of them.
-  const int64_t visible = first_position + (min(first_row + kQ8Rows, p.rows) - 1) / group + 1, steps = ceil_div(visible, kStepKeys);
+  const int64_t visible = first_position + (min(first_row + kCodeRows, p.rows) - 1) / group + 1, steps = ceil_div(visible, kStepKeys);
   const int64_t begin = steps * part / p.parts, end = steps * (part + 1) / p.parts;
   const int64_t position[2] = {first_position + row[0] / group, first_position + row[1] / group};
   const int64_t first_visible = first_position + first_row / group, head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * page_block_bytes(PageFormat::kQ8, D);

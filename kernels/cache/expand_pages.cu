@@ -1,5 +1,7 @@
-// One layer of q8 pages in bf16, in the layout that tensor cores read. Bound by memory: what is read once is written twice as wide.
+// One layer of 8-bit pages in bf16, in the layout that tensor cores read. Bound by memory: what is read once is written twice as wide.
+#include "kernels/cache/e4m3_pages.cuh"
 #include "kernels/cache/q8.cuh"
+#include "kernels/common/bf16.cuh"
 #include "kernels/common/launch.cuh"
 
 namespace longview::kernels {
@@ -7,16 +9,22 @@ namespace {
 
 constexpr int kThreads = 256, kRun = 16;  // codes of a thread's access
 
+template <int D>
+__device__ inline void copy_mean(const ExpandPagesArgs& p) {
+  const PagedKv& kv = p.from;
+  if (kv.layers == 0 || threadIdx.x >= D / 8) return;
+  const char* from = static_cast<const char*>(kv.pages[blockIdx.x]) + page_mean_bytes(kv.format, kv.layers, kv.kv_heads, D, kv.layer, 0) + blockIdx.y * D * 2;
+  char* to = static_cast<char*>(p.to[blockIdx.x]) + page_mean_bytes(PageFormat::kBFloat16, 1, kv.kv_heads, D, 0, 0) + blockIdx.y * D * 2;
+  reinterpret_cast<uint4*>(to)[threadIdx.x] = reinterpret_cast<const uint4*>(from)[threadIdx.x];
+}
+
 // A block of K or V (blockIdx.y = 2 * kv_head + is_value) of a page a block of threads.
 template <int D>
-__global__ void __launch_bounds__(kThreads) expand_pages_kernel(const ExpandPagesArgs p) {
+__global__ void __launch_bounds__(kThreads) expand_q8_kernel(const ExpandPagesArgs p) {
   constexpr int kRuns = D / kRun, kItems = static_cast<int>(kPageTokens) * kRuns / kThreads;
   const PagedKv& kv = p.from;
-  const bool means = kv.layers > 0;
-  const auto* page = static_cast<const char*>(kv.pages[blockIdx.x]);
-  const char* from = page + (kv.layer * kv.kv_heads * 2 + blockIdx.y) * page_block_bytes(PageFormat::kQ8, D);
-  auto* to = static_cast<char*>(p.to[blockIdx.x]);
-  char* block = to + blockIdx.y * page_block_bytes(PageFormat::kBFloat16, D);
+  const char* from = static_cast<const char*>(kv.pages[blockIdx.x]) + (kv.layer * kv.kv_heads * 2 + blockIdx.y) * page_block_bytes(PageFormat::kQ8, D);
+  char* block = static_cast<char*>(p.to[blockIdx.x]) + blockIdx.y * page_block_bytes(PageFormat::kBFloat16, D);
   uint4 codes[kItems];
   __nv_bfloat16 scales[kItems];
 #pragma unroll
@@ -35,10 +43,42 @@ __global__ void __launch_bounds__(kThreads) expand_pages_kernel(const ExpandPage
       *reinterpret_cast<uint4*>(block + 2 * page_offset(token, dimension + 8 * half)) = {q8_bits(q8_low(words[2 * half]), both), q8_bits(q8_high(words[2 * half]), both),
                                                                                          q8_bits(q8_low(words[2 * half + 1]), both), q8_bits(q8_high(words[2 * half + 1]), both)};
   }
-  if (means && threadIdx.x < D / 8) {
-    const char* mean = page + page_mean_bytes(PageFormat::kQ8, kv.layers, kv.kv_heads, D, kv.layer, 0) + blockIdx.y * D * 2;
-    char* mean_to = to + page_mean_bytes(PageFormat::kBFloat16, 1, kv.kv_heads, D, 0, 0) + blockIdx.y * D * 2;
-    reinterpret_cast<uint4*>(mean_to)[threadIdx.x] = reinterpret_cast<const uint4*>(mean)[threadIdx.x];
+  copy_mean<D>(p);
+}
+
+// The same of e4m3 pages. V is turned on the way: a thread takes a word, four tokens, of eight dimensions.
+template <int D>
+__global__ void __launch_bounds__(kThreads) expand_e4m3_kernel(const ExpandPagesArgs p) {
+  const PagedKv& kv = p.from;
+  const char* from = static_cast<const char*>(kv.pages[blockIdx.x]) + (kv.layer * kv.kv_heads * 2 + blockIdx.y) * page_block_bytes(PageFormat::kE4M3, D);
+  char* block = static_cast<char*>(p.to[blockIdx.x]) + blockIdx.y * page_block_bytes(PageFormat::kBFloat16, D);
+  const float scale = e4m3_scale_of<D>(from);
+  const auto write = [&](int64_t token, int dimension, const float(&x)[8]) {
+    *reinterpret_cast<uint4*>(block + 2 * page_offset(token, dimension)) = {pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
+  };
+  copy_mean<D>(p);
+  if (blockIdx.y % 2 == 0) {
+    for (int item = static_cast<int>(threadIdx.x); item < kPageTokens * (D / 8); item += kThreads) {
+      const int token = item / (D / 8), dimension = item % (D / 8) * 8;
+      const uint2 words = *reinterpret_cast<const uint2*>(from + e4m3_key_offset(D, token, dimension));
+      float x[8];
+      unpack_e4m3x4(words.x, scale, reinterpret_cast<float(&)[4]>(x[0]));
+      unpack_e4m3x4(words.y, scale, reinterpret_cast<float(&)[4]>(x[4]));
+      write(token, dimension, x);
+    }
+    return;
+  }
+  for (int item = static_cast<int>(threadIdx.x); item < D / 8 * static_cast<int>(kPageTokens) / 4; item += kThreads) {
+    const int dimension = item / (static_cast<int>(kPageTokens) / 4) * 8, word = item % (static_cast<int>(kPageTokens) / 4), token = word / 4 * 16 + word % 4 * 2;
+    float x[8][4], turned[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) unpack_e4m3x4(*reinterpret_cast<const uint32_t*>(from + e4m3_value_offset(token, dimension + i)), scale, x[i]);
+#pragma unroll
+    for (int t = 0; t < 4; ++t) {
+#pragma unroll
+      for (int i = 0; i < 8; ++i) turned[i] = x[i][t];
+      write(token + t / 2 * 8 + t % 2, dimension, turned);
+    }
   }
 }
 
@@ -46,11 +86,12 @@ __global__ void __launch_bounds__(kThreads) expand_pages_kernel(const ExpandPage
 
 Status launch_expand_pages(const ExpandPagesArgs& args, Stream stream) {
   const PagedKv& kv = args.from;
-  if (kv.format != PageFormat::kQ8) return kUnsupportedType;
+  if (kv.format == PageFormat::kBFloat16) return kUnsupportedType;
   if (args.pages <= 0 || args.pages > kLargestGrid || kv.kv_heads <= 0 || kv.kv_heads > 4096) return kInvalidShape;
   if (kv.head_dim != 64 && kv.head_dim != 128) return kInvalidShape;
   if (kv.layer < 0 || (kv.layers != 0 && kv.layer >= kv.layers)) return kInvalidShape;
-  const auto kernel = kv.head_dim == 64 ? expand_pages_kernel<64> : expand_pages_kernel<128>;
+  const bool e4m3 = kv.format == PageFormat::kE4M3;
+  const auto kernel = kv.head_dim == 64 ? (e4m3 ? expand_e4m3_kernel<64> : expand_q8_kernel<64>) : e4m3 ? expand_e4m3_kernel<128> : expand_q8_kernel<128>;
   kernel<<<dim3(static_cast<unsigned>(args.pages), static_cast<unsigned>(kv.kv_heads * 2)), kThreads, 0, cuda(stream)>>>(args);
   return launched();
 }

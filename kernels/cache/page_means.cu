@@ -1,4 +1,5 @@
 // Means of pages: made when a page is full, gathered for a layer in the layout of K and V blocks.
+#include "kernels/cache/e4m3_pages.cuh"
 #include "kernels/cache/page_means.cuh"
 #include "kernels/cache/q8.cuh"
 #include "kernels/common/bf16.cuh"
@@ -39,6 +40,37 @@ __global__ void __launch_bounds__(kThreads) page_means_kernel(const PagedKv kv, 
                                    pack_bf16(sum[4] * kShare, sum[5] * kShare), pack_bf16(sum[6] * kShare, sum[7] * kShare)};
 }
 
+// The same of e4m3 pages. K: four dimensions a thread, the tokens shared out. V, whose rows are the dimensions: a dimension's run of tokens
+// a thread, in whatever order they stand.
+template <int D>
+__global__ void __launch_bounds__(kThreads) e4m3_means_kernel(const PagedKv kv, int64_t first_page) {
+  constexpr int kTokens = static_cast<int>(kPageTokens), kParts = kThreads / D, kRun = kTokens / kParts, kChunks = D / 4;
+  __shared__ float sums[kThreads / kChunks][D];
+  auto* page = static_cast<char*>(kv.pages[first_page + blockIdx.x]);
+  const char* block = page + (kv.layer * kv.kv_heads * 2 + blockIdx.y) * page_block_bytes(PageFormat::kE4M3, D);
+  const bool is_value = blockIdx.y % 2;
+  const int thread = static_cast<int>(threadIdx.x), parts = is_value ? kParts : kThreads / kChunks;
+  float x[4], sum[4] = {};
+  const auto add = [&](int64_t offset) {
+    unpack_e4m3x4(*reinterpret_cast<const uint32_t*>(block + offset), 1.0f, x);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[i] += x[i];
+  };
+  if (is_value) {
+    for (int i = 0; i < kRun; i += 4) add(thread / kParts * kTokens + thread % kParts * kRun + i);
+    sums[thread % kParts][thread / kParts] = sum[0] + sum[1] + (sum[2] + sum[3]);
+  } else {
+    for (int token = thread / kChunks; token < kTokens; token += kThreads / kChunks) add(e4m3_key_offset(D, token, thread % kChunks * 4));
+    *reinterpret_cast<float4*>(sums[thread / kChunks] + thread % kChunks * 4) = {sum[0], sum[1], sum[2], sum[3]};
+  }
+  __syncthreads();
+  if (thread >= D) return;
+  float all = 0;
+  for (int part = 0; part < parts; ++part) all += sums[part][thread];
+  char* to = page + page_mean_bytes(PageFormat::kE4M3, kv.layers, kv.kv_heads, D, kv.layer, 0) + (blockIdx.y * D + thread) * 2;
+  *reinterpret_cast<__nv_bfloat16*>(to) = __float2bfloat16(all * (e4m3_scale_of<D>(block) / kTokens));
+}
+
 // 16 bytes a thread. blockIdx.y is the KV head.
 __global__ void __launch_bounds__(kThreads) gather_means_kernel(const PagedKv kv, int64_t pages, __nv_bfloat16* blocks) {
   const int d = static_cast<int>(kv.head_dim), chunks = d / 8;
@@ -59,7 +91,7 @@ __global__ void __launch_bounds__(kThreads) gather_means_kernel(const PagedKv kv
 
 Status launch_page_means(const PagedKv& kv, int64_t first_page, int64_t pages, Stream stream) {
   if (pages <= 0) return kOk;
-  const auto kernel = kv.format == PageFormat::kQ8 ? page_means_kernel<PageFormat::kQ8> : page_means_kernel<PageFormat::kBFloat16>;
+  const auto kernel = kv.format == PageFormat::kE4M3 ? (kv.head_dim == 64 ? e4m3_means_kernel<64> : e4m3_means_kernel<128>) : kv.format == PageFormat::kQ8 ? page_means_kernel<PageFormat::kQ8> : page_means_kernel<PageFormat::kBFloat16>;
   kernel<<<dim3(static_cast<unsigned>(pages), static_cast<unsigned>(kv.kv_heads * 2)), kThreads, 0, cuda(stream)>>>(kv, first_page);
   return launched();
 }

@@ -143,14 +143,17 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
   if (args.head_dim > d || args.head_dim % 2 != 0 || (args.head_dim != d && args.rotated == args.q)) return kInvalidShape;
   if (args.heads <= 0 || args.kv.kv_heads <= 0 || args.heads > 4096 || args.kv.kv_heads > args.heads) return kInvalidShape;
   if (args.kv.layers != 0 && (args.kv.layer < 0 || args.kv.layer >= args.kv.layers)) return kInvalidShape;
-  const bool q8 = args.kv.format == PageFormat::kQ8;
-  if (q8 && d != 64 && d != 128) return kInvalidShape;
-  const bool whole = !q8 && args.head_dim == d && 2 * args.half == d && !args.adjacent && args.tokens >= kTokensOfBlock && aligned(args.q) && aligned(args.rotated) && aligned(args.k) && aligned(args.v) &&
+  const bool wide = args.kv.format == PageFormat::kBFloat16;
+  if (!wide && d != 64 && d != 128) return kInvalidShape;
+  const bool whole = wide && args.head_dim == d && 2 * args.half == d && !args.adjacent && args.tokens >= kTokensOfBlock && aligned(args.q) && aligned(args.rotated) && aligned(args.k) && aligned(args.v) &&
                      aligned(args.cosine) && aligned(args.sine);
   const int64_t items = (args.heads + args.kv.kv_heads) * (d / 16) + args.kv.kv_heads * (d / 8);
   if (whole) rope_append_whole_kernel<<<static_cast<unsigned>(ceil_div(args.tokens, kTokensOfBlock)), static_cast<unsigned>(std::min<int64_t>(ceil_div(items, 32) * 32, kMostThreads)), 0, cuda(stream)>>>(args);
   const dim3 grid(static_cast<unsigned>(args.tokens), args.tokens < kTokensOfBlock ? static_cast<unsigned>(ceil_div((args.heads + args.kv.kv_heads) * args.head_dim / 2, kThreads)) : 1u);
-  if (const Status status = q8 ? launch_rope_append_q8(args, stream) : whole ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
+  if (!wide)
+    for (const void* pointer : {args.q, static_cast<const void*>(args.rotated), args.k, args.v, static_cast<const void*>(args.cosine), static_cast<const void*>(args.sine)})
+      if (!aligned(pointer)) return kInvalidAlignment;
+  if (const Status status = args.kv.format == PageFormat::kQ8 ? launch_rope_append_q8(args, stream) : !wide ? launch_rope_append_e4m3(args, stream) : whole ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
   if (args.kv.layers == 0) return kOk;
   const int64_t first_page = args.first_position / kPageTokens;
   return launch_page_means(args.kv, first_page, (args.first_position + args.tokens) / kPageTokens - first_page, stream);

@@ -1,4 +1,4 @@
-// The part of launch_rope_append, which has checked the arguments, that writes q8 pages.
+// The parts of launch_rope_append, which has checked the arguments, that write 8-bit pages.
 #pragma once
 
 #include "kernels/api/cache.h"
@@ -6,5 +6,6 @@
 namespace longview::kernels {
 
 Status launch_rope_append_q8(const RopeAppendArgs& args, Stream stream);
+Status launch_rope_append_e4m3(const RopeAppendArgs& args, Stream stream);
 
 }  // namespace longview::kernels

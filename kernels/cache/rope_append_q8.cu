@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "kernels/cache/rope_append.cuh"
-#include "kernels/common/bf16.cuh"
+#include "kernels/cache/rotate_head.cuh"
 #include "kernels/common/launch.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 
@@ -12,51 +12,6 @@ namespace {
 
 constexpr int kThreads = 256, kWarps = kThreads / 32;
 constexpr float kMostCode = 127.0f;
-
-// Dimensions of a lane, neighbours, in one access.
-template <typename T, int kCount>
-struct alignas(sizeof(T) * kCount) Run {
-  T x[kCount];
-};
-
-// Whether all heads are as wide as the pages and rotated by halves of the whole: then lanes read and write their dimensions at once.
-template <int D>
-__device__ inline bool is_whole(const RopeAppendArgs& p) {
-  return p.head_dim == D && 2 * p.half == D && !p.adjacent;
-}
-
-// A lane's dimensions of a head from lane * kDims on, rotated where the head has positions.
-template <int D, int kDims = D / 32>
-__device__ inline void read_head(const RopeAppendArgs& p, const __nv_bfloat16* head, int64_t token, bool positioned, float (&out)[kDims]) {
-  const int first = static_cast<int>(threadIdx.x) % 32 * kDims, own = static_cast<int>(p.head_dim), half = static_cast<int>(p.half);
-  const float *cosine = p.cosine + token * half, *sine = p.sine + token * half;
-  if (is_whole<D>(p)) {
-    using Values = Run<__nv_bfloat16, kDims>;
-    using Angles = Run<float, kDims>;
-    const Values x = *reinterpret_cast<const Values*>(head + first);
-#pragma unroll
-    for (int i = 0; i < kDims; ++i) out[i] = __bfloat162float(x.x[i]);
-    if (!positioned) return;
-    const Values y = *reinterpret_cast<const Values*>(head + (first ^ D / 2));
-    const Angles c = *reinterpret_cast<const Angles*>(cosine + first % (D / 2)), s = *reinterpret_cast<const Angles*>(sine + first % (D / 2));
-#pragma unroll
-    for (int i = 0; i < kDims; ++i) {
-      const float partner = __bfloat162float(y.x[i]);
-      out[i] = first < D / 2 ? out[i] * c.x[i] - partner * s.x[i] : partner * s.x[i] + out[i] * c.x[i];
-    }
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < kDims; ++i) {
-    const int dimension = first + i;
-    out[i] = dimension < own ? __bfloat162float(head[dimension]) : 0.0f;
-    const int pair = p.adjacent ? dimension / 2 : dimension < half ? dimension : dimension - half;
-    if (!positioned || pair >= half || dimension >= own) continue;
-    const bool is_first = p.adjacent ? dimension % 2 == 0 : dimension < half;
-    const float partner = __bfloat162float(head[p.adjacent ? dimension ^ 1 : is_first ? dimension + half : dimension - half]);
-    out[i] = is_first ? out[i] * cosine[pair] - partner * sine[pair] : partner * sine[pair] + out[i] * cosine[pair];
-  }
-}
 
 // Codes and scales of a head's K or V to its row of the block.
 template <int D, int kDims = D / 32>
@@ -90,20 +45,10 @@ __global__ void __launch_bounds__(kThreads) rope_append_q8_kernel(const RopeAppe
   const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads), own = static_cast<int>(p.head_dim), all = heads + 2 * kv_heads;
   const int item = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32, t = item / all, at = item % all;
   if (t >= p.tokens) return;
-  float x[kDims];
-  if (at < heads) {
-    read_head<D>(p, static_cast<const __nv_bfloat16*>(p.q) + (static_cast<int64_t>(t) * heads + at) * own, t, true, x);
-    const float grow = own == D ? 1.0f : sqrtf(static_cast<float>(D) / static_cast<float>(own));
-    Run<__nv_bfloat16, kDims> values;
-#pragma unroll
-    for (int i = 0; i < kDims; ++i) values.x[i] = __float2bfloat16(x[i] * grow);
-    __syncwarp();  // all have read: it may be written in place
-    auto* to = static_cast<__nv_bfloat16*>(p.rotated) + (static_cast<int64_t>(t) * heads + at) * D + threadIdx.x % 32 * kDims;
-    *reinterpret_cast<Run<__nv_bfloat16, kDims>*>(to) = values;
-    return;
-  }
+  if (at < heads) return rotate_query<D>(p, t, at);
   const bool is_value = at >= heads + kv_heads;
   const int head = at - heads - (is_value ? kv_heads : 0);
+  float x[kDims];
   read_head<D>(p, static_cast<const __nv_bfloat16*>(is_value ? p.v : p.k) + (static_cast<int64_t>(t) * kv_heads + head) * own, t, !is_value, x);
   const int64_t position = p.position ? *p.position : p.first_position + t;
   char* block = static_cast<char*>(p.kv.pages[position / kPageTokens]) + ((p.kv.layer * kv_heads + head) * 2 + is_value) * page_block_bytes(PageFormat::kQ8, D);
@@ -115,8 +60,6 @@ __global__ void __launch_bounds__(kThreads) rope_append_q8_kernel(const RopeAppe
 Status launch_rope_append_q8(const RopeAppendArgs& args, Stream stream) {
   const int64_t warps = args.tokens * (args.heads + 2 * args.kv.kv_heads);
   if (warps > kLargestGrid - kWarps) return kInvalidShape;
-  for (const void* pointer : {args.q, static_cast<const void*>(args.rotated), args.k, args.v, static_cast<const void*>(args.cosine), static_cast<const void*>(args.sine)})
-    if (!aligned(pointer)) return kInvalidAlignment;
   const dim3 grid(static_cast<unsigned>(ceil_div(warps, kWarps)));
   return launch_dependent(args.kv.head_dim == 64 ? rope_append_q8_kernel<64> : rope_append_q8_kernel<128>, grid, kThreads, 0, stream, args);
 }

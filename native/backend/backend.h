@@ -38,8 +38,9 @@ struct DeviceInfo {
 // that the device has (bf16 on AMX and AVX512-BF16, float32 elsewhere for prefill; int8 dot products for decode).
 enum class Precision { kAuto, kFloat32, kBFloat16, kInt8 };
 
-// kQ8: int8 codes in blocks of 32 with a scale (cpu/q8.h), about half of bf16; means stay bf16.
-enum class KvFormat { kFloat32, kBFloat16, kQ8 };
+// kQ8: int8 codes in blocks of 32 with a scale (cpu/q8.h), about half of bf16; means stay bf16. kE4M3: 8-bit floats with a scale for
+// K and one for V of a page and head, on GPUs that have them.
+enum class KvFormat { kFloat32, kBFloat16, kQ8, kE4M3 };
 
 // A dense matrix [rows, cols] on the device; the first rows of a larger one are a matrix too.
 struct Activation {
@@ -128,6 +129,8 @@ class Backend {
   virtual int64_t weight_bytes(const TensorView& weight, WeightUse use = WeightUse::kAny) const = 0;
   virtual int64_t activation_bytes() const = 0;
   virtual int64_t kv_page_bytes(const KvShape& shape) const = 0;
+  // Why this device does not keep the KV state in 8-bit floats, a sentence; empty where it does.
+  virtual std::string why_not_e4m3_kv() const { return "A KV state in fp8 needs a GPU of compute capability 8.9 or newer"; }
   // Beside a page: what operations keep for each page that a context may have.
   virtual int64_t kv_scratch_page_bytes(const KvShape& shape) const {
     (void)shape;

@@ -35,6 +35,7 @@ int64_t CpuKvStorage::page_bytes(const KvShape& shape) {
 }
 
 CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape), pages_(pages) {
+  LONGVIEW_CHECK(shape.format != KvFormat::kE4M3, kInvalidArgument, "The CPU does not keep the KV state in 8-bit floats.");
   width_ = round_up(shape.head_dim, 16);
   page_blocks_ = blocks_of_page(shape);
   if (shape.format == KvFormat::kQ8) scale_rows_ = q8_blocks(shape.head_dim);

@@ -43,12 +43,14 @@ KvShape padded(KvShape shape) {
   return shape;
 }
 
-// Rows (tokens, heads of a KV head) that read q8 pages as they are: each 16 of them read all pages once, which costs less than a copy
+// Rows (tokens, heads of a KV head) that read 8-bit pages as they are: each 16 of them read all pages once, which costs less than a copy
 // in bf16 that is written and read again.
 constexpr int64_t kDirectRows = 64;
 
 // Products of e4m3 with a scale for each row: kernels/gemm and cuBLASLt have them for one architecture.
 bool has_e4m3(const kernels::DeviceProperties& p) { return p.major == 9; }
+// Instructions that turn e4m3 into fp16.
+bool converts_e4m3(const kernels::DeviceProperties& p) { return p.major * 10 + p.minor >= 89; }
 
 const CudaWeight& cuda(const DeviceWeight& weight) { return static_cast<const CudaWeight&>(weight); }
 kernels::Element element(Activation x) { return x.wide ? kernels::Element::kFloat32 : kernels::Element::kBFloat16; }
@@ -78,7 +80,11 @@ class CudaBackend final : public Backend {
   int64_t weight_bytes(const TensorView& weight, WeightUse use) const override { return uploader_.bytes_of(weight, use); }
   int64_t activation_bytes() const override { return 2; }
   int64_t kv_page_bytes(const KvShape& shape) const override { return CudaKvStorage::page_bytes(padded(shape)); }
-  int64_t kv_scratch_page_bytes(const KvShape& shape) const override { return shape.format == KvFormat::kQ8 ? expanded_page_bytes(shape) + static_cast<int64_t>(sizeof(void*)) : 0; }
+  std::string why_not_e4m3_kv() const override {
+    const kernels::DeviceProperties& p = device_.properties();
+    return converts_e4m3(p) ? "" : format("%s, this one has %d.%d", Backend::why_not_e4m3_kv().c_str(), p.major, p.minor);
+  }
+  int64_t kv_scratch_page_bytes(const KvShape& shape) const override { return shape.format != KvFormat::kBFloat16 ? expanded_page_bytes(shape) + static_cast<int64_t>(sizeof(void*)) : 0; }
   int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override {
     const int64_t matrix = 2 * c.hidden * std::max(c.ffn, c.q_dim());  // a quantised one as bf16
     const int64_t heads = page_dim(c.head_dim) == c.head_dim ? 0 : 2 * 2 * chunk_tokens * c.heads * page_dim(c.head_dim);

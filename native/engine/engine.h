@@ -27,7 +27,7 @@ struct EngineOptions {
   DeviceChoice device = DeviceChoice::kCpu;
   CpuOptions cpu;
   GpuOptions gpu;
-  // None: bf16, or q8 where the window would not fit in memory in bf16. A device without a format keeps bf16, and says so.
+  // None: bf16, or q8 where the window would not fit in memory in bf16. A device without kE4M3 keeps q8, and says so.
   std::optional<KvFormat> kv_format = KvFormat::kBFloat16;
   int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
   int64_t chunk_tokens = 0;     // 0: chosen by position

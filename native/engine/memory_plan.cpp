@@ -65,6 +65,7 @@ KvChoice choose_kv_format(const Backend& backend, const Model& model, KvShape kv
     kv.format = format;
     return plan_memory(backend, model, kv, limits);
   };
+  if (const std::string why = backend.why_not_e4m3_kv(); wanted == KvFormat::kE4M3 && !why.empty()) return {KvFormat::kQ8, planned(KvFormat::kQ8), why + ": it is kept in q8."};
   if (wanted) return {*wanted, planned(*wanted), ""};
   std::optional<MemoryPlan> wide;
   try {

@@ -34,8 +34,8 @@ struct KvChoice {
 // small window fits.
 MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape& kv, const MemoryLimits& limits);
 
-// plan_memory with `wanted`, or without one with bf16 where the model's window fits so, and with q8 where it does not. kv's own
-// format is not looked at.
+// plan_memory with `wanted`, or without one with bf16 where the model's window fits so, and with q8 where it does not. A device without
+// 8-bit floats keeps q8 in their place. kv's own format is not looked at.
 KvChoice choose_kv_format(const Backend& backend, const Model& model, KvShape kv, std::optional<KvFormat> wanted, const MemoryLimits& limits);
 
 }  // namespace longview

@@ -34,6 +34,7 @@ constexpr const char* kUsage =
     "  --from N         measure no token before the N-th (default 0)\n"
     "  --float32        float32 products and KV state: the reference path (default: the fastest)\n"
     "  --q8             KV state in 8 bits (default: bf16)\n"
+    "  --fp8-kv         KV state in 8-bit floats, on a GPU\n"
     "  --isa NAME       code path of the processor: scalar, avx2, avx512, avx512bf16, amx (default: the best)\n"
     "  --threads N      default: all\n"
     "  --info           print the model and the device, and stop\n";
@@ -106,6 +107,8 @@ Arguments parse(int argc, char** argv) {
     } else if (word == "--float32") {
       arguments.engine.cpu.precision = Precision::kFloat32;
       arguments.engine.kv_format = KvFormat::kFloat32;
+    } else if (word == "--fp8-kv") {
+      arguments.engine.kv_format = KvFormat::kE4M3;
     } else if (word == "--q8") {
       arguments.engine.kv_format = KvFormat::kQ8;
     } else if (word == "--info") {

@@ -32,8 +32,8 @@ export interface EngineOptions {
   threads?: number;
   /** Arithmetic of matrix products. `f32` is the exact reference, `auto` the fastest path of the device. */
   precision?: 'auto' | 'f32' | 'bf16' | 'int8';
-  /** Of the KV state; `auto`: bf16, or q8 where the window does not fit in memory in bf16. Absent: bf16. */
-  kvFormat?: 'auto' | 'bf16' | 'q8' | 'f32';
+  /** Of the KV state; `auto`: bf16, or q8 where the window does not fit in memory in bf16. `fp8`: q8 where there is no GPU for it. Absent: bf16. */
+  kvFormat?: 'auto' | 'bf16' | 'q8' | 'fp8' | 'f32';
   /** Of what `extend` may read sparsely; absent: dense. */
   prefill?: PrefillOptions;
   /** Upper bound for KV pages in bytes; absent: what the window needs, within free memory. */

@@ -1,6 +1,6 @@
 // Decode of the Llama-3-8B shape on the GPU beside the time that reading its bytes takes: build/native/decode_cuda_bench [bf16|q4_k]
-// [tokens] [q8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
-// are left out. Bytes: every weight but the embedding, and K and V of the context, in 16 bits or q8; the speed of reading them is that
+// [tokens] [q8 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
+// are left out. Bytes: every weight but the embedding, and K and V of the context, in 16 bits, q8 or fp8; the speed of reading them is that
 // of a copy of 2 GiB, read and written, in the same process.
 #include <algorithm>
 #include <chrono>
@@ -40,7 +40,7 @@ double copy_speed() {
 int main(int argc, char** argv) try {
   const bool quantised = argc > 1 && std::strcmp(argv[1], "q4_k") == 0;
   const int64_t context = argc > 2 ? std::atoll(argv[2]) : 8192;
-  const bool narrow = argc > 3 && std::strcmp(argv[3], "q8") == 0;
+  const std::string kept = argc > 3 ? argv[3] : "bf16";
   const RandomLlama llama(quantised ? DType::kQ4_K : DType::kBF16, kVocabulary);
   const ModelConfig& config = llama.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
@@ -49,7 +49,7 @@ int main(int argc, char** argv) try {
   }
   const double speed = copy_speed();
   const std::unique_ptr<Backend> backend = make_cuda_backend({});
-  const KvShape shape{config.layers, config.kv_heads, config.head_dim, narrow ? KvFormat::kQ8 : KvFormat::kBFloat16};
+  const KvShape shape{config.layers, config.kv_heads, config.head_dim, kept == "q8" ? KvFormat::kQ8 : kept == "fp8" ? KvFormat::kE4M3 : KvFormat::kBFloat16};
   Forward forward(*backend, llama.model(), shape, kChunk);
   const std::unique_ptr<KvStorage> storage = backend->allocate_kv(shape, (context + kLeftOut + kMeasured) / kPageTokens + 1);
   std::vector<int32_t> slots(static_cast<size_t>(storage->pages()));
@@ -72,12 +72,12 @@ int main(int argc, char** argv) try {
   forward.logits(0, logits);
   LONGVIEW_CHECK(std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }), kInternal, "the results are not finite");
   std::sort(times.begin(), times.end());
-  double bytes = static_cast<double>(context * config.layers * config.kv_dim()) * 2 * (narrow ? 1 + 2.0 / 32 : 2) + static_cast<double>(llama.model().weights.output.bytes);
+  double bytes = static_cast<double>(context * config.layers * config.kv_dim()) * 2 * (kept == "bf16" ? 2 : kept == "q8" ? 1 + 2.0 / 32 : 1) + static_cast<double>(llama.model().weights.output.bytes);
   for (const LayerWeights& l : llama.model().weights.layers)
     for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down}) bytes += static_cast<double>(w->bytes);
   const double median = times[times.size() / 2], floor = bytes / speed;
-  std::printf("%s; %s behind %lld tokens%s: %.3f ms a token (worst %.3f); %.2f GB at the copy's %.0f GB/s take %.3f ms: %.1f %%\n", backend->info().name.c_str(), quantised ? "Q4_K" : "bf16",
-              static_cast<long long>(context), narrow ? " in q8" : "", median * 1e3, times.back() * 1e3, bytes / 1e9, speed / 1e9, floor * 1e3, 100 * floor / median);
+  std::printf("%s; %s behind %lld tokens in %s: %.3f ms a token (worst %.3f); %.2f GB at the copy's %.0f GB/s take %.3f ms: %.1f %%\n", backend->info().name.c_str(), quantised ? "Q4_K" : "bf16",
+              static_cast<long long>(context), kept.c_str(), median * 1e3, times.back() * 1e3, bytes / 1e9, speed / 1e9, floor * 1e3, 100 * floor / median);
   return 0;
 } catch (const check::Skip& skip) {
   std::printf("skipped: %s\n", skip.why.c_str());

@@ -1,5 +1,5 @@
-// Whole prefill of the Llama-3-8B shape on the GPU, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--fp8] [--q8]
-// [--parts] [--left PERCENT]... [--chunk N] [tokens ...]. --q8: the KV state in 8 bits. --parts: how the time is shared out, by events
+// Whole prefill of the Llama-3-8B shape on the GPU, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--fp8]
+// [--q8 | --fp8-kv] [--parts] [--left PERCENT]... [--chunk N] [tokens ...]. --q8, --fp8-kv: the KV state in 8 bits, or in 8-bit floats. --parts: how the time is shared out, by events
 // around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
 // density (97 and 90 %, or what --left says). Coverage is the exact mass of the visited keys. Dense prefill of more than 131,072 tokens is left out.
@@ -142,6 +142,7 @@ int main(int argc, char** argv) try {
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--fp8") == 0) options.weights = GpuWeights::kFp8;
     else if (std::strcmp(argv[i], "--q8") == 0) format_of_kv = KvFormat::kQ8;
+    else if (std::strcmp(argv[i], "--fp8-kv") == 0) format_of_kv = KvFormat::kE4M3;
     else if (std::strcmp(argv[i], "--parts") == 0) with_parts = true;
     else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) lefts.push_back(static_cast<float>(std::atof(argv[++i]) / 100));
     else if (std::strcmp(argv[i], "--chunk") == 0 && i + 1 < argc) chunk = std::atoll(argv[++i]);
@@ -162,7 +163,7 @@ int main(int argc, char** argv) try {
   shape.mean_tokens = backend->sparse_block_tokens(shape);
   const double begin = now();
   Forward forward(*backend, llama.model(), shape, chunk);
-  std::printf("%s; chunks of %lld tokens, the KV state in %s; %.1f s to load the weights\n", backend->info().name.c_str(), static_cast<long long>(chunk), format_of_kv == KvFormat::kQ8 ? "8 bits" : "bf16", now() - begin);
+  std::printf("%s; chunks of %lld tokens, the KV state in %s; %.1f s to load the weights\n", backend->info().name.c_str(), static_cast<long long>(chunk), format_of_kv == KvFormat::kQ8 ? "8 bits" : format_of_kv == KvFormat::kE4M3 ? "8-bit floats" : "bf16", now() - begin);
   Bench bench{*backend, forward, config, chunk};
   std::mt19937 random(2);
   for (const int64_t length : lengths) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <memory>
 
+#include "kernels/e4m3.h"
 #include "kernels/gpu.h"
 
 using namespace longview;
@@ -11,20 +12,12 @@ using kernels::WeightType;
 
 namespace {
 
-// e4m3: a sign, four bits of exponent with a bias of 7, three of fraction; all ones is not a number.
-double decoded(uint8_t code) {
-  const int exponent = code >> 3 & 15, fraction = code & 7;
-  if ((code & 0x7f) == 0x7f) return NAN;
-  const double value = exponent == 0 ? std::ldexp(fraction, -9) : std::ldexp(8 + fraction, exponent - 10);
-  return code & 0x80 ? -value : value;
-}
-
 struct Rows {
   std::vector<uint8_t> codes;  // [rows, cols]
   std::vector<float> scales;   // [rows]
   std::vector<double> values() const {
     std::vector<double> out;
-    for (size_t i = 0; i < codes.size(); ++i) out.push_back(decoded(codes[i]) * scales[i / (codes.size() / scales.size())]);
+    for (size_t i = 0; i < codes.size(); ++i) out.push_back(decoded_e4m3(codes[i]) * scales[i / (codes.size() / scales.size())]);
     return out;
   }
 };
@@ -47,7 +40,7 @@ void check_rows(const Rows& got, const std::vector<double>& wanted, double round
     const double scale = got.scales[row];
     CHECK(std::fabs(scale - largest / 448) <= (rounded + 1e-6) * largest / 448);
     for (size_t i = 0; i < cols; ++i) {
-      const double value = wanted[row * cols + i], code = decoded(got.codes[row * cols + i]) * scale;
+      const double value = wanted[row * cols + i], code = decoded_e4m3(got.codes[row * cols + i]) * scale;
       // Half a step of three bits of fraction, or of the smallest numbers; and what was rounded before.
       wrong += !(std::fabs(code - value) <= std::fabs(value) * (0x1p-4 + rounded) + scale * 0x1.01p-10);
     }

@@ -66,6 +66,8 @@ TEST("without a wish the state is in bf16 where the window fits, else in 8 bits,
   CHECK(tight.plan.page_bytes == backend->kv_page_bytes(narrow) && tight.plan.pages > window_pages);
   const KvChoice wished = choose_kv_format(*backend, model, kv, KvFormat::kBFloat16, {wide_bytes * (window_pages - 1), 1024});
   CHECK(wished.format == KvFormat::kBFloat16 && wished.note.empty());
+  const KvChoice floats = choose_kv_format(*backend, model, kv, KvFormat::kE4M3, {0, 1024});
+  CHECK(floats.format == KvFormat::kQ8 && floats.note.find("it is kept in q8") != std::string::npos && floats.plan.page_bytes == backend->kv_page_bytes(narrow));
   CHECK_THROWS(choose_kv_format(*backend, model, kv, std::nullopt, {1, 1024}), kOutOfMemory);
 }
 

@@ -120,6 +120,13 @@ it('keeps the KV state in 8 bits where it is asked to, or where 16 would not hol
   await tight.dispose();
 });
 
+it('keeps the KV state in q8 where 8-bit floats are asked for and there is no GPU for them, and says so', async () => {
+  const { engine, dispose } = await openModel(builtInModel, { device: 'cpu', kvFormat: 'fp8' });
+  expect(engine.model.kvLayout).toContain('q8');
+  expect(engine.device.note).toContain('compute capability 8.9');
+  await dispose();
+});
+
 it('refuses a setting that does not exist, with a sentence', async () => {
   const refused = { code: 'invalid_argument' };
   await expect(openModel(builtInModel, { kvFormat: 'q3' as 'q8' })).rejects.toMatchObject(refused);

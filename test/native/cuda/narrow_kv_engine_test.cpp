@@ -1,5 +1,6 @@
-// The KV state in 8 bits on a GPU: what it costs in accuracy beside the same model with its state in bf16, on the same GPU. How exact
-// the kernels are is in test/kernels/q8_pages_test.
+// The KV state in 8 bits, of either format, on a GPU: what it costs in accuracy beside the same model with its state in bf16, on the same GPU. How exact
+// the kernels are is in
+// test/kernels/q8_pages_test and e4m3_pages_test.
 #include <algorithm>
 #include <numeric>
 #include <random>
@@ -16,8 +17,11 @@ using namespace longview::beside;
 
 namespace {
 
+bool has_e4m3(const Backend& backend) { return backend.why_not_e4m3_kv().empty(); }
+
 EngineOptions options(const std::string& path, KvFormat format, int64_t chunk = 0) {
   if (const std::string why = why_not_cuda(open_model(path).config); !why.empty()) SKIP("no CUDA device: " + why);
+  if (format == KvFormat::kE4M3 && !has_e4m3(*make_cuda_backend())) SKIP("this GPU has no 8-bit floats");
   EngineOptions out;
   out.device = DeviceChoice::kCuda;
   out.kv_format = format;
@@ -25,12 +29,11 @@ EngineOptions options(const std::string& path, KvFormat format, int64_t chunk = 
   return out;
 }
 
-}  // namespace
-
-TEST("tiny models: logits near those of the state in bf16, in prefill, short turns and decode") {
+// `off`: of the logits, at most, in prefill by the median, and twice that in turns and decode.
+void check_tiny_models(KvFormat format, double off) {
   for (const char* name : {"qwen3-tied", "llama.Q8_0.gguf", "glm4", "phi3"}) {
     const std::string path = files::fixture(name);
-    Engine wide(path, options(path, KvFormat::kBFloat16)), narrow(path, options(path, KvFormat::kQ8));
+    Engine wide(path, options(path, KvFormat::kBFloat16)), narrow(path, options(path, format));
     const std::vector<int32_t> tokens = some_tokens(wide, 400);
     const auto a = wide.create_context(), b = narrow.create_context();
     const std::vector<float> before = wide.all_logits(*a, tokens), after = narrow.all_logits(*b, tokens);
@@ -44,17 +47,17 @@ TEST("tiny models: logits near those of the state in bf16, in prefill, short tur
     for (const int32_t token : std::span(tokens).subspan(259)) narrow.decode(*b, token, CancelToken()), wide.decode(*a, token, CancelToken());
     const double decode = difference(b->logits(), a->logits());
     std::printf("  %s: prefill %.4f of the logits (median, most %.4f), a turn %.4f, decode %.4f\n", name, prefill, apart.back(), short_turn, decode);
-    CHECK(prefill > 0 && prefill <= 0.1);
-    CHECK(short_turn <= 0.2);
-    CHECK(decode <= 0.2);
+    CHECK(prefill > 0 && prefill <= off);
+    CHECK(short_turn <= 2 * off);
+    CHECK(decode <= 2 * off);
     CHECK(narrow.cache_layout() != wide.cache_layout());
     CHECK(narrow.pool().page_bytes() < wide.pool().page_bytes() * 3 / 5);
   }
 }
 
-TEST("chunks, forks and truncation leave the logits in 8 bits as they are") {
+void check_chunks(KvFormat format) {
   const std::string path = files::fixture("qwen3-tied");
-  Engine whole(path, options(path, KvFormat::kQ8)), parts(path, options(path, KvFormat::kQ8, 37));
+  Engine whole(path, options(path, format)), parts(path, options(path, format, 37));
   const std::vector<int32_t> tokens = some_tokens(whole, 500);
   const auto a = whole.create_context(), b = parts.create_context();
   whole.prefill(*a, tokens, CancelToken());
@@ -70,16 +73,16 @@ TEST("chunks, forks and truncation leave the logits in 8 bits as they are") {
   CHECK(std::equal(once.begin(), once.end(), b->logits().begin()));
 }
 
-TEST("the built-in model: first choices and likelihoods along the reference's answers") {
+void check_built_in(KvFormat format, int same, double worse) {
   const std::string path = built_in_model();
-  Engine wide(path, options(path, KvFormat::kBFloat16)), narrow(path, options(path, KvFormat::kQ8));
+  Engine wide(path, options(path, KvFormat::kBFloat16)), narrow(path, options(path, format));
   const Agreement found = along_answers(wide, narrow);
   std::printf("  %s: %d of %d first choices as in bf16, NLL %.4f (bf16 %.4f), logits off by %.4f\n", narrow.device().name.c_str(), found.same, found.steps, found.after, found.before, found.off);
-  CHECK(found.same >= found.steps * 97 / 100);
-  CHECK(found.after <= found.before + 0.02);
+  CHECK(found.same >= found.steps * same / 100);
+  CHECK(found.after <= found.before + worse);
 }
 
-TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go to the host and back") {
+void check_sparse(KvFormat narrow, double off) {
   ModelConfig config;
   config.hidden = config.ffn = 256;
   config.heads = 8;
@@ -88,6 +91,7 @@ TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go
   if (const std::string why = why_not_cuda(config); !why.empty()) SKIP("no CUDA device: " + why);
   const int64_t tokens = 6000, heads = config.heads, d = config.head_dim, pages = (tokens + kPageTokens - 1) / kPageTokens;
   const std::unique_ptr<Backend> backend = make_cuda_backend();
+  if (narrow == KvFormat::kE4M3 && !has_e4m3(*backend)) SKIP("this GPU has no 8-bit floats");
   // Activations of random tokens: rows of an embedding, read as queries, keys and values.
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
@@ -117,7 +121,7 @@ TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go
   const std::vector<HeadPlan> plans(static_cast<size_t>(heads), plan);
   std::vector<std::vector<float>> rows;
   std::vector<HeadCoverage> coverage[2];
-  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8}) {
+  for (const KvFormat format : {KvFormat::kBFloat16, narrow}) {
     KvShape shape{2, 2, d, format};
     shape.mean_tokens = backend->sparse_block_tokens(shape);
     const std::unique_ptr<KvStorage> storage = backend->allocate_kv(shape, pages + 1);
@@ -142,7 +146,7 @@ TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go
       all.insert(all.end(), row.begin(), row.end());
     }
     rows.push_back(all);
-    auto& counted = coverage[format == KvFormat::kQ8];
+    auto& counted = coverage[format == narrow];
     counted.resize(static_cast<size_t>(2 * heads));
     backend->take_coverage(counted);
   }
@@ -153,7 +157,21 @@ TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go
   std::printf("  density %.3f (bf16 %.3f), results off by %.4f\n", visited[1] / causal[1], visited[0] / causal[0], error);
   CHECK(causal[0] == causal[1] && visited[0] < causal[0]);
   CHECK(std::fabs(visited[1] - visited[0]) <= 0.02 * causal[0]);
-  CHECK(error > 0 && error <= 0.08);
+  CHECK(error > 0 && error <= off);
 }
+
+}  // namespace
+
+TEST("tiny models: logits near those of the state in bf16, in prefill, short turns and decode") { check_tiny_models(KvFormat::kQ8, 0.1); }
+TEST("the same in 8-bit floats") { check_tiny_models(KvFormat::kE4M3, 0.3); }
+
+TEST("chunks, forks and truncation leave the logits in 8 bits as they are") { check_chunks(KvFormat::kQ8); }
+TEST("and in 8-bit floats") { check_chunks(KvFormat::kE4M3); }
+
+TEST("the built-in model: first choices and likelihoods along the reference's answers") { check_built_in(KvFormat::kQ8, 97, 0.02); }
+TEST("and with a state in 8-bit floats") { check_built_in(KvFormat::kE4M3, 93, 0.05); }
+
+TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go to the host and back") { check_sparse(KvFormat::kQ8, 0.08); }
+TEST("and over one in 8-bit floats") { check_sparse(KvFormat::kE4M3, 0.2); }
 
 TEST_MAIN()

@@ -1,0 +1,71 @@
+// Heads of a token as rope_append's warps take them where pages keep 8 bits: a lane has D / 32 neighbouring dimensions, rotated in
+// float32.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "kernels/api/cache.h"
+
+namespace longview::kernels {
+
+// Dimensions of a lane, neighbours, in one access.
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount) Run {
+  T x[kCount];
+};
+
+// Whether all heads are as wide as the pages and rotated by halves of the whole: then lanes read and write their dimensions at once.
+template <int D>
+__device__ inline bool is_whole(const RopeAppendArgs& p) {
+  return p.head_dim == D && 2 * p.half == D && !p.adjacent;
+}
+
+// A lane's dimensions of a head from lane * kDims on, rotated where the head has positions.
+template <int D, int kDims = D / 32>
+__device__ inline void read_head(const RopeAppendArgs& p, const __nv_bfloat16* head, int64_t token, bool positioned, float (&out)[kDims]) {
+  const int first = static_cast<int>(threadIdx.x) % 32 * kDims, own = static_cast<int>(p.head_dim), half = static_cast<int>(p.half);
+  const float *cosine = p.cosine + token * half, *sine = p.sine + token * half;
+  if (is_whole<D>(p)) {
+    using Values = Run<__nv_bfloat16, kDims>;
+    using Angles = Run<float, kDims>;
+    const Values x = *reinterpret_cast<const Values*>(head + first);
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) out[i] = __bfloat162float(x.x[i]);
+    if (!positioned) return;
+    const Values y = *reinterpret_cast<const Values*>(head + (first ^ D / 2));
+    const Angles c = *reinterpret_cast<const Angles*>(cosine + first % (D / 2)), s = *reinterpret_cast<const Angles*>(sine + first % (D / 2));
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) {
+      const float partner = __bfloat162float(y.x[i]);
+      out[i] = first < D / 2 ? out[i] * c.x[i] - partner * s.x[i] : partner * s.x[i] + out[i] * c.x[i];
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kDims; ++i) {
+    const int dimension = first + i;
+    out[i] = dimension < own ? __bfloat162float(head[dimension]) : 0.0f;
+    const int pair = p.adjacent ? dimension / 2 : dimension < half ? dimension : dimension - half;
+    if (!positioned || pair >= half || dimension >= own) continue;
+    const bool is_first = p.adjacent ? dimension % 2 == 0 : dimension < half;
+    const float partner = __bfloat162float(head[p.adjacent ? dimension ^ 1 : is_first ? dimension + half : dimension - half]);
+    out[i] = is_first ? out[i] * cosine[pair] - partner * sine[pair] : partner * sine[pair] + out[i] * cosine[pair];
+  }
+}
+
+// A query of head `head`, in bf16 and as wide as the pages.
+template <int D, int kDims = D / 32>
+__device__ inline void rotate_query(const RopeAppendArgs& p, int64_t token, int head) {
+  const int own = static_cast<int>(p.head_dim);
+  float x[kDims];
+  read_head<D>(p, static_cast<const __nv_bfloat16*>(p.q) + (token * p.heads + head) * own, token, true, x);
+  const float grow = own == D ? 1.0f : sqrtf(static_cast<float>(D) / static_cast<float>(own));
+  Run<__nv_bfloat16, kDims> values;
+#pragma unroll
+  for (int i = 0; i < kDims; ++i) values.x[i] = __float2bfloat16(x[i] * grow);
+  __syncwarp();  // all have read: it may be written in place
+  auto* to = static_cast<__nv_bfloat16*>(p.rotated) + (token * p.heads + head) * D + threadIdx.x % 32 * kDims;
+  *reinterpret_cast<Run<__nv_bfloat16, kDims>*>(to) = values;
+}
+
+}  // namespace longview::kernels

@@ -1,0 +1,13 @@
+// 8-bit floats as numbers.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+// e4m3: a sign, four bits of exponent with a bias of 7, three of fraction; all ones is not a number.
+inline double decoded_e4m3(uint8_t code) {
+  const int exponent = code >> 3 & 15, fraction = code & 7;
+  if ((code & 0x7f) == 0x7f) return NAN;
+  const double value = exponent == 0 ? std::ldexp(fraction, -9) : std::ldexp(8 + fraction, exponent - 10);
+  return code & 0x80 ? -value : value;
+}
