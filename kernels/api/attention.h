@@ -6,7 +6,8 @@
 namespace longview::kernels {
 
 // T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128. 8-bit pages are read as they
-// are by few queries: each 16 rows (token, head of a KV head) read all of them once. Many queries read copies (launch_expand_pages).
+// are by few queries: each 16 rows (token, head of a KV head) read all of them once. Many queries read copies (launch_expand_pages), but
+// for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
 // K and V of the tokens before first_position, the page table and `position` were written before the kernel in front of this one was
 // launched, or it was not launched as a dependent: they are read before that kernel is over.
 struct AttentionArgs {
@@ -21,6 +22,9 @@ struct AttentionArgs {
   // other tokens for which attention_workspace_floats is the same.
   const int64_t* position = nullptr;
 };
+// Whether the device's tensor cores multiply the codes of e4m3 pages: compute capability 9.0, and enough rows that every multiprocessor
+// has 128 without a split of the keys.
+bool attention_multiplies_e4m3(const AttentionArgs& args);
 int64_t attention_workspace_floats(const AttentionArgs& args);
 Status launch_attention(const AttentionArgs& args, Stream stream);
 

@@ -50,6 +50,7 @@ struct Library {
   decltype(&kernels::launch_rope_table) rope_table;
   decltype(&kernels::launch_rope_append) rope_append;
   decltype(&kernels::launch_expand_pages) expand_pages;
+  decltype(&kernels::attention_multiplies_e4m3) attention_multiplies_e4m3;
   decltype(&kernels::attention_workspace_floats) attention_workspace_floats;
   decltype(&kernels::launch_attention) attention;
   decltype(&kernels::launch_sparse_index) sparse_index;

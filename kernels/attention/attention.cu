@@ -19,10 +19,17 @@ int64_t resident_blocks(const AttentionPlan& p) {
   return std::max<int64_t>(1, shared / (attention_sm80_shared_bytes(p.tile_rows, p.args.kv.head_dim) + 1024));
 }
 
+bool on_sm90(const AttentionArgs& args) {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  return major == 9 && args.architecture != 80 && !args.position;
+}
+
 AttentionPlan plan_for(const AttentionArgs& args) {
   AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr, nullptr};
   p.rows = args.tokens * p.group;
-  const bool codes = args.kv.format != PageFormat::kBFloat16, decode = !codes && p.rows <= kDecodeRows;
+  const bool codes = args.kv.format != PageFormat::kBFloat16 && !attention_multiplies_e4m3(args), decode = !codes && p.rows <= kDecodeRows;
   p.tile_rows = codes ? kCodeRows : p.rows > 64 ? 128 : decode ? kDecodeRows : 64;
   p.tiles = ceil_div(p.rows, p.tile_rows);
   p.scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim)));
@@ -41,6 +48,11 @@ AttentionPlan plan_for(const AttentionArgs& args) {
 
 }  // namespace
 
+bool attention_multiplies_e4m3(const AttentionArgs& args) {
+  const int64_t rows = args.tokens * (args.heads / args.kv.kv_heads);
+  return args.kv.format == PageFormat::kE4M3 && on_sm90(args) && rows > 64 && ceil_div(rows, 128) * args.kv.kv_heads >= args.multiprocessors;
+}
+
 int64_t attention_workspace_floats(const AttentionArgs& args) {
   const AttentionPlan p = plan_for(args);
   return p.parts > 1 ? kCounters + p.parts * args.kv.kv_heads * p.rows * (args.kv.head_dim + 2) : 0;
@@ -55,12 +67,9 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   const AttentionPlan p = plan_for(args);
   if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || kv_heads > kCounters || (p.parts > 1 && !args.workspace)) return kInvalidShape;
   if (args.kv.format == PageFormat::kQ8) return launch_attention_q8(p, stream);
-  if (args.kv.format == PageFormat::kE4M3) return launch_attention_e4m3(p, stream);
+  if (args.kv.format == PageFormat::kE4M3 && p.tile_rows == kCodeRows) return launch_attention_e4m3(p, stream);
   if (p.rows <= kDecodeRows) return launch_decode_attention(p, stream);
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (major == 9 && args.architecture != 80 && !args.position && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
+  if (on_sm90(args) && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
   return launch_attention_sm80(p, stream);
 }
 

@@ -2,22 +2,23 @@
 // attention_sm80. One warp copies whole K and V blocks of a page by the copy engine, two stages ahead; two warpgroups of 64
 // rows multiply. The scores of the next page are computed while the weights of this one meet its values.
 #include "kernels/attention/attention.cuh"
+#include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/attention/rows_sm90.cuh"
 #include "kernels/common/launch.cuh"
 
 namespace longview::kernels {
 namespace {
 
-template <int D>
-constexpr uint32_t kSharedBytes = kRows * D * 2 + KvStages<D>::kBytes + 1024;  // the tiles begin at a multiple of 1,024
+template <class Rows>
+constexpr uint32_t kSharedBytes = 2 * Rows::kWarpgroupBytes + Rows::Stages::kBytes + 1024;  // the tiles begin at a multiple of 1,024
 
-template <int D>
+template <int D, class Rows>
 __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const AttentionPlan p) {
-  constexpr uint32_t kBlockBytes = KvStages<D>::kBlockBytes;
+  using Stages = typename Rows::Stages;
   extern __shared__ char shared_bytes[];
-  __shared__ uint64_t barriers[4 * kStages];
+  __shared__ uint64_t barriers[4 * Stages::kStages];
   const uint32_t queries = (ptx::shared_address(shared_bytes) + 1023) & ~1023u;
-  const KvStages<D> stages(queries + kRows * D * 2, ptx::shared_address(barriers));
+  const Stages stages(queries + 2 * Rows::kWarpgroupBytes, ptx::shared_address(barriers));
   if (threadIdx.x == 0) {
     stages.init();
     ptx::fence_mbarrier_init();
@@ -33,7 +34,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   if (warpgroup < 0) {
     ptx::registers_down<24>();
     if (threadIdx.x != 0) return;
-    const int64_t head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * kBlockBytes;
+    const int64_t head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * Rows::kBlockBytes;
     const auto from = [&](int page) { return static_cast<const char*>(a.kv.pages[page]) + head_bytes; };
     const char *keys = from(0), *before = nullptr;
     for (int page = 0; page < pages; ++page) {
@@ -50,24 +51,19 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   ptx::registers_up<240>();
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32, group = static_cast<int>(p.group);
 
-  // This warpgroup's queries, in the layout of a page's tiles: [D / 64][64 rows][128 bytes].
-  const uint32_t own = queries + warpgroup * 64 * D * 2;
-  for (int item = thread; item < 64 * D / 8; item += 128) {
-    const int row = item / (D / 8), chunk = item % (D / 8);
+  Rows rows;
+  const uint32_t own = queries + warpgroup * Rows::kWarpgroupBytes;
+  rows.load_queries(own, [&](int row) {
     const int64_t at = first_row + warpgroup * 64 + row;
-    uint4 words = {0, 0, 0, 0};
-    if (at < p.rows)
-      words = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(a.q) + (at / group * a.heads + kv_head * group + at % group) * D + chunk * 8);
-    const uint32_t to = own + chunk / 8 * 64 * 128 + row * 128 + (((chunk % 8) ^ (row % 8)) << 4);
-    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w) : "memory");
-  }
+    return at < p.rows ? static_cast<const __nv_bfloat16*>(a.q) + (at / group * a.heads + kv_head * group + at % group) * D : nullptr;
+  });
   ptx::fence_proxy_async();
   asm volatile("bar.sync %0, 128;" ::"r"(1 + warpgroup) : "memory");
+  rows.take_scales(own);
 
   const int64_t row0 = first_row + warpgroup * 64 + warp * 16 + lane / 4, row1 = row0 + 8;
   const int64_t position[2] = {a.first_position + row0 / group, a.first_position + row1 / group};
   const int64_t first_visible = a.first_position + first_row / group;  // of the tile's first row
-  RowsSm90<D> rows;
   const auto hide = [&](int page) {
     const int64_t begin = static_cast<int64_t>(page) * kKeys;
     if (begin + kKeys > first_visible + 1)  // the diagonal crosses this page
@@ -77,8 +73,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   rows.begin();
   rows.multiply_keys(stages, own, 64 * 128, 0);
   ptx::wgmma_wait<0>();
-  ptx::wgmma_hold(rows.score);
-  rows.release(stages.key_empty, 0);
+  rows.scores_done(stages, 0);
   hide(0);
   rows.soften(p.scale);
   rows.pack();
@@ -86,30 +81,36 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
     rows.multiply_keys(stages, own, 64 * 128, page);
     rows.multiply_values(stages, page - 1, page == 1);
     ptx::wgmma_wait<1>();
-    ptx::wgmma_hold(rows.score);
-    rows.release(stages.key_empty, page);
+    rows.scores_done(stages, page);
+    const float earlier[2] = {rows.factor[0], rows.factor[1]};
     hide(page);
     rows.soften(p.scale);
     ptx::wgmma_wait<0>();
-    ptx::wgmma_hold(rows.out);
-    ptx::wgmma_hold(rows.weight);
-    rows.release(stages.value_empty, page - 1);
+    rows.values_done(stages, page - 1);
+    rows.collect(page == 1, earlier);
     rows.shrink();
     rows.pack();
   }
   rows.multiply_values(stages, pages - 1, pages == 1);
   ptx::wgmma_wait<0>();
-  ptx::wgmma_hold(rows.out);
+  rows.values_done(stages, pages - 1);
+  rows.collect(pages == 1, rows.factor);
   const auto place = [&](int64_t row) { return row < p.rows ? static_cast<__nv_bfloat16*>(a.out) + (row / group * a.heads + kv_head * group + row % group) * D : nullptr; };
   rows.store(place(row0), place(row1), rows.sum);
 }
 
+template <int D, class Rows>
+Status launch(const AttentionPlan& p, Stream stream) {
+  const auto kernel = attention_sm90_kernel<D, Rows>;
+  if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kSharedBytes<Rows>))) return static_cast<Status>(error);
+  const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads));
+  kernel<<<grid, kThreads, kSharedBytes<Rows>, cuda(stream)>>>(p);
+  return launched();
+}
+
 template <int D>
 Status launch(const AttentionPlan& p, Stream stream) {
-  if (const auto error = cudaFuncSetAttribute(attention_sm90_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kSharedBytes<D>))) return static_cast<Status>(error);
-  const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads));
-  attention_sm90_kernel<D><<<grid, kThreads, kSharedBytes<D>, cuda(stream)>>>(p);
-  return launched();
+  return p.args.kv.format == PageFormat::kE4M3 ? launch<D, RowsE4M3Sm90<D>>(p, stream) : launch<D, RowsSm90<D>>(p, stream);
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // What a warpgroup of sm_90 does with its 64 rows: scores against blocks of 128 keys, online softmax, weighted values. Shared by
-// dense and sparse attention, which differ in the blocks that they bring.
+// dense and sparse attention, which differ in the blocks that they bring. Rows over bf16 are here, those over e4m3 in rows_e4m3_sm90.
 #pragma once
 
 #include "kernels/attention/hide.cuh"
@@ -12,13 +12,14 @@
 
 namespace longview::kernels {
 
-constexpr int kRows = 128, kKeys = 128, kStages = 2, kThreads = 384;
+constexpr int kRows = 128, kKeys = 128, kThreads = 384;
 constexpr int kReaders = 8;  // warps that say that they are done with a stage
 constexpr uint32_t kTileBytes = kKeys * 128;  // 64 dimensions of a block
 
-// Two stages of K and V in shared memory, with barriers that say what has come and what has been read.
+// Stages of K and V in shared memory, with barriers that say what has come and what has been read.
 template <int D>
 struct KvStages {
+  static constexpr uint32_t kStages = 2;
   static constexpr uint32_t kBlockBytes = kKeys * D * 2;  // K or V of a page
   static constexpr uint32_t kBytes = 2 * kStages * kBlockBytes;
   uint32_t keys, values, key_full, key_empty, value_full, value_empty;
@@ -51,75 +52,20 @@ struct KvStages {
   }
 };
 
-// A thread holds parts of rows warp * 16 + lane / 4 and + 8 of its warpgroup's 64 (ptx/wgmma.cuh).
+// What a thread holds of rows warp * 16 + lane / 4 and + 8 of its warpgroup's 64 (ptx/wgmma.cuh).
 template <int D>
-struct RowsSm90 {
-  static constexpr uint32_t kBlockBytes = KvStages<D>::kBlockBytes;
+struct RowState {
   float score[64], out[D / 2], maximum[2], sum[2], factor[2];
-  uint32_t weight[kKeys / 16][4];
 
   __device__ void begin() {
     maximum[0] = maximum[1] = -INFINITY;
     sum[0] = sum[1] = 0;
   }
-  // Queues scores of the queries at `queries`, tiles of 64 dimensions `query_tile` bytes apart, with block number `index`.
-  __device__ void multiply_keys(const KvStages<D>& stages, uint32_t queries, uint32_t query_tile, uint32_t index) {
-    const uint32_t stage = index % kStages;
-    ptx::mbarrier_wait(stages.key_full + 8 * stage, index / kStages & 1);
-    const uint64_t q = ptx::wgmma_descriptor(queries), k = ptx::wgmma_descriptor(stages.keys + stage * kBlockBytes);
-    ptx::wgmma_hold(score);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, q + i / 4 * (query_tile / 16) + i % 4 * 2, k + i / 4 * (kTileBytes / 16) + i % 4 * 2, i > 0);
-    ptx::wgmma_commit();
-  }
-  // Queues out = weight * values of block number `index`, added to what was there unless it is the first.
-  __device__ void multiply_values(const KvStages<D>& stages, uint32_t index, bool first) {
-    const uint32_t stage = index % kStages;
-    ptx::mbarrier_wait(stages.value_full + 8 * stage, index / kStages & 1);
-    const uint64_t v = ptx::wgmma_descriptor_transposed(stages.values + stage * kBlockBytes, kTileBytes);
-    ptx::wgmma_hold(out);
-    ptx::wgmma_hold(weight);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < kKeys / 16; ++i) ptx::wgmma_m64k16_transposed(out, weight[i], v + i * 128, !first || i > 0);
-    ptx::wgmma_commit();
-  }
-  // Scores become weights; `factor` is what earlier results shrink by.
-  __device__ void soften(float scale) {
-    float highest[2] = {maximum[0], maximum[1]};
-#pragma unroll
-    for (int i = 0; i < 64; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 2));
-      const float base = highest[r] == -INFINITY ? 0.0f : highest[r];  // a row that has seen nothing yet
-      factor[r] = ptx::exp2((maximum[r] - base) * scale);
-      maximum[r] = highest[r];
-      sum[r] *= factor[r];
-      highest[r] = base * scale;
-    }
-#pragma unroll
-    for (int i = 0; i < 64; ++i) {
-      score[i] = ptx::exp2(fmaf(score[i], scale, -highest[i / 2 % 2]));
-      sum[i / 2 % 2] += score[i];
-    }
-  }
-  __device__ void pack() {
-#pragma unroll
-    for (int i = 0; i < kKeys / 16; ++i)
-#pragma unroll
-      for (int j = 0; j < 4; ++j) weight[i][j] = pack_bf16(score[8 * i + 2 * j], score[8 * i + 2 * j + 1]);
-  }
-  __device__ void shrink() {
-#pragma unroll
-    for (int i = 0; i < D / 2; ++i) out[i] *= factor[i / 2 % 2];
-  }
   // This warp has read its block number `index` from the stage that `empty` stands for.
+  template <class Stages>
   __device__ static void release(uint32_t empty, uint32_t index) {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty + 8 * (index % kStages));
+    if (threadIdx.x % 32 == 0) ptx::mbarrier_arrive(empty + 8 * (index % Stages::kStages));
   }
   // Divides by the threads' sums and stores: where each row's D results go, null where there is no such row. The four threads of
   // a row trade pairs, so that each writes 16 bytes.
@@ -156,6 +102,95 @@ struct RowsSm90 {
         const uint32_t got = __shfl_xor_sync(0xffffffffu, upper ? low : high, step);
         (upper ? low : high) = got;
       }
+  }
+};
+
+template <int D>
+struct RowsSm90 : RowState<D> {
+  using Stages = KvStages<D>;
+  using Row = RowState<D>;
+  using Row::factor, Row::maximum, Row::out, Row::score, Row::sum;
+  static constexpr uint32_t kBlockBytes = Stages::kBlockBytes, kWarpgroupBytes = 64 * D * 2;  // of queries
+  uint32_t weight[kKeys / 16][4];
+
+  // A warpgroup's queries to tiles as a page's, [D / 64][64 rows][128 bytes]. `place(row)`: null where there is no such row.
+  template <typename Place>
+  __device__ void load_queries(uint32_t to, Place place) {
+    const int thread = threadIdx.x % 128;
+    for (int item = thread; item < 64 * D / 8; item += 128) {
+      const int row = item / (D / 8), chunk = item % (D / 8);
+      const __nv_bfloat16* from = place(row);
+      const uint4 words = from ? *reinterpret_cast<const uint4*>(from + chunk * 8) : uint4{0, 0, 0, 0};
+      const uint32_t at = to + chunk / 8 * 64 * 128 + row * 128 + (((chunk % 8) ^ (row % 8)) << 4);
+      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w) : "memory");
+    }
+  }
+  __device__ void take_scales(uint32_t) {}
+  // Queues scores of the queries at `queries`, tiles of 64 dimensions `query_tile` bytes apart, with block number `index`.
+  __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t query_tile, uint32_t index) {
+    const uint32_t stage = index % Stages::kStages;
+    ptx::mbarrier_wait(stages.key_full + 8 * stage, index / Stages::kStages & 1);
+    const uint64_t q = ptx::wgmma_descriptor(queries), k = ptx::wgmma_descriptor(stages.keys + stage * kBlockBytes);
+    ptx::wgmma_hold(score);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, q + i / 4 * (query_tile / 16) + i % 4 * 2, k + i / 4 * (kTileBytes / 16) + i % 4 * 2, i > 0);
+    ptx::wgmma_commit();
+  }
+  // The scores of block number `index` are there: its keys may go.
+  __device__ void scores_done(const Stages& stages, uint32_t index) {
+    ptx::wgmma_hold(score);
+    Row::template release<Stages>(stages.key_empty, index);
+  }
+  // Queues out = weight * values of block number `index`, added to what was there unless it is the first.
+  __device__ void multiply_values(const Stages& stages, uint32_t index, bool first) {
+    const uint32_t stage = index % Stages::kStages;
+    ptx::mbarrier_wait(stages.value_full + 8 * stage, index / Stages::kStages & 1);
+    const uint64_t v = ptx::wgmma_descriptor_transposed(stages.values + stage * kBlockBytes, kTileBytes);
+    ptx::wgmma_hold(out);
+    ptx::wgmma_hold(weight);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i) ptx::wgmma_m64k16_transposed(out, weight[i], v + i * 128, !first || i > 0);
+    ptx::wgmma_commit();
+  }
+  __device__ void values_done(const Stages& stages, uint32_t index) {
+    ptx::wgmma_hold(out);
+    ptx::wgmma_hold(weight);
+    Row::template release<Stages>(stages.value_empty, index);
+  }
+  // Values were added to `out`: there is nothing to do.
+  __device__ void collect(bool, const float (&)[2]) {}
+  // Scores become weights; `factor` is what earlier results shrink by.
+  __device__ void soften(float scale) {
+    float highest[2] = {maximum[0], maximum[1]};
+#pragma unroll
+    for (int i = 0; i < 64; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 2));
+      const float base = highest[r] == -INFINITY ? 0.0f : highest[r];  // a row that has seen nothing yet
+      factor[r] = ptx::exp2((maximum[r] - base) * scale);
+      maximum[r] = highest[r];
+      sum[r] *= factor[r];
+      highest[r] = base * scale;
+    }
+#pragma unroll
+    for (int i = 0; i < 64; ++i) {
+      score[i] = ptx::exp2(fmaf(score[i], scale, -highest[i / 2 % 2]));
+      sum[i / 2 % 2] += score[i];
+    }
+  }
+  __device__ void pack() {
+#pragma unroll
+    for (int i = 0; i < kKeys / 16; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) weight[i][j] = pack_bf16(score[8 * i + 2 * j], score[8 * i + 2 * j + 1]);
+  }
+  __device__ void shrink() {
+#pragma unroll
+    for (int i = 0; i < D / 2; ++i) out[i] *= factor[i / 2 % 2];
   }
 };
 

@@ -29,12 +29,12 @@ template <int D>
 __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(const SparsePlan p) {
   constexpr uint32_t kQueryBytes = Shared<D>::kQueryBytes;
   extern __shared__ char shared_bytes[];
-  __shared__ uint64_t barriers[4 * kStages + 2 * kSlots];
+  __shared__ uint64_t barriers[4 * KvStages<D>::kStages + 2 * kSlots];
   __shared__ Slot slots[kSlots];
   const uint32_t offset = -ptx::shared_address(shared_bytes) & 1023, queries = ptx::shared_address(shared_bytes) + offset;
   auto* all_bits = reinterpret_cast<uint32_t*>(shared_bytes + offset + Shared<D>::kBits);
   const KvStages<D> stages(queries + kSlots * kQueryBytes, ptx::shared_address(barriers));
-  const uint32_t slot_full = ptx::shared_address(barriers + 4 * kStages), slot_empty = slot_full + 8 * kSlots;
+  const uint32_t slot_full = ptx::shared_address(barriers + 4 * KvStages<D>::kStages), slot_empty = slot_full + 8 * kSlots;
   if (threadIdx.x == 0) {
     stages.init();
     for (uint32_t i = 0; i < kSlots; ++i) {
@@ -154,8 +154,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   rows.begin();
   int block = multiply_keys(left);
   ptx::wgmma_wait<0>();
-  ptx::wgmma_hold(rows.score);
-  rows.release(stages.key_empty, number);
+  rows.scores_done(stages, number);
   hide(block);
   rows.soften(p.scale);
   rows.pack();
@@ -171,16 +170,13 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     block = multiply_keys(left);
     rows.multiply_values(stages, number - 1, first);
     ptx::wgmma_wait<1>();
-    ptx::wgmma_hold(rows.score);
-    rows.release(stages.key_empty, number);
+    rows.scores_done(stages, number);
     const float sum[2] = {rows.sum[0], rows.sum[1]};
     if (switches) rows.begin();
     hide(block);
     rows.soften(p.scale);
     ptx::wgmma_wait<0>();
-    ptx::wgmma_hold(rows.out);
-    ptx::wgmma_hold(rows.weight);
-    rows.release(stages.value_empty, number - 1);
+    rows.values_done(stages, number - 1);
     if (switches) finish((turn - 1) % kSlots, sum);
     else rows.shrink();
     rows.pack();
@@ -188,7 +184,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   }
   rows.multiply_values(stages, number, first);
   ptx::wgmma_wait<0>();
-  ptx::wgmma_hold(rows.out);
+  rows.values_done(stages, number);
   finish((turn - 1) % kSlots, rows.sum);
 }
 

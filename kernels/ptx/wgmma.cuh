@@ -11,6 +11,11 @@ __device__ inline uint64_t wgmma_descriptor(uint32_t shared) {
   return static_cast<uint64_t>((shared & 0x3ffffu) >> 4) | uint64_t{1} << 16 | uint64_t{64} << 32 | uint64_t{1} << 62;
 }
 
+// Rows of 64 bytes (64 e4m3) in the 64-byte swizzle, eight of them every 512 bytes.
+__device__ inline uint64_t wgmma_descriptor_64(uint32_t shared) {
+  return static_cast<uint64_t>((shared & 0x3ffffu) >> 4) | uint64_t{1} << 16 | uint64_t{32} << 32 | uint64_t{2} << 62;
+}
+
 // An operand whose rows are the summed dimension, `columns` in tiles of 64 that lie `tile_bytes` apart. A step of 16 rows is
 // 2,048 bytes on: + 128.
 __device__ inline uint64_t wgmma_descriptor_transposed(uint32_t shared, uint32_t tile_bytes) {
@@ -96,6 +101,23 @@ __device__ inline void wgmma_m64k16_transposed(float (&d)[32], const uint32_t (&
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" REGISTERS_32 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"
+      : SUMS_32(0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+// d [64, N] = a [64, 32] * b [N, 32]^T, plus d where `add` is not 0, in e4m3; a in registers, four columns each: thread t holds of row
+// t / 32 * 16 + t % 32 / 4 (+ 8: a[1], a[3]) the columns t % 4 * 4 .. + 3 (+ 16: a[2], a[3]). Sums are rounded as above.
+__device__ inline void wgmma_m64k32_e4m3(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int32_t add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" REGISTERS_64 "}, {%64, %65, %66, %67}, %68, p, 1, 1;\n}"
+      : SUMS_64
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+__device__ inline void wgmma_m64k32_e4m3(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int32_t add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k32.f32.e4m3.e4m3 {" REGISTERS_32 "}, {%32, %33, %34, %35}, %36, p, 1, 1;\n}"
       : SUMS_32(0)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }

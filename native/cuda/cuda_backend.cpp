@@ -264,8 +264,10 @@ class CudaBackend final : public Backend {
   }
 
   void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
-    const bool direct = shape.format == KvFormat::kBFloat16 || q.rows == 1 || q.rows * heads / shape.kv_heads <= kDirectRows;
-    const kernels::PagedKv kv = direct ? paged(shape, layer, pages, first_position + q.rows) : expanded(shape, layer, pages, first_position + q.rows);
+    const kernels::PagedKv kept = paged(shape, layer, pages, first_position + q.rows);
+    const bool direct = shape.format == KvFormat::kBFloat16 || q.rows == 1 || q.rows * heads / shape.kv_heads <= kDirectRows ||
+                        library_.attention_multiplies_e4m3({nullptr, nullptr, kept, q.rows, heads, first_position, device_.properties().multiprocessors, nullptr});
+    const kernels::PagedKv kv = direct ? kept : expanded(shape, layer, pages, first_position + q.rows);
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
       kernels::AttentionArgs args{queries, results, kv, q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
       reserve_partial(args);

@@ -146,6 +146,30 @@ void bench_rope_append(int64_t tokens, int64_t heads, int64_t kv_heads, int64_t 
     });
 }
 
+// Dense prefill over e4m3 pages: as codes, and over copies in bf16, which have to be made first.
+void bench_attention_e4m3(int64_t tokens, int64_t heads, int64_t kv_heads, int64_t d) {
+  const int64_t pages = tokens / kernels::kPageTokens, page = kernels::page_bytes(kernels::PageFormat::kE4M3, 1, kv_heads, d, false), wide_page = kernels::page_elements(1, kv_heads, d, false);
+  const Random q(static_cast<size_t>(tokens * heads * d)), k(static_cast<size_t>(tokens * kv_heads * d)), v(static_cast<size_t>(tokens * kv_heads * d));
+  const gpu::Memory<uint8_t> storage(static_cast<size_t>(pages * page));
+  const gpu::Memory<uint16_t> wide(static_cast<size_t>(pages * wide_page)), out(static_cast<size_t>(tokens * heads * d));
+  std::vector<void*> pointers, wide_pointers;
+  for (int64_t i = 0; i < pages; ++i) pointers.push_back(storage.get() + i * page), wide_pointers.push_back(wide.get() + i * wide_page);
+  const gpu::Memory<void*> table(pointers), wide_table(wide_pointers);
+  const gpu::Memory<float> angles(std::vector<float>(static_cast<size_t>(tokens * d / 2), 0.7f));
+  const kernels::PagedKv kv{table.get(), kv_heads, d, 0, 0, kernels::PageFormat::kE4M3};
+  const auto moved = static_cast<double>(tokens * kv_heads * d);
+  report(format("rope_append of %d tokens to e4m3", int(tokens)), 0, static_cast<double>(tokens * heads * d) * 4 + moved * 6, [&] {
+    GPU(rope_append({q.get(), q.get(), k.get(), v.get(), angles.get(), angles.get(), kv, tokens, heads, d, d / 2, 0, 0}, gpu::stream()));
+  });
+  report(format("expand_pages of %d tokens in e4m3", int(tokens)), 0, moved * 6, [&] { GPU(expand_pages({kv, wide_table.get(), pages}, gpu::stream())); });
+  kernels::AttentionArgs args{q.get(), out.get(), {wide_table.get(), kv_heads, d, 0}, tokens, heads, 0, gpu::properties().multiprocessors, nullptr};
+  const double flop = 2 * static_cast<double>(tokens) * static_cast<double>(tokens + 1) * static_cast<double>(heads * d);
+  const std::string shape = format("attention T %d heads %d/%d d %d over ", int(tokens), int(heads), int(kv_heads), int(d));
+  report(shape + "copies", flop, 0, [&] { GPU(attention(args, gpu::stream())); });
+  args.kv = kv;
+  if (gpu::library().attention_multiplies_e4m3(args)) report(shape + "e4m3", flop, 0, [&] { GPU(attention(args, gpu::stream())); });
+}
+
 void bench_matvec(const char* name, WeightType type, double bits, int64_t n, int64_t k) {
   // Eight copies of the weight, so that it does not stay in the cache.
   const double bytes = static_cast<double>(type == WeightType::kE4M3 ? kernels::e4m3_bytes(n, k) : n * k) * bits / 8;
@@ -197,6 +221,8 @@ int main(int argc, char** argv) {
     }
     bench_attention(32768, 0, 32, 8, 128);
     bench_attention(131072, 0, 32, 8, 128);
+    for (const int64_t tokens : {32768, 131072}) bench_attention_e4m3(tokens, 32, 8, 128);
+    bench_attention_e4m3(32768, 9, 3, 64);
     bench_attention(4096, 131072 - 4096, 32, 8, 128);
     bench_attention(4096, 61440 - 4096, 9, 3, 64);
     bench_attention(1, 131071, 32, 8, 128);

@@ -1,0 +1,172 @@
+// The rows of rows_sm90 over e4m3 pages: queries and weights are e4m3 too.
+//
+// A score is the product of codes, times the row's, the page's and the softmax's scale. V's scale goes into the exponent, as in
+// attention_e4m3: a weight is 2^(8 + score + log2(scale)) relative to the largest such, at most 256, so that V's codes are added up as
+// they are and small weights keep their bits; the row's sum takes the weight over the scale. The tensor cores round the sums of 8-bit
+// products to some 14 bits: those of a block go to sums of their own, and from there to float32.
+#pragma once
+
+#include "kernels/attention/rows_sm90.cuh"
+#include "kernels/cache/e4m3_pages.cuh"
+
+namespace longview::kernels {
+
+// As KvStages. With K of a block come both scales: V may be late when they are needed.
+template <int D>
+struct E4M3Stages {
+  static constexpr uint32_t kStages = 4;
+  static constexpr uint32_t kBlockBytes = static_cast<uint32_t>(page_block_bytes(PageFormat::kE4M3, D)), kCodeBytes = kKeys * D;  // in the page; of them codes
+  static constexpr uint32_t kScaleBytes = 16, kKeyBytes = kCodeBytes + 1024;                                                      // a copy's least; of a stage of K
+  static constexpr uint32_t kBytes = kStages * (kKeyBytes + kCodeBytes);
+  uint32_t keys, values, key_full, key_empty, value_full, value_empty;
+
+  __device__ E4M3Stages(uint32_t shared, uint32_t barriers)
+      : keys(shared), values(shared + kStages * kKeyBytes), key_full(barriers), key_empty(key_full + 8 * kStages), value_full(key_empty + 8 * kStages), value_empty(value_full + 8 * kStages) {}
+  __device__ void init() const {
+    for (uint32_t i = 0; i < kStages; ++i) {
+      ptx::mbarrier_init(key_full + 8 * i, 1);
+      ptx::mbarrier_init(value_full + 8 * i, 1);
+      ptx::mbarrier_init(key_empty + 8 * i, kReaders);
+      ptx::mbarrier_init(value_empty + 8 * i, kReaders);
+    }
+  }
+  __device__ void bring_keys(uint32_t index, const void* from) const {
+    const uint32_t stage = index % kStages, full = key_full + 8 * stage, to = keys + stage * kKeyBytes;
+    ptx::mbarrier_wait(key_empty + 8 * stage, (index / kStages & 1) ^ 1);  // passes at once in the first round
+    ptx::mbarrier_arrive_expect(full, kCodeBytes + 2 * kScaleBytes);
+    ptx::bulk_load(to, from, kCodeBytes + kScaleBytes, full);
+    ptx::bulk_load(to + kCodeBytes + kScaleBytes, static_cast<const char*>(from) + kBlockBytes + kCodeBytes, kScaleBytes, full);
+  }
+  __device__ void bring_values(uint32_t index, const void* from) const {
+    const uint32_t stage = index % kStages;
+    ptx::mbarrier_wait(value_empty + 8 * stage, (index / kStages & 1) ^ 1);
+    ptx::mbarrier_arrive_expect(value_full + 8 * stage, kCodeBytes);
+    ptx::bulk_load(values + stage * kCodeBytes, static_cast<const char*>(from) + kBlockBytes, kCodeBytes, value_full + 8 * stage);
+  }
+};
+
+__device__ inline float read_shared(uint32_t address) {
+  float x;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(address) : "memory");
+  return x;
+}
+
+template <int D>
+struct RowsE4M3Sm90 : RowState<D> {
+  using Stages = E4M3Stages<D>;
+  using Row = RowState<D>;
+  using Row::factor, Row::maximum, Row::out, Row::score, Row::sum;
+  static constexpr uint32_t kBlockBytes = Stages::kBlockBytes, kWarpgroupBytes = 64 * D + 1024;  // of queries; behind them their scales
+  static constexpr float kShift = 8;
+  float fresh[D / 2], query_scale[2], key_scale, value_scale;
+  uint32_t weight[kKeys / 32][4];
+
+  // A warpgroup's queries to e4m3, rows of D bytes as keys of a page. `place(row)`: null where there is no such row.
+  template <typename Place>
+  __device__ void load_queries(uint32_t to, Place place) {
+    constexpr int kChunks = D / 8;  // neighbouring threads, of a row
+    for (int item = static_cast<int>(threadIdx.x) % 128; item < 64 * kChunks; item += 128) {
+      const int row = item / kChunks, dimension = item % kChunks * 8;
+      const __nv_bfloat16* from = place(row);
+      float x[8], largest = 0;
+      unpack_bf16x8(from ? *reinterpret_cast<const uint4*>(from + dimension) : uint4{0, 0, 0, 0}, x);
+#pragma unroll
+      for (int i = 0; i < 8; ++i) largest = fmaxf(largest, fabsf(x[i]));
+#pragma unroll
+      for (int step = kChunks / 2; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+      const float scale = largest < kSmallestRow ? 1.0f : largest / kLargestE4M3, inverse = 1.0f / scale;
+#pragma unroll
+      for (int i = 0; i < 8; ++i) x[i] *= inverse;
+      const auto at = to + static_cast<uint32_t>(e4m3_key_offset(D, row, dimension));
+      asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(at), "r"(pack_e4m3(x[0], x[1], x[2], x[3])), "r"(pack_e4m3(x[4], x[5], x[6], x[7])) : "memory");
+      if (dimension == 0) asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + 64 * D + row * 4), "f"(scale) : "memory");
+    }
+  }
+  // Of the queries that are at `from`.
+  __device__ void take_scales(uint32_t from) {
+    const uint32_t row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+    query_scale[0] = read_shared(from + 64 * D + row * 4);
+    query_scale[1] = read_shared(from + 64 * D + row * 4 + 32);
+  }
+  __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t, uint32_t index) {
+    const uint32_t stage = index % Stages::kStages, keys = stages.keys + stage * Stages::kKeyBytes;
+    ptx::mbarrier_wait(stages.key_full + 8 * stage, index / Stages::kStages & 1);
+    const uint64_t q = D == 128 ? ptx::wgmma_descriptor(queries) : ptx::wgmma_descriptor_64(queries), k = D == 128 ? ptx::wgmma_descriptor(keys) : ptx::wgmma_descriptor_64(keys);
+    ptx::wgmma_hold(score);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < D / 32; ++i) ptx::wgmma_m64n128k32_e4m3(score, q + i * 2, k + i * 2, i > 0);
+    ptx::wgmma_commit();
+  }
+  __device__ void scores_done(const Stages& stages, uint32_t index) {
+    ptx::wgmma_hold(score);
+    const uint32_t scales = stages.keys + index % Stages::kStages * Stages::kKeyBytes + Stages::kCodeBytes;
+    key_scale = read_shared(scales);
+    value_scale = read_shared(scales + Stages::kScaleBytes);
+    Row::template release<Stages>(stages.key_empty, index);
+  }
+  // Queues fresh = weight * values of block number `index`.
+  __device__ void multiply_values(const Stages& stages, uint32_t index, bool) {
+    const uint32_t stage = index % Stages::kStages;
+    ptx::mbarrier_wait(stages.value_full + 8 * stage, index / Stages::kStages & 1);
+    const uint64_t v = ptx::wgmma_descriptor(stages.values + stage * Stages::kCodeBytes);
+    ptx::wgmma_hold(fresh);
+    ptx::wgmma_hold(weight);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < kKeys / 32; ++i) ptx::wgmma_m64k32_e4m3(fresh, weight[i], v + i * 2, i > 0);
+    ptx::wgmma_commit();
+  }
+  __device__ void values_done(const Stages& stages, uint32_t index) {
+    ptx::wgmma_hold(fresh);
+    ptx::wgmma_hold(weight);
+    Row::template release<Stages>(stages.value_empty, index);
+  }
+  // Adds the fresh sums to earlier ones, which shrink by what was the factor when these weights were made.
+  __device__ void collect(bool first, const float (&earlier)[2]) {
+    const float shrunk[2] = {first ? 0.0f : earlier[0], first ? 0.0f : earlier[1]};
+    if (first)
+#pragma unroll
+      for (int i = 0; i < D / 2; ++i) out[i] = 0;
+#pragma unroll
+    for (int i = 0; i < D / 2; ++i) out[i] = fmaf(out[i], shrunk[i / 2 % 2], fresh[i]);
+  }
+  __device__ void shrink() {}
+  // Scores become weights; `factor` is what earlier results shrink by.
+  __device__ void soften(float scale) {
+    const uint32_t bits = __float_as_uint(value_scale);  // a power of two
+    const float lift = static_cast<float>(static_cast<int>(bits >> 23) - 127), share = __uint_as_float((254u << 23) - bits);
+    float highest[2] = {-INFINITY, -INFINITY}, slope[2], added[2] = {0, 0};
+#pragma unroll
+    for (int i = 0; i < 64; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      slope[r] = scale * query_scale[r] * key_scale;
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
+      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 2));
+      highest[r] = fmaxf(maximum[r], fmaf(highest[r], slope[r], lift));
+      const float base = highest[r] == -INFINITY ? 0.0f : highest[r];  // a row that has seen nothing yet
+      factor[r] = ptx::exp2(maximum[r] - base);
+      maximum[r] = highest[r];
+      highest[r] = base - lift - kShift;
+    }
+#pragma unroll
+    for (int i = 0; i < 64; ++i) {
+      score[i] = ptx::exp2(fmaf(score[i], slope[i / 2 % 2], -highest[i / 2 % 2]));
+      added[i / 2 % 2] += score[i];
+    }
+#pragma unroll
+    for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], factor[r], added[r] * share);
+  }
+  __device__ void pack() {
+#pragma unroll
+    for (int i = 0; i < kKeys / 32; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const int at = 16 * i + j / 2 * 8 + j % 2 * 2;  // two columns, and the two eight further
+        weight[i][j] = pack_e4m3(score[at], score[at + 1], score[at + 4], score[at + 5]);
+      }
+  }
+};
+
+}  // namespace longview::kernels
