@@ -1,17 +1,17 @@
 // Attention of few queries (decode) over e4m3 pages, read as they are.
 //
-// A warp takes 16 rows, which are (token, head) pairs of one KV head, and a part of the keys, 32 at a time. Codes go from memory to
-// registers and become fp16 operands of the tensor cores there. As in attention_q8 each thread takes 16 dimensions of queries and keys
-// that lie together. Which of the 32 keys is which column of the scores is chosen so that a thread's eight columns are the eight
-// tokens of a dimension that lie together. K is asked for again as soon as its scores are there, V when its product is. A second
-// kernel merges the parts.
+// A warp takes 16 rows, which are (token, head) pairs of one KV head, and a part of the keys, 32 at a time, through stages of cp.async.
+// Codes become fp16 operands of the tensor cores in registers. A product's sums do not ask for an order of its dimensions: a thread's
+// four codes of a 16-byte chunk are two pairs of an operand, of keys as of queries; of V the page has them so that these are the tokens
+// whose scores the thread has. A second kernel merges the parts.
 //
 // Scales of pages are powers of two. K's goes into the factor of the scores; V's goes into the exponent: a weight is 2^(s + log2(scale)),
 // relative to the largest such, so that V's codes are added up as they are, and the row's sum takes the weight over the scale.
 #include "kernels/attention/attention.cuh"
+#include "kernels/attention/hide.cuh"
 #include "kernels/cache/e4m3_pages.cuh"
 #include "kernels/common/bf16.cuh"
-#include "kernels/common/launch.cuh"
+#include "kernels/ptx/cp_async.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 #include "kernels/ptx/exp2.cuh"
 #include "kernels/ptx/mma.cuh"
@@ -19,68 +19,51 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kStepKeys = 32, kTiles = kStepKeys / 8;
+constexpr int kStepKeys = 32, kTiles = kStepKeys / 8, kStages = 3;
 
-// The token, of a step's 32, of column 2 * quarter + e of the scores' tile of eight: V's bytes 8 * quarter .. + 7 are those of the
-// tiles' columns 2 * quarter, + 1, one tile after the other.
-__device__ constexpr int token_of(int tile, int quarter, int e) { return quarter / 2 * 16 + tile % 2 * 8 + quarter % 2 * 4 + tile / 2 * 2 + e; }
+// Of 32 keys and their values: K as in the page, V [D, 2 chunks of 16 tokens], then the scales of both, 16 bytes each.
+template <int D>
+constexpr uint32_t kKeyBytes = kStepKeys * D;
+template <int D>
+constexpr uint32_t kStageBytes = 2 * kKeyBytes<D> + 128;
+
+// Where a dimension's tokens lie: eight rows of a matrix are in different banks.
+__device__ inline uint32_t value_place(int dimension, int chunk) { return static_cast<uint32_t>(dimension * 32 + (chunk ^ dimension / 4 % 2) * 16); }
+
+// Starts copying tokens first .. first + 31. `block`: the head's K block of the page, V behind it.
+template <int D>
+__device__ inline void load_step(uint32_t to, const char* block, int first) {
+  const int lane = static_cast<int>(threadIdx.x);
+  const char* values = block + page_block_bytes(PageFormat::kE4M3, D);
+#pragma unroll
+  for (int i = 0; i < static_cast<int>(kKeyBytes<D>) / 512; ++i) {
+    const int item = lane + 32 * i;
+    ptx::cp_async_16(to + item * 16, block + first * D + item * 16, true);
+    ptx::cp_async_16(to + kKeyBytes<D> + value_place(item / 2, item % 2), values + e4m3_value_offset(first + item % 2 * 16, item / 2), true);
+  }
+  if (lane < 2) ptx::cp_async_16(to + 2 * kKeyBytes<D> + lane * 16, (lane == 0 ? block : values) + kPageTokens * D, true);
+}
 
 // A thread holds parts of rows lane / 4 and + 8. Their results are of the dimensions 8 j + lane % 4 * 2 + i % 2 at out[j][i].
 template <int D>
 struct Rows {
-  static constexpr int kHalves = D / 64;
-  float score[kTiles][4], maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, out[D / 8][4] = {}, scale[2];
+  float score[4 * kTiles], maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, out[D / 8][4] = {}, scale[2];
   uint32_t query[D / 16][4];
-  // Of keys token_of(j, lane / 8, lane / 4 % 2): 16 dimensions of each 64 from lane % 4 * 16 on.
-  uint32_t keys[kTiles][kHalves][4];
-  // Of dimensions 8 j + lane / 4: the tokens token_of(0 .. 3, lane % 4, 0 .. 1).
-  uint2 values[D / 8];
   float key_scale, value_scale;
 
-  // `block`: the head's K block of the page, V behind it.
-  __device__ void load_keys(const char* block, int first) {
-    const int lane = threadIdx.x;
+  // `stage`: in shared memory, as an address and a pointer.
+  __device__ void multiply_keys(uint32_t stage, const char* bytes) {
+    key_scale = *reinterpret_cast<const float*>(bytes + 2 * kKeyBytes<D>);
+    value_scale = *reinterpret_cast<const float*>(bytes + 2 * kKeyBytes<D> + 16);
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j)
+    for (int i = 0; i < 4 * kTiles; ++i) score[i] = 0;
 #pragma unroll
-      for (int h = 0; h < kHalves; ++h) *reinterpret_cast<uint4*>(keys[j][h]) = *reinterpret_cast<const uint4*>(block + e4m3_key_offset(D, first + token_of(j, lane / 8, lane / 4 % 2), h * 64 + lane % 4 * 16));
-    key_scale = e4m3_scale_of<D>(block);
-  }
-  // Tokens of the page from `visible` on count as zeros: what was left there may be no number.
-  __device__ void load_values(const char* block, int first, int visible) {
-    const int lane = threadIdx.x, quarter = lane % 4;
-    block += page_block_bytes(PageFormat::kE4M3, D);
-    const char* row = block + e4m3_value_offset(first + token_of(0, quarter, 0), lane / 4);
+    for (int i = 0; i < D / 16; ++i) {
+      uint32_t codes[4];  // of a tile each
+      ptx::ldmatrix_x4(codes, stage + static_cast<uint32_t>(e4m3_key_offset(D, threadIdx.x, i * 16)));
 #pragma unroll
-    for (int j = 0; j < D / 8; ++j) values[j] = *reinterpret_cast<const uint2*>(row + 8 * j * kPageTokens);
-    value_scale = e4m3_scale_of<D>(block);
-    if (first + kStepKeys <= visible) return;
-    uint2 mask = {0, 0};
-#pragma unroll
-    for (int i = 0; i < 8; ++i)
-      if (first + token_of(i / 2, quarter, i % 2) < visible) (i < 4 ? mask.x : mask.y) |= 0xffu << i % 4 * 8;
-#pragma unroll
-    for (int j = 0; j < D / 8; ++j) values[j] = {values[j].x & mask.x, values[j].y & mask.y};
-  }
-
-  __device__ void multiply_keys() {
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) score[j][i] = 0;
-#pragma unroll
-    for (int i = 0; i < D / 16; ++i)
-#pragma unroll
-      for (int j = 0; j < kTiles; ++j) ptx::mma_f16(score[j], query[i], half_low(keys[j][i / 4][i % 4]), half_high(keys[j][i / 4][i % 4]));
-  }
-  // Keys behind each row's last visible one, counted from the step's first.
-  __device__ void hide(int limit0, int limit1) {
-    const int limit[2] = {limit0, limit1};
-#pragma unroll
-    for (int j = 0; j < kTiles; ++j)
-#pragma unroll
-      for (int i = 0; i < 4; ++i)
-        if (token_of(j, threadIdx.x % 4, i % 2) > limit[i / 2]) score[j][i] = -INFINITY;
+      for (int j = 0; j < kTiles; ++j) ptx::mma_f16(reinterpret_cast<float(&)[4]>(score[4 * j]), query[i], half_low(codes[j]), half_high(codes[j]));
+    }
   }
   // Scores become weights, earlier results shrink.
   __device__ void soften() {
@@ -91,7 +74,7 @@ struct Rows {
       slope[r] = scale[r] * key_scale;
       float highest = -INFINITY;
 #pragma unroll
-      for (int j = 0; j < kTiles; ++j) highest = fmaxf(highest, fmaxf(score[j][2 * r], score[j][2 * r + 1]));
+      for (int j = 0; j < kTiles; ++j) highest = fmaxf(highest, fmaxf(score[4 * j + 2 * r], score[4 * j + 2 * r + 1]));
       highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 1));
       highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
       highest = fmaxf(maximum[r], fmaf(highest, slope[r], lift));
@@ -107,22 +90,28 @@ struct Rows {
         for (int i = 0; i < 4; ++i) out[j][i] *= factor[i / 2];
     float added[2] = {0, 0};
 #pragma unroll
-    for (int j = 0; j < kTiles; ++j)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) added[i / 2] += score[j][i] = ptx::exp2(fmaf(score[j][i], slope[i / 2], -base[i / 2]));
+    for (int i = 0; i < 4 * kTiles; ++i) added[i / 2 % 2] += score[i] = ptx::exp2(fmaf(score[i], slope[i / 2 % 2], -base[i / 2 % 2]));
 #pragma unroll
     for (int r = 0; r < 2; ++r) sum[r] = fmaf(sum[r], factor[r], added[r] * share);
   }
-  __device__ void multiply_values() {
+  // Values of the step's tokens from `visible` on count as zeros: what was left there may be no number.
+  __device__ void multiply_values(uint32_t stage, int visible) {
+    uint32_t weight[2][4], mask[2] = {0, 0};
 #pragma unroll
-    for (int word = 0; word < kTiles / 2; ++word) {
-      uint32_t weight[4];
+    for (int i = 0; i < 2; ++i)
 #pragma unroll
-      for (int i = 0; i < 4; ++i) weight[i] = pack_half(score[2 * word + i / 2][i % 2 * 2], score[2 * word + i / 2][i % 2 * 2 + 1]);
+      for (int j = 0; j < 4; ++j) {
+        weight[i][j] = pack_half(score[8 * i + 2 * j], score[8 * i + 2 * j + 1]);
+        if (i * 16 + j / 2 * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + j % 2 < visible) mask[i] |= 0xffu << 8 * j;
+      }
 #pragma unroll
-      for (int j = 0; j < D / 8; ++j) {
-        const uint32_t codes = word == 0 ? values[j].x : values[j].y;
-        ptx::mma_f16(out[j], weight, half_low(codes), half_high(codes));
+    for (int i = 0; i < D / 16; ++i) {
+      uint32_t codes[4];  // of both chunks of eight dimensions, then of the next eight
+      ptx::ldmatrix_x4(codes, stage + kKeyBytes<D> + value_place(i * 16 + static_cast<int>(threadIdx.x) / 16 * 8 + static_cast<int>(threadIdx.x) % 8, static_cast<int>(threadIdx.x) / 8 % 2));
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        codes[j] &= mask[j % 2];
+        ptx::mma_f16(out[2 * i + j / 2], weight[j % 2], half_low(codes[j]), half_high(codes[j]));
       }
     }
   }
@@ -135,14 +124,33 @@ struct Rows {
 
 template <int D>
 __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const AttentionPlan p) {
-  ptx::start_dependents();
-  ptx::wait_for_previous();
+  __shared__ __align__(128) char shared[kStages * kStageBytes<D>];
   const AttentionArgs& a = p.args;
   const int64_t first_position = a.position ? *a.position : a.first_position;
   const int64_t part = blockIdx.y % p.parts, kv_head = blockIdx.y / p.parts, first_row = (p.tiles - 1 - blockIdx.x) * kCodeRows;  // the longest first
   const int group = static_cast<int>(p.group), lane = threadIdx.x;
   const int64_t row[2] = {first_row + lane / 4, first_row + lane / 4 + 8};
   const auto offset = [&](int r) { return (row[r] / group * a.heads + kv_head * group + row[r] % group) * D; };
+
+  // Keys that the tile's last row sees, and this part of them.
+  const int64_t visible = first_position + (min(first_row + kCodeRows, p.rows) - 1) / group + 1, steps = ceil_div(visible, kStepKeys);
+  const int64_t begin = steps * part / p.parts, end = steps * (part + 1) / p.parts;
+  const int64_t head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * page_block_bytes(PageFormat::kE4M3, D);
+  const uint32_t ring = ptx::shared_address(shared);
+  const auto stage_of = [&](int64_t step) { return static_cast<uint32_t>((step - begin) % kStages) * kStageBytes<D>; };
+  const auto load = [&](int64_t step) {
+    const int64_t token = step * kStepKeys;
+    if (step < end) load_step<D>(ring + stage_of(step), static_cast<const char*>(a.kv.pages[token / kPageTokens]) + head_bytes, static_cast<int>(token % kPageTokens));
+    ptx::cp_async_commit();
+  };
+  // Keys of earlier calls lie there already (api/attention.h): they need not wait for the kernel that writes this call's.
+  const bool early = min(begin + kStages, end) * kStepKeys <= first_position;
+  if (early)
+    for (int i = 0; i < kStages; ++i) load(begin + i);
+  ptx::wait_for_previous();
+  ptx::start_dependents();
+  if (!early)
+    for (int i = 0; i < kStages; ++i) load(begin + i);
 
   // Queries are divided by a power of two of their row, so that fp16 holds them.
   Rows<D> rows;
@@ -152,7 +160,7 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
       uint2 four = {0, 0};
-      if (row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + offset(r) + i / 4 * 64 + lane % 4 * 16 + i % 4 * 4);
+      if (row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + offset(r) + i * 16 + lane % 4 * 4);
       const float2 low = unpack_bf16(four.x), high = unpack_bf16(four.y);
       x[i][0] = low.x, x[i][1] = low.y, x[i][2] = high.x, x[i][3] = high.y;
 #pragma unroll
@@ -169,30 +177,18 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
     }
   }
 
-  // Keys that the tile's last row sees, and this part of them.
-  const int64_t visible = first_position + (min(first_row + kCodeRows, p.rows) - 1) / group + 1, steps = ceil_div(visible, kStepKeys);
-  const int64_t begin = steps * part / p.parts, end = steps * (part + 1) / p.parts;
-  const int64_t position[2] = {first_position + row[0] / group, first_position + row[1] / group};
-  const int64_t first_visible = first_position + first_row / group, head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * page_block_bytes(PageFormat::kE4M3, D);
-  const auto block_of = [&](int64_t step) { return static_cast<const char*>(a.kv.pages[step * kStepKeys / kPageTokens]) + head_bytes; };
-  const auto load_keys = [&](int64_t step) { rows.load_keys(block_of(step), static_cast<int>(step * kStepKeys % kPageTokens)); };
-  const auto load_values = [&](int64_t step) {
-    const int64_t page = step * kStepKeys / kPageTokens;
-    rows.load_values(block_of(step), static_cast<int>(step * kStepKeys % kPageTokens), static_cast<int>(min(visible - page * kPageTokens, kPageTokens)));
-  };
-  if (begin < end) {
-    load_keys(begin);
-    load_values(begin);
-  }
+  const int64_t position[2] = {first_position + row[0] / group, first_position + row[1] / group}, first_visible = first_position + first_row / group;
   for (int64_t step = begin; step < end; ++step) {
-    rows.multiply_keys();
+    ptx::cp_async_wait<kStages - 1>();
+    __syncwarp();
     const int64_t token = step * kStepKeys;
+    rows.multiply_keys(ring + stage_of(step), shared + stage_of(step));
     if (token + kStepKeys > first_visible + 1)  // the diagonal crosses these keys
-      rows.hide(static_cast<int>(position[0] - token), static_cast<int>(position[1] - token));
+      hide_behind(rows.score, static_cast<int>(position[0] - token), static_cast<int>(position[1] - token));
     rows.soften();
-    if (step + 1 < end) load_keys(step + 1);
-    rows.multiply_values();
-    if (step + 1 < end) load_values(step + 1);
+    rows.multiply_values(ring + stage_of(step), static_cast<int>(min(visible - token, int64_t{kStepKeys})));
+    __syncwarp();
+    load(step + kStages);
   }
 
 #pragma unroll

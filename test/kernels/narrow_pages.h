@@ -258,16 +258,6 @@ struct Case {
   int64_t tokens, first, heads, kv_heads, d;
 };
 
-// Queries of a row as attention over e4m3 pages multiplies them.
-inline void round_queries(std::vector<double>& q, int64_t d) {
-  for (auto row = q.begin(); row < q.end(); row += d) {
-    float largest = 0;
-    for (int64_t i = 0; i < d; ++i) largest = std::max(largest, static_cast<float>(std::fabs(row[i])));
-    const float scale = largest / 448, inverse = 1 / scale;
-    for (int64_t i = 0; i < d && largest > 0; ++i) row[i] = rounded_e4m3(std::clamp(static_cast<float>(row[i]) * inverse, -448.0f, 448.0f)) * scale;
-  }
-}
-
 // `multiplied`: by the tensor cores of compute capability 9.0 as codes, on as few multiprocessors as that takes.
 inline void check_attention(PageFormat format, const Case& c, float spread, bool multiplied = false) {
   std::mt19937_64 random(static_cast<uint64_t>(c.tokens * 7919 + c.first * 31 + c.heads * 7 + c.d));
@@ -298,6 +288,11 @@ inline void check_attention(PageFormat format, const Case& c, float spread, bool
   std::vector<double> wanted, scores, queries;
   for (size_t i = 0; i < q.size(); ++i) queries.push_back(gpu::at(q, i));
   if (multiplied) round_queries(queries, c.d);
+  std::vector<double> kept[2];  // K and V [length, kv_heads, d]
+  for (int is_value = 0; is_value < 2; ++is_value)
+    for (int64_t s = 0; s < length; ++s)
+      for (int64_t g = 0; g < c.kv_heads; ++g)
+        for (int64_t i = 0; i < c.d; ++i) kept[is_value].push_back(pages.value(s, g, is_value, i));
   std::vector<uint16_t> rows;
   const int64_t step = std::max<int64_t>(1, c.tokens * c.heads * length / 400000);
   for (int64_t row = 0; row < c.tokens * c.heads; row += step) {
@@ -306,14 +301,14 @@ inline void check_attention(PageFormat format, const Case& c, float spread, bool
     double highest = -INFINITY, sum = 0;
     for (int64_t s = 0; s < seen; ++s) {
       double dot = 0;
-      for (int64_t i = 0; i < c.d; ++i) dot += queries[static_cast<size_t>(row * c.d + i)] * pages.value(s, g, 0, i);
+      for (int64_t i = 0; i < c.d; ++i) dot += queries[static_cast<size_t>(row * c.d + i)] * kept[0][static_cast<size_t>((s * c.kv_heads + g) * c.d + i)];
       highest = std::max(highest, scores[static_cast<size_t>(s)] = dot / std::sqrt(static_cast<double>(c.d)));
     }
     for (double& score : scores) sum += score = std::exp(score - highest);
     const size_t begin = wanted.size();
     wanted.resize(begin + static_cast<size_t>(c.d), 0);
     for (int64_t s = 0; s < seen; ++s)
-      for (int64_t i = 0; i < c.d; ++i) wanted[begin + static_cast<size_t>(i)] += scores[static_cast<size_t>(s)] / sum * pages.value(s, g, 1, i);
+      for (int64_t i = 0; i < c.d; ++i) wanted[begin + static_cast<size_t>(i)] += scores[static_cast<size_t>(s)] / sum * kept[1][static_cast<size_t>((s * c.kv_heads + g) * c.d + i)];
     rows.insert(rows.end(), got.begin() + row * c.d, got.begin() + (row + 1) * c.d);
   }
   const double error = gpu::relative_error(rows, wanted);
