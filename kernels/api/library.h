@@ -53,6 +53,7 @@ struct Library {
   decltype(&kernels::attention_multiplies_e4m3) attention_multiplies_e4m3;
   decltype(&kernels::attention_workspace_floats) attention_workspace_floats;
   decltype(&kernels::launch_attention) attention;
+  decltype(&kernels::sparse_multiplies_e4m3) sparse_multiplies_e4m3;
   decltype(&kernels::launch_sparse_index) sparse_index;
   decltype(&kernels::launch_sparse_attention) sparse_attention;
   decltype(&kernels::launch_sparse_coverage) sparse_coverage;

@@ -77,6 +77,7 @@ struct SparseLayout {
   int64_t diagonal_bits;       // uint32 [H, pages * 4]: chosen distances
   int64_t sums;                // float [slash_batch, 2, pages * 128]: of columns and diagonals
   int64_t pooled;              // float [G, D, 2 * pages]: mean keys of 64 tokens; with kBlocks alone
+  int64_t narrow_means;        // [G, mean_blocks, 2] blocks of the means in e4m3, as those of e4m3 pages; with these alone
   int64_t bytes;
 };
 constexpr int64_t kProbeTokens = 64;
@@ -98,10 +99,15 @@ constexpr SparseLayout sparse_layout(const SparseArgs& args) {
   l.diagonal_bits = l.column_bits + (args.slash_groups > 0 ? args.heads * l.words * 4 : 0);
   l.sums = l.diagonal_bits + (args.slash_groups > 0 ? args.heads * l.pages * 16 : 0);
   l.pooled = l.sums + (args.slash_groups > 0 ? slash_batch(l.pages, args.slash_groups) * l.pages * kPageTokens * 8 : 0);
-  l.bytes = l.pooled + (args.block_groups > 0 ? args.kv.kv_heads * args.kv.head_dim * l.pages * 8 : 0);
+  l.narrow_means = l.pooled + (args.block_groups > 0 ? args.kv.kv_heads * args.kv.head_dim * l.pages * 8 : 0);
+  l.narrow_means = (l.narrow_means + 127) / 128 * 128;
+  l.bytes = l.narrow_means + (args.kv.format == PageFormat::kE4M3 ? args.kv.kv_heads * l.mean_blocks * 2 * page_block_bytes(PageFormat::kE4M3, args.kv.head_dim) : 0);
   return l;
 }
 
+// Whether the device's tensor cores multiply the codes of e4m3 pages here: compute capability 9.0, and no head of MInference's. Elsewhere
+// these launches take pages in bf16 (launch_expand_pages).
+bool sparse_multiplies_e4m3(const SparseArgs& args);
 // Fills the workspace: the means of the context in blocks of 128 pages, and for each tile its bits.
 Status launch_sparse_index(const SparseArgs& args, Stream stream);
 // Attention by the index that the workspace holds.

@@ -1,5 +1,5 @@
 // Flash-style prefill attention on the tensor cores of sm_90. Rows are (token, head) pairs of one KV head, as in
-// attention_sm80. One warp copies whole K and V blocks of a page by the copy engine, two stages ahead; two warpgroups of 64
+// attention_sm80. One warp copies whole K and V blocks of a page by the copy engine, stages ahead; two warpgroups of 64
 // rows multiply. The scores of the next page are computed while the weights of this one meet its values.
 #include "kernels/attention/attention.cuh"
 #include "kernels/attention/rows_e4m3_sm90.cuh"
@@ -53,10 +53,11 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
 
   Rows rows;
   const uint32_t own = queries + warpgroup * Rows::kWarpgroupBytes;
-  rows.load_queries(own, [&](int row) {
+  Rows::template load_queries<128>(own, [&](int row) {
     const int64_t at = first_row + warpgroup * 64 + row;
     return at < p.rows ? static_cast<const __nv_bfloat16*>(a.q) + (at / group * a.heads + kv_head * group + at % group) * D : nullptr;
-  });
+  }, thread);
+  ptx::cp_async_wait<0>();
   ptx::fence_proxy_async();
   asm volatile("bar.sync %0, 128;" ::"r"(1 + warpgroup) : "memory");
   rows.take_scales(own);
@@ -71,14 +72,14 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   };
 
   rows.begin();
-  rows.multiply_keys(stages, own, 64 * 128, 0);
+  rows.multiply_keys(stages, own, 0);
   ptx::wgmma_wait<0>();
   rows.scores_done(stages, 0);
   hide(0);
   rows.soften(p.scale);
   rows.pack();
   for (int page = 1; page < pages; ++page) {
-    rows.multiply_keys(stages, own, 64 * 128, page);
+    rows.multiply_keys(stages, own, page);
     rows.multiply_values(stages, page - 1, page == 1);
     ptx::wgmma_wait<1>();
     rows.scores_done(stages, page);

@@ -29,15 +29,15 @@ __device__ inline void hide_between(float (&score)[kCount], int sink, int behind
 // Keys that are means, of the pages from `first_page` on (a multiple of 32): a page that is no candidate or is visited does not
 // count, the others stand for 128 keys each.
 template <int kCount>
-__device__ inline void hide_visited(float (&score)[kCount], const Tile& t, const uint32_t* bits, int first_page, float scale) {
-  const float bias = kMeanBias / scale;
+__device__ inline void hide_visited(float (&score)[kCount], const Tile& t, const uint32_t* bits, int first_page, float scale0, float scale1) {
+  const float bias[2] = {kMeanBias / scale0, kMeanBias / scale1};
 #pragma unroll
   for (int word = 0; word < kCount / 16; ++word) {
     const uint32_t counts = mean_bits(t, bits, first_page / 32 + word) >> threadIdx.x % 4 * 2;
 #pragma unroll
     for (int i = 0; i < 16; ++i) {
       float& x = score[word * 16 + i];
-      x = counts >> (i / 4 * 8 + i % 2) & 1 ? x + bias : -INFINITY;
+      x = counts >> (i / 4 * 8 + i % 2) & 1 ? x + bias[i / 2 % 2] : -INFINITY;
     }
   }
 }

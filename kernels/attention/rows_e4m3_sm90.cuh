@@ -15,8 +15,8 @@ namespace longview::kernels {
 template <int D>
 struct E4M3Stages {
   static constexpr uint32_t kStages = 4;
-  static constexpr uint32_t kBlockBytes = static_cast<uint32_t>(page_block_bytes(PageFormat::kE4M3, D)), kCodeBytes = kKeys * D;  // in the page; of them codes
-  static constexpr uint32_t kScaleBytes = 16, kKeyBytes = kCodeBytes + 1024;                                                      // a copy's least; of a stage of K
+  // Of a block in the page, and of its codes; of the least copy that brings a scale; of a stage of K.
+  static constexpr uint32_t kBlockBytes = static_cast<uint32_t>(page_block_bytes(PageFormat::kE4M3, D)), kCodeBytes = kKeys * D, kScaleBytes = 16, kKeyBytes = kCodeBytes + 1024;
   static constexpr uint32_t kBytes = kStages * (kKeyBytes + kCodeBytes);
   uint32_t keys, values, key_full, key_empty, value_full, value_empty;
 
@@ -61,34 +61,33 @@ struct RowsE4M3Sm90 : RowState<D> {
   float fresh[D / 2], query_scale[2], key_scale, value_scale;
   uint32_t weight[kKeys / 32][4];
 
-  // A warpgroup's queries to e4m3, rows of D bytes as keys of a page. `place(row)`: null where there is no such row.
-  template <typename Place>
-  __device__ void load_queries(uint32_t to, Place place) {
-    constexpr int kChunks = D / 8;  // neighbouring threads, of a row
-    for (int item = static_cast<int>(threadIdx.x) % 128; item < 64 * kChunks; item += 128) {
-      const int row = item / kChunks, dimension = item % kChunks * 8;
-      const __nv_bfloat16* from = place(row);
-      float x[8], largest = 0;
-      unpack_bf16x8(from ? *reinterpret_cast<const uint4*>(from + dimension) : uint4{0, 0, 0, 0}, x);
+  // A warpgroup's queries to e4m3, rows of D bytes as keys of a page, by whole warps. `place(row)`: null where there is no such row.
+  template <int kThreadCount, typename Place>
+  __device__ static void load_queries(uint32_t to, Place place, int thread) {
+    constexpr int kChunks = D / 8, kItems = 64 * kChunks;  // chunks of a row: neighbouring threads
+    constexpr int kAtOnce = kItems % (4 * kThreadCount) == 0 ? 4 : 1;  // reads that are under way together: the loaders of sparse attention have few registers
+    for (int begin = thread; begin < kItems; begin += kAtOnce * kThreadCount) {
+      uint4 words[kAtOnce];
 #pragma unroll
-      for (int i = 0; i < 8; ++i) largest = fmaxf(largest, fabsf(x[i]));
+      for (int j = 0; j < kAtOnce; ++j) {
+        const int item = begin + j * kThreadCount;
+        const __nv_bfloat16* from = place(item / kChunks);
+        words[j] = from ? *reinterpret_cast<const uint4*>(from + item % kChunks * 8) : uint4{0, 0, 0, 0};
+      }
 #pragma unroll
-      for (int step = kChunks / 2; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
-      const float scale = largest < kSmallestRow ? 1.0f : largest / kLargestE4M3, inverse = 1.0f / scale;
-#pragma unroll
-      for (int i = 0; i < 8; ++i) x[i] *= inverse;
-      const auto at = to + static_cast<uint32_t>(e4m3_key_offset(D, row, dimension));
-      asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(at), "r"(pack_e4m3(x[0], x[1], x[2], x[3])), "r"(pack_e4m3(x[4], x[5], x[6], x[7])) : "memory");
-      if (dimension == 0) asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + 64 * D + row * 4), "f"(scale) : "memory");
+      for (int j = 0; j < kAtOnce; ++j) write_query(to, (begin + j * kThreadCount) / kChunks, (begin + j * kThreadCount) % kChunks * 8, words[j]);
     }
   }
+  __device__ static const void* means(const SparsePlan& p) { return p.narrow_means; }
   // Of the queries that are at `from`.
   __device__ void take_scales(uint32_t from) {
     const uint32_t row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
     query_scale[0] = read_shared(from + 64 * D + row * 4);
     query_scale[1] = read_shared(from + 64 * D + row * 4 + 32);
   }
-  __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t, uint32_t index) {
+  // What a score of this row is multiplied with.
+  __device__ float slope(float scale, int r) const { return scale * query_scale[r] * key_scale; }
+  __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t index) {
     const uint32_t stage = index % Stages::kStages, keys = stages.keys + stage * Stages::kKeyBytes;
     ptx::mbarrier_wait(stages.key_full + 8 * stage, index / Stages::kStages & 1);
     const uint64_t q = D == 128 ? ptx::wgmma_descriptor(queries) : ptx::wgmma_descriptor_64(queries), k = D == 128 ? ptx::wgmma_descriptor(keys) : ptx::wgmma_descriptor_64(keys);
@@ -124,27 +123,26 @@ struct RowsE4M3Sm90 : RowState<D> {
   }
   // Adds the fresh sums to earlier ones, which shrink by what was the factor when these weights were made.
   __device__ void collect(bool first, const float (&earlier)[2]) {
-    const float shrunk[2] = {first ? 0.0f : earlier[0], first ? 0.0f : earlier[1]};
     if (first)
 #pragma unroll
       for (int i = 0; i < D / 2; ++i) out[i] = 0;
 #pragma unroll
-    for (int i = 0; i < D / 2; ++i) out[i] = fmaf(out[i], shrunk[i / 2 % 2], fresh[i]);
+    for (int i = 0; i < D / 2; ++i) out[i] = fmaf(out[i], earlier[i / 2 % 2], fresh[i]);
   }
   __device__ void shrink() {}
   // Scores become weights; `factor` is what earlier results shrink by.
   __device__ void soften(float scale) {
     const uint32_t bits = __float_as_uint(value_scale);  // a power of two
     const float lift = static_cast<float>(static_cast<int>(bits >> 23) - 127), share = __uint_as_float((254u << 23) - bits);
-    float highest[2] = {-INFINITY, -INFINITY}, slope[2], added[2] = {0, 0};
+    const float slopes[2] = {slope(scale, 0), slope(scale, 1)};
+    float highest[2] = {-INFINITY, -INFINITY}, added[2] = {0, 0};
 #pragma unroll
     for (int i = 0; i < 64; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      slope[r] = scale * query_scale[r] * key_scale;
       highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
       highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 2));
-      highest[r] = fmaxf(maximum[r], fmaf(highest[r], slope[r], lift));
+      highest[r] = fmaxf(maximum[r], fmaf(highest[r], slopes[r], lift));
       const float base = highest[r] == -INFINITY ? 0.0f : highest[r];  // a row that has seen nothing yet
       factor[r] = ptx::exp2(maximum[r] - base);
       maximum[r] = highest[r];
@@ -152,7 +150,7 @@ struct RowsE4M3Sm90 : RowState<D> {
     }
 #pragma unroll
     for (int i = 0; i < 64; ++i) {
-      score[i] = ptx::exp2(fmaf(score[i], slope[i / 2 % 2], -highest[i / 2 % 2]));
+      score[i] = ptx::exp2(fmaf(score[i], slopes[i / 2 % 2], -highest[i / 2 % 2]));
       added[i / 2 % 2] += score[i];
     }
 #pragma unroll
@@ -166,6 +164,23 @@ struct RowsE4M3Sm90 : RowState<D> {
         const int at = 16 * i + j / 2 * 8 + j % 2 * 2;  // two columns, and the two eight further
         weight[i][j] = pack_e4m3(score[at], score[at + 1], score[at + 4], score[at + 5]);
       }
+  }
+
+ private:
+  // Eight dimensions of a row, which the threads of the row scale alike.
+  __device__ static void write_query(uint32_t to, int row, int dimension, uint4 words) {
+    float x[8], largest = 0;
+    unpack_bf16x8(words, x);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) largest = fmaxf(largest, fabsf(x[i]));
+#pragma unroll
+    for (int step = D / 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+    const float scale = largest < kSmallestRow ? 1.0f : largest / kLargestE4M3, inverse = 1.0f / scale;
+#pragma unroll
+    for (int i = 0; i < 8; ++i) x[i] *= inverse;
+    const auto at = to + static_cast<uint32_t>(e4m3_key_offset(D, row, dimension));
+    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(at), "r"(pack_e4m3(x[0], x[1], x[2], x[3])), "r"(pack_e4m3(x[4], x[5], x[6], x[7])) : "memory");
+    if (dimension == 0) asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + 64 * D + row * 4), "f"(scale) : "memory");
   }
 };
 

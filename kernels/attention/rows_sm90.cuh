@@ -110,31 +110,32 @@ struct RowsSm90 : RowState<D> {
   using Stages = KvStages<D>;
   using Row = RowState<D>;
   using Row::factor, Row::maximum, Row::out, Row::score, Row::sum;
-  static constexpr uint32_t kBlockBytes = Stages::kBlockBytes, kWarpgroupBytes = 64 * D * 2;  // of queries
+  static constexpr uint32_t kBlockBytes = Stages::kBlockBytes, kWarpgroupBytes = 64 * D * 2, kQueryTileBytes = 64 * 128;  // of queries
   uint32_t weight[kKeys / 16][4];
 
-  // A warpgroup's queries to tiles as a page's, [D / 64][64 rows][128 bytes]. `place(row)`: null where there is no such row.
-  template <typename Place>
-  __device__ void load_queries(uint32_t to, Place place) {
-    const int thread = threadIdx.x % 128;
-    for (int item = thread; item < 64 * D / 8; item += 128) {
+  // Starts copying a warpgroup's queries to tiles as a page's, [D / 64][64 rows][128 bytes]. `place(row)`: null where there is no such row.
+  template <int kThreadCount, typename Place>
+  __device__ static void load_queries(uint32_t to, Place place, int thread) {
+    for (int item = thread; item < 64 * D / 8; item += kThreadCount) {
       const int row = item / (D / 8), chunk = item % (D / 8);
       const __nv_bfloat16* from = place(row);
-      const uint4 words = from ? *reinterpret_cast<const uint4*>(from + chunk * 8) : uint4{0, 0, 0, 0};
-      const uint32_t at = to + chunk / 8 * 64 * 128 + row * 128 + (((chunk % 8) ^ (row % 8)) << 4);
-      asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w) : "memory");
+      ptx::cp_async_16(to + chunk / 8 * kQueryTileBytes + row * 128 + (((chunk % 8) ^ (row % 8)) << 4), from ? from + chunk * 8 : nullptr, from != nullptr);
     }
+    ptx::cp_async_commit();
   }
+  __device__ static const void* means(const SparsePlan& p) { return p.means; }
   __device__ void take_scales(uint32_t) {}
-  // Queues scores of the queries at `queries`, tiles of 64 dimensions `query_tile` bytes apart, with block number `index`.
-  __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t query_tile, uint32_t index) {
+  // What a score of this row is multiplied with.
+  __device__ float slope(float scale, int) const { return scale; }
+  // Queues scores of the queries at `queries` with block number `index`.
+  __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t index) {
     const uint32_t stage = index % Stages::kStages;
     ptx::mbarrier_wait(stages.key_full + 8 * stage, index / Stages::kStages & 1);
     const uint64_t q = ptx::wgmma_descriptor(queries), k = ptx::wgmma_descriptor(stages.keys + stage * kBlockBytes);
     ptx::wgmma_hold(score);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, q + i / 4 * (query_tile / 16) + i % 4 * 2, k + i / 4 * (kTileBytes / 16) + i % 4 * 2, i > 0);
+    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, q + i / 4 * (kQueryTileBytes / 16) + i % 4 * 2, k + i / 4 * (kTileBytes / 16) + i % 4 * 2, i > 0);
     ptx::wgmma_commit();
   }
   // The scores of block number `index` are there: its keys may go.

@@ -1,6 +1,7 @@
 // Sparse prefill attention on sm_90: persistent blocks take one tile after the other. Of the first warpgroup, one warp copies
 // K and V of the pages that the tile visits and then the blocks of means, three warps prepare the next tile: its queries and
 // its bits. Two warpgroups of 64 rows multiply, as in dense attention.
+#include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/attention/rows_sm90.cuh"
 #include "kernels/index/sparse.cuh"
 
@@ -16,25 +17,29 @@ struct Slot {
   int visited, means;  // pages; blocks of means. 0 visited: there are no more tiles
 };
 
-template <int D>
+template <class Rows>
 struct Shared {
-  static constexpr uint32_t kQueryBytes = kRows * D * 2;
-  static constexpr uint32_t kBits = kSlots * kQueryBytes + KvStages<D>::kBytes;  // where the bits begin
+  static constexpr uint32_t kQueryBytes = 2 * Rows::kWarpgroupBytes;
+  static constexpr uint32_t kBits = kSlots * kQueryBytes + Rows::Stages::kBytes;  // where the bits begin
   static int64_t bytes(const SparsePlan& p) { return kBits + kSlots * p.words * 4 + 1024; }
 };
 
+// Of q and of the results, in heads: a row of the tile's group.
+__device__ inline int64_t row_offset(const SparsePlan& p, const Tile& t, int row) { return static_cast<int64_t>(row / t.group.heads) * p.args.heads + t.group.first_head + row % t.group.heads; }
+
 __device__ inline void sync_loaders() { asm volatile("bar.sync %0, %1;" ::"n"(kLoaderBarrier), "n"(kLoaders) : "memory"); }
 
-template <int D>
+template <int D, class Rows>
 __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(const SparsePlan p) {
-  constexpr uint32_t kQueryBytes = Shared<D>::kQueryBytes;
+  using Stages = typename Rows::Stages;
+  constexpr uint32_t kQueryBytes = Shared<Rows>::kQueryBytes;
   extern __shared__ char shared_bytes[];
-  __shared__ uint64_t barriers[4 * KvStages<D>::kStages + 2 * kSlots];
+  __shared__ uint64_t barriers[4 * Stages::kStages + 2 * kSlots];
   __shared__ Slot slots[kSlots];
   const uint32_t offset = -ptx::shared_address(shared_bytes) & 1023, queries = ptx::shared_address(shared_bytes) + offset;
-  auto* all_bits = reinterpret_cast<uint32_t*>(shared_bytes + offset + Shared<D>::kBits);
-  const KvStages<D> stages(queries + kSlots * kQueryBytes, ptx::shared_address(barriers));
-  const uint32_t slot_full = ptx::shared_address(barriers + 4 * KvStages<D>::kStages), slot_empty = slot_full + 8 * kSlots;
+  auto* all_bits = reinterpret_cast<uint32_t*>(shared_bytes + offset + Shared<Rows>::kBits);
+  const Stages stages(queries + kSlots * kQueryBytes, ptx::shared_address(barriers));
+  const uint32_t slot_full = ptx::shared_address(barriers + 4 * Stages::kStages), slot_empty = slot_full + 8 * kSlots;
   if (threadIdx.x == 0) {
     stages.init();
     for (uint32_t i = 0; i < kSlots; ++i) {
@@ -66,8 +71,8 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
         sync_loaders();
         if (index < p.args.tiles) {
           if (thread == 0) slot.means = tile.mean_blocks();
-          load_queries<D>(p, tile, queries + at * kQueryBytes, thread, kLoaders);
-          ptx::cp_async_commit();
+          const auto place = [&](int row) { return row < tile.rows ? static_cast<const __nv_bfloat16*>(p.args.q) + row_offset(p, tile, tile.first_row + row) * D : nullptr; };
+          for (int half = 0; half < 2; ++half) Rows::template load_queries<kLoaders>(queries + at * kQueryBytes + half * Rows::kWarpgroupBytes, [&](int row) { return place(half * 64 + row); }, thread);
           uint32_t* bits = all_bits + at * p.words;
           int visited = 0;
           for (int word = thread; word < (tile.pages + 31) / 32; word += kLoaders) visited += __popc(bits[word] = p.bits[index * p.words + word]);
@@ -83,7 +88,8 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     }
     if (threadIdx.x != 0) return;
     uint32_t number = 0;  // of blocks brought
-    const __nv_bfloat16* before = nullptr;
+    const char* before = nullptr;
+    const auto block_of = [&](const void* blocks, int64_t index) { return static_cast<const char*>(blocks) + index * 2 * Rows::kBlockBytes; };
     for (uint32_t turn = 0;; ++turn) {
       const uint32_t at = turn % kSlots;
       ptx::mbarrier_wait(slot_full + 8 * at, turn / kSlots & 1);
@@ -93,7 +99,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       PageWalk walk(all_bits + at * p.words, slot.tile.pages);
       for (int i = 0; i < count; ++i, ++number) {
         const int block = i < visited ? walk.next() : ~(first_block + i - visited);
-        const __nv_bfloat16* from = block >= 0 ? page_block<D>(p.args.kv, block, kv_head) : mean_block<D>(p, ~block, kv_head);
+        const char* from = block >= 0 ? block_of(p.args.kv.pages[block], p.args.kv.layer * p.args.kv.kv_heads + kv_head) : block_of(Rows::means(p), kv_head * p.mean_blocks + ~block);
         stages.bring_keys(number, from);
         if (number > 0) stages.bring_values(number - 1, before);
         before = from;
@@ -106,25 +112,27 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
 
   ptx::registers_up<232>();
   const int lane = threadIdx.x % 32, row_in_tile = warpgroup * 64 + threadIdx.x % 128 / 32 * 16 + lane / 4;
-  RowsSm90<D> rows;
+  Rows rows;
   uint32_t turn = 0, number = 0;  // of the tile, and of the block whose scores were computed last
   PageWalk walk(all_bits, 0);
+  const auto own = [&] { return queries + turn % kSlots * kQueryBytes + warpgroup * Rows::kWarpgroupBytes; };  // queries
   const auto take = [&]() -> int {
     ptx::mbarrier_wait(slot_full + 8 * (turn % kSlots), turn / kSlots & 1);
     const Slot& slot = slots[turn % kSlots];
     walk = PageWalk(all_bits + turn % kSlots * p.words, slot.tile.pages);
+    rows.take_scales(own());
     return slot.visited == 0 ? 0 : slot.visited + slot.means;
   };
   // Returns what the keys are: a page, or ~ a block of means. The copying warp walks the same bits in the same order.
   const auto multiply_keys = [&](int left) {
-    rows.multiply_keys(stages, queries + turn % kSlots * kQueryBytes + warpgroup * 64 * 128, kTileBytes, number);
+    rows.multiply_keys(stages, own(), number);
     const Slot& slot = slots[turn % kSlots];
     return left > slot.means ? walk.next() : ~(slot.tile.first_candidate / kBlockKeys + slot.means - left);
   };
   const auto hide = [&](int block) {
     const Tile& tile = slots[turn % kSlots].tile;
     if (block < 0) {
-      hide_visited(rows.score, tile, all_bits + turn % kSlots * p.words, ~block * kKeys, p.scale);
+      hide_visited(rows.score, tile, all_bits + turn % kSlots * p.words, ~block * kKeys, rows.slope(p.scale, 0), rows.slope(p.scale, 1));
       return;
     }
     const int begin = block * kKeys, heads = tile.group.heads, row = tile.first_row + row_in_tile, sink = tile.group.sink;
@@ -138,10 +146,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   // Stores the results of the tile in this slot, which the loaders may then use again.
   const auto finish = [&](uint32_t at, const float(&sum)[2]) {
     const Tile& tile = slots[at].tile;
-    const auto place = [&](int row) {
-      const int heads = tile.group.heads;
-      return row < tile.first_row + tile.rows ? static_cast<__nv_bfloat16*>(p.args.out) + (static_cast<int64_t>(row / heads) * p.args.heads + tile.group.first_head + row % heads) * D : nullptr;
-    };
+    const auto place = [&](int row) { return row < tile.first_row + tile.rows ? static_cast<__nv_bfloat16*>(p.args.out) + row_offset(p, tile, row) * D : nullptr; };
     __nv_bfloat16 *to0 = place(tile.first_row + row_in_tile), *to1 = place(tile.first_row + row_in_tile + 8);
     ptx::mbarrier_arrive(slot_empty + 8 * at);
     rows.store(to0, to1, sum);
@@ -171,12 +176,13 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     rows.multiply_values(stages, number - 1, first);
     ptx::wgmma_wait<1>();
     rows.scores_done(stages, number);
-    const float sum[2] = {rows.sum[0], rows.sum[1]};
+    const float sum[2] = {rows.sum[0], rows.sum[1]}, earlier[2] = {rows.factor[0], rows.factor[1]};
     if (switches) rows.begin();
     hide(block);
     rows.soften(p.scale);
     ptx::wgmma_wait<0>();
     rows.values_done(stages, number - 1);
+    rows.collect(first, earlier);
     if (switches) finish((turn - 1) % kSlots, sum);
     else rows.shrink();
     rows.pack();
@@ -185,17 +191,24 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   rows.multiply_values(stages, number, first);
   ptx::wgmma_wait<0>();
   rows.values_done(stages, number);
+  rows.collect(first, rows.factor);
   finish((turn - 1) % kSlots, rows.sum);
+}
+
+template <int D, class Rows>
+Status launch(const SparsePlan& p, Stream stream) {
+  const auto kernel = sparse_attention_sm90_kernel<D, Rows>;
+  const auto bytes = static_cast<int>(Shared<Rows>::bytes(p));
+  if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return static_cast<Status>(error);
+  if (const auto error = cudaMemsetAsync(p.next_tile, 0, sizeof(int32_t), cuda(stream))) return static_cast<Status>(error);
+  const auto grid = static_cast<unsigned>(std::min<int64_t>(p.args.tiles, p.args.multiprocessors));
+  kernel<<<grid, kThreads, bytes, cuda(stream)>>>(p);
+  return launched();
 }
 
 template <int D>
 Status launch(const SparsePlan& p, Stream stream) {
-  const auto bytes = static_cast<int>(Shared<D>::bytes(p));
-  if (const auto error = cudaFuncSetAttribute(sparse_attention_sm90_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return static_cast<Status>(error);
-  if (const auto error = cudaMemsetAsync(p.next_tile, 0, sizeof(int32_t), cuda(stream))) return static_cast<Status>(error);
-  const auto grid = static_cast<unsigned>(std::min<int64_t>(p.args.tiles, p.args.multiprocessors));
-  sparse_attention_sm90_kernel<D><<<grid, kThreads, bytes, cuda(stream)>>>(p);
-  return launched();
+  return p.args.kv.format == PageFormat::kE4M3 ? launch<D, RowsE4M3Sm90<D>>(p, stream) : launch<D, RowsSm90<D>>(p, stream);
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
 // Means of pages: made when a page is full, gathered for a layer in the layout of K and V blocks.
-#include "kernels/cache/e4m3_pages.cuh"
 #include "kernels/cache/page_means.cuh"
 #include "kernels/cache/q8.cuh"
+#include "kernels/cache/quantize_block.cuh"
 #include "kernels/common/bf16.cuh"
 #include "kernels/common/launch.cuh"
 
@@ -80,11 +80,23 @@ __global__ void __launch_bounds__(kThreads) gather_means_kernel(const PagedKv kv
   const int64_t page = item / chunks / 2;
   uint4 words = {0, 0, 0, 0};
   if (page < pages) {
-    const auto* means = static_cast<const __nv_bfloat16*>(kv.pages[page]) + page_mean_offset(kv.layers, kv.kv_heads, d, kv.layer, blockIdx.y);
-    words = *reinterpret_cast<const uint4*>(means + is_value * d + chunk * 8);
+    const char* means = static_cast<const char*>(kv.pages[page]) + page_mean_bytes(kv.format, kv.layers, kv.kv_heads, d, kv.layer, blockIdx.y);
+    words = *reinterpret_cast<const uint4*>(means + (is_value * d + chunk * 8) * 2);
   }
   __nv_bfloat16* block = blocks + ((static_cast<int64_t>(blockIdx.y) * (padded / kPageTokens) + page / kPageTokens) * 2 + is_value) * kPageTokens * d;
   *reinterpret_cast<uint4*>(block + page_offset(page % kPageTokens, chunk * 8)) = words;
+}
+
+// A block of K or V a block of threads.
+template <int D>
+__global__ void __launch_bounds__(kQuantizeThreads) narrow_means_kernel(const __nv_bfloat16* blocks, char* codes, int64_t blocks_of_head, int64_t full) {
+  const int64_t first = blockIdx.x / 2 % blocks_of_head * kPageTokens;  // page
+  const __nv_bfloat16* from = blocks + static_cast<int64_t>(blockIdx.x) * kPageTokens * D;
+  quantize_block<D>(codes + static_cast<int64_t>(blockIdx.x) * page_block_bytes(PageFormat::kE4M3, D), blockIdx.x % 2, 0, static_cast<int>(kPageTokens), [&](int token, float(&x)[D / 32]) {
+#pragma unroll
+    for (int i = 0; i < D / 32; ++i)
+      if (first + token < full) x[i] = __bfloat162float(from[page_offset(token, static_cast<int>(threadIdx.x) % 32 * (D / 32) + i)]);
+  });
 }
 
 }  // namespace
@@ -100,6 +112,13 @@ Status launch_gather_means(const PagedKv& kv, int64_t pages, void* blocks, Strea
   if (pages <= 0) return kOk;
   const int64_t items = ceil_div(pages, kPageTokens) * kPageTokens * 2 * (kv.head_dim / 8);
   gather_means_kernel<<<dim3(static_cast<unsigned>(ceil_div(items, kThreads)), static_cast<unsigned>(kv.kv_heads)), kThreads, 0, cuda(stream)>>>(kv, pages, static_cast<__nv_bfloat16*>(blocks));
+  return launched();
+}
+
+Status launch_narrow_means(const PagedKv& kv, int64_t pages, int64_t full, const void* blocks, void* codes, Stream stream) {
+  const int64_t blocks_of_head = ceil_div(pages, kPageTokens);
+  const auto kernel = kv.head_dim == 64 ? narrow_means_kernel<64> : narrow_means_kernel<128>;
+  kernel<<<static_cast<unsigned>(kv.kv_heads * blocks_of_head * 2), kQuantizeThreads, 0, cuda(stream)>>>(static_cast<const __nv_bfloat16*>(blocks), static_cast<char*>(codes), blocks_of_head, full);
   return launched();
 }
 

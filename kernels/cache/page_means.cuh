@@ -8,8 +8,10 @@ namespace longview::kernels {
 // Makes the means of `pages` full pages from first_page on, of kv.layer.
 Status launch_page_means(const PagedKv& kv, int64_t first_page, int64_t pages, Stream stream);
 
-// Copies the means of pages 0 .. pages - 1 (in bf16) of kv.layer to blocks [G, ceil(pages / 128), 2, 128 * D], K and V, which lie as
+// Copies the means of pages 0 .. pages - 1 of kv.layer to blocks [G, ceil(pages / 128), 2, 128 * D], K and V, which lie as
 // the blocks of a page do, a page's mean in the place of a token; zeros behind the last.
 Status launch_gather_means(const PagedKv& kv, int64_t pages, void* blocks, Stream stream);
+// The same blocks in e4m3, as those of e4m3 pages, of the first `full` pages: a ragged last one has no means. D is 64 or 128.
+Status launch_narrow_means(const PagedKv& kv, int64_t pages, int64_t full, const void* blocks, void* codes, Stream stream);
 
 }  // namespace longview::kernels

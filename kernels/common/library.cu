@@ -41,6 +41,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       attention_multiplies_e4m3,
       attention_workspace_floats,
       launch_attention,
+      sparse_multiplies_e4m3,
       launch_sparse_index,
       launch_sparse_attention,
       launch_sparse_coverage,

@@ -12,9 +12,9 @@ __host__ __device__ constexpr int64_t probe_count(int64_t tokens) { return token
 // 128 rows (probe, head) of a group a block, and a part of the keys. Grid: (tiles of the probes, groups, parts).
 template <int D, class Machine>
 __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const SparsePlan p) {
-  constexpr uint32_t kBlockBytes = IndexShared<D, Machine>::kBlockBytes;
+  using Operands = typename Machine::template Operands<D>;
   extern __shared__ char shared_bytes[];
-  const uint32_t queries = ptx::shared_address(aligned_shared(shared_bytes)), keys = queries + kBlockBytes;
+  const uint32_t queries = ptx::shared_address(aligned_shared(shared_bytes)), keys = queries + Operands::kQueryBytes;
   const HeadGroup group = p.args.groups[blockIdx.y];
   const int probes = static_cast<int>(probe_count(p.args.tokens)), all_rows = probes * group.heads, first_row = static_cast<int>(blockIdx.x) * kTileRows;
   if (first_row >= all_rows) return;
@@ -22,15 +22,14 @@ __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const Sparse
   const int first_position = static_cast<int>(p.args.first_position), pages = (first_position + token_of(first_row + kTileRows - 1)) / kBlockKeys + 1;
   const int parts = static_cast<int>(p.probe_parts), part = static_cast<int>(blockIdx.z), begin = pages * part / parts, end = pages * (part + 1) / parts;
 
-  const auto* q = static_cast<const __nv_bfloat16*>(p.args.q);
-  for (int item = threadIdx.x; item < kTileRows * (D / 8); item += kIndexThreads) {
-    const int row = item / (D / 8), chunk = item % (D / 8), at = first_row + row;
-    const int64_t offset = (static_cast<int64_t>(token_of(at)) * p.args.heads + group.first_head + at % group.heads) * D + chunk * 8;
-    ptx::cp_async_16(block_address(queries, row, chunk), q + offset, at < all_rows);
-  }
+  Operands::load_queries(queries, [&](int row) {
+    const int at = first_row + row;
+    return at < all_rows ? static_cast<const __nv_bfloat16*>(p.args.q) + (static_cast<int64_t>(token_of(at)) * p.args.heads + group.first_head + at % group.heads) * D : nullptr;
+  });
   Machine machine;
   machine.begin();
-  for (int i = 0; i < Machine::kStages; ++i) machine.load(keys + i * kBlockBytes, begin + i < end ? page_block<D>(p.args.kv, begin + i, group.kv_head) : nullptr, kBlockBytes, i);
+  const auto load = [&](uint32_t stage, int page, int i) { machine.load(stage, page < end ? Operands::keys(p.args.kv, page, group.kv_head) : nullptr, Operands::kBlockBytes, i); };
+  for (int i = 0; i < Machine::kStages; ++i) load(keys + i * Operands::kStageBytes, begin + i, i);
   machine.wait_queries();
 
   const int row0 = first_row + static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4, row1 = row0 + 8;
@@ -44,11 +43,11 @@ __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const Sparse
   float score[64];
   for (int page = begin; page < end; ++page) {
     const int i = page - begin;
-    const uint32_t block = keys + i % Machine::kStages * kBlockBytes;
+    const uint32_t block = keys + i % Machine::kStages * Operands::kStageBytes;
     machine.wait(i);
     machine.template multiply<D>(score, queries, block);
     __syncthreads();
-    machine.load(block, page + Machine::kStages < end ? page_block<D>(p.args.kv, page + Machine::kStages, group.kv_head) : nullptr, kBlockBytes, i);
+    load(block, page + Machine::kStages, i);
     hide_future(score, page, position[0], position[1]);
     const auto visits = [&](int r) { return static_cast<float>(bits[r][page / 32] >> page % 32 & 1); };
     if (!group.limited) {
@@ -98,7 +97,8 @@ static __global__ void __launch_bounds__(kProbeTokens) add_coverage_kernel(const
 
 template <int D, class Machine>
 Status launch_coverage(const SparsePlan& p, Stream stream) {
-  constexpr int kBytes = IndexShared<D, Machine>::kNormalisers + 1024;
+  using Operands = typename Machine::template Operands<D>;
+  constexpr int kBytes = Operands::kQueryBytes + Machine::kStages * Operands::kStageBytes + 1024;
   if (const auto error = cudaFuncSetAttribute(coverage_kernel<D, Machine>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
   const int64_t group = p.args.heads / p.args.kv.kv_heads;
   const dim3 grid(static_cast<unsigned>(ceil_div(probe_count(p.args.tokens) * group, kTileRows)), static_cast<unsigned>(p.args.group_count), static_cast<unsigned>(p.probe_parts));

@@ -9,6 +9,8 @@ namespace longview::kernels {
 namespace {
 
 struct Sm80 {
+  template <int D>
+  using Operands = WideOperands<D>;
   static constexpr int kStages = 1;  // two would leave no room for a long context's masses in the 99 KiB of sm_86 and sm_89
 
   __device__ void begin() {}

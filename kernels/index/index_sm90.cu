@@ -2,54 +2,12 @@
 #include <algorithm>
 
 #include "kernels/index/coverage.cuh"
+#include "kernels/index/machine_sm90.cuh"
 #include "kernels/index/page_choice.cuh"
 #include "kernels/index/weigh_sm90.cuh"
 
 namespace longview::kernels {
 namespace {
-
-struct Sm90 {
-  static constexpr int kStages = 2;
-  uint32_t barriers;  // one a stage
-
-  __device__ void begin() {
-    __shared__ uint64_t storage[kStages];
-    barriers = ptx::shared_address(storage);
-    if (threadIdx.x == 0) {
-      ptx::mbarrier_init(barriers, 1);
-      ptx::mbarrier_init(barriers + 8, 1);
-      ptx::fence_mbarrier_init();
-    }
-    __syncthreads();
-  }
-  // A block to the stage of block i, which it is or comes after; nothing where `from` is null. All that read the stage before are done.
-  __device__ void load(uint32_t to, const void* from, uint32_t bytes, int i) {
-    if (threadIdx.x != 0 || !from) return;
-    const uint32_t barrier = barriers + 8 * (i % kStages);
-    ptx::mbarrier_arrive_expect(barrier, bytes);
-    ptx::bulk_load(to, from, bytes, barrier);
-  }
-  __device__ void wait_queries() {
-    ptx::cp_async_commit();
-    ptx::cp_async_wait<0>();
-    ptx::fence_proxy_async();
-    __syncthreads();
-  }
-  __device__ void wait(int i) { ptx::mbarrier_wait(barriers + 8 * (i % kStages), i / kStages & 1); }
-  // score = 128 rows of a times 128 rows of b.
-  template <int D>
-  __device__ void multiply(float (&score)[64], uint32_t a, uint32_t b) {
-    constexpr int kTile = kBlockKeys * 128 / 16;
-    const uint64_t rows = ptx::wgmma_descriptor(a + threadIdx.x / 128 * 64 * 128), columns = ptx::wgmma_descriptor(b);
-    ptx::wgmma_hold(score);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, rows + i / 4 * kTile + i % 4 * 2, columns + i / 4 * kTile + i % 4 * 2, i > 0);
-    ptx::wgmma_commit();
-    ptx::wgmma_wait<0>();
-    ptx::wgmma_hold(score);
-  }
-};
 
 // Parts of 64 pages from which each row's softmax sum is estimated: the first, the last, and one in 16 between.
 constexpr int kSampleStride = 16;
@@ -187,6 +145,7 @@ Status launch_index_sm90(const SparsePlan& p, Stream stream) {
   return p.args.kv.head_dim == 64 ? launch_index<64>(p, stream) : launch_index<128>(p, stream);
 }
 Status launch_coverage_sm90(const SparsePlan& p, Stream stream) {
+  if (p.args.kv.format == PageFormat::kE4M3) return launch_coverage_e4m3_sm90(p, stream);
   return p.args.kv.head_dim == 64 ? launch_coverage<64, Sm90>(p, stream) : launch_coverage<128, Sm90>(p, stream);
 }
 

@@ -18,6 +18,22 @@ struct IndexShared {
   static constexpr uint32_t kMass = kNormalisers + kTileRows * 4;
 };
 
+// What coverage multiplies, as bf16: bytes of the queries and of a stage in shared memory, of a K block as it is brought.
+template <int D>
+struct WideOperands {
+  static constexpr uint32_t kBlockBytes = kBlockKeys * D * 2, kQueryBytes = kBlockBytes, kStageBytes = kBlockBytes;
+  static __device__ const void* keys(const PagedKv& kv, int page, int kv_head) { return page_block<D>(kv, page, kv_head); }
+  // Starts bringing 128 queries. `place(row)`: null where there is no such row.
+  template <typename Place>
+  static __device__ void load_queries(uint32_t to, Place place) {
+    for (int item = threadIdx.x; item < kTileRows * (D / 8); item += kIndexThreads) {
+      const int row = item / (D / 8), chunk = item % (D / 8);
+      const __nv_bfloat16* from = place(row);
+      ptx::cp_async_16(block_address(to, row, chunk), from ? from + chunk * 8 : nullptr, from != nullptr);
+    }
+  }
+};
+
 // Begins at a multiple of 1,024 bytes.
 __device__ inline char* aligned_shared(char* bytes) { return bytes + (-ptx::shared_address(bytes) & 1023); }
 

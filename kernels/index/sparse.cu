@@ -30,7 +30,8 @@ SparsePlan sparse_plan(const SparseArgs& args) {
           reinterpret_cast<uint32_t*>(at + layout.column_bits),
           reinterpret_cast<uint32_t*>(at + layout.diagonal_bits),
           reinterpret_cast<float*>(at + layout.sums),
-          reinterpret_cast<float*>(at + layout.pooled)};
+          reinterpret_cast<float*>(at + layout.pooled),
+          at + layout.narrow_means};
 }
 
 // kOk where the kernels take these arguments.
@@ -39,7 +40,7 @@ Status check_sparse(const SparseArgs& args) {
   if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0) return kInvalidShape;
   if (kv.kv_heads <= 0 || args.heads <= 0 || args.heads % kv.kv_heads != 0 || args.heads > 4096) return kInvalidShape;
   if (kv.head_dim != 64 && kv.head_dim != 128) return kInvalidShape;
-  if (kv.format != PageFormat::kBFloat16) return kUnsupportedType;
+  if (kv.format != PageFormat::kBFloat16 && !sparse_multiplies_e4m3(args)) return kUnsupportedType;
   if (kv.layer < 0 || kv.layer >= kv.layers) return kInvalidShape;
   if (args.first_position > kMostSparsePages * kPageTokens || args.tokens > kMostSparsePages * kPageTokens) return kInvalidShape;
   if (ceil_div(args.first_position + args.tokens, kPageTokens) > kMostSparsePages || args.tokens * args.heads > kLargestGrid) return kInvalidShape;
@@ -52,10 +53,14 @@ Status check_sparse(const SparseArgs& args) {
 
 }  // namespace
 
+bool sparse_multiplies_e4m3(const SparseArgs& args) { return args.kv.format == PageFormat::kE4M3 && on_sm90(args) && args.slash_groups == 0 && args.block_groups == 0; }
+
 Status launch_sparse_index(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
   const SparsePlan p = sparse_plan(args);
   if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), stream)) return status;
+  if (args.kv.format == PageFormat::kE4M3)
+    if (const Status status = launch_narrow_means(args.kv, p.pages, (args.first_position + args.tokens) / kPageTokens, p.means, const_cast<char*>(p.narrow_means), stream)) return status;
   return on_sm90(args) ? launch_index_sm90(p, stream) : launch_index_sm80(p, stream);
 }
 

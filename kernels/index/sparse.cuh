@@ -9,6 +9,7 @@ Status launch_index_sm80(const SparsePlan& plan, Stream stream);
 Status launch_index_sm90(const SparsePlan& plan, Stream stream);
 Status launch_coverage_sm80(const SparsePlan& plan, Stream stream);
 Status launch_coverage_sm90(const SparsePlan& plan, Stream stream);
+Status launch_coverage_e4m3_sm90(const SparsePlan& plan, Stream stream);
 // kernels/attention
 Status launch_sparse_attention_sm80(const SparsePlan& plan, Stream stream);
 Status launch_sparse_attention_sm90(const SparsePlan& plan, Stream stream);

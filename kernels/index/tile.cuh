@@ -26,6 +26,7 @@ struct SparsePlan {
   int64_t probe_parts;
   uint32_t *column_bits, *diagonal_bits;
   float *sums, *pooled;
+  const char* narrow_means;
 };
 
 struct Tile {

@@ -298,10 +298,10 @@ class CudaBackend final : public Backend {
     }
     groups_.grow(device_, heads * static_cast<int64_t>(sizeof(kernels::HeadGroup)), "the plans of heads");
     check(library_.copy_to_device(groups_.as(), groups.groups.data(), groups.groups.size() * sizeof(kernels::HeadGroup), device_.stream()), "sending the plans of heads");
-    const kernels::PagedKv kv = shape.format == KvFormat::kBFloat16 ? paged(shape, layer, pages, first_position + q.rows) : expanded(shape, layer, pages, first_position + q.rows);
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
-      kernels::SparseArgs args{queries, results, kv, q.rows, heads, first_position, groups_.as<kernels::HeadGroup>(), static_cast<int64_t>(groups.groups.size()), groups.tiles,
+      kernels::SparseArgs args{queries, results, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, groups_.as<kernels::HeadGroup>(), static_cast<int64_t>(groups.groups.size()), groups.tiles,
                                counters_.as<kernels::HeadCounters>() + layer * heads, nullptr, device_.properties().multiprocessors, 0, groups.slash_group, groups.slash_groups, groups.block_groups};
+      if (shape.format != KvFormat::kBFloat16 && !library_.sparse_multiplies_e4m3(args)) args.kv = expanded(shape, layer, pages, first_position + q.rows);
       index_.grow(device_, kernels::sparse_layout(args).bytes, "the index of sparse attention");
       args.workspace = index_.as();
       check(library_.sparse_index(args, device_.stream()), "choosing pages");

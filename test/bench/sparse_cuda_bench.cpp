@@ -1,5 +1,6 @@
 // Sparse prefill attention on the GPU beside dense, one layer of an 8B model (32/8 heads, d 128, bf16) unless said:
-// build/native/sparse_cuda_bench [tokens [index]]; with "index" that is all that is measured. Random data; medians by events. The
+// build/native/sparse_cuda_bench [fp8] [tokens [index]]; with "index" that is all that is measured, with "fp8" K and V are kept in 8-bit
+// floats. Random data; medians by events. The
 // index chooses by a share that hardly a page has, and by mass, until 97 % are left over. The attention runs on pages drawn at random
 // for the density that a line names, so that the work is known: every tile for itself, or 16 neighbouring tiles (512 positions)
 // alike. `pages` counts the FLOP of visited pages alone, `all` those of the means too. Density: visited pages of those that dense
@@ -7,6 +8,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <optional>
 
 #include "base/error.h"
 #include "kernels/gpu.h"
@@ -57,14 +59,38 @@ class Random {
   gpu::Memory<uint16_t> memory_;
 };
 
-void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64_t d, const std::vector<double>& densities, bool index_alone) {
-  const int64_t length = first + tokens, pages = length / kPageTokens, page = kernels::page_elements(1, kv_heads, d, true), group = heads / kv_heads;
-  const Random q(tokens * heads * d), kv(pages * page);
+// Pages of one layer with means, by rope_append where they keep codes.
+class Pages {
+ public:
+  Pages(kernels::PageFormat format, int64_t count, int64_t kv_heads, int64_t d) : page_(kernels::page_bytes(format, 1, kv_heads, d, true)), storage_(count * page_ / 2) {
+    std::vector<void*> pointers;
+    for (int64_t i = 0; i < count; ++i) pointers.push_back(reinterpret_cast<char*>(storage_.get()) + i * page_);
+    table_.emplace(pointers);
+    kv_ = {table_->get(), kv_heads, d, 0, 1, format};
+    if (format == kernels::PageFormat::kBFloat16) return;
+    const int64_t tokens = count * kPageTokens;
+    const Random k(tokens * kv_heads * d), v(tokens * kv_heads * d);
+    const gpu::Memory<uint16_t> rotated(static_cast<size_t>(tokens * kv_heads * d));
+    const gpu::Memory<float> angles(std::vector<float>(static_cast<size_t>(tokens * d / 2), 0.7f));
+    GPU(rope_append({k.get(), rotated.get(), k.get(), v.get(), angles.get(), angles.get(), kv_, tokens, kv_heads, d, d / 2, 0, 0}, gpu::stream()));
+    GPU(synchronize(gpu::stream()));
+  }
+  const kernels::PagedKv& kv() const { return kv_; }
+  int64_t page_bytes() const { return page_; }
+
+ private:
+  int64_t page_;
+  Random storage_;
+  std::optional<gpu::Memory<void*>> table_;
+  kernels::PagedKv kv_{};
+};
+
+void bench(kernels::PageFormat format, int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64_t d, const std::vector<double>& densities, bool index_alone) {
+  const int64_t length = first + tokens, pages = length / kPageTokens, group = heads / kv_heads;
+  const Random q(tokens * heads * d);
+  const Pages kept(format, pages, kv_heads, d);
   const gpu::Memory<uint16_t> out(static_cast<size_t>(tokens * heads * d));
-  std::vector<void*> pointers;
-  for (int64_t i = 0; i < pages; ++i) pointers.push_back(kv.get() + i * page);
-  const gpu::Memory<void*> table(pointers);
-  const kernels::PagedKv paged{table.get(), kv_heads, d, 0, 1};
+  const kernels::PagedKv& paged = kept.kv();
   const int32_t multiprocessors = gpu::properties().multiprocessors;
   const int runs = tokens * length > int64_t{1} << 34 ? 3 : 9;
 
@@ -125,7 +151,7 @@ void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64
       const double block = 4.0 * 128 * 128 * static_cast<double>(d), ms = median_ms(runs, [&] { GPU(sparse_attention(args, gpu::stream())); });
       std::printf("  density %6.2f %%%s: %9.3f ms, pages %6.1f TFLOP/s (%.3g FLOP), all %6.1f TFLOP/s; from memory at least %.3g bytes; with index %.1f times dense\n", 100 * visited / all,
                   alike ? ", neighbours alike" : "                  ", ms, visited * block / ms / 1e9, visited * block, (visited + means) * block / ms / 1e9,
-                  static_cast<double>(pages * page * 2 + 2 * tokens * heads * d * 2), dense_ms / (ms + index_ms));
+                  static_cast<double>(pages * kept.page_bytes() + 2 * tokens * heads * d * 2), dense_ms / (ms + index_ms));
       std::fflush(stdout);
     }
 }
@@ -133,12 +159,15 @@ void bench(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64
 }  // namespace
 
 int main(int argc, char** argv) {
+  const bool fp8 = argc > 1 && std::strcmp(argv[1], "fp8") == 0;
+  argc -= fp8, argv += fp8;
+  const kernels::PageFormat format = fp8 ? kernels::PageFormat::kE4M3 : kernels::PageFormat::kBFloat16;
   const int64_t only = argc > 1 ? std::atoll(argv[1]) : 0;
   const bool index_alone = argc > 2 && std::strcmp(argv[2], "index") == 0;
   try {
     std::printf("%s\n", gpu::properties().name);
     const auto run = [&](int64_t tokens, int64_t length, int64_t heads, int64_t kv_heads, int64_t d, const std::vector<double>& densities) {
-      if (only == 0 || only == length) bench(tokens, length - tokens, heads, kv_heads, d, densities, index_alone);
+      if (only == 0 || only == length) bench(format, tokens, length - tokens, heads, kv_heads, d, densities, index_alone);
     };
     run(32768, 32768, 32, 8, 128, {0.1, 0.2, 1});
     run(131072, 131072, 32, 8, 128, {0.02, 0.045, 0.1, 0.2});

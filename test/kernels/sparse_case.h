@@ -8,6 +8,7 @@
 #include <optional>
 #include <thread>
 
+#include "kernels/e4m3.h"
 #include "kernels/gpu.h"
 
 namespace sparse_case {
@@ -16,6 +17,7 @@ using namespace longview;
 using kernels::HeadGroup;
 using kernels::kPageTokens;
 using kernels::kSparseTileRows;
+using kernels::PageFormat;
 using kernels::PageRule;
 
 constexpr int32_t kEverything = 1 << 30;
@@ -51,11 +53,11 @@ enum class Data {
 class Context {
  public:
   // `plans`: one for each KV head, all of whose heads share it, or one for each query head.
-  Context(const Shape& shape, std::vector<HeadGroup> plans, Data data = Data::kPlain, int32_t architecture = 0)
-      : shape_(shape), random_(static_cast<uint64_t>(shape.tokens * 7919 + shape.first * 31 + shape.heads * 7 + shape.d)) {
+  Context(const Shape& shape, std::vector<HeadGroup> plans, Data data = Data::kPlain, int32_t architecture = 0, PageFormat format = PageFormat::kBFloat16)
+      : shape_(shape), format_(format), random_(static_cast<uint64_t>(shape.tokens * 7919 + shape.first * 31 + shape.heads * 7 + shape.d)) {
     const auto [tokens, first, heads, kv_heads, d] = shape;
-    const int64_t length = first + tokens, pages = (length + kPageTokens - 1) / kPageTokens, block = kPageTokens * d;
-    const int64_t page = kernels::page_elements(kLayers, kv_heads, d, true);
+    const int64_t length = first + tokens, pages = (length + kPageTokens - 1) / kPageTokens, block = kernels::page_block_bytes(format, d);
+    const int64_t page = kernels::page_bytes(format, kLayers, kv_heads, d, true);
     q_ = gpu::random_bf16(static_cast<size_t>(tokens * heads * d), random_);
     k_ = gpu::random_bf16(static_cast<size_t>(length * kv_heads * d), random_);
     v_ = gpu::random_bf16(k_.size(), random_);
@@ -76,30 +78,39 @@ class Context {
         }
       }
 
+    exact_q_.resize(q_.size());
+    for (size_t i = 0; i < q_.size(); ++i) exact_q_[i] = gpu::at(q_, i);
+    if (format == PageFormat::kE4M3) round_queries(exact_q_, d);
+
     // Pages in random order; everything that is not this layer's is huge.
     slots_.resize(static_cast<size_t>(pages));
     std::iota(slots_.begin(), slots_.end(), 0);
     std::shuffle(slots_.begin(), slots_.end(), random_);
-    std::vector<uint16_t> storage(static_cast<size_t>(pages * page), float_to_bf16(1e30f));
+    std::vector<uint8_t> storage(static_cast<size_t>(pages * page), format == PageFormat::kE4M3 ? 0x7e : 0x71);
     mean_k_.assign(static_cast<size_t>(pages * kv_heads * d), 0);
     mean_v_ = mean_k_;
     for (int64_t p = 0; p < pages; ++p)
       for (int64_t g = 0; g < kv_heads; ++g) {
         const int64_t base = slots_[static_cast<size_t>(p)] * page, to = base + (kLayer * kv_heads + g) * 2 * block;
-        const int64_t mean = base + kernels::page_mean_offset(kLayers, kv_heads, d, kLayer, g);
+        const int64_t mean = base + kernels::page_mean_bytes(format, kLayers, kv_heads, d, kLayer, g);
+        if (format == PageFormat::kE4M3) keep_codes(p, g, storage.data() + to);
         for (int64_t i = 0; i < d; ++i) {
           double sum_k = 0, sum_v = 0;
           for (int64_t t = 0; t < kPageTokens && p * kPageTokens + t < length; ++t) {
-            const auto from = static_cast<size_t>(((p * kPageTokens + t) * kv_heads + g) * d + i), at = static_cast<size_t>(to + kernels::page_offset(t, i));
-            storage[at] = k_[from];
-            storage[at + static_cast<size_t>(block)] = v_[from];
+            const auto from = static_cast<size_t>(((p * kPageTokens + t) * kv_heads + g) * d + i);
+            if (format == PageFormat::kBFloat16) {
+              std::memcpy(storage.data() + to + 2 * kernels::page_offset(t, i), &k_[from], 2);
+              std::memcpy(storage.data() + to + block + 2 * kernels::page_offset(t, i), &v_[from], 2);
+            }
             sum_k += gpu::at(k_, from);
             sum_v += gpu::at(v_, from);
           }
           if ((p + 1) * kPageTokens > length) continue;  // a ragged page has no means
           const auto at = static_cast<size_t>((p * kv_heads + g) * d + i);
-          storage[static_cast<size_t>(mean + i)] = mean_k_[at] = float_to_bf16(static_cast<float>(sum_k / kPageTokens));
-          storage[static_cast<size_t>(mean + d + i)] = mean_v_[at] = float_to_bf16(static_cast<float>(sum_v / kPageTokens));
+          mean_k_[at] = float_to_bf16(static_cast<float>(sum_k / kPageTokens));
+          mean_v_[at] = float_to_bf16(static_cast<float>(sum_v / kPageTokens));
+          std::memcpy(storage.data() + mean + 2 * i, &mean_k_[at], 2);
+          std::memcpy(storage.data() + mean + 2 * (d + i), &mean_v_[at], 2);
         }
       }
     device_q_.emplace(q_);
@@ -127,7 +138,7 @@ class Context {
     groups_ = std::move(plans);
     device_groups_.emplace(groups_);
     counters_.emplace(std::vector<kernels::HeadCounters>(static_cast<size_t>(heads)));
-    args_ = {device_q_->get(), out_->get(), {table_->get(), kv_heads, d, kLayer, kLayers}, tokens, heads, first, device_groups_->get(), static_cast<int64_t>(groups_.size()), tiles_, counters_->get(), nullptr, gpu::properties().multiprocessors, architecture};
+    args_ = {device_q_->get(), out_->get(), {table_->get(), kv_heads, d, kLayer, kLayers, format_}, tokens, heads, first, device_groups_->get(), static_cast<int64_t>(groups_.size()), tiles_, counters_->get(), nullptr, gpu::properties().multiprocessors, architecture};
     for (size_t i = 0; i < groups_.size(); ++i) {
       if (groups_[i].rule == PageRule::kSlash && args_.slash_groups++ == 0) args_.slash_group = static_cast<int64_t>(i);
       args_.block_groups += groups_[i].rule == PageRule::kBlocks;
@@ -162,6 +173,7 @@ class Context {
   // q . k / sqrt(D) of token t of the chunk and head h with a key, or with a page's mean key.
   double score(int64_t t, int64_t h, int64_t key) const { return dot(t, h, k_, key); }
   double mean_score(int64_t t, int64_t h, int64_t page) const { return dot(t, h, mean_k_, page); }
+  PageFormat format() const { return format_; }
   double query(int64_t t, int64_t h, int64_t i) const { return gpu::at(q_, static_cast<size_t>((t * shape_.heads + h) * shape_.d + i)); }
   double key(int64_t h, int64_t key, int64_t i) const { return gpu::at(k_, place(h, key) + static_cast<size_t>(i)); }
   double value(int64_t h, int64_t key, int64_t i) const { return gpu::at(v_, place(h, key) + static_cast<size_t>(i)); }
@@ -174,17 +186,41 @@ class Context {
   double dot(int64_t t, int64_t h, const std::vector<uint16_t>& keys, int64_t row) const {
     double sum = 0;
     const size_t from = static_cast<size_t>((t * shape_.heads + h) * shape_.d), key = place(h, row);
-    for (size_t i = 0; i < static_cast<size_t>(shape_.d); ++i) sum += gpu::at(q_, from + i) * gpu::at(keys, key + i);
+    for (size_t i = 0; i < static_cast<size_t>(shape_.d); ++i) sum += exact_q_[from + i] * gpu::at(keys, key + i);
     return sum / std::sqrt(static_cast<double>(shape_.d));
   }
 
+  // A page's K and V of a head to codes behind a scale, as rope_append makes them; from here on k_ and v_ are what those stand for.
+  void keep_codes(int64_t p, int64_t g, uint8_t* to) {
+    const auto [tokens, first, heads, kv_heads, d] = shape_;
+    const int64_t count = std::min(kPageTokens, first + tokens - p * kPageTokens);
+    for (std::vector<uint16_t>* x : {&k_, &v_}) {
+      const auto at = [&](int64_t t, int64_t i) -> uint16_t& { return (*x)[static_cast<size_t>(((p * kPageTokens + t) * kv_heads + g) * d + i)]; };
+      float largest = 0;
+      for (int64_t t = 0; t < count; ++t)
+        for (int64_t i = 0; i < d; ++i) largest = std::max(largest, std::fabs(bf16_to_float(at(t, i))));
+      const float scale = std::exp2(std::floor(std::log2(largest / 3.5f)));
+      for (int64_t t = 0; t < count; ++t)
+        for (int64_t i = 0; i < d; ++i) {
+          const double rounded = rounded_e4m3(bf16_to_float(at(t, i)) / scale);
+          to[x == &k_ ? kernels::e4m3_key_offset(d, t, i) : kernels::e4m3_value_offset(t, i)] = code_e4m3(rounded);
+          at(t, i) = float_to_bf16(static_cast<float>(rounded * scale));
+        }
+      std::memcpy(to + kPageTokens * d, &scale, 4);
+      to += kernels::page_block_bytes(PageFormat::kE4M3, d);
+    }
+  }
+
   const Shape shape_;
+  const PageFormat format_;
   std::mt19937_64 random_;
   std::vector<uint16_t> q_, k_, v_, mean_k_, mean_v_;
   std::vector<int64_t> slots_;
   std::vector<HeadGroup> groups_;
   int64_t tiles_ = 0;
-  std::optional<gpu::Memory<uint16_t>> device_q_, device_kv_, out_;
+  std::vector<double> exact_q_;  // as they are multiplied
+  std::optional<gpu::Memory<uint16_t>> device_q_, out_;
+  std::optional<gpu::Memory<uint8_t>> device_kv_;
   std::optional<gpu::Memory<void*>> table_;
   std::optional<gpu::Memory<HeadGroup>> device_groups_;
   std::optional<gpu::Memory<kernels::HeadCounters>> counters_;

@@ -1,0 +1,46 @@
+// Coverage over e4m3 pages on sm_90: queries are rounded to e4m3, as attention does it.
+#include "kernels/attention/rows_e4m3_sm90.cuh"
+#include "kernels/index/coverage.cuh"
+#include "kernels/index/machine_sm90.cuh"
+
+namespace longview::kernels {
+namespace {
+
+template <int D>
+struct NarrowOperands {
+  using Rows = RowsE4M3Sm90<D>;
+  static constexpr uint32_t kBlockBytes = Rows::Stages::kCodeBytes + Rows::Stages::kScaleBytes, kQueryBytes = 2 * Rows::kWarpgroupBytes, kStageBytes = Rows::Stages::kKeyBytes;
+  static __device__ const void* keys(const PagedKv& kv, int page, int kv_head) { return static_cast<const char*>(kv.pages[page]) + (kv.layer * kv.kv_heads + kv_head) * 2 * Rows::kBlockBytes; }
+  template <typename Place>
+  static __device__ void load_queries(uint32_t to, Place place) {
+    const int half = static_cast<int>(threadIdx.x) / 128;
+    Rows::template load_queries<128>(to + half * Rows::kWarpgroupBytes, [&](int row) { return place(half * 64 + row); }, static_cast<int>(threadIdx.x) % 128);
+  }
+};
+
+struct NarrowSm90 : Sm90 {
+  template <int D>
+  using Operands = NarrowOperands<D>;
+  template <int D>
+  __device__ void multiply(float (&score)[64], uint32_t a, uint32_t b) {
+    const uint32_t own = a + threadIdx.x / 128 * Operands<D>::Rows::kWarpgroupBytes, row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
+    const uint64_t rows = D == 128 ? ptx::wgmma_descriptor(own) : ptx::wgmma_descriptor_64(own), columns = D == 128 ? ptx::wgmma_descriptor(b) : ptx::wgmma_descriptor_64(b);
+    ptx::wgmma_hold(score);
+    ptx::wgmma_fence();
+#pragma unroll
+    for (int i = 0; i < D / 32; ++i) ptx::wgmma_m64n128k32_e4m3(score, rows + i * 2, columns + i * 2, i > 0);
+    ptx::wgmma_commit();
+    ptx::wgmma_wait<0>();
+    ptx::wgmma_hold(score);
+    const float of_keys = read_shared(b + kBlockKeys * D);
+    const float scale[2] = {read_shared(own + 64 * D + row * 4) * of_keys, read_shared(own + 64 * D + row * 4 + 32) * of_keys};
+#pragma unroll
+    for (int i = 0; i < 64; ++i) score[i] *= scale[i / 2 % 2];
+  }
+};
+
+}  // namespace
+
+Status launch_coverage_e4m3_sm90(const SparsePlan& p, Stream stream) { return p.args.kv.head_dim == 64 ? launch_coverage<64, NarrowSm90>(p, stream) : launch_coverage<128, NarrowSm90>(p, stream); }
+
+}  // namespace longview::kernels
