@@ -11,10 +11,11 @@ constexpr int64_t kCounters = 4096;                                      // at t
 
 // Blocks that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
 int64_t resident_blocks(const AttentionPlan& p) {
-  if (p.args.kv.format != PageFormat::kBFloat16) return kCodeBlocks;
+  if (p.args.kv.format == PageFormat::kQ8) return kCodeBlocks;
   int device = 0, shared = 0;
   cudaGetDevice(&device);
   if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) != cudaSuccess) return 1;
+  if (p.tile_rows == kCodeRows && p.args.kv.format == PageFormat::kE4M3) return std::clamp<int64_t>(shared / (attention_e4m3_shared_bytes(p.args.kv.head_dim) + 1024), 1, kCodeBlocks);
   if (p.rows <= kDecodeRows) return std::clamp<int64_t>(shared / (kDecodeSharedBytes + 1024), 1, kDecodeBlocks);
   return std::max<int64_t>(1, shared / (attention_sm80_shared_bytes(p.tile_rows, p.args.kv.head_dim) + 1024));
 }

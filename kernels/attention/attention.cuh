@@ -24,7 +24,8 @@ constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_di
 // Tiles of 16 rows over 8-bit pages, and blocks of them that a multiprocessor holds, by their registers.
 constexpr int64_t kCodeRows = 16, kCodeBlocks = 8;
 Status launch_attention_q8(const AttentionPlan& plan, Stream stream);
-// The same over e4m3 pages.
+// The same over e4m3 pages; of a block's shared memory, three stages of 32 keys, values and scales.
+constexpr int64_t attention_e4m3_shared_bytes(int64_t head_dim) { return 3 * (64 * head_dim + 128); }
 Status launch_attention_e4m3(const AttentionPlan& plan, Stream stream);
 
 // Of a block of launch_decode_attention, and blocks that a multiprocessor is given: a block of the next kernel fits beside them.

@@ -125,6 +125,7 @@ struct Rows {
 template <int D>
 __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const AttentionPlan p) {
   __shared__ __align__(128) char shared[kStages * kStageBytes<D>];
+  static_assert(sizeof shared == attention_e4m3_shared_bytes(D));
   const AttentionArgs& a = p.args;
   const int64_t first_position = a.position ? *a.position : a.first_position;
   const int64_t part = blockIdx.y % p.parts, kv_head = blockIdx.y / p.parts, first_row = (p.tiles - 1 - blockIdx.x) * kCodeRows;  // the longest first

@@ -121,10 +121,10 @@ it('keeps the KV state in 8 bits where it is asked to, or where 16 would not hol
 });
 
 it('keeps the KV state in q8 where 8-bit floats are asked for and there is no GPU for them, and says so', async () => {
-  const { engine, dispose } = await openModel(builtInModel, { device: 'cpu', kvFormat: 'fp8' });
-  expect(engine.model.kvLayout).toContain('q8');
-  expect(engine.device.note).toContain('compute capability 8.9');
-  await dispose();
+  const floats = await openModel(builtInModel, { device: 'cpu', kvFormat: 'fp8' });
+  expect(floats.engine.model.kvLayout).toContain('q8');
+  expect(floats.engine.device.note).toContain('compute capability 8.9');
+  await floats.dispose();
 });
 
 it('refuses a setting that does not exist, with a sentence', async () => {
