@@ -175,10 +175,10 @@ int main(int argc, char** argv) try {
                 static_cast<double>(storage->pages() * backend->kv_scratch_page_bytes(shape)) / 1e9, static_cast<double>(index_bytes(config, length, chunk)) / (1 << 20), static_cast<double>(index_bytes(config, length, 32768)) / (1 << 20));
     double dense = 0;
     if (length <= kLongestDense) {
-      const double width = static_cast<double>(config.hidden), n = static_cast<double>(length), layers = static_cast<double>(config.layers);
-      const double flop = 2 * n * layers * width * static_cast<double>(2 * config.q_dim() + 2 * config.kv_dim() + 3 * config.ffn);
+      const double width = static_cast<double>(config.hidden), n = static_cast<double>(length), layers = static_cast<double>(config.layers);  // the last ends with K and V
+      const double flop = 2 * n * width * (layers * static_cast<double>(config.q_dim() + 2 * config.kv_dim()) + (layers - 1) * static_cast<double>(config.q_dim() + 3 * config.ffn));
       dense = bench.prefill(tokens, *storage, {});
-      std::printf("%7lld tokens: dense %7.3f s (%.3g FLOP of products, %.3g of attention)\n", static_cast<long long>(length), dense, flop, 2 * layers * static_cast<double>(config.q_dim()) * n * (n + 1));
+      std::printf("%7lld tokens: dense %7.3f s (%.3g FLOP of products, %.3g of attention)\n", static_cast<long long>(length), dense, flop, 2 * (layers - 1) * static_cast<double>(config.q_dim()) * n * (n + 1));
       if (with_parts) Parts::report(dense);
     }
     for (const float left : lefts) {

@@ -59,15 +59,16 @@ class Parts {
     b_.linear(q_, *output_, nullptr, out_);
   }
 
-  // Seconds of one layer on one chunk but for what depends on the position, a line each.
-  double layer_seconds() {
+  // Seconds of one layer on one chunk but for what depends on the position, a line each, and of the last one, which ends with K and V.
+  std::pair<double, double> layer_seconds() {
     const double t = static_cast<double>(chunk_), hidden = static_cast<double>(c_.hidden), q = static_cast<double>(c_.q_dim()), kv = static_cast<double>(c_.kv_dim()), ffn = static_cast<double>(c_.ffn);
-    double sum = 2 * line("RMSNorm (two of them)", 0, t * hidden * 6, [&] { norm(); });
-    sum += line("Q, K, V", 2 * t * hidden * (q + 2 * kv), 0, [&] { projections(); });
+    const double norms = 2 * line("RMSNorm (two of them)", 0, t * hidden * 6, [&] { norm(); });
+    const double begun = line("Q, K, V", 2 * t * hidden * (q + 2 * kv), 0, [&] { projections(); });
+    double sum = norms + begun;
     sum += line("output, added to the residual stream", 2 * t * hidden * q, 0, [&] { b_.linear_add(out_, *output_, narrow_, hidden_); });
     sum += line("gate, up, activation", 4 * t * hidden * ffn, 0, [&] { feed_forward(); });
     sum += line("down, added", 2 * t * hidden * ffn, 0, [&] { b_.linear_add(activated(), *down_, narrow_, hidden_); });
-    return sum;
+    return {sum, norms / 2 + begun};
   }
   // Rotation, the KV append and attention of all chunks of one layer.
   std::pair<double, double> attention_seconds(int64_t tokens) {
@@ -154,13 +155,13 @@ int main(int argc, char** argv) try {
   const int64_t chunk = options.chunk_tokens > 0 ? options.chunk_tokens : backend->preferred_chunk_tokens(false);
   std::printf("a layer at %lld tokens:\n", static_cast<long long>(chunk));
   Parts parts(*backend, llama.model(), chunk);
-  const double layer = parts.layer_seconds();
+  const auto [layer, last_layer] = parts.layer_seconds();
   for (size_t i = 0; i < sizes.size(); ++i) {
     const double layers = static_cast<double>(llama.model().config.layers), chunks = static_cast<double>(sizes[i]) / static_cast<double>(chunk);
     const auto [append, attention] = parts.attention_seconds(sizes[i]);
-    const double all = layers * (chunks * layer + append + attention);
+    const double attending = (layers - 1) * attention, all = (layers - 1) * chunks * layer + chunks * last_layer + layers * append + attending;
     std::printf("%lld tokens: %.3f s whole, %.0f tokens/s; attention %.3f s + the rest %.3f s = %.3f s (whole %+.1f %%)\n", static_cast<long long>(sizes[i]), whole[i], static_cast<double>(sizes[i]) / whole[i],
-                layers * attention, all - layers * attention, all, 100 * (whole[i] / all - 1));
+                attending, all - attending, all, 100 * (whole[i] / all - 1));
   }
   return 0;
 } catch (const Error& error) {

@@ -47,10 +47,10 @@ std::vector<int32_t> read_ids(const std::string& path, int64_t count) {
   return ids;
 }
 
-// Multiplications and additions of dense attention over n tokens, and of all linear layers.
-double attention_flop(const ModelConfig& c, int64_t n) { return 2.0 * static_cast<double>(c.layers * c.q_dim()) * static_cast<double>(n) * static_cast<double>(n + 1); }
+// Multiplications and additions of dense attention over n tokens, and of all linear layers. The last layer ends with K and V.
+double attention_flop(const ModelConfig& c, int64_t n) { return 2.0 * static_cast<double>((c.layers - 1) * c.q_dim()) * static_cast<double>(n) * static_cast<double>(n + 1); }
 double linear_flop(const ModelConfig& c, int64_t n) {
-  return 2.0 * static_cast<double>(n * c.layers * c.hidden) * static_cast<double>(2 * c.q_dim() + 2 * c.kv_dim() + 3 * c.ffn);
+  return 2.0 * static_cast<double>(n * c.hidden) * static_cast<double>(c.layers * (c.q_dim() + 2 * c.kv_dim()) + (c.layers - 1) * (c.q_dim() + 3 * c.ffn));
 }
 
 void print_row(const Reader& reader, const Reader& dense, int64_t n) {
