@@ -69,7 +69,7 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   if (!choice.note.empty()) device_note_ += (device_note_.empty() ? "" : " ") + choice.note;
   largest_chunk_ = plan.chunk_tokens;
   window_ = std::min(config.window, plan.pages * kPageTokens);
-  counters_.layers.resize(static_cast<size_t>(config.layers));
+  counters_.layers.resize(static_cast<size_t>(config.layers - 1));
   pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
   root_ = chain_root(cache_identity_text(model_, pool_->storage().layout(), prefill_->identity() + backend_->info().arithmetic));
   index_ = std::make_unique<PrefixIndex>(*pool_, root_);
@@ -132,15 +132,17 @@ void Engine::drop_coverage() noexcept {
 void Engine::count_coverage(Context& context, int64_t count, bool sparse) {
   const ModelConfig& config = model_.config;
   if (!sparse) {
-    const double keys = static_cast<double>(config.layers * config.heads) * static_cast<double>(count) * (static_cast<double>(context.length()) + static_cast<double>(count + 1) / 2);
-    counters_.coverage += {keys, keys, 0, 0};
-    for (HeadCoverage& layer : counters_.layers) layer += {keys / static_cast<double>(config.layers), keys / static_cast<double>(config.layers), 0, 0};
+    const double keys = static_cast<double>(config.heads) * static_cast<double>(count) * (static_cast<double>(context.length()) + static_cast<double>(count + 1) / 2);
+    for (HeadCoverage& layer : counters_.layers) {
+      layer += {keys, keys, 0, 0};
+      counters_.coverage += {keys, keys, 0, 0};
+    }
     return;
   }
   std::vector<HeadCoverage> heads(static_cast<size_t>(config.layers * config.heads));
   backend_->take_coverage(heads);
   context.budget_.update(heads, prefill_->target_mass());
-  for (size_t i = 0; i < heads.size(); ++i) {
+  for (size_t i = 0; i < counters_.layers.size() * static_cast<size_t>(config.heads); ++i) {
     counters_.coverage += heads[i];
     counters_.layers[i / static_cast<size_t>(config.heads)] += heads[i];
   }

@@ -38,7 +38,8 @@ struct EngineOptions {
 struct EngineCounters {
   int64_t prefilled_tokens = 0;
   int64_t decoded_tokens = 0;
-  // Of chunks that were allowed to be read sparsely, all heads: of each layer, and of all layers; visited all where dense.
+  // Of chunks that were allowed to be read sparsely, all heads: of each layer but the last, which does not attend but for results, and
+  // of all these; visited all where dense.
   std::vector<HeadCoverage> layers;
   HeadCoverage coverage;
 };

@@ -39,7 +39,7 @@ npm run --silent eval -- --make F --length N    makes data
     prefillDensity      the same in the rows that were pre-filled in the mode
     seconds             pre-fill and scoring of all sequences
     worstSequence, worstBlock  largest mean difference of a sequence, of 128 positions in one
-    layers              of each layer in the rows that were pre-filled in the mode: density, and recall: the attention mass that
+    layers              of each layer but the last in the rows that were pre-filled in the mode: density, and recall: the mass that
                         lies where dense attention puts it, by probe rows; absent where no attention was sparse
     kinds               exact by kind of question, where the file's metadata names kinds
 
