@@ -205,13 +205,13 @@ int main(int argc, char** argv) {
   try {
     std::printf("%s\n", gpu::properties().name);
     bench_copy();
-    for (const auto [n, k] : {std::pair<int64_t, int64_t>{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}}) bench_linear(16384, n, k);
-    for (const auto [n, k] : {std::pair<int64_t, int64_t>{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}}) bench_linear_e4m3(16384, n, k);
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}}) bench_linear(16384, n, k);
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}}) bench_linear_e4m3(16384, n, k);
     bench_rows(16384, 4096, 14336);
     bench_rope_append(16384, 32, 8, 128);
     bench_linear(512, 4096, 4096);
     bench_linear(1024, 1536, 576);
-    for (const auto [n, k] : {std::pair<int64_t, int64_t>{14336, 4096}, {4096, 14336}, {4096, 4096}}) {
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{14336, 4096}, {4096, 14336}, {4096, 4096}}) {
       bench_matvec("bf16", WeightType::kBFloat16, 16, n, k);
       bench_matvec("e4m3", WeightType::kE4M3, 8, n, k);
       bench_matvec("Q8_0", WeightType::kQ8_0, 8.5, n, k);
