@@ -41,6 +41,10 @@ enum class Precision { kAuto, kFloat32, kBFloat16, kInt8 };
 // kQ8: int8 codes in blocks of 32 with a scale (cpu/q8.h), about half of bf16; means stay bf16. kE4M3: 8-bit floats with a scale for
 // K and one for V of a page and head, on GPUs that have them.
 enum class KvFormat { kFloat32, kBFloat16, kQ8, kE4M3 };
+constexpr const char* name(KvFormat format) {
+  constexpr const char* kNames[] = {"f32", "bf16", "q8", "fp8"};
+  return kNames[static_cast<int>(format)];
+}
 
 // A dense matrix [rows, cols] on the device; the first rows of a larger one are a matrix too.
 struct Activation {

@@ -18,33 +18,35 @@ constexpr float kHidden = -std::numeric_limits<float>::infinity();
 }  // namespace
 
 AttentionTile::AttentionTile(const Kernels& kernels, bool bf16, const HeadPages& pages, const TileRows& rows, Scratch& scratch)
-    : kernels_(kernels), bf16_(bf16), pages_(pages), rows_(rows), d_(pages.storage.shape().head_dim), width_(pages.storage.value_width()), d_padded_(d_ + 32) {
+    : kernels_(kernels), bf16_(bf16), pages_(pages), rows_(rows), d_(pages.storage.shape().head_dim), width_(pages.storage.value_width()), d_padded_(d_ + 32), scale_(static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(d_)))) {
   const int64_t count = rows.count(), page = kPageTokens * (d_ + width_);
-  const int64_t floats = count * (d_padded_ + kStrip + width_ + 3), weights = count * kStrip / 2;
+  const int64_t floats = count * (d_padded_ + kStrip + width_ + 2), weights = count * kStrip / 2;
   queries_ = scratch.get<float>(floats + weights + 2 * page);
   scores_ = queries_ + count * d_padded_;
   output_ = scores_ + count * kStrip;
   maximum_ = output_ + count * width_;
   sum_ = maximum_ + count;
-  squared_ = sum_ + count;
-  weights_ = reinterpret_cast<uint16_t*>(squared_ + count);
-  widened_ = squared_ + count + weights;
+  weights_ = reinterpret_cast<uint16_t*>(sum_ + count);
+  widened_ = sum_ + count + weights;
   gathered_ = reinterpret_cast<std::byte*>(widened_ + page);
 
-  // Scores come out in log2 units: 1/sqrt(d) and log2(e) are folded into the queries.
-  const float scale = static_cast<float>(std::numbers::log2e / std::sqrt(static_cast<double>(d_)));
   auto* queries_bf16 = reinterpret_cast<uint16_t*>(queries_);
   for (int64_t r = 0; r < count; ++r) {
-    const float* row = rows.q + (rows.first_token + r / rows.joined) * rows.heads * d_ + (rows.first_head + r % rows.joined) * d_;
-    squared_[r] = kernels.dot(row, row, d_) * scale * scale;
-    if (bf16) kernels.to_bf16(row, queries_bf16 + r * d_padded_, d_, scale);
+    const float* row = query(r);
+    if (bf16) kernels.to_bf16(row, queries_bf16 + r * d_padded_, d_, scale_);
     else
-      for (int64_t i = 0; i < d_; ++i) queries_[r * d_padded_ + i] = row[i] * scale;
+      for (int64_t i = 0; i < d_; ++i) queries_[r * d_padded_ + i] = row[i] * scale_;
   }
   std::memset(output_, 0, static_cast<size_t>(count * width_) * sizeof(float));
   std::fill(maximum_, maximum_ + count, kHidden);
   std::fill(sum_, sum_ + count, 0.0f);
 }
+
+const float* AttentionTile::query(int64_t row) const {
+  return rows_.q + (rows_.first_token + row / rows_.joined) * rows_.heads * d_ + (rows_.first_head + row % rows_.joined) * d_;
+}
+
+float AttentionTile::squared_query(int64_t row) const { return kernels_.dot(query(row), query(row), d_) * scale_ * scale_; }
 
 void AttentionTile::limit(int64_t sink, int64_t window) {
   sink_ = sink;

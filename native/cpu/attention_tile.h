@@ -57,7 +57,7 @@ class AttentionTile {
   void score_all(int64_t first, int64_t count, float* scores, int64_t ld);
 
   // |q_r|^2 in the same units: the variance of row r's scores of keys whose dims vary by 1.
-  float squared_query(int64_t row) const { return squared_[row]; }
+  float squared_query(int64_t row) const;
 
   const TileRows& rows() const { return rows_; }
   bool bf16() const { return bf16_; }
@@ -76,6 +76,7 @@ class AttentionTile {
     int32_t q8_slot = -1;      // q8: the page that the columns are widened from; keys and values are not set
     int64_t q8_from = 0;       // its first column
   };
+  const float* query(int64_t row) const;  // as it was given
   void add(const Segment& segment);
   void mask(const Segment& segment);
   // Copies key `at` of a page to column `to` of the gathered ones; q8 is widened.
@@ -86,8 +87,9 @@ class AttentionTile {
   const HeadPages pages_;
   const TileRows rows_;
   const int64_t d_, width_, d_padded_;
+  const float scale_;  // of the queries: scores come out in log2 units
   int64_t sink_ = 0, window_ = 0;  // window 0: no limit
-  float *queries_, *squared_, *scores_, *output_, *maximum_, *sum_, *widened_;
+  float *queries_, *scores_, *output_, *maximum_, *sum_, *widened_;
   uint16_t* weights_;
   std::byte* gathered_;  // K and V of single keys, as in a page
   std::array<Segment, kStrip / 16> segments_;

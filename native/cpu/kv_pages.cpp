@@ -26,8 +26,6 @@ int64_t head_bytes(const KvShape& shape) {
   return rows * (kPageTokens + blocks_of_page(shape)) * (shape.format == KvFormat::kFloat32 ? 4 : 2) + spreads;
 }
 
-const char* name_of(KvFormat format) { return format == KvFormat::kFloat32 ? "f32" : format == KvFormat::kBFloat16 ? "bf16" : "q8"; }
-
 }  // namespace
 
 int64_t CpuKvStorage::page_bytes(const KvShape& shape) {
@@ -52,7 +50,7 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape),
 
 std::string CpuKvStorage::layout() const {
   const std::string means = shape_.mean_tokens > 0 ? format("-spread%lld", static_cast<long long>(shape_.mean_tokens)) : "";
-  return format("cpu-%s-%lldx%lldx%lld%s", name_of(shape_.format), static_cast<long long>(shape_.layers),
+  return format("cpu-%s-%lldx%lldx%lld%s", name(shape_.format), static_cast<long long>(shape_.layers),
                 static_cast<long long>(shape_.kv_heads), static_cast<long long>(shape_.head_dim), means.c_str());
 }
 

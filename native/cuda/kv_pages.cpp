@@ -9,8 +9,6 @@ namespace {
 
 constexpr int64_t kSlabBytes = int64_t{64} << 20;
 
-const char* name_of(KvFormat format) { return format == KvFormat::kQ8 ? "q8" : format == KvFormat::kE4M3 ? "fp8" : "bf16"; }
-
 }  // namespace
 
 kernels::PageFormat page_format(KvFormat format) {
@@ -25,7 +23,7 @@ CudaKvStorage::CudaKvStorage(const Device& device, const KvShape& shape, int64_t
     : device_(device),
       pages_(pages),
       page_bytes_(page_bytes(shape)),
-      layout_(format("cuda-%s-%lldx%lldx%lld%s", name_of(shape.format), static_cast<long long>(shape.layers), static_cast<long long>(shape.kv_heads), static_cast<long long>(shape.head_dim), shape.mean_tokens > 0 ? "-means" : "")) {
+      layout_(format("cuda-%s-%lldx%lldx%lld%s", name(shape.format), static_cast<long long>(shape.layers), static_cast<long long>(shape.kv_heads), static_cast<long long>(shape.head_dim), shape.mean_tokens > 0 ? "-means" : "")) {
   slab_pages_ = std::max<int64_t>(1, kSlabBytes / page_bytes_);
   slabs_.resize(static_cast<size_t>((pages + slab_pages_ - 1) / slab_pages_));
 }
