@@ -8,8 +8,6 @@ namespace longview::kernels {
 // T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128. 8-bit pages are read as they
 // are by few queries: each 16 rows (token, head of a KV head) read all of them once. Many queries read copies (launch_expand_pages), but
 // for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
-// K and V of the tokens before first_position, the page table and `position` were written before the kernel in front of this one was
-// launched, or it was not launched as a dependent: they are read before that kernel is over.
 struct AttentionArgs {
   const void* q;  // bf16 [T, H, D]
   void* out;      // bf16 [T, H, D]
@@ -19,7 +17,8 @@ struct AttentionArgs {
   float* workspace;         // attention_workspace_floats(args) floats, the first 4,096 of them zero and zero again behind the work; may be null where that is 0
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
   // On the device: stands for first_position, which still decides into how many parts the keys are split: recorded work serves
-  // other tokens for which attention_workspace_floats is the same.
+  // other tokens for which attention_workspace_floats is the same. K and V of the tokens before it, the page table and the position
+  // itself were written before the kernel in front of this one was launched: they are read before that kernel is over.
   const int64_t* position = nullptr;
 };
 // Whether the device's tensor cores multiply the codes of e4m3 pages: compute capability 9.0, and enough rows that every multiprocessor

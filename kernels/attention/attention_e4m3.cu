@@ -7,12 +7,10 @@
 //
 // Scales of pages are powers of two. K's goes into the factor of the scores; V's goes into the exponent: a weight is 2^(s + log2(scale)),
 // relative to the largest such, so that V's codes are added up as they are, and the row's sum takes the weight over the scale.
-#include "kernels/attention/attention.cuh"
-#include "kernels/attention/hide.cuh"
+#include "kernels/attention/code_tile.cuh"
 #include "kernels/cache/e4m3_pages.cuh"
 #include "kernels/common/bf16.cuh"
 #include "kernels/ptx/cp_async.cuh"
-#include "kernels/ptx/dependent_launch.cuh"
 #include "kernels/ptx/exp2.cuh"
 #include "kernels/ptx/mma.cuh"
 
@@ -39,7 +37,7 @@ __device__ inline void load_step(uint32_t to, const char* block, int first) {
   for (int i = 0; i < static_cast<int>(kKeyBytes<D>) / 512; ++i) {
     const int item = lane + 32 * i;
     ptx::cp_async_16(to + item * 16, block + first * D + item * 16, true);
-    ptx::cp_async_16(to + kKeyBytes<D> + value_place(item / 2, item % 2), values + e4m3_value_offset(first + item % 2 * 16, item / 2), true);
+    ptx::cp_async_16_of_line(to + kKeyBytes<D> + value_place(item / 2, item % 2), values + e4m3_value_offset(first + item % 2 * 16, item / 2));
   }
   if (lane < 2) ptx::cp_async_16(to + 2 * kKeyBytes<D> + lane * 16, (lane == 0 ? block : values) + kPageTokens * D, true);
 }
@@ -127,31 +125,23 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
   __shared__ __align__(128) char shared[kStages * kStageBytes<D>];
   static_assert(sizeof shared == attention_e4m3_shared_bytes(D));
   const AttentionArgs& a = p.args;
-  const int64_t first_position = a.position ? *a.position : a.first_position;
-  const int64_t part = blockIdx.y % p.parts, kv_head = blockIdx.y / p.parts, first_row = (p.tiles - 1 - blockIdx.x) * kCodeRows;  // the longest first
-  const int group = static_cast<int>(p.group), lane = threadIdx.x;
-  const int64_t row[2] = {first_row + lane / 4, first_row + lane / 4 + 8};
-  const auto offset = [&](int r) { return (row[r] / group * a.heads + kv_head * group + row[r] % group) * D; };
-
-  // Keys that the tile's last row sees, and this part of them.
-  const int64_t visible = first_position + (min(first_row + kCodeRows, p.rows) - 1) / group + 1, steps = ceil_div(visible, kStepKeys);
-  const int64_t begin = steps * part / p.parts, end = steps * (part + 1) / p.parts;
-  const int64_t head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * page_block_bytes(PageFormat::kE4M3, D);
+  const CodeTile tile(p, kStepKeys);
+  const int lane = threadIdx.x;
   const uint32_t ring = ptx::shared_address(shared);
-  const auto stage_of = [&](int64_t step) { return static_cast<uint32_t>((step - begin) % kStages) * kStageBytes<D>; };
+  const auto stage_of = [&](int64_t step) { return static_cast<uint32_t>((step - tile.begin) % kStages) * kStageBytes<D>; };
   const auto load = [&](int64_t step) {
     const int64_t token = step * kStepKeys;
-    if (step < end) load_step<D>(ring + stage_of(step), static_cast<const char*>(a.kv.pages[token / kPageTokens]) + head_bytes, static_cast<int>(token % kPageTokens));
+    if (step < tile.end) load_step<D>(ring + stage_of(step), tile.block<PageFormat::kE4M3>(token), static_cast<int>(token % kPageTokens));
     ptx::cp_async_commit();
   };
-  // Keys of earlier calls lie there already (api/attention.h): they need not wait for the kernel that writes this call's.
-  const bool early = min(begin + kStages, end) * kStepKeys <= first_position;
+  // Recorded work reads keys that lie there already (api/attention.h): they need not wait for the kernel that writes the last one.
+  const bool early = a.position && min(tile.begin + kStages, tile.end) * kStepKeys <= tile.first_position;
   if (early)
-    for (int i = 0; i < kStages; ++i) load(begin + i);
+    for (int i = 0; i < kStages; ++i) load(tile.begin + i);
   ptx::wait_for_previous();
   ptx::start_dependents();
   if (!early)
-    for (int i = 0; i < kStages; ++i) load(begin + i);
+    for (int i = 0; i < kStages; ++i) load(tile.begin + i);
 
   // Queries are divided by a power of two of their row, so that fp16 holds them.
   Rows<D> rows;
@@ -161,7 +151,7 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
       uint2 four = {0, 0};
-      if (row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + offset(r) + i * 16 + lane % 4 * 4);
+      if (tile.row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + tile.offset(r) + i * 16 + lane % 4 * 4);
       const float2 low = unpack_bf16(four.x), high = unpack_bf16(four.y);
       x[i][0] = low.x, x[i][1] = low.y, x[i][2] = high.x, x[i][3] = high.y;
 #pragma unroll
@@ -178,16 +168,14 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
     }
   }
 
-  const int64_t position[2] = {first_position + row[0] / group, first_position + row[1] / group}, first_visible = first_position + first_row / group;
-  for (int64_t step = begin; step < end; ++step) {
+  for (int64_t step = tile.begin; step < tile.end; ++step) {
     ptx::cp_async_wait<kStages - 1>();
     __syncwarp();
     const int64_t token = step * kStepKeys;
     rows.multiply_keys(ring + stage_of(step), shared + stage_of(step));
-    if (token + kStepKeys > first_visible + 1)  // the diagonal crosses these keys
-      hide_behind(rows.score, static_cast<int>(position[0] - token), static_cast<int>(position[1] - token));
+    tile.hide(rows.score, token, kStepKeys);
     rows.soften();
-    rows.multiply_values(ring + stage_of(step), static_cast<int>(min(visible - token, int64_t{kStepKeys})));
+    rows.multiply_values(ring + stage_of(step), static_cast<int>(min(tile.visible - token, int64_t{kStepKeys})));
     __syncwarp();
     load(step + kStages);
   }
@@ -196,8 +184,8 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
   for (int r = 0; r < 2; ++r) {
     rows.sum[r] += __shfl_xor_sync(0xffffffffu, rows.sum[r], 1);
     rows.sum[r] += __shfl_xor_sync(0xffffffffu, rows.sum[r], 2);
-    if (row[r] >= p.rows) continue;
-    const int64_t at = (part * a.kv.kv_heads + kv_head) * p.rows + row[r];
+    if (tile.row[r] >= p.rows) continue;
+    const int64_t at = tile.of_part(r);
     if (p.parts > 1 && lane % 4 == 0) {
       p.maximum[at] = rows.maximum[r];
       p.sum[at] = rows.sum[r];
@@ -208,7 +196,7 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
       const int dimension = 8 * j + lane % 4 * 2;
       const float x = rows.out[j][2 * r], y = rows.out[j][2 * r + 1];
       if (p.parts > 1) *reinterpret_cast<float2*>(p.output + at * D + dimension) = {x, y};
-      else *reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(a.out) + offset(r) + dimension) = pack_bf16(x * factor, y * factor);
+      else *reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(a.out) + tile.offset(r) + dimension) = pack_bf16(x * factor, y * factor);
     }
   }
 }
@@ -216,9 +204,7 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
 }  // namespace
 
 Status launch_attention_e4m3(const AttentionPlan& p, Stream stream) {
-  const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads * p.parts));
-  if (const Status status = launch_dependent(p.args.kv.head_dim == 64 ? attention_e4m3_kernel<64> : attention_e4m3_kernel<128>, grid, 32, 0, stream, p)) return status;
-  return p.parts == 1 ? kOk : launch_merge(p, stream);
+  return launch_code_tiles(p.args.kv.head_dim == 64 ? attention_e4m3_kernel<64> : attention_e4m3_kernel<128>, p, stream);
 }
 
 }  // namespace longview::kernels

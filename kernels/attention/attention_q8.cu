@@ -4,11 +4,9 @@
 // registers and become the operands of the tensor cores there: a product's sums do not ask for an order of its dimensions, so each
 // thread takes 16 that lie together, of queries as of keys; of the results each takes the dimensions whose values it read. The next
 // 16 keys are under way while these are multiplied. A second kernel merges the parts.
-#include "kernels/attention/attention.cuh"
-#include "kernels/attention/hide.cuh"
+#include "kernels/attention/code_tile.cuh"
 #include "kernels/cache/q8.cuh"
 #include "kernels/common/bf16.cuh"
-#include "kernels/ptx/dependent_launch.cuh"
 #include "kernels/ptx/exp2.cuh"
 #include "kernels/ptx/mma.cuh"
 
@@ -114,10 +112,8 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_q8_kernel(const Att
   ptx::start_dependents();
   ptx::wait_for_previous();
   const AttentionArgs& a = p.args;
-  const int64_t first_position = a.position ? *a.position : a.first_position;
-  const int64_t part = blockIdx.y % p.parts, kv_head = blockIdx.y / p.parts, first_row = (p.tiles - 1 - blockIdx.x) * kCodeRows;  // the longest first
-  const int group = static_cast<int>(p.group), lane = threadIdx.x;
-  const int64_t row[2] = {first_row + lane / 4, first_row + lane / 4 + 8};
+  const CodeTile tile(p, kStepKeys);
+  const int lane = threadIdx.x;
 
   Rows<D> rows;
 #pragma unroll
@@ -125,36 +121,28 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_q8_kernel(const Att
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       uint2 four = {0, 0};
-      const auto* q = static_cast<const __nv_bfloat16*>(a.q) + (row[r] / group * a.heads + kv_head * group + row[r] % group) * D;
-      if (row[r] < p.rows) four = *reinterpret_cast<const uint2*>(q + i / 4 * 64 + lane % 4 * 16 + i % 4 * 4);
+      if (tile.row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + tile.offset(r) + i / 4 * 64 + lane % 4 * 16 + i % 4 * 4);
       rows.query[i][r] = four.x;
       rows.query[i][2 + r] = four.y;
     }
 
-  // Keys that the tile's last row sees, and this part of them.
-  const int64_t visible = first_position + (min(first_row + kCodeRows, p.rows) - 1) / group + 1, steps = ceil_div(visible, kStepKeys);
-  const int64_t begin = steps * part / p.parts, end = steps * (part + 1) / p.parts;
-  const int64_t position[2] = {first_position + row[0] / group, first_position + row[1] / group};
-  const int64_t first_visible = first_position + first_row / group, head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * page_block_bytes(PageFormat::kQ8, D);
   const auto load = [&](Codes<D>& codes, int64_t step) {
-    const int64_t token = step * kStepKeys, page = token / kPageTokens;
-    codes.load(static_cast<const char*>(a.kv.pages[page]) + head_bytes, static_cast<int>(token % kPageTokens), static_cast<int>(min(visible - page * kPageTokens, kPageTokens)));
+    const int64_t token = step * kStepKeys, of_page = token % kPageTokens;
+    codes.load(tile.block<PageFormat::kQ8>(token), static_cast<int>(of_page), static_cast<int>(min(tile.visible - token + of_page, kPageTokens)));
   };
   const auto take = [&](const Codes<D>& codes, int64_t step) {
     rows.multiply_keys(codes);
-    const int64_t token = step * kStepKeys;
-    if (token + kStepKeys > first_visible + 1)  // the diagonal crosses these keys
-      hide_behind(rows.score, static_cast<int>(position[0] - token), static_cast<int>(position[1] - token));
+    tile.hide(rows.score, step * kStepKeys, kStepKeys);
     rows.soften(p.scale);
     rows.multiply_values(codes);
   };
   Codes<D> codes[2];
-  if (begin < end) load(codes[0], begin);
-  for (int64_t step = begin; step < end; step += 2) {
-    if (step + 1 < end) load(codes[1], step + 1);
+  if (tile.begin < tile.end) load(codes[0], tile.begin);
+  for (int64_t step = tile.begin; step < tile.end; step += 2) {
+    if (step + 1 < tile.end) load(codes[1], step + 1);
     take(codes[0], step);
-    if (step + 1 >= end) break;
-    if (step + 2 < end) load(codes[0], step + 2);
+    if (step + 1 >= tile.end) break;
+    if (step + 2 < tile.end) load(codes[0], step + 2);
     take(codes[1], step + 1);
   }
 
@@ -162,14 +150,14 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_q8_kernel(const Att
   for (int r = 0; r < 2; ++r) {
     rows.sum[r] += __shfl_xor_sync(0xffffffffu, rows.sum[r], 1);
     rows.sum[r] += __shfl_xor_sync(0xffffffffu, rows.sum[r], 2);
-    if (row[r] >= p.rows) continue;
-    const int64_t at = (part * a.kv.kv_heads + kv_head) * p.rows + row[r];
+    if (tile.row[r] >= p.rows) continue;
+    const int64_t at = tile.of_part(r);
     if (p.parts > 1 && lane % 4 == 0) {
       p.maximum[at] = rows.maximum[r] * p.scale;
       p.sum[at] = rows.sum[r];
     }
     const float factor = 1.0f / rows.sum[r];
-    auto* out = static_cast<__nv_bfloat16*>(a.out) + (row[r] / group * a.heads + kv_head * group + row[r] % group) * D;
+    auto* out = static_cast<__nv_bfloat16*>(a.out) + tile.offset(r);
 #pragma unroll
     for (int c = 0; c < 2; ++c)
 #pragma unroll
@@ -185,9 +173,7 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_q8_kernel(const Att
 }  // namespace
 
 Status launch_attention_q8(const AttentionPlan& p, Stream stream) {
-  const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads * p.parts));
-  if (const Status status = launch_dependent(p.args.kv.head_dim == 64 ? attention_q8_kernel<64> : attention_q8_kernel<128>, grid, 32, 0, stream, p)) return status;
-  return p.parts == 1 ? kOk : launch_merge(p, stream);
+  return launch_code_tiles(p.args.kv.head_dim == 64 ? attention_q8_kernel<64> : attention_q8_kernel<128>, p, stream);
 }
 
 }  // namespace longview::kernels

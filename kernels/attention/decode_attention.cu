@@ -124,8 +124,8 @@ __global__ void __launch_bounds__(kThreads, 3) decode_attention_kernel(const Att
     ptx::cp_async_commit();
   };
 
-  // Keys of earlier calls lie there already (api/attention.h): they need not wait for the kernel that writes this call's.
-  const bool early = min(begin + kStages, end) * kTile <= first_position;
+  // Recorded work reads keys that lie there already (api/attention.h): they need not wait for the kernel that writes the last one.
+  const bool early = a.position && min(begin + kStages, end) * kTile <= first_position;
   if (early)
     for (int i = 0; i < kStages; ++i) load(begin + i);
   ptx::wait_for_previous();

@@ -13,37 +13,34 @@ namespace longview::kernels {
 
 // As KvStages. With K of a block come both scales: V may be late when they are needed.
 template <int D>
-struct E4M3Stages {
-  static constexpr uint32_t kStages = 4;
+struct E4M3Stages : StageBarriers<4> {
   // Of a block in the page, and of its codes; of the least copy that brings a scale; of a stage of K.
   static constexpr uint32_t kBlockBytes = static_cast<uint32_t>(page_block_bytes(PageFormat::kE4M3, D)), kCodeBytes = kKeys * D, kScaleBytes = 16, kKeyBytes = kCodeBytes + 1024;
   static constexpr uint32_t kBytes = kStages * (kKeyBytes + kCodeBytes);
-  uint32_t keys, values, key_full, key_empty, value_full, value_empty;
+  uint32_t keys, values;
 
-  __device__ E4M3Stages(uint32_t shared, uint32_t barriers)
-      : keys(shared), values(shared + kStages * kKeyBytes), key_full(barriers), key_empty(key_full + 8 * kStages), value_full(key_empty + 8 * kStages), value_empty(value_full + 8 * kStages) {}
-  __device__ void init() const {
-    for (uint32_t i = 0; i < kStages; ++i) {
-      ptx::mbarrier_init(key_full + 8 * i, 1);
-      ptx::mbarrier_init(value_full + 8 * i, 1);
-      ptx::mbarrier_init(key_empty + 8 * i, kReaders);
-      ptx::mbarrier_init(value_empty + 8 * i, kReaders);
-    }
-  }
+  __device__ E4M3Stages(uint32_t shared, uint32_t barriers) : StageBarriers(barriers), keys(shared), values(shared + kStages * kKeyBytes) {}
   __device__ void bring_keys(uint32_t index, const void* from) const {
-    const uint32_t stage = index % kStages, full = key_full + 8 * stage, to = keys + stage * kKeyBytes;
-    ptx::mbarrier_wait(key_empty + 8 * stage, (index / kStages & 1) ^ 1);  // passes at once in the first round
-    ptx::mbarrier_arrive_expect(full, kCodeBytes + 2 * kScaleBytes);
+    const uint32_t full = reuse(key_full, key_empty, index, kCodeBytes + 2 * kScaleBytes), to = keys + index % kStages * kKeyBytes;
     ptx::bulk_load(to, from, kCodeBytes + kScaleBytes, full);
     ptx::bulk_load(to + kCodeBytes + kScaleBytes, static_cast<const char*>(from) + kBlockBytes + kCodeBytes, kScaleBytes, full);
   }
   __device__ void bring_values(uint32_t index, const void* from) const {
-    const uint32_t stage = index % kStages;
-    ptx::mbarrier_wait(value_empty + 8 * stage, (index / kStages & 1) ^ 1);
-    ptx::mbarrier_arrive_expect(value_full + 8 * stage, kCodeBytes);
-    ptx::bulk_load(values + stage * kCodeBytes, static_cast<const char*>(from) + kBlockBytes, kCodeBytes, value_full + 8 * stage);
+    const uint32_t full = reuse(value_full, value_empty, index, kCodeBytes);
+    ptx::bulk_load(values + index % kStages * kCodeBytes, static_cast<const char*>(from) + kBlockBytes, kCodeBytes, full);
   }
 };
+
+// Queues score = codes of 64 queries times those of 128 keys, both in shared memory.
+template <int D>
+__device__ inline void multiply_codes(float (&score)[64], uint32_t queries, uint32_t keys) {
+  const uint64_t q = D == 128 ? ptx::wgmma_descriptor(queries) : ptx::wgmma_descriptor_64(queries), k = D == 128 ? ptx::wgmma_descriptor(keys) : ptx::wgmma_descriptor_64(keys);
+  ptx::wgmma_hold(score);
+  ptx::wgmma_fence();
+#pragma unroll
+  for (int i = 0; i < D / 32; ++i) ptx::wgmma_m64n128k32_e4m3(score, q + i * 2, k + i * 2, i > 0);
+  ptx::wgmma_commit();
+}
 
 __device__ inline float read_shared(uint32_t address) {
   float x;
@@ -88,14 +85,9 @@ struct RowsE4M3Sm90 : RowState<D> {
   // What a score of this row is multiplied with.
   __device__ float slope(float scale, int r) const { return scale * query_scale[r] * key_scale; }
   __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t index) {
-    const uint32_t stage = index % Stages::kStages, keys = stages.keys + stage * Stages::kKeyBytes;
+    const uint32_t stage = index % Stages::kStages;
     ptx::mbarrier_wait(stages.key_full + 8 * stage, index / Stages::kStages & 1);
-    const uint64_t q = D == 128 ? ptx::wgmma_descriptor(queries) : ptx::wgmma_descriptor_64(queries), k = D == 128 ? ptx::wgmma_descriptor(keys) : ptx::wgmma_descriptor_64(keys);
-    ptx::wgmma_hold(score);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < D / 32; ++i) ptx::wgmma_m64n128k32_e4m3(score, q + i * 2, k + i * 2, i > 0);
-    ptx::wgmma_commit();
+    multiply_codes<D>(score, queries, stages.keys + stage * Stages::kKeyBytes);
   }
   __device__ void scores_done(const Stages& stages, uint32_t index) {
     ptx::wgmma_hold(score);

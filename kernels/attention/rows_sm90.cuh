@@ -16,16 +16,14 @@ constexpr int kRows = 128, kKeys = 128, kThreads = 384;
 constexpr int kReaders = 8;  // warps that say that they are done with a stage
 constexpr uint32_t kTileBytes = kKeys * 128;  // 64 dimensions of a block
 
-// Stages of K and V in shared memory, with barriers that say what has come and what has been read.
-template <int D>
-struct KvStages {
-  static constexpr uint32_t kStages = 2;
-  static constexpr uint32_t kBlockBytes = kKeys * D * 2;  // K or V of a page
-  static constexpr uint32_t kBytes = 2 * kStages * kBlockBytes;
-  uint32_t keys, values, key_full, key_empty, value_full, value_empty;
+// Stages of K and V in shared memory: barriers that say what has come and what has been read. The producer brings K of block number
+// `index`, later V: K of the next block comes before V of this one, as its stage is free half a block earlier.
+template <uint32_t kStageCount>
+struct StageBarriers {
+  static constexpr uint32_t kStages = kStageCount;
+  uint32_t key_full, key_empty, value_full, value_empty;
 
-  __device__ KvStages(uint32_t shared, uint32_t barriers)
-      : keys(shared), values(shared + kStages * kBlockBytes), key_full(barriers), key_empty(key_full + 8 * kStages), value_full(key_empty + 8 * kStages), value_empty(value_full + 8 * kStages) {}
+  __device__ explicit StageBarriers(uint32_t barriers) : key_full(barriers), key_empty(key_full + 8 * kStages), value_full(key_empty + 8 * kStages), value_empty(value_full + 8 * kStages) {}
   // By one thread, before all others use them.
   __device__ void init() const {
     for (uint32_t i = 0; i < kStages; ++i) {
@@ -35,20 +33,31 @@ struct KvStages {
       ptx::mbarrier_init(value_empty + 8 * i, kReaders);
     }
   }
-  // The producer brings K of block number `index`, later V: K of the next block comes before V of this one, as its stage is free
-  // half a block earlier.
+  // Waits until the block's stage has been read, and begins another `bytes` of it. Returns the barrier on which these arrive.
+  __device__ static uint32_t reuse(uint32_t full, uint32_t empty, uint32_t index, uint32_t bytes) {
+    const uint32_t stage = index % kStages, barrier = full + 8 * stage;
+    ptx::mbarrier_wait(empty + 8 * stage, (index / kStages & 1) ^ 1);  // passes at once in the first round
+    ptx::mbarrier_arrive_expect(barrier, bytes);
+    return barrier;
+  }
+};
+
+// Of pages in bf16.
+template <int D>
+struct KvStages : StageBarriers<2> {
+  static constexpr uint32_t kBlockBytes = kKeys * D * 2;  // K or V of a page
+  static constexpr uint32_t kBytes = 2 * kStages * kBlockBytes;
+  uint32_t keys, values;
+
+  __device__ KvStages(uint32_t shared, uint32_t barriers) : StageBarriers(barriers), keys(shared), values(shared + kStages * kBlockBytes) {}
   __device__ void bring_keys(uint32_t index, const void* from) const {
-    const uint32_t stage = index % kStages;
-    ptx::mbarrier_wait(key_empty + 8 * stage, (index / kStages & 1) ^ 1);  // passes at once in the first round
-    ptx::mbarrier_arrive_expect(key_full + 8 * stage, kBlockBytes);
-    ptx::bulk_load(keys + stage * kBlockBytes, from, kBlockBytes, key_full + 8 * stage);
+    const uint32_t full = reuse(key_full, key_empty, index, kBlockBytes);
+    ptx::bulk_load(keys + index % kStages * kBlockBytes, from, kBlockBytes, full);
   }
   // `from` is the block's K, V lies behind it.
   __device__ void bring_values(uint32_t index, const void* from) const {
-    const uint32_t stage = index % kStages;
-    ptx::mbarrier_wait(value_empty + 8 * stage, (index / kStages & 1) ^ 1);
-    ptx::mbarrier_arrive_expect(value_full + 8 * stage, kBlockBytes);
-    ptx::bulk_load(values + stage * kBlockBytes, static_cast<const char*>(from) + kBlockBytes, kBlockBytes, value_full + 8 * stage);
+    const uint32_t full = reuse(value_full, value_empty, index, kBlockBytes);
+    ptx::bulk_load(values + index % kStages * kBlockBytes, static_cast<const char*>(from) + kBlockBytes, kBlockBytes, full);
   }
 };
 

@@ -24,12 +24,7 @@ struct NarrowSm90 : Sm90 {
   template <int D>
   __device__ void multiply(float (&score)[64], uint32_t a, uint32_t b) {
     const uint32_t own = a + threadIdx.x / 128 * Operands<D>::Rows::kWarpgroupBytes, row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
-    const uint64_t rows = D == 128 ? ptx::wgmma_descriptor(own) : ptx::wgmma_descriptor_64(own), columns = D == 128 ? ptx::wgmma_descriptor(b) : ptx::wgmma_descriptor_64(b);
-    ptx::wgmma_hold(score);
-    ptx::wgmma_fence();
-#pragma unroll
-    for (int i = 0; i < D / 32; ++i) ptx::wgmma_m64n128k32_e4m3(score, rows + i * 2, columns + i * 2, i > 0);
-    ptx::wgmma_commit();
+    multiply_codes<D>(score, own, b);
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(score);
     const float of_keys = read_shared(b + kBlockKeys * D);

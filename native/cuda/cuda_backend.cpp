@@ -6,16 +6,15 @@
 #include <array>
 #include <cstring>
 #include <unordered_map>
-#include <utility>
 
 #include "backend/backend.h"
 #include "base/half.h"
 #include "cuda/blas.h"
 #include "cuda/decode_step.h"
 #include "cuda/device.h"
-#include "cuda/head_groups.h"
-#include "cuda/kv_pages.h"
 #include "cuda/library.h"
+#include "cuda/page_tables.h"
+#include "cuda/sparse_attention.h"
 #include "cuda/weights.h"
 
 namespace longview {
@@ -35,13 +34,6 @@ struct CudaRope final : DeviceRope {
   Buffer frequencies, cosine, sine;
   int64_t first = -1, tokens = 0;  // what the table holds
 };
-
-// Dimensions of a head in the pages: attention has kernels for 64 and 128, what is narrower has zeros behind it.
-int64_t page_dim(int64_t head_dim) { return head_dim <= 64 ? 64 : 128; }
-KvShape padded(KvShape shape) {
-  shape.head_dim = page_dim(shape.head_dim);
-  return shape;
-}
 
 // Rows (tokens, heads of a KV head) that read 8-bit pages as they are: each 16 of them read all pages once, which costs less than a copy
 // in bf16 that is written and read again.
@@ -79,12 +71,12 @@ class CudaBackend final : public Backend {
 
   int64_t weight_bytes(const TensorView& weight, WeightUse use) const override { return uploader_.bytes_of(weight, use); }
   int64_t activation_bytes() const override { return 2; }
-  int64_t kv_page_bytes(const KvShape& shape) const override { return CudaKvStorage::page_bytes(padded(shape)); }
+  int64_t kv_page_bytes(const KvShape& shape) const override { return CudaKvStorage::page_bytes(shape); }
   std::string why_not_e4m3_kv() const override {
     const kernels::DeviceProperties& p = device_.properties();
     return converts_e4m3(p) ? "" : format("%s, this one has %d.%d", Backend::why_not_e4m3_kv().c_str(), p.major, p.minor);
   }
-  int64_t kv_scratch_page_bytes(const KvShape& shape) const override { return shape.format != KvFormat::kBFloat16 ? expanded_page_bytes(shape) + static_cast<int64_t>(sizeof(void*)) : 0; }
+  int64_t kv_scratch_page_bytes(const KvShape& shape) const override { return PageTables::expanded_page_bytes(shape); }
   int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override {
     const int64_t matrix = 2 * c.hidden * std::max(c.ffn, c.q_dim());  // a quantised one as bf16
     const int64_t heads = page_dim(c.head_dim) == c.head_dim ? 0 : 2 * 2 * chunk_tokens * c.heads * page_dim(c.head_dim);
@@ -123,7 +115,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, int64_t pages) override {
     LONGVIEW_CHECK(shape.format != KvFormat::kFloat32, kInvalidArgument, "On the GPU the KV state is kept in bf16 or in 8 bits.");
     LONGVIEW_CHECK(shape.mean_tokens == 0 || shape.mean_tokens == kPageTokens, kInternal, "on the GPU means are those of pages");
-    return std::make_unique<CudaKvStorage>(device_, padded(shape), pages);
+    return std::make_unique<CudaKvStorage>(device_, shape, pages);
   }
   void copy_page(KvStorage& storage, int32_t from, int32_t to, int64_t) override {
     settle();
@@ -147,10 +139,10 @@ class CudaBackend final : public Backend {
     auto& rope = static_cast<CudaRope&>(*token.rope);
     rope.tokens = 0;  // the work makes the table of this position
     const int64_t length = token.position + 1;
-    const kernels::AttentionArgs attending{nullptr, nullptr, paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
+    const kernels::AttentionArgs attending{nullptr, nullptr, tables_.paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
     reserve_partial(attending);
     const auto key = [&] {
-      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {table_.as(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as(), rope.sine.as()},
+      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {tables_.pointers(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as(), rope.sine.as()},
                              library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
     };
     step_.run(token.token, token.position, key, work);
@@ -257,17 +249,17 @@ class CudaBackend final : public Backend {
     const int64_t heads = q.cols / shape.head_dim, d = page_dim(shape.head_dim);
     if (d != shape.head_dim) queries_.grow(device_, q.rows * heads * d * 2, "the queries");
     void* rotated = d == shape.head_dim ? q.data : queries_.as();
-    check(library_.rope_append({q.data, rotated, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), paged(shape, layer, pages, first_position + q.rows), q.rows, heads, shape.head_dim, half,
+    check(library_.rope_append({q.data, rotated, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), tables_.paged(shape, layer, pages, first_position + q.rows), q.rows, heads, shape.head_dim, half,
                                 first_position, table.config.pairing == RopePairing::kAdjacent, step_.position()},
                                device_.stream()),
           "writing the KV state");
   }
 
   void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
-    const kernels::PagedKv kept = paged(shape, layer, pages, first_position + q.rows);
+    const kernels::PagedKv kept = tables_.paged(shape, layer, pages, first_position + q.rows);
     const bool direct = shape.format == KvFormat::kBFloat16 || q.rows == 1 || q.rows * heads / shape.kv_heads <= kDirectRows ||
                         library_.attention_multiplies_e4m3({nullptr, nullptr, kept, q.rows, heads, first_position, device_.properties().multiprocessors, nullptr});
-    const kernels::PagedKv kv = direct ? kept : expanded(shape, layer, pages, first_position + q.rows);
+    const kernels::PagedKv kv = direct ? kept : tables_.expanded(shape, layer, pages, first_position + q.rows);
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
       kernels::AttentionArgs args{queries, results, kv, q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
       reserve_partial(args);
@@ -280,49 +272,15 @@ class CudaBackend final : public Backend {
   int64_t sparse_from() const override { return kSparseFrom; }
 
   void attention_sparse(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
-    coverage_.resize(static_cast<size_t>(shape.layers * heads));
     const HeadGroups groups = group_heads(plans, shape.kv_heads, q.rows);
-    const bool all_dense = std::all_of(plans.begin(), plans.end(), [](const HeadPlan& plan) { return plan.pattern == Pattern::kDense; });
-    // Few tiles leave the device idle where dense attention splits the keys.
-    if (all_dense || shape.mean_tokens == 0 || groups.tiles < device_.properties().multiprocessors || first_position + q.rows > kernels::kMostSparsePages * kPageTokens) {
-      for (int64_t h = 0; h < heads; ++h) {
-        const double seen = static_cast<double>(q.rows) * (static_cast<double>(first_position) + (static_cast<double>(q.rows) + 1) / 2);
-        coverage_[static_cast<size_t>(layer * heads + h)] += {seen, seen, 0, 0};
-      }
+    if (!sparse_.takes(plans, groups, shape, first_position + q.rows)) {
+      sparse_.count_dense(shape, layer, q.rows, heads, first_position);
       return attention(q, shape, heads, layer, pages, first_position, out);
     }
-    const int64_t bytes = shape.layers * heads * static_cast<int64_t>(sizeof(kernels::HeadCounters));
-    if (counters_.bytes() < bytes) {
-      counters_.grow(device_, bytes, "the counters of sparse attention");
-      check(library_.fill(counters_.as(), 0, static_cast<size_t>(bytes), device_.stream()), "clearing counters");
-    }
-    groups_.grow(device_, heads * static_cast<int64_t>(sizeof(kernels::HeadGroup)), "the plans of heads");
-    check(library_.copy_to_device(groups_.as(), groups.groups.data(), groups.groups.size() * sizeof(kernels::HeadGroup), device_.stream()), "sending the plans of heads");
-    with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
-      kernels::SparseArgs args{queries, results, paged(shape, layer, pages, first_position + q.rows), q.rows, heads, first_position, groups_.as<kernels::HeadGroup>(), static_cast<int64_t>(groups.groups.size()), groups.tiles,
-                               counters_.as<kernels::HeadCounters>() + layer * heads, nullptr, device_.properties().multiprocessors, 0, groups.slash_group, groups.slash_groups, groups.block_groups};
-      if (shape.format != KvFormat::kBFloat16 && !library_.sparse_multiplies_e4m3(args)) args.kv = expanded(shape, layer, pages, first_position + q.rows);
-      index_.grow(device_, kernels::sparse_layout(args).bytes, "the index of sparse attention");
-      args.workspace = index_.as();
-      check(library_.sparse_index(args, device_.stream()), "choosing pages");
-      check(library_.sparse_coverage(args, device_.stream()), "probing");
-      check(library_.sparse_attention(args, device_.stream()), "attending");
-    });
+    with_page_width(q, shape, heads, out, [&](const void* queries, void* results) { sparse_.attend({queries, results, q.rows, heads, first_position}, groups, shape, layer, pages); });
   }
 
-  void take_coverage(std::span<HeadCoverage> out) override {
-    std::vector<kernels::HeadCounters> counted(out.size());
-    if (const size_t bytes = counted.size() * sizeof(kernels::HeadCounters); static_cast<size_t>(counters_.bytes()) >= bytes) {
-      check(library_.copy_to_host(counted.data(), counters_.as(), bytes, device_.stream()), "reading counters");
-      check(library_.fill(counters_.as(), 0, bytes, device_.stream()), "clearing counters");
-      check(library_.synchronize(device_.stream()), "attending");
-    }
-    coverage_.resize(out.size());
-    for (size_t i = 0; i < out.size(); ++i) {
-      out[i] = std::exchange(coverage_[i], {});
-      out[i] += {counted[i].visited, counted[i].causal, counted[i].covered, static_cast<int64_t>(counted[i].probes)};
-    }
-  }
+  void take_coverage(std::span<HeadCoverage> out) override { sparse_.take_coverage(out); }
 
   void silu_mul(Activation gate, Activation up) override { check(library_.silu_mul({gate.data, up.data, gate.rows * gate.cols}, device_.stream()), "activating"); }
 
@@ -429,42 +387,6 @@ class CudaBackend final : public Backend {
     check(library_.copy_rows_on_device(out.data, bytes(shape.head_dim), results_.as(), bytes(d), bytes(shape.head_dim), static_cast<size_t>(q.rows * heads), device_.stream()), "attending");
   }
 
-  // Pointers to the pages of the first `tokens` tokens, on the device; sent when they changed.
-  kernels::PagedKv paged(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens) {
-    auto& storage = static_cast<CudaKvStorage&>(*pages.storage);
-    const std::span<const int32_t> slots = pages.page_slots.first(static_cast<size_t>((tokens + kPageTokens - 1) / kPageTokens));
-    if (storage_ != &storage || !std::equal(slots.begin(), slots.end(), slots_.begin(), slots_.end())) {
-      pointers_.clear();
-      for (const int32_t slot : slots) pointers_.push_back(storage.page(slot));
-      table_.grow(device_, storage.pages() * static_cast<int64_t>(sizeof(void*)), "the page table");
-      check(library_.copy_to_device(table_.as(), pointers_.data(), pointers_.size() * sizeof(void*), device_.stream()), "sending the page table");
-      slots_.assign(slots.begin(), slots.end());
-      storage_ = &storage;
-    }
-    return {table_.as<void*>(), shape.kv_heads, page_dim(shape.head_dim), layer, shape.mean_tokens > 0 ? shape.layers : 0, page_format(shape.format)};
-  }
-
-  // One layer of a page in bf16.
-  static int64_t expanded_page_bytes(const KvShape& shape) { return kernels::page_bytes(kernels::PageFormat::kBFloat16, 1, shape.kv_heads, page_dim(shape.head_dim), shape.mean_tokens > 0); }
-
-  // The layer's pages in bf16, until the next call. Room for all of the storage's pages is taken at once, as it was planned.
-  kernels::PagedKv expanded(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens) {
-    const kernels::PagedKv from = paged(shape, layer, pages, tokens);
-    const int64_t count = pages.storage->pages(), bytes = expanded_page_bytes(shape);
-    if (expanded_.bytes() < count * bytes || expanded_table_.bytes() < count * static_cast<int64_t>(sizeof(void*)) || expanded_bytes_ != bytes) {
-      settle();
-      expanded_.grow(device_, count * bytes, "the KV state of a layer in bf16");
-      expanded_table_.grow(device_, count * static_cast<int64_t>(sizeof(void*)), "the table of its pages");
-      std::vector<void*> to(static_cast<size_t>(count));
-      for (int64_t i = 0; i < count; ++i) to[static_cast<size_t>(i)] = expanded_.as<char>() + i * bytes;
-      check(library_.copy_to_device(expanded_table_.as(), to.data(), to.size() * sizeof(void*), device_.stream()), "sending the page table");
-      settle();  // `to` may go
-      expanded_bytes_ = bytes;
-    }
-    check(library_.expand_pages({from, expanded_table_.as<void*>(), (tokens + kPageTokens - 1) / kPageTokens}, device_.stream()), "widening the KV state");
-    return {expanded_table_.as<void*>(), from.kv_heads, from.head_dim, 0, from.layers > 0 ? 1 : 0};
-  }
-
   Device device_;
   const kernels::Library& library_;
   const bool e4m3_;  // weights of layers
@@ -472,15 +394,11 @@ class CudaBackend final : public Backend {
   Uploader uploader_;
   std::unordered_map<void*, Buffer> buffers_;
   std::unique_ptr<Blas> blas_;  // null where the machine has none
-  Buffer tokens_, table_, partial_, dequantized_, codes_, queries_, results_, groups_, index_, counters_, expanded_, expanded_table_, largest_;
-  int64_t expanded_bytes_ = 0;  // of a page, as expanded_table_ has them
-  std::vector<HeadCoverage> coverage_;  // of layers and heads: what dense attention visited in the place of sparse
+  PageTables tables_{device_};
+  SparseAttention sparse_{device_, tables_};
+  Buffer tokens_, partial_, dequantized_, codes_, queries_, results_, largest_;
   DecodeStep step_{device_};
   HostBuffer row_{device_};  // that read_row brings
-  std::vector<void*> pointers_;
-  // What table_ holds.
-  const CudaKvStorage* storage_ = nullptr;
-  std::vector<int32_t> slots_;
 };
 
 }  // namespace

@@ -16,14 +16,14 @@ kernels::PageFormat page_format(KvFormat format) {
 }
 
 int64_t CudaKvStorage::page_bytes(const KvShape& shape) {
-  return kernels::page_bytes(page_format(shape.format), shape.layers, shape.kv_heads, shape.head_dim, shape.mean_tokens > 0);
+  return kernels::page_bytes(page_format(shape.format), shape.layers, shape.kv_heads, page_dim(shape.head_dim), shape.mean_tokens > 0);
 }
 
 CudaKvStorage::CudaKvStorage(const Device& device, const KvShape& shape, int64_t pages)
     : device_(device),
       pages_(pages),
       page_bytes_(page_bytes(shape)),
-      layout_(format("cuda-%s-%lldx%lldx%lld%s", name(shape.format), static_cast<long long>(shape.layers), static_cast<long long>(shape.kv_heads), static_cast<long long>(shape.head_dim), shape.mean_tokens > 0 ? "-means" : "")) {
+      layout_(format("cuda-%s-%lldx%lldx%lld%s", name(shape.format), static_cast<long long>(shape.layers), static_cast<long long>(shape.kv_heads), static_cast<long long>(page_dim(shape.head_dim)), shape.mean_tokens > 0 ? "-means" : "")) {
   slab_pages_ = std::max<int64_t>(1, kSlabBytes / page_bytes_);
   slabs_.resize(static_cast<size_t>((pages + slab_pages_ - 1) / slab_pages_));
 }

@@ -168,6 +168,12 @@ void bench_attention_e4m3(int64_t tokens, int64_t heads, int64_t kv_heads, int64
   report(shape + "copies", flop, 0, [&] { GPU(attention(args, gpu::stream())); });
   args.kv = kv;
   if (gpu::library().attention_multiplies_e4m3(args)) report(shape + "e4m3", flop, 0, [&] { GPU(attention(args, gpu::stream())); });
+  args.tokens = 1;
+  args.first_position = tokens - 1;
+  const gpu::Memory<float> workspace(static_cast<size_t>(gpu::library().attention_workspace_floats(args) + 1));
+  GPU(fill(workspace.get(), 0, workspace.bytes(), gpu::stream()));
+  args.workspace = workspace.get();
+  report(format("attention T 1 first %d heads %d/%d d %d over e4m3", int(tokens) - 1, int(heads), int(kv_heads), int(d)), 0, moved * 2, [&] { GPU(attention(args, gpu::stream())); });
 }
 
 void bench_matvec(const char* name, WeightType type, double bits, int64_t n, int64_t k) {

@@ -55,14 +55,17 @@ void check_tiny_models(KvFormat format, double off) {
   }
 }
 
-void check_chunks(KvFormat format) {
+// `off`: as above. Chunks end inside pages, whose scale is of what was there first.
+void check_chunks(KvFormat format, double off) {
   const std::string path = files::fixture("qwen3-tied");
   Engine whole(path, options(path, format)), parts(path, options(path, format, 37));
   const std::vector<int32_t> tokens = some_tokens(whole, 500);
   const auto a = whole.create_context(), b = parts.create_context();
   whole.prefill(*a, tokens, CancelToken());
   parts.prefill(*b, tokens, CancelToken());
-  CHECK(difference(b->logits(), a->logits()) <= 0.1);
+  const double apart = difference(b->logits(), a->logits());
+  std::printf("  in chunks of 37: off by %.4f\n", apart);
+  CHECK(apart <= off);
   const auto fork = b->fork();
   parts.decode(*fork, 5, CancelToken());
   const std::vector<float> once(fork->logits().begin(), fork->logits().end());
@@ -165,8 +168,8 @@ void check_sparse(KvFormat narrow, double off) {
 TEST("tiny models: logits near those of the state in bf16, in prefill, short turns and decode") { check_tiny_models(KvFormat::kQ8, 0.1); }
 TEST("the same in 8-bit floats") { check_tiny_models(KvFormat::kE4M3, 0.3); }
 
-TEST("chunks, forks and truncation leave the logits in 8 bits as they are") { check_chunks(KvFormat::kQ8); }
-TEST("and in 8-bit floats") { check_chunks(KvFormat::kE4M3); }
+TEST("chunks, forks and truncation leave the logits in 8 bits as they are") { check_chunks(KvFormat::kQ8, 0.1); }
+TEST("and in 8-bit floats") { check_chunks(KvFormat::kE4M3, 0.3); }
 
 TEST("the built-in model: first choices and likelihoods along the reference's answers") { check_built_in(KvFormat::kQ8, 97, 0.02); }
 TEST("and with a state in 8-bit floats") { check_built_in(KvFormat::kE4M3, 93, 0.05); }
