@@ -15,10 +15,13 @@ int64_t resident_blocks(const AttentionPlan& p) {
   int device = 0, shared = 0;
   cudaGetDevice(&device);
   if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) != cudaSuccess) return 1;
-  if (p.tile_rows == kCodeRows && p.args.kv.format == PageFormat::kE4M3) return std::clamp<int64_t>(shared / (attention_e4m3_shared_bytes(p.args.kv.head_dim) + 1024), 1, kCodeBlocks);
-  if (p.rows <= kDecodeRows) return std::clamp<int64_t>(shared / (kDecodeSharedBytes + 1024), 1, kDecodeBlocks);
+  if (p.tile_rows == kJoinRows && p.args.kv.format == PageFormat::kE4M3) return std::clamp<int64_t>(shared / (attention_e4m3_shared_bytes(p.args.kv.head_dim) + 1024), 1, kCodeBlocks);
+  if (p.tile_rows == kJoinRows) return std::clamp<int64_t>(shared / (kDecodeSharedBytes + 1024), 1, kDecodeBlocks);
   return std::max<int64_t>(1, shared / (attention_sm80_shared_bytes(p.tile_rows, p.args.kv.head_dim) + 1024));
 }
+
+// Of a part of the keys.
+int64_t blocks_of(const AttentionPlan& p) { return p.tiles * p.args.kv.kv_heads; }
 
 bool on_sm90(const AttentionArgs& args) {
   int device = 0, major = 0;
@@ -30,13 +33,13 @@ bool on_sm90(const AttentionArgs& args) {
 AttentionPlan plan_for(const AttentionArgs& args) {
   AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr, nullptr};
   p.rows = args.tokens * p.group;
-  const bool codes = args.kv.format != PageFormat::kBFloat16 && !attention_multiplies_e4m3(args), decode = !codes && p.rows <= kDecodeRows;
-  p.tile_rows = codes ? kCodeRows : p.rows > 64 ? 128 : decode ? kDecodeRows : 64;
+  const bool codes = args.kv.format != PageFormat::kBFloat16 && !attention_multiplies_e4m3(args), decode = !codes && p.rows <= kJoinRows;
+  p.tile_rows = codes || decode ? kJoinRows : p.rows > 64 ? 128 : 64;
   p.tiles = ceil_div(p.rows, p.tile_rows);
   p.scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim)));
-  const int64_t blocks = p.tiles * args.kv.kv_heads, wanted = resident_blocks(p) * args.multiprocessors;
+  const int64_t blocks = blocks_of(p), wanted = resident_blocks(p) * args.multiprocessors;
   if (blocks < args.multiprocessors)
-    p.parts = std::clamp<int64_t>((args.first_position + args.tokens) / (decode ? kLeastDecodePartTokens : kLeastPartTokens), 1, std::clamp<int64_t>(wanted / blocks, 1, decode ? kMostDecodeParts : kMostParts));
+    p.parts = std::clamp<int64_t>((args.first_position + args.tokens) / (decode ? kLeastDecodePartTokens : kLeastPartTokens), 1, std::clamp<int64_t>(wanted / blocks, 1, codes || decode ? kMostJoinedParts : kMostParts));
   const int64_t results = p.parts * args.kv.kv_heads * p.rows;
   if (args.workspace && p.parts > 1) {
     p.counters = reinterpret_cast<uint32_t*>(args.workspace);
@@ -66,10 +69,10 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   if (args.kv.head_dim != 64 && args.kv.head_dim != 128) return kInvalidShape;
   if (!aligned(args.q) || !aligned(args.out)) return kInvalidAlignment;
   const AttentionPlan p = plan_for(args);
-  if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || kv_heads > kCounters || (p.parts > 1 && !args.workspace)) return kInvalidShape;
+  if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || (p.parts > 1 && (!args.workspace || blocks_of(p) > kCounters))) return kInvalidShape;
   if (args.kv.format == PageFormat::kQ8) return launch_attention_q8(p, stream);
-  if (args.kv.format == PageFormat::kE4M3 && p.tile_rows == kCodeRows) return launch_attention_e4m3(p, stream);
-  if (p.rows <= kDecodeRows) return launch_decode_attention(p, stream);
+  if (args.kv.format == PageFormat::kE4M3 && p.tile_rows == kJoinRows) return launch_attention_e4m3(p, stream);
+  if (p.tile_rows == kJoinRows) return launch_decode_attention(p, stream);
   if (on_sm90(args) && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
   return launch_attention_sm80(p, stream);
 }

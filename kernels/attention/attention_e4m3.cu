@@ -1,9 +1,9 @@
 // Attention of few queries (decode) over e4m3 pages, read as they are.
 //
-// A warp takes 16 rows, which are (token, head) pairs of one KV head, and a part of the keys, 32 at a time, through stages of cp.async.
+// A warp takes the tile's 16 rows (attention/code_tile.cuh) and 32 keys at a time, through its own stages of cp.async.
 // Codes become fp16 operands of the tensor cores in registers. A product's sums do not ask for an order of its dimensions: a thread's
 // four codes of a 16-byte chunk are two pairs of an operand, of keys as of queries; of V the page has them so that these are the tokens
-// whose scores the thread has. A second kernel merges the parts.
+// whose scores the thread has.
 //
 // Scales of pages are powers of two. K's goes into the factor of the scores; V's goes into the exponent: a weight is 2^(s + log2(scale)),
 // relative to the largest such, so that V's codes are added up as they are, and the row's sum takes the weight over the scale.
@@ -17,7 +17,7 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kStepKeys = 32, kTiles = kStepKeys / 8, kStages = 3;
+constexpr int kStepKeys = 32, kTiles = kStepKeys / 8, kStages = 2;
 
 // Of 32 keys and their values: K as in the page, V [D, 2 chunks of 16 tokens], then the scales of both, 16 bytes each.
 template <int D>
@@ -28,16 +28,18 @@ constexpr uint32_t kStageBytes = 2 * kKeyBytes<D> + 128;
 // Where a dimension's tokens lie: eight rows of a matrix are in different banks.
 __device__ inline uint32_t value_place(int dimension, int chunk) { return static_cast<uint32_t>(dimension * 32 + (chunk ^ dimension / 4 % 2) * 16); }
 
-// Starts copying tokens first .. first + 31. `block`: the head's K block of the page, V behind it.
+// Starts copying tokens first .. first + 31. `block`: the head's K block of the page, V behind it. A copy's places are a few bytes from
+// the one before, of V 16 dimensions on, which all offsets have alike: nothing is reckoned for each.
 template <int D>
 __device__ inline void load_step(uint32_t to, const char* block, int first) {
-  const int lane = static_cast<int>(threadIdx.x);
-  const char* values = block + page_block_bytes(PageFormat::kE4M3, D);
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const char *keys = block + first * D + lane * 16, *values = block + page_block_bytes(PageFormat::kE4M3, D);
+  const char* chunks = values + e4m3_value_offset(first + lane % 2 * 16, lane / 2);
+  const uint32_t to_keys = to + lane * 16, to_values = to + kKeyBytes<D> + value_place(lane / 2, lane % 2);
 #pragma unroll
   for (int i = 0; i < static_cast<int>(kKeyBytes<D>) / 512; ++i) {
-    const int item = lane + 32 * i;
-    ptx::cp_async_16(to + item * 16, block + first * D + item * 16, true);
-    ptx::cp_async_16_of_line(to + kKeyBytes<D> + value_place(item / 2, item % 2), values + e4m3_value_offset(first + item % 2 * 16, item / 2));
+    ptx::cp_async_16(to_keys + i * 512, keys + i * 512, true);
+    ptx::cp_async_16_of_line(to_values + i * 512, chunks + i * 16 * kPageTokens);
   }
   if (lane < 2) ptx::cp_async_16(to + 2 * kKeyBytes<D> + lane * 16, (lane == 0 ? block : values) + kPageTokens * D, true);
 }
@@ -58,14 +60,15 @@ struct Rows {
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
       uint32_t codes[4];  // of a tile each
-      ptx::ldmatrix_x4(codes, stage + static_cast<uint32_t>(e4m3_key_offset(D, threadIdx.x, i * 16)));
+      ptx::ldmatrix_x4(codes, stage + static_cast<uint32_t>(e4m3_key_offset(D, threadIdx.x % 32, i * 16)));
 #pragma unroll
       for (int j = 0; j < kTiles; ++j) ptx::mma_f16(reinterpret_cast<float(&)[4]>(score[4 * j]), query[i], half_low(codes[j]), half_high(codes[j]));
     }
   }
   // Scores become weights, earlier results shrink.
   __device__ void soften() {
-    const float lift = log2f(value_scale), share = 1 / value_scale;
+    const uint32_t bits = __float_as_uint(value_scale);  // a power of two
+    const float lift = static_cast<float>(static_cast<int>(bits >> 23) - 127), share = __uint_as_float((254u << 23) - bits);
     float factor[2], base[2], slope[2];
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
@@ -105,7 +108,7 @@ struct Rows {
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
       uint32_t codes[4];  // of both chunks of eight dimensions, then of the next eight
-      ptx::ldmatrix_x4(codes, stage + kKeyBytes<D> + value_place(i * 16 + static_cast<int>(threadIdx.x) / 16 * 8 + static_cast<int>(threadIdx.x) % 8, static_cast<int>(threadIdx.x) / 8 % 2));
+      ptx::ldmatrix_x4(codes, stage + kKeyBytes<D> + value_place(i * 16 + static_cast<int>(threadIdx.x) % 32 / 16 * 8 + static_cast<int>(threadIdx.x) % 8, static_cast<int>(threadIdx.x) / 8 % 2));
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         codes[j] &= mask[j % 2];
@@ -121,27 +124,28 @@ struct Rows {
 };
 
 template <int D>
-__global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const AttentionPlan p) {
-  __shared__ __align__(128) char shared[kStages * kStageBytes<D>];
-  static_assert(sizeof shared == attention_e4m3_shared_bytes(D));
+__global__ void __launch_bounds__(kJoinThreads, kCodeBlocks) attention_e4m3_kernel(const AttentionPlan p) {
+  extern __shared__ __align__(128) char shared[];
+  static_assert(kJoinWarps * kStages * kStageBytes<D> <= attention_e4m3_shared_bytes(D));
   const AttentionArgs& a = p.args;
   const CodeTile tile(p, kStepKeys);
-  const int lane = threadIdx.x;
-  const uint32_t ring = ptx::shared_address(shared);
-  const auto stage_of = [&](int64_t step) { return static_cast<uint32_t>((step - tile.begin) % kStages) * kStageBytes<D>; };
-  const auto load = [&](int64_t step) {
-    const int64_t token = step * kStepKeys;
-    if (step < tile.end) load_step<D>(ring + stage_of(step), tile.block<PageFormat::kE4M3>(token), static_cast<int>(token % kPageTokens));
+  const int lane = threadIdx.x % 32;
+  char* own = shared + threadIdx.x / 32 * (kStages * kStageBytes<D>);  // stages of this warp
+  const uint32_t ring = ptx::shared_address(own);
+  const auto stage_of = [&](int i) { return static_cast<uint32_t>(i % kStages) * kStageBytes<D>; };
+  const auto load = [&](int i) {  // the warp's step i
+    const int64_t step = tile.first + i * kJoinWarps, token = step * kStepKeys;
+    if (step < tile.end) load_step<D>(ring + stage_of(i), tile.block<PageFormat::kE4M3>(token), static_cast<int>(token % kPageTokens));
     ptx::cp_async_commit();
   };
   // Recorded work reads keys that lie there already (api/attention.h): they need not wait for the kernel that writes the last one.
-  const bool early = a.position && min(tile.begin + kStages, tile.end) * kStepKeys <= tile.first_position;
+  const bool early = a.position && min(tile.begin + kStages * kJoinWarps, tile.end) * kStepKeys <= tile.first_position;
   if (early)
-    for (int i = 0; i < kStages; ++i) load(tile.begin + i);
+    for (int i = 0; i < kStages; ++i) load(i);
   ptx::wait_for_previous();
   ptx::start_dependents();
   if (!early)
-    for (int i = 0; i < kStages; ++i) load(tile.begin + i);
+    for (int i = 0; i < kStages; ++i) load(i);
 
   // Queries are divided by a power of two of their row, so that fp16 holds them.
   Rows<D> rows;
@@ -151,7 +155,7 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
       uint2 four = {0, 0};
-      if (tile.row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + tile.offset(r) + i * 16 + lane % 4 * 4);
+      if (tile.row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + tile.offset[r] + i * 16 + lane % 4 * 4);
       const float2 low = unpack_bf16(four.x), high = unpack_bf16(four.y);
       x[i][0] = low.x, x[i][1] = low.y, x[i][2] = high.x, x[i][3] = high.y;
 #pragma unroll
@@ -168,43 +172,30 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_e4m3_kernel(const A
     }
   }
 
-  for (int64_t step = tile.begin; step < tile.end; ++step) {
+  for (int i = 0; tile.first + i * kJoinWarps < tile.end; ++i) {
     ptx::cp_async_wait<kStages - 1>();
     __syncwarp();
-    const int64_t token = step * kStepKeys;
-    rows.multiply_keys(ring + stage_of(step), shared + stage_of(step));
+    const int64_t token = (tile.first + i * kJoinWarps) * kStepKeys;
+    rows.multiply_keys(ring + stage_of(i), own + stage_of(i));
     tile.hide(rows.score, token, kStepKeys);
     rows.soften();
-    rows.multiply_values(ring + stage_of(step), static_cast<int>(min(tile.visible - token, int64_t{kStepKeys})));
+    rows.multiply_values(ring + stage_of(i), static_cast<int>(min(tile.visible - token, int64_t{kStepKeys})));
     __syncwarp();
-    load(step + kStages);
+    load(i + kStages);
   }
-
+  ptx::cp_async_wait<0>();
+  join_sums(rows.sum);
+  __syncthreads();
+  join_block<D>(p, tile.joined(), shared, rows.maximum, rows.sum, [&](float* to, int r) {
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    rows.sum[r] += __shfl_xor_sync(0xffffffffu, rows.sum[r], 1);
-    rows.sum[r] += __shfl_xor_sync(0xffffffffu, rows.sum[r], 2);
-    if (tile.row[r] >= p.rows) continue;
-    const int64_t at = tile.of_part(r);
-    if (p.parts > 1 && lane % 4 == 0) {
-      p.maximum[at] = rows.maximum[r];
-      p.sum[at] = rows.sum[r];
-    }
-    const float factor = 1.0f / rows.sum[r];
-#pragma unroll
-    for (int j = 0; j < D / 8; ++j) {
-      const int dimension = 8 * j + lane % 4 * 2;
-      const float x = rows.out[j][2 * r], y = rows.out[j][2 * r + 1];
-      if (p.parts > 1) *reinterpret_cast<float2*>(p.output + at * D + dimension) = {x, y};
-      else *reinterpret_cast<uint32_t*>(static_cast<__nv_bfloat16*>(a.out) + tile.offset(r) + dimension) = pack_bf16(x * factor, y * factor);
-    }
-  }
+    for (int j = 0; j < D / 8; ++j) *reinterpret_cast<float2*>(to + j * 8 + lane % 4 * 2) = {rows.out[j][2 * r], rows.out[j][2 * r + 1]};
+  });
 }
 
 }  // namespace
 
 Status launch_attention_e4m3(const AttentionPlan& p, Stream stream) {
-  return launch_code_tiles(p.args.kv.head_dim == 64 ? attention_e4m3_kernel<64> : attention_e4m3_kernel<128>, p, stream);
+  return launch_code_tiles(p.args.kv.head_dim == 64 ? attention_e4m3_kernel<64> : attention_e4m3_kernel<128>, attention_e4m3_shared_bytes(p.args.kv.head_dim), p, stream);
 }
 
 }  // namespace longview::kernels

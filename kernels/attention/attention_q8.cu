@@ -1,9 +1,9 @@
 // Attention of few queries (decode) over q8 pages, read as they are.
 //
-// A warp takes 16 rows, which are (token, head) pairs of one KV head, and a part of the keys, 16 at a time. Codes go from memory to
+// A warp takes the tile's 16 rows (attention/code_tile.cuh) and 16 keys at a time. Codes go from memory to
 // registers and become the operands of the tensor cores there: a product's sums do not ask for an order of its dimensions, so each
 // thread takes 16 that lie together, of queries as of keys; of the results each takes the dimensions whose values it read. The next
-// 16 keys are under way while these are multiplied. A second kernel merges the parts.
+// 16 keys are under way while these are multiplied.
 #include "kernels/attention/code_tile.cuh"
 #include "kernels/cache/q8.cuh"
 #include "kernels/common/bf16.cuh"
@@ -108,12 +108,13 @@ struct Rows {
 };
 
 template <int D>
-__global__ void __launch_bounds__(32, kCodeBlocks) attention_q8_kernel(const AttentionPlan p) {
+__global__ void __launch_bounds__(kJoinThreads, kCodeBlocks) attention_q8_kernel(const AttentionPlan p) {
+  extern __shared__ __align__(128) char shared[];
   ptx::start_dependents();
   ptx::wait_for_previous();
   const AttentionArgs& a = p.args;
   const CodeTile tile(p, kStepKeys);
-  const int lane = threadIdx.x;
+  const int lane = threadIdx.x % 32;
 
   Rows<D> rows;
 #pragma unroll
@@ -121,7 +122,7 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_q8_kernel(const Att
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       uint2 four = {0, 0};
-      if (tile.row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + tile.offset(r) + i / 4 * 64 + lane % 4 * 16 + i % 4 * 4);
+      if (tile.row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + tile.offset[r] + i / 4 * 64 + lane % 4 * 16 + i % 4 * 4);
       rows.query[i][r] = four.x;
       rows.query[i][2 + r] = four.y;
     }
@@ -136,44 +137,34 @@ __global__ void __launch_bounds__(32, kCodeBlocks) attention_q8_kernel(const Att
     rows.soften(p.scale);
     rows.multiply_values(codes);
   };
+  constexpr int kNext = kJoinWarps;
   Codes<D> codes[2];
-  if (tile.begin < tile.end) load(codes[0], tile.begin);
-  for (int64_t step = tile.begin; step < tile.end; step += 2) {
-    if (step + 1 < tile.end) load(codes[1], step + 1);
+  if (tile.first < tile.end) load(codes[0], tile.first);
+  for (int64_t step = tile.first; step < tile.end; step += 2 * kNext) {
+    if (step + kNext < tile.end) load(codes[1], step + kNext);
     take(codes[0], step);
-    if (step + 1 >= tile.end) break;
-    if (step + 2 < tile.end) load(codes[0], step + 2);
-    take(codes[1], step + 1);
+    if (step + kNext >= tile.end) break;
+    if (step + 2 * kNext < tile.end) load(codes[0], step + 2 * kNext);
+    take(codes[1], step + kNext);
   }
 
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    rows.sum[r] += __shfl_xor_sync(0xffffffffu, rows.sum[r], 1);
-    rows.sum[r] += __shfl_xor_sync(0xffffffffu, rows.sum[r], 2);
-    if (tile.row[r] >= p.rows) continue;
-    const int64_t at = tile.of_part(r);
-    if (p.parts > 1 && lane % 4 == 0) {
-      p.maximum[at] = rows.maximum[r] * p.scale;
-      p.sum[at] = rows.sum[r];
-    }
-    const float factor = 1.0f / rows.sum[r];
-    auto* out = static_cast<__nv_bfloat16*>(a.out) + tile.offset(r);
+  join_sums(rows.sum);
+  const float maximum[2] = {rows.maximum[0] * p.scale, rows.maximum[1] * p.scale};
+  join_block<D>(p, tile.joined(), shared, maximum, rows.sum, [&](float* to, int r) {
 #pragma unroll
     for (int c = 0; c < 2; ++c)
 #pragma unroll
       for (int j = 0; j < D / 8; j += 4) {
-        const int dimension = (lane % 4 * 2 + c) * (D / 8) + j, i = 2 * r + c;
-        const float4 x = {rows.out[j][i], rows.out[j + 1][i], rows.out[j + 2][i], rows.out[j + 3][i]};
-        if (p.parts > 1) *reinterpret_cast<float4*>(p.output + at * D + dimension) = x;
-        else *reinterpret_cast<uint2*>(out + dimension) = {pack_bf16(x.x * factor, x.y * factor), pack_bf16(x.z * factor, x.w * factor)};
+        const int i = 2 * r + c;
+        *reinterpret_cast<float4*>(to + (lane % 4 * 2 + c) * (D / 8) + j) = {rows.out[j][i], rows.out[j + 1][i], rows.out[j + 2][i], rows.out[j + 3][i]};
       }
-  }
+  });
 }
 
 }  // namespace
 
 Status launch_attention_q8(const AttentionPlan& p, Stream stream) {
-  return launch_code_tiles(p.args.kv.head_dim == 64 ? attention_q8_kernel<64> : attention_q8_kernel<128>, p, stream);
+  return launch_code_tiles(p.args.kv.head_dim == 64 ? attention_q8_kernel<64> : attention_q8_kernel<128>, kJoinSharedBytes, p, stream);
 }
 
 }  // namespace longview::kernels

@@ -94,12 +94,6 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
 
 constexpr int kMergeThreads = 256;
 
-__device__ inline float warp_max(float value) {
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, step));
-  return value;
-}
-
 // A row a block. First every part's factor, then the parts' results, a few groups of D threads taking turns.
 template <int D>
 __global__ void __launch_bounds__(kMergeThreads) merge_kernel(const AttentionPlan p) {
@@ -142,6 +136,12 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(const AttentionPla
   out[(row / p.group * p.args.heads + kv_head * p.group + row % p.group) * D + thread] = __float2bfloat16(value / sum);
 }
 
+// The rows' results of all parts to one.
+Status launch_merge(const AttentionPlan& plan, Stream stream) {
+  const dim3 grid(static_cast<unsigned>(plan.rows), static_cast<unsigned>(plan.args.kv.kv_heads));
+  return launch_dependent(plan.args.kv.head_dim == 64 ? merge_kernel<64> : merge_kernel<128>, grid, kMergeThreads, 0, stream, plan);
+}
+
 template <int D, int kWarps>
 Status launch(const AttentionPlan& p, Stream stream) {
   constexpr auto kSharedBytes = static_cast<int>(attention_sm80_shared_bytes(kWarps * 16, D));
@@ -157,11 +157,6 @@ Status launch_width(const AttentionPlan& p, Stream stream) {
 }
 
 }  // namespace
-
-Status launch_merge(const AttentionPlan& plan, Stream stream) {
-  const dim3 grid(static_cast<unsigned>(plan.rows), static_cast<unsigned>(plan.args.kv.kv_heads));
-  return launch_dependent(plan.args.kv.head_dim == 64 ? merge_kernel<64> : merge_kernel<128>, grid, kMergeThreads, 0, stream, plan);
-}
 
 Status launch_attention_sm80(const AttentionPlan& plan, Stream stream) {
   return plan.args.kv.head_dim == 64 ? launch_width<64>(plan, stream) : launch_width<128>(plan, stream);

@@ -24,13 +24,27 @@ __device__ inline float& e4m3_scale_of(char* block) { return *reinterpret_cast<f
 template <int D>
 __device__ inline float e4m3_scale_of(const char* block) { return *reinterpret_cast<const float*>(block + kPageTokens * D); }
 
-// The first and the last two codes of a word, exactly.
-__device__ inline uint32_t half_pair(uint32_t codes) {
-  const __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(codes), __NV_E4M3);
+// The first and the last two codes of a word, exactly. The intrinsic for two codes makes and splits 16-bit parts, which costs as much as
+// the conversion.
+__device__ inline uint32_t half_low(uint32_t word) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint32_t pair;
+  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\ncvt.rn.f16x2.e4m3x2 %0, low;\n}" : "=r"(pair) : "r"(word));
+  return pair;
+#else
+  const __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(word & 0xffff), __NV_E4M3);
   return pair.x | static_cast<uint32_t>(pair.y) << 16;
+#endif
 }
-__device__ inline uint32_t half_low(uint32_t word) { return half_pair(word & 0xffff); }
-__device__ inline uint32_t half_high(uint32_t word) { return half_pair(word >> 16); }
+__device__ inline uint32_t half_high(uint32_t word) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  uint32_t pair;
+  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\ncvt.rn.f16x2.e4m3x2 %0, high;\n}" : "=r"(pair) : "r"(word));
+  return pair;
+#else
+  return half_low(word >> 16);
+#endif
+}
 
 // The four values of a word.
 __device__ inline void unpack_e4m3x4(uint32_t word, float scale, float (&out)[4]) {

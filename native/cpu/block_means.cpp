@@ -49,7 +49,7 @@ void GatheredMeans::gather(const Kernels& kernels, bool bf16, const HeadPages& p
   auto* keys = pairs.get<uint32_t>(key_rows * ld_ + value_rows * width_);
   uint32_t* values = keys + key_rows * ld_;
   std::memset(keys, 0, static_cast<size_t>(key_rows * ld_ + value_rows * width_) * sizeof(uint32_t));
-  spreads_.resize(static_cast<size_t>(round_up(blocks, page_blocks)));
+  spreads_.resize(static_cast<size_t>(std::max(ld_, round_up(blocks, page_blocks))));
   for (int64_t first = 0; first < blocks; first += page_blocks) {
     const int32_t slot = pages.page_slots[static_cast<size_t>(first / page_blocks)];
     const auto* k = reinterpret_cast<const uint32_t*>(storage.key_means(slot, pages.layer, pages.kv_head));

@@ -179,6 +179,23 @@ void softmax_step(float* scores, int64_t n, float* maximum, float* total, float*
   *total += sum(acc);
 }
 
+float weigh_means(const float* scores, const float* spreads, float gain, float most, int64_t n, float* weights) {
+  Vec peak = set1(-__builtin_inff());
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const Vec score = add(load(scores + i), min(mul(load(spreads + i), set1(gain)), set1(most)));
+    peak = max(peak, score);
+    store(weights + i, score);
+  }
+  const Vec highest = set1(largest(peak));
+  Vec total = zero();
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const Vec weight = exp2(sub(load(weights + i), highest));
+    total = add(total, weight);
+    store(weights + i, weight);
+  }
+  return sum(total);
+}
+
 void rms_norm(const float* x, const float* weight, float epsilon, float* y, int64_t n) {
   const float scale = 1.0f / __builtin_sqrtf(dot(x, x, n) / static_cast<float>(n) + epsilon);
   int64_t i = 0;

@@ -184,13 +184,9 @@ void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTi
   float* mass = inverse + count;
   tile.score(0, count, means.keys(0), means.ld(), ld, scores, ld);
   for (int64_t r = 0; r < count; ++r) {
-    float maximum = kHidden, total = 0;
     std::fill(scores + r * ld + whole, scores + (r + 1) * ld, kHidden);
     const float gain = tile.squared_query(r) * static_cast<float>(std::numbers::ln2 / 2);
-    for (int64_t b = 0; b < whole; ++b) shares[r * ld + b] = scores[r * ld + b] + std::min(gain * spreads[b], kMostGain);
-    std::fill(shares + r * ld + whole, shares + (r + 1) * ld, kHidden);
-    kernels_.softmax_step(shares + r * ld, ld, &maximum, &total, nullptr, 0);
-    inverse[r] = 1.0f / (total * static_cast<float>(count));
+    inverse[r] = 1.0f / (kernels_.weigh_means(scores + r * ld, spreads, gain, kMostGain, ld, shares + r * ld) * static_cast<float>(count));
   }
   kernels_.gemm_f32(1, ld, count, inverse, count, shares, ld, mass, ld, false);
   thread.keep.resize(static_cast<size_t>(candidates));

@@ -1,0 +1,131 @@
+// From what the warps and parts have of the keys to the results of few rows: the warps of a block are joined in shared memory, the
+// parts by the block that ends last. It finds that out by a counter, which is 0 again behind it, so that recorded work can be repeated.
+#pragma once
+
+#include "kernels/attention/attention.cuh"
+#include "kernels/common/bf16.cuh"
+#include "kernels/ptx/exp2.cuh"
+
+namespace longview::kernels {
+
+// Of a block's shared memory, while it joins: a row's dimensions of each warp, then factors of the parts and results.
+static_assert(kJoinSharedBytes >= kJoinWarps * kJoinRows * 128 * 4 && kJoinSharedBytes >= kJoinRows * (kMostJoinedParts + 128) * 4);
+
+// Rows first_row .. first_row + rows - 1 of a KV head, of which a block has one part of the keys.
+struct JoinedRows {
+  int part, kv_head, first_row, rows;
+  uint32_t* counter;  // theirs alone
+};
+
+__device__ inline void add_scaled(float4& sum, float factor, float4 x) {
+  sum.x = fmaf(factor, x.x, sum.x), sum.y = fmaf(factor, x.y, sum.y), sum.z = fmaf(factor, x.z, sum.z), sum.w = fmaf(factor, x.w, sum.w);
+}
+
+// Four dimensions of a row's result.
+template <int D>
+__device__ inline void store_joined(const AttentionPlan& p, const JoinedRows& j, int row, int column, float4 x, float factor) {
+  const int64_t of_head = j.first_row + row, at = of_head / p.group * p.args.heads + j.kv_head * p.group + of_head % p.group;
+  *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(p.args.out) + at * D + column * 4) = {pack_bf16(x.x * factor, x.y * factor), pack_bf16(x.z * factor, x.w * factor)};
+}
+
+// Results of the parts, which lie in memory, to the rows. D / 4 threads take a row's dimensions; where rows are fewer than such groups
+// of threads, several groups share a row's parts.
+template <int D>
+__device__ inline void join_parts(const AttentionPlan& p, const JoinedRows& j, char* shared) {
+  constexpr int kColumns = D / 4, kGroups = kJoinThreads / kColumns;
+  const int rows = j.rows, parts = static_cast<int>(p.parts), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  auto* factors = reinterpret_cast<float*>(shared);                               // [rows, parts]
+  auto* results = reinterpret_cast<float4*>(factors + kJoinRows * kMostJoinedParts);  // [rows, share, D / 4]
+  __shared__ float inverse[kJoinRows];
+  const int64_t stride = p.args.kv.kv_heads * p.rows, base = j.kv_head * p.rows + j.first_row;
+
+  for (int row = warp; row < rows; row += kJoinWarps) {
+    float maximum = -INFINITY, sum = 0;  // of this lane's parts, then of all
+    for (int part = lane; part < parts; part += 32) {
+      const float own = __ldcg(p.maximum + part * stride + base + row), own_sum = __ldcg(p.sum + part * stride + base + row);
+      factors[row * parts + part] = own;
+      const float both = fmaxf(maximum, own);
+      if (both == -INFINITY) continue;
+      sum = fmaf(sum, ptx::exp2(maximum - both), own_sum * ptx::exp2(own - both));
+      maximum = both;
+    }
+    const float highest = warp_max(maximum);
+    sum = warp_sum(sum * ptx::exp2(maximum - highest));
+    for (int part = lane; part < parts; part += 32) factors[row * parts + part] = ptx::exp2(factors[row * parts + part] - highest);  // 0 for a part of which the row sees nothing
+    if (lane == 0) inverse[row] = 1.0f / sum;
+  }
+  __syncthreads();
+
+  const int share = max(1, kGroups / rows), group = threadIdx.x / kColumns, column = threadIdx.x % kColumns;
+  for (int row = group / share; row < rows; row += kGroups / share) {
+    const auto* output = reinterpret_cast<const float4*>(p.output) + (base + row) * kColumns + column;
+    float4 value{};
+#pragma unroll 16
+    for (int part = group % share; part < parts; part += share) add_scaled(value, factors[row * parts + part], __ldcg(output + part * stride * kColumns));
+    results[(row * share + group % share) * kColumns + column] = value;
+  }
+  __syncthreads();
+  for (int item = threadIdx.x; item < rows * kColumns; item += kJoinThreads) {
+    const int row = item / kColumns;
+    float4 value = results[row * share * kColumns + item % kColumns];
+    for (int i = 1; i < share; ++i) add_scaled(value, 1.0f, results[(row * share + i) * kColumns + item % kColumns]);
+    store_joined<D>(p, j, row, item % kColumns, value, inverse[row]);
+  }
+}
+
+// Ends a block of kJoinThreads. A thread has parts of rows lane / 4 and + 8: their maxima in log2 units, their sums over all four
+// threads of a row, and write(to, r) writes its dimensions of row r to D floats. `shared`: kJoinSharedBytes that nobody uses any more.
+template <int D, typename Write>
+__device__ inline void join_block(const AttentionPlan& p, const JoinedRows& j, char* shared, const float (&maximum)[2], const float (&sum)[2], Write write) {
+  constexpr int kColumns = D / 4;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  auto* results = reinterpret_cast<float*>(shared);  // [warps, rows, D]
+  __shared__ float maxima[kJoinWarps][kJoinRows], sums[kJoinWarps][kJoinRows];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    const int row = lane / 4 + 8 * r;
+    if (row >= j.rows) continue;
+    if (lane % 4 == 0) {
+      maxima[warp][row] = maximum[r];
+      sums[warp][row] = sum[r];
+    }
+    write(results + (warp * kJoinRows + row) * D, r);
+  }
+  __syncthreads();
+  for (int item = threadIdx.x; item < j.rows * kColumns; item += kJoinThreads) {
+    const int row = item / kColumns, column = item % kColumns;
+    float highest = maxima[0][row], all = 0;
+#pragma unroll
+    for (int i = 1; i < kJoinWarps; ++i) highest = fmaxf(highest, maxima[i][row]);
+    const float base = highest == -INFINITY ? 0.0f : highest;  // a row that sees nothing of this part
+    float4 value{};
+#pragma unroll
+    for (int i = 0; i < kJoinWarps; ++i) {
+      const float factor = ptx::exp2(maxima[i][row] - base);
+      all = fmaf(factor, sums[i][row], all);
+      add_scaled(value, factor, *reinterpret_cast<const float4*>(results + (i * kJoinRows + row) * D + column * 4));
+    }
+    if (p.parts == 1) {
+      store_joined<D>(p, j, row, column, value, 1.0f / all);
+      continue;
+    }
+    const int64_t to = (static_cast<int64_t>(j.part) * p.args.kv.kv_heads + j.kv_head) * p.rows + j.first_row + row;
+    if (column == 0) {
+      p.maximum[to] = highest;
+      p.sum[to] = all;
+    }
+    reinterpret_cast<float4*>(p.output)[to * kColumns + column] = value;
+  }
+  if (p.parts == 1) return;
+
+  __shared__ bool last;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) last = atomicInc(j.counter, static_cast<unsigned>(p.parts) - 1) == p.parts - 1;
+  __syncthreads();
+  if (!last) return;
+  __threadfence();
+  join_parts<D>(p, j, shared);
+}
+
+}  // namespace longview::kernels
