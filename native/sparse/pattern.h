@@ -66,7 +66,7 @@ HeadPlan default_plan(Pattern pattern);
 
 // Thresholds of adaptive heads that were not calibrated, by what is asked for: a block of 32 keys is visited when it holds this
 // share of a tile's mass.
-constexpr float kFastShare = 0.003f, kBalancedShare = 0.001f;
+constexpr float kFastShare = 0.003f, kBalancedShare = 0.0012f;
 
 // Late layers, the last third: what attention makes of a token there is seen only through K and V of the few layers behind. They err
 // unpunished: with 50 times the share the built-in model foresees answers as well as before, while ten times the share in any five of
