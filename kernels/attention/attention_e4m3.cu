@@ -62,7 +62,10 @@ struct Rows {
       uint32_t codes[4];  // of a tile each
       ptx::ldmatrix_x4(codes, stage + static_cast<uint32_t>(e4m3_key_offset(D, threadIdx.x % 32, i * 16)));
 #pragma unroll
-      for (int j = 0; j < kTiles; ++j) ptx::mma_f16(reinterpret_cast<float(&)[4]>(score[4 * j]), query[i], half_low(codes[j]), half_high(codes[j]));
+      for (int j = 0; j < kTiles; ++j) {
+        const uint2 keys = half_pairs(codes[j]);
+        ptx::mma_f16(reinterpret_cast<float(&)[4]>(score[4 * j]), query[i], keys.x, keys.y);
+      }
     }
   }
   // Scores become weights, earlier results shrink.
@@ -111,8 +114,8 @@ struct Rows {
       ptx::ldmatrix_x4(codes, stage + kKeyBytes<D> + value_place(i * 16 + static_cast<int>(threadIdx.x) % 32 / 16 * 8 + static_cast<int>(threadIdx.x) % 8, static_cast<int>(threadIdx.x) / 8 % 2));
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        codes[j] &= mask[j % 2];
-        ptx::mma_f16(out[2 * i + j / 2], weight[j % 2], half_low(codes[j]), half_high(codes[j]));
+        const uint2 values = half_pairs(codes[j] & mask[j % 2]);
+        ptx::mma_f16(out[2 * i + j / 2], weight[j % 2], values.x, values.y);
       }
     }
   }

@@ -56,10 +56,7 @@ struct CodeTile {
 // Over the four threads of a row.
 __device__ inline void join_sums(float (&sum)[2]) {
 #pragma unroll
-  for (float& x : sum) {
-    x += __shfl_xor_sync(0xffffffffu, x, 1);
-    x += __shfl_xor_sync(0xffffffffu, x, 2);
-  }
+  for (float& of_row : sum) of_row = quad_sum(of_row);
 }
 
 inline Status launch_code_tiles(void (*kernel)(AttentionPlan), int64_t shared_bytes, const AttentionPlan& p, Stream stream) {

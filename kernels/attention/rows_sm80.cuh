@@ -103,10 +103,7 @@ struct RowsSm80 {
   // Sums of the four threads of a row, in each of them.
   __device__ void join() {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
-      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 2);
-    }
+    for (float& of_row : sum) of_row = quad_sum(of_row);
   }
   // Divides row r's results by its sum and stores them.
   __device__ void store(int r, __nv_bfloat16* to) const {

@@ -83,10 +83,7 @@ struct RowState {
     const int quarter = threadIdx.x % 4;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float total = sums[r];
-      total += __shfl_xor_sync(0xffffffffu, total, 1);
-      total += __shfl_xor_sync(0xffffffffu, total, 2);
-      const float inverse = 1.0f / total;
+      const float inverse = 1.0f / quad_sum(sums[r]);
 #pragma unroll
       for (int j = 0; j < D / 8; j += 4) {
         uint32_t pair[4];  // of columns 8 (j + i) + 2 quarter

@@ -24,31 +24,26 @@ __device__ inline float& e4m3_scale_of(char* block) { return *reinterpret_cast<f
 template <int D>
 __device__ inline float e4m3_scale_of(const char* block) { return *reinterpret_cast<const float*>(block + kPageTokens * D); }
 
-// The first and the last two codes of a word, exactly. The intrinsic for two codes makes and splits 16-bit parts, which costs as much as
-// the conversion.
-__device__ inline uint32_t half_low(uint32_t word) {
+// The codes of a word, exactly, in two pairs: x of the first two, y of the others. The intrinsic for two codes makes and splits 16-bit parts, which
+// costs as much as the conversion.
+__device__ inline uint2 half_pairs(uint32_t word) {
+  uint2 pairs;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-  uint32_t pair;
-  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\ncvt.rn.f16x2.e4m3x2 %0, low;\n}" : "=r"(pair) : "r"(word));
-  return pair;
+  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %2;\ncvt.rn.f16x2.e4m3x2 %0, low;\ncvt.rn.f16x2.e4m3x2 %1, high;\n}" : "=r"(pairs.x), "=r"(pairs.y) : "r"(word));
 #else
-  const __half2_raw pair = __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(word & 0xffff), __NV_E4M3);
-  return pair.x | static_cast<uint32_t>(pair.y) << 16;
+  const auto pair = [](uint32_t codes) {
+    const __half2_raw two = __nv_cvt_fp8x2_to_halfraw2(static_cast<__nv_fp8x2_storage_t>(codes), __NV_E4M3);
+    return two.x | static_cast<uint32_t>(two.y) << 16;
+  };
+  pairs = {pair(word & 0xffff), pair(word >> 16)};
 #endif
-}
-__device__ inline uint32_t half_high(uint32_t word) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-  uint32_t pair;
-  asm("{\n.reg .b16 low, high;\nmov.b32 {low, high}, %1;\ncvt.rn.f16x2.e4m3x2 %0, high;\n}" : "=r"(pair) : "r"(word));
-  return pair;
-#else
-  return half_low(word >> 16);
-#endif
+  return pairs;
 }
 
 // The four values of a word.
 __device__ inline void unpack_e4m3x4(uint32_t word, float scale, float (&out)[4]) {
-  const uint32_t pairs[2] = {half_low(word), half_high(word)};
+  const uint2 both = half_pairs(word);
+  const uint32_t pairs[2] = {both.x, both.y};
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     const float2 two = __half22float2(reinterpret_cast<const __half2&>(pairs[i]));

@@ -22,6 +22,7 @@
 namespace longview {
 
 constexpr int64_t kPageTokens = 128;  // tokens of a KV page
+constexpr int64_t pages_of(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
 
 struct DeviceInfo {
   std::string kind;  // "cpu" or "cuda"

@@ -8,7 +8,7 @@ namespace longview {
 
 void PageList::share(const PageList& other) {
   LONGVIEW_CHECK(slots_.empty(), kInternal, "a page list that is in use cannot become a copy");
-  const int64_t pages = (other.length() + kPageTokens - 1) / kPageTokens;
+  const int64_t pages = pages_of(other.length());
   slots_.assign(other.slots_.begin(), other.slots_.begin() + pages);
   for (const int32_t slot : slots_) pool_->share(slot);
   tokens_ = other.tokens_;
@@ -39,7 +39,7 @@ int64_t PageList::adopt(std::span<const int32_t> tokens) {
 
 int64_t PageList::pages_for(int64_t tokens) const {
   if (tokens == 0) return 0;
-  const int64_t held = (length() + kPageTokens - 1) / kPageTokens, all = (length() + tokens + kPageTokens - 1) / kPageTokens;
+  const int64_t held = pages_of(length()), all = pages_of(length() + tokens);
   const bool copies = length() % kPageTokens != 0 && pool_->shared(slots_[static_cast<size_t>(length() / kPageTokens)]);
   return all - held + (copies ? 1 : 0);
 }
@@ -60,7 +60,7 @@ void PageList::reserve(int64_t tokens) {
       slot = own;
     }
   }
-  const auto pages = static_cast<size_t>((length() + tokens + kPageTokens - 1) / kPageTokens);
+  const auto pages = static_cast<size_t>(pages_of(length() + tokens));
   const size_t before = slots_.size();
   try {
     while (slots_.size() < pages) slots_.push_back(pool_->take());
@@ -85,7 +85,7 @@ void PageList::advance(std::span<const int32_t> tokens) {
 
 void PageList::truncate(int64_t length) {
   tokens_.resize(static_cast<size_t>(length));
-  const auto pages = static_cast<size_t>((length + kPageTokens - 1) / kPageTokens);
+  const auto pages = static_cast<size_t>(pages_of(length));
   for (; slots_.size() > pages; slots_.pop_back()) pool_->release(slots_.back());
   entries_.resize(std::min(entries_.size(), static_cast<size_t>(length / kPageTokens)));
 }

@@ -71,7 +71,7 @@ SaveResult save_pages(const std::string& folder, const CacheIdentity& identity, 
   }
   const auto total = static_cast<int64_t>(tokens.size());
   const auto up_to = [total](int64_t pages) { return std::min(total, pages * kPageTokens); };
-  int64_t pages = (total + kPageTokens - 1) / kPageTokens;
+  int64_t pages = pages_of(total);
   int32_t last = CacheReader::kRoot;
   int64_t done = present(*writer, tokens, last);
   const bool over = options.max_bytes > 0 && done * identity.page_bytes > options.max_bytes;  // the limit was larger before

@@ -46,7 +46,7 @@ Attention::Rows Attention::rows_of(const Job& job, int64_t item) const {
   rows.first_token = tile * kTilePositions;
   rows.tokens = std::min(kTilePositions, job.tokens - rows.first_token);
   const int64_t visible = job.first_position + rows.first_token + rows.tokens;
-  const int64_t pages = (visible + kPageTokens - 1) / kPageTokens;
+  const int64_t pages = pages_of(visible);
   rows.first_page = pages * rows.part / job.parts;
   rows.end_page = pages * (rows.part + 1) / job.parts;
   return rows;
@@ -56,7 +56,7 @@ void Attention::run(const float* q, int64_t tokens, int64_t heads, int64_t layer
                     int64_t first_position, float* out) {
   const int64_t kv_heads = storage.shape().kv_heads, d = storage.shape().head_dim, width = storage.value_width();
   Job job{q, tokens, heads, layer, first_position, storage, page_slots, out, heads / kv_heads, 0, 0, 1, 0, nullptr, nullptr, nullptr};
-  job.pages = (first_position + tokens + kPageTokens - 1) / kPageTokens;
+  job.pages = pages_of(first_position + tokens);
   job.tiles = (tokens + kTilePositions - 1) / kTilePositions;
   if (job.tiles * kv_heads < 4 * pool_.threads()) job.parts = std::max<int64_t>(1, (job.pages + kPartPages - 1) / kPartPages);
   job.part_rows = std::min(tokens, kTilePositions) * job.group;

@@ -153,6 +153,17 @@ void transpose16(const uint32_t* in, int64_t ldi, int64_t cols, uint32_t* out, i
     for (int i = 0; i < 16; ++i) out[j * ldo + i] = in[i * ldi + j];
 }
 
+// Scores become weights relative to one of `highest`; returns their sum.
+inline float to_weights(float* scores, int64_t n, float highest) {
+  Vec total = zero();
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const Vec weight = exp2(sub(load(scores + i), set1(highest)));
+    total = add(total, weight);
+    store(scores + i, weight);
+  }
+  return sum(total);
+}
+
 void softmax_step(float* scores, int64_t n, float* maximum, float* total, float* output, int64_t d) {
   Vec peak = load(scores);
   for (int64_t i = kWidth; i < n; i += kWidth) peak = max(peak, load(scores + i));
@@ -170,13 +181,7 @@ void softmax_step(float* scores, int64_t n, float* maximum, float* total, float*
     for (int64_t i = 0; i < d; i += kWidth) store(output + i, mul(load(output + i), set1(factor)));
     *maximum = now;
   }
-  Vec acc = zero();
-  for (int64_t i = 0; i < n; i += kWidth) {
-    const Vec p = exp2(sub(load(scores + i), set1(now)));
-    acc = add(acc, p);
-    store(scores + i, p);
-  }
-  *total += sum(acc);
+  *total += to_weights(scores, n, now);
 }
 
 float weigh_means(const float* scores, const float* spreads, float gain, float most, int64_t n, float* weights) {
@@ -186,14 +191,7 @@ float weigh_means(const float* scores, const float* spreads, float gain, float m
     peak = max(peak, score);
     store(weights + i, score);
   }
-  const Vec highest = set1(largest(peak));
-  Vec total = zero();
-  for (int64_t i = 0; i < n; i += kWidth) {
-    const Vec weight = exp2(sub(load(weights + i), highest));
-    total = add(total, weight);
-    store(weights + i, weight);
-  }
-  return sum(total);
+  return to_weights(weights, n, largest(peak));
 }
 
 void rms_norm(const float* x, const float* weight, float epsilon, float* y, int64_t n) {

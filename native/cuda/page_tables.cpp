@@ -5,8 +5,6 @@
 namespace longview::cuda {
 namespace {
 
-int64_t pages_of(int64_t tokens) { return (tokens + kPageTokens - 1) / kPageTokens; }
-
 // One layer of a page in bf16.
 int64_t copy_bytes(const KvShape& shape) { return kernels::page_bytes(kernels::PageFormat::kBFloat16, 1, shape.kv_heads, page_dim(shape.head_dim), shape.mean_tokens > 0); }
 

@@ -38,9 +38,9 @@ MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape
 
   // Room for the window, and half as much for conversations beside the repository's own pages. Of what is free a tenth
   // stays so: other programs, and what allocators round up.
-  const int64_t window_pages = (config.window + kPageTokens - 1) / kPageTokens;
+  const int64_t window_pages = pages_of(config.window);
   const int64_t wanted = limits.kv_budget_bytes > 0 ? limits.kv_budget_bytes / plan.page_bytes : window_pages + window_pages / 2 + 16;
-  const int64_t least = (std::min(kSmallestWindow, config.window) + kPageTokens - 1) / kPageTokens;
+  const int64_t least = pages_of(std::min(kSmallestWindow, config.window));
   for (plan.chunk_tokens = limits.chunk_tokens;; plan.chunk_tokens /= 2) {
     plan.workspace_bytes = Forward::workspace_bytes(backend, config, plan.chunk_tokens);
     const int64_t left = device.free_memory_bytes - plan.weight_bytes - plan.workspace_bytes;

@@ -170,8 +170,7 @@ void bench_attention_e4m3(int64_t tokens, int64_t heads, int64_t kv_heads, int64
   if (gpu::library().attention_multiplies_e4m3(args)) report(shape + "e4m3", flop, 0, [&] { GPU(attention(args, gpu::stream())); });
   args.tokens = 1;
   args.first_position = tokens - 1;
-  const gpu::Memory<float> workspace(static_cast<size_t>(gpu::library().attention_workspace_floats(args) + 1));
-  GPU(fill(workspace.get(), 0, workspace.bytes(), gpu::stream()));
+  const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
   report(format("attention T 1 first %d heads %d/%d d %d over e4m3", int(tokens) - 1, int(heads), int(kv_heads), int(d)), 0, moved * 2, [&] { GPU(attention(args, gpu::stream())); });
 }
@@ -196,8 +195,7 @@ void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_he
   for (int64_t i = 0; i < pages; ++i) pointers.push_back(kv.get() + i * page);
   const gpu::Memory<void*> table(pointers);
   kernels::AttentionArgs args{q.get(), out.get(), {table.get(), kv_heads, d, 0}, tokens, heads, first, gpu::properties().multiprocessors, nullptr};
-  const gpu::Memory<float> workspace(static_cast<size_t>(gpu::library().attention_workspace_floats(args) + 1));
-  GPU(fill(workspace.get(), 0, workspace.bytes(), gpu::stream()));
+  const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
   const double scores = static_cast<double>(tokens) * (static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2);
   const double bytes = tokens == 1 ? static_cast<double>(length * kv_heads * d) * 4 : 0;

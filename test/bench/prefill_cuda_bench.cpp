@@ -169,7 +169,7 @@ int main(int argc, char** argv) try {
   for (const int64_t length : lengths) {
     std::vector<int32_t> tokens(static_cast<size_t>(length));
     for (int32_t& token : tokens) token = static_cast<int32_t>(random() % static_cast<uint64_t>(config.vocabulary));
-    const std::unique_ptr<KvStorage> storage = backend->allocate_kv(shape, (length + kPageTokens - 1) / kPageTokens);
+    const std::unique_ptr<KvStorage> storage = backend->allocate_kv(shape, pages_of(length));
     bench.prefill(std::span(tokens).first(static_cast<size_t>(std::min(length, chunk))), *storage, {});  // warms up
     std::printf("%7lld tokens: %.2f GB of KV state, %.2f GB beside it; an index of %.1f MiB, %.1f for 32,768 tokens\n", static_cast<long long>(length), static_cast<double>(storage->pages() * storage->page_bytes()) / 1e9,
                 static_cast<double>(storage->pages() * backend->kv_scratch_page_bytes(shape)) / 1e9, static_cast<double>(index_bytes(config, length, chunk)) / (1 << 20), static_cast<double>(index_bytes(config, length, 32768)) / (1 << 20));

@@ -95,8 +95,7 @@ void bench(kernels::PageFormat format, int64_t tokens, int64_t first, int64_t he
   const int runs = tokens * length > int64_t{1} << 34 ? 3 : 9;
 
   kernels::AttentionArgs dense{q.get(), out.get(), paged, tokens, heads, first, multiprocessors, nullptr};
-  const gpu::Memory<float> partial(static_cast<size_t>(gpu::library().attention_workspace_floats(dense) + 1));
-  GPU(fill(partial.get(), 0, partial.bytes(), gpu::stream()));
+  const gpu::Memory<float> partial = gpu::attention_workspace(dense);
   dense.workspace = partial.get();
   const double scores = static_cast<double>(tokens) * (static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2), dense_flop = 4 * scores * static_cast<double>(heads * d);
   const double dense_ms = index_alone ? NAN : median_ms(runs, [&] { GPU(attention(dense, gpu::stream())); });

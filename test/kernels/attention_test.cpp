@@ -40,8 +40,7 @@ void check_attention(const Case& c, float spread, int32_t architecture) {
   for (const int64_t slot : slots) pointers.push_back(dkv.get() + slot * page);
   const gpu::Memory<void*> table(pointers);
   kernels::AttentionArgs args{dq.get(), out.get(), {table.get(), c.kv_heads, c.d, layer}, c.tokens, c.heads, c.first, gpu::properties().multiprocessors, nullptr, architecture};
-  const gpu::Memory<float> workspace(static_cast<size_t>(gpu::library().attention_workspace_floats(args) + 1));
-  GPU(fill(workspace.get(), 0, workspace.bytes(), gpu::stream()));
+  const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
   GPU(attention(args, gpu::stream()));
   const std::vector<uint16_t> got = out.read();

@@ -73,6 +73,11 @@ class Memory {
   size_t count_ = 0;
 };
 
+// What launch_attention keeps of parts of the keys, zero as it expects it.
+inline Memory<float> attention_workspace(const longview::kernels::AttentionArgs& args) {
+  return Memory<float>(std::vector<float>(static_cast<size_t>(library().attention_workspace_floats(args) + 1)));
+}
+
 inline std::vector<uint16_t> random_bf16(size_t count, std::mt19937_64& random, float spread = 1.0f) {
   std::normal_distribution<float> normal(0, spread);
   std::vector<uint16_t> out(count);

@@ -269,8 +269,7 @@ inline void check_attention(PageFormat format, const Case& c, float spread, bool
   const gpu::Memory<uint16_t> dq(q), out(q.size());
   kernels::AttentionArgs args{dq.get(), out.get(), pages.kv(false), c.tokens, c.heads, c.first, multiplied ? 1 : gpu::properties().multiprocessors, nullptr};
   CHECK(gpu::library().attention_multiplies_e4m3(args) == multiplied);
-  const gpu::Memory<float> workspace(static_cast<size_t>(gpu::library().attention_workspace_floats(args) + 1));
-  GPU(fill(workspace.get(), 0, workspace.bytes(), gpu::stream()));
+  const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
   GPU(attention(args, gpu::stream()));
   const std::vector<uint16_t> got = out.read();

@@ -58,7 +58,7 @@ struct Prompt {
 
     shape = {kLayers, kKvHeads, head_dim, KvFormat::kBFloat16};
     shape.mean_tokens = backend->sparse_block_tokens(shape);
-    const int64_t pages = (tokens + kPageTokens - 1) / kPageTokens;
+    const int64_t pages = pages_of(tokens);
     storage = backend->allocate_kv(shape, 2 * pages);
     slots.resize(static_cast<size_t>(pages));
     std::iota(slots.begin(), slots.end(), 0);
