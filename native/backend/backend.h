@@ -5,6 +5,7 @@
 // passes on, and reads logits back. Operations are queued in order; only read_* and largest wait.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -230,6 +231,14 @@ class Backend {
   }
   // Waits, and takes what attention_sparse counted since the last call: out [layers * H].
   virtual void take_coverage(std::span<HeadCoverage> out) { (void)out; }
+  // Adds to what take_focus() gives, for each key 0 .. keys - 1, the squares of the weights that attention() gives it: of all rows of q
+  // and all heads. False where the device cannot tell.
+  virtual bool add_focus(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, int64_t keys) {
+    (void)q, (void)shape, (void)heads, (void)layer, (void)pages, (void)first_position, (void)keys;
+    return false;
+  }
+  // Waits, and takes what was added since the last call: out [keys].
+  virtual void take_focus(std::span<float> out) { std::fill(out.begin(), out.end(), 0.0f); }
   // gate = silu(gate) * up. Both [T, ffn].
   virtual void silu_mul(Activation gate, Activation up) = 0;
   // x += y. Same shape.

@@ -129,6 +129,12 @@ Context& find(EngineState& state, int64_t id) {
   return *found->second;
 }
 
+Napi::Value floats(Napi::Env env, const std::vector<float>& values) {
+  Napi::Float32Array out = Napi::Float32Array::New(env, values.size());
+  std::copy(values.begin(), values.end(), out.Data());
+  return out;
+}
+
 constexpr int kHousekeeping = 100;  // forks and truncations are instant: they never wait for a pre-fill
 
 }  // namespace
@@ -138,7 +144,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
                      {InstanceMethod<&EngineObject::open>("open"), InstanceMethod<&EngineObject::create>("create"), InstanceMethod<&EngineObject::fork>("fork"),
                       InstanceMethod<&EngineObject::truncate>("truncate"), InstanceMethod<&EngineObject::drop>("drop"), InstanceMethod<&EngineObject::extend>("extend"),
                       InstanceMethod<&EngineObject::score>("score"), InstanceMethod<&EngineObject::generate>("generate"), InstanceMethod<&EngineObject::logits>("logits"),
-                      InstanceMethod<&EngineObject::counters>("counters"), InstanceMethod<&EngineObject::save>("save"), InstanceMethod<&EngineObject::load>("load"),
+                      InstanceMethod<&EngineObject::focus>("focus"), InstanceMethod<&EngineObject::counters>("counters"), InstanceMethod<&EngineObject::save>("save"), InstanceMethod<&EngineObject::load>("load"),
                       InstanceMethod<&EngineObject::calibrate>("calibrate"),
                       InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close")});
 }
@@ -363,12 +369,44 @@ Napi::Value EngineObject::logits(const Napi::CallbackInfo& info) {
     Context& context = find(*state, id);
     state->engine->complete_logits(context);
     const auto logits = context.logits();
-    return [copy = std::vector<float>(logits.begin(), logits.end())](Napi::Env env) -> Napi::Value {
-      Napi::Float32Array out = Napi::Float32Array::New(env, copy.size());
-      std::copy(copy.begin(), copy.end(), out.Data());
-      return out;
-    };
+    return [copy = std::vector<float>(logits.begin(), logits.end())](Napi::Env env) { return floats(env, copy); };
   });
+}
+
+Napi::Value EngineObject::focus(const Napi::CallbackInfo& info) {
+  const int64_t id = integer(info, 0), from = integer(info, 1), job = integer(info, 3);
+  const auto outcome = std::make_shared<Outcome>(info.Env(), info.Env().Undefined());
+  struct Progress {
+    std::vector<int32_t> left;
+    std::vector<float> focus;
+  };
+  const auto progress = std::make_shared<Progress>();
+  const CancelToken token = token_for(job);
+  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, from, job, outcome, progress, token] {
+                 try {
+                   token.throw_if_cancelled();  // a closed engine has cancelled all
+                   auto& copy = state->focuses[job];
+                   if (!copy) {
+                     const Context& context = find(*state, id);
+                     LONGVIEW_CHECK(from > 0 && from < context.length(), kInvalidArgument, "No token lies between %lld and the end of the context.", static_cast<long long>(from));
+                     progress->left.assign(context.tokens().begin() + from, context.tokens().end());
+                     progress->focus.resize(static_cast<size_t>(from));
+                     copy = context.fork();
+                     copy->truncate(from);
+                     state->engine->check_room(*copy, progress->left);
+                   }
+                   const int64_t count = state->engine->focus_chunk(*copy, progress->left, progress->focus, token);
+                   progress->left.erase(progress->left.begin(), progress->left.begin() + count);
+                   if (count > 0 && !progress->left.empty()) return true;
+                   state->focuses.erase(job);
+                   outcome->resolve([progress, told = count > 0](Napi::Env env) -> Napi::Value { return told ? floats(env, progress->focus) : env.Undefined(); });
+                   return false;
+                 } catch (...) {
+                   state->focuses.erase(job);
+                   throw;
+                 }
+               })});
+  return outcome->promise();
 }
 
 Napi::Value EngineObject::counters(const Napi::CallbackInfo& info) {
@@ -401,6 +439,7 @@ Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
   return once(info.Env(), *queue_, [state = state_] {
     state->contexts.clear();
     state->saves.clear();
+    state->focuses.clear();
     state->calibrations.clear();
     state->engine.reset();
     return undefined;

@@ -18,6 +18,7 @@ struct EngineState {
   std::unique_ptr<Engine> engine;
   std::map<int64_t, std::unique_ptr<Context>> contexts;
   std::map<int64_t, std::unique_ptr<Context>> saves;  // forks that are being written to disk, by job
+  std::map<int64_t, std::unique_ptr<Context>> focuses;  // copies that read an answer again, by job
   std::map<int64_t, std::unique_ptr<Calibration>> calibrations;  // by job
 };
 
@@ -37,6 +38,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value score(const Napi::CallbackInfo& info);     // (context, tokens, priority, job, onProgress) -> {nll, top1}
   Napi::Value generate(const Napi::CallbackInfo& info);  // (context, options, priority, job, onToken) -> {finish, length}
   Napi::Value logits(const Napi::CallbackInfo& info);    // (context) -> Float32Array
+  Napi::Value focus(const Napi::CallbackInfo& info);     // (context, from, priority, job) -> Float32Array [from], or undefined
   Napi::Value counters(const Napi::CallbackInfo& info);  // -> object
   Napi::Value save(const Napi::CallbackInfo& info);      // (context, options, priority, job, onProgress) -> result; engine_cache.cpp
   Napi::Value load(const Napi::CallbackInfo& info);      // (context, tokens, folder, priority, job, onProgress) -> result

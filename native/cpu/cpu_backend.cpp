@@ -11,6 +11,7 @@
 #include "base/available_memory.h"
 #include "base/error.h"
 #include "cpu/attention.h"
+#include "cpu/attention_focus.h"
 #include "cpu/cpu_features.h"
 #include "cpu/kv_pages.h"
 #include "cpu/linear.h"
@@ -43,7 +44,7 @@ constexpr int64_t kSparseFrom = 4096;
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, Precision precision, int threads)
-      : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), attention_(kernels, precision, pool_), sparse_(kernels, precision, pool_) {}
+      : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), attention_(kernels, precision, pool_), sparse_(kernels, precision, pool_), focus_(kernels, precision, pool_) {}
 
   ~CpuBackend() override {
     for (void* buffer : buffers_) std::free(buffer);
@@ -153,6 +154,12 @@ class CpuBackend final : public Backend {
   }
   void take_coverage(std::span<HeadCoverage> out) override { sparse_.take_coverage(out); }
 
+  bool add_focus(Activation q, const KvShape&, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, int64_t keys) override {
+    focus_.add(floats(q), q.rows, heads, layer, static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, keys);
+    return true;
+  }
+  void take_focus(std::span<float> out) override { focus_.take(out); }
+
   void silu_mul(Activation gate, Activation up) override {
     each_row(gate.rows, [&](int64_t t) { kernels_.silu_mul(floats(gate) + t * gate.cols, floats(up) + t * gate.cols, gate.cols); });
   }
@@ -180,6 +187,7 @@ class CpuBackend final : public Backend {
   Linear linear_;
   Attention attention_;
   SparseAttention sparse_;
+  AttentionFocus focus_;
   std::unordered_set<void*> buffers_;
 };
 

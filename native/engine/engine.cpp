@@ -12,6 +12,7 @@ namespace {
 // A chunk is the unit of progress and of giving way. Large ones pack each weight less often; far into a long prompt
 // attention is nearly all of the work and smaller ones answer sooner.
 constexpr int64_t kLargeChunk = 1024, kSmallChunk = 512, kLargeChunkEnd = 16384;
+constexpr int64_t kFocusChunk = 128;  // whose attention is looked at beside other work
 
 // All that the content of a page depends on beside token ids. `settings` names what changes K and V of a given model.
 std::string cache_identity_text(const Model& model, const std::string& layout, const std::string& settings) {
@@ -247,6 +248,30 @@ int64_t Engine::score_chunk(Context& context, std::span<const int32_t> tokens, s
   }
   counters_.prefilled_tokens += count;
   return count;
+}
+
+int64_t Engine::focus_chunk(Context& context, std::span<const int32_t> tokens, std::span<float> focus, const CancelToken& cancel) {
+  check_tokens(context, tokens);
+  const auto keys = static_cast<int64_t>(focus.size());
+  LONGVIEW_CHECK(keys <= context.length() && !tokens.empty(), kInvalidArgument, "Where tokens look is known of those before them alone.");
+  const size_t count = std::min(tokens.size(), static_cast<size_t>(std::min(kFocusChunk, largest_chunk_)));
+  std::vector<float> added(focus.size());
+  bool told = true;
+  forward_->observe([&](const Forward::Attention& a) {
+    if (told && a.layer >= model_.config.layers / 2) told = backend_->add_focus(a.q, kv_shape(), model_.config.heads, a.layer, a.pages, a.first_position, keys);
+  });
+  try {
+    run(context, tokens.first(count), 0, Next::kNothing, cancel);
+  } catch (...) {
+    forward_->observe({});
+    backend_->take_focus(added);  // no part of the next one
+    throw;
+  }
+  forward_->observe({});
+  if (!told) return 0;
+  backend_->take_focus(added);
+  for (size_t i = 0; i < focus.size(); ++i) focus[i] += added[i];
+  return static_cast<int64_t>(count);
 }
 
 void Engine::read_page(const Context& context, int64_t number, std::span<std::byte> out) {

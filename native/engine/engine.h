@@ -113,6 +113,12 @@ class Engine {
   // are written as the result says. A cancelled call leaves the context as it was, but without logits.
   int64_t score_chunk(Context& context, std::span<const int32_t> tokens, std::span<TokenScore> scores, const CancelToken& cancel);
 
+  // Pre-fills the first chunk of `tokens` densely, and adds to `focus`, for each of the context's first focus.size() tokens, how much these
+  // look at it: the squares of its attention weights, over all rows and heads and the later half of the layers, which fetch where
+  // earlier ones gather. Returns how many tokens that were; none where the device cannot tell. A cancelled call leaves context and focus
+  // as they were.
+  int64_t focus_chunk(Context& context, std::span<const int32_t> tokens, std::span<float> focus, const CancelToken& cancel);
+
   // For measurements: what a chunk's attention looks like, and the device to try others on. While someone observes, chunks are
   // those of a sparse reading.
   void observe_attention(Forward::OnAttention observer) {

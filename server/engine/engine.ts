@@ -166,6 +166,12 @@ export interface GenerateResult {
   seconds: number;
 }
 
+export interface FocusOptions {
+  signal?: AbortSignal;
+  /** Default: `background`. */
+  priority?: Priority;
+}
+
 export interface SaveOptions {
   /** Made where it is missing. One for each model and KV layout. */
   folder: string;
@@ -219,6 +225,12 @@ export interface Context {
   score(tokens: TokenIds, options?: ScoreOptions): Promise<ScoreResult>;
   /** Continues after the last extended token. */
   generate(options: GenerateOptions): Promise<GenerateResult>;
+  /**
+   * What the tokens from `from` on looked at: for each token before, the squares of their attention weights, summed over heads and
+   * the later half of the layers. They are read again for it, densely and on a copy, behind everything that someone waits for.
+   * Undefined where the device cannot tell. Throws `out_of_memory`, `cancelled`.
+   */
+  focus(from: number, options?: FocusOptions): Promise<Float32Array | undefined>;
   /** Logits [vocabulary] after the last token of the last `extend`. */
   logits(): Promise<Float32Array>;
   /**

@@ -12,6 +12,7 @@ import type {
   EngineOptions,
   ExtendOptions,
   ExtendResult,
+  FocusOptions,
   GenerateOptions,
   GenerateResult,
   LoadOptions,
@@ -59,6 +60,7 @@ interface AddonEngine {
     job: number,
     onToken: (token: number, length: number) => void,
   ): Promise<Omit<GenerateResult, 'tokens'> & { length: number }>;
+  focus(context: number, from: number, priority: number, job: number): Promise<Float32Array | undefined>;
   logits(context: number): Promise<Float32Array>;
   save(
     context: number,
@@ -180,6 +182,12 @@ class NativeContext implements Context {
     );
     this.length = result.length;
     return { ...result, tokens: Int32Array.from(tokens) };
+  }
+
+  focus(from: number, options: FocusOptions = {}): Promise<Float32Array | undefined> {
+    return this.engine.run(options.signal, (native, job) =>
+      native.focus(this.id, from, priorities[options.priority ?? 'background'], job),
+    );
   }
 
   logits(): Promise<Float32Array> {
