@@ -4,6 +4,7 @@
 #include "kernels/api/attention.h"
 #include "kernels/api/cache.h"
 #include "kernels/api/elementwise.h"
+#include "kernels/api/focus.h"
 #include "kernels/api/gemm.h"
 #include "kernels/api/runtime.h"
 #include "kernels/api/sparse.h"
@@ -11,7 +12,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 8;
+constexpr int32_t kLibraryVersion = 9;
 
 struct Library {
   int32_t version;
@@ -57,6 +58,7 @@ struct Library {
   decltype(&kernels::launch_sparse_index) sparse_index;
   decltype(&kernels::launch_sparse_attention) sparse_attention;
   decltype(&kernels::launch_sparse_coverage) sparse_coverage;
+  decltype(&kernels::launch_focus) focus;
   decltype(&kernels::launch_gemm) gemm;
   decltype(&kernels::launch_matvec) matvec;
   decltype(&kernels::launch_matvec_row) matvec_row;

@@ -23,12 +23,8 @@ int64_t resident_blocks(const AttentionPlan& p) {
 // Of a part of the keys.
 int64_t blocks_of(const AttentionPlan& p) { return p.tiles * p.args.kv.kv_heads; }
 
-bool on_sm90(const AttentionArgs& args) {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major == 9 && args.architecture != 80 && !args.position;
-}
+// Recorded work reads the position on the device, which those of sm_90 do not.
+bool takes_sm90(const AttentionArgs& args) { return on_sm90(args.architecture) && !args.position; }
 
 AttentionPlan plan_for(const AttentionArgs& args) {
   AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr, nullptr};
@@ -54,7 +50,7 @@ AttentionPlan plan_for(const AttentionArgs& args) {
 
 bool attention_multiplies_e4m3(const AttentionArgs& args) {
   const int64_t rows = args.tokens * (args.heads / args.kv.kv_heads);
-  return args.kv.format == PageFormat::kE4M3 && on_sm90(args) && rows > 64 && ceil_div(rows, 128) * args.kv.kv_heads >= args.multiprocessors;
+  return args.kv.format == PageFormat::kE4M3 && takes_sm90(args) && rows > 64 && ceil_div(rows, 128) * args.kv.kv_heads >= args.multiprocessors;
 }
 
 int64_t attention_workspace_floats(const AttentionArgs& args) {
@@ -73,7 +69,7 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   if (args.kv.format == PageFormat::kQ8) return launch_attention_q8(p, stream);
   if (args.kv.format == PageFormat::kE4M3 && p.tile_rows == kJoinRows) return launch_attention_e4m3(p, stream);
   if (p.tile_rows == kJoinRows) return launch_decode_attention(p, stream);
-  if (on_sm90(args) && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
+  if (takes_sm90(args) && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
   return launch_attention_sm80(p, stream);
 }
 

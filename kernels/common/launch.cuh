@@ -17,6 +17,14 @@ inline cudaStream_t cuda(Stream stream) { return static_cast<cudaStream_t>(strea
 inline Status launched() { return static_cast<Status>(cudaGetLastError()); }
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
+// Whether the kernels of sm_90a run: on that device, unless a test asks for others.
+inline bool on_sm90(int32_t asked) {
+  int device = 0, major = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  return major == 9 && asked != 80;
+}
+
 // Launches a kernel that may begin while the one before it ends: it calls ptx::wait_for_previous() before it touches what others
 // write. Devices before sm_90 run it behind the other. Multiprocessors are divided into cache and shared memory alike for all of them:
 // they cannot be divided anew while a kernel is there, so that the next one would wait for its end.

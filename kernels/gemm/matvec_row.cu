@@ -122,11 +122,10 @@ Status launch_matvec_row(const MatvecRowArgs& args, Stream stream) {
     p.rows += part.n;
   }
   if (p.rows > kLargestGrid) return kInvalidShape;
-  int device = 0, major = 0, multiprocessors = 0;
+  int device = 0, multiprocessors = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (major == 9 && args.architecture != 80 && p.row_bytes % 16 == 0)
+  if (on_sm90(args.architecture) && p.row_bytes % 16 == 0)
     if (const Status done = launch_matvec_row_staged(args, multiprocessors, stream); done != kUnsupportedType) return done;
   if (args.norm) {
     if (const Status done = launch_rms_norm({args.x, Element::kFloat32, args.norm, args.normed, 1, args.k, args.epsilon}, stream)) return done;

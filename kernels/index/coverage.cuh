@@ -12,25 +12,13 @@ __host__ __device__ constexpr int64_t probe_count(int64_t tokens) { return token
 // 128 rows (probe, head) of a group a block, and a part of the keys. Grid: (tiles of the probes, groups, parts).
 template <int D, class Machine>
 __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const SparsePlan p) {
-  using Operands = typename Machine::template Operands<D>;
   extern __shared__ char shared_bytes[];
-  const uint32_t queries = ptx::shared_address(aligned_shared(shared_bytes)), keys = queries + Operands::kQueryBytes;
   const HeadGroup group = p.args.groups[blockIdx.y];
   const int probes = static_cast<int>(probe_count(p.args.tokens)), all_rows = probes * group.heads, first_row = static_cast<int>(blockIdx.x) * kTileRows;
   if (first_row >= all_rows) return;
   const auto token_of = [&](int row) { return probe_token(p.args.tokens, probes, min(row, all_rows - 1) / group.heads); };
   const int first_position = static_cast<int>(p.args.first_position), pages = (first_position + token_of(first_row + kTileRows - 1)) / kBlockKeys + 1;
   const int parts = static_cast<int>(p.probe_parts), part = static_cast<int>(blockIdx.z), begin = pages * part / parts, end = pages * (part + 1) / parts;
-
-  Operands::load_queries(queries, [&](int row) {
-    const int at = first_row + row;
-    return at < all_rows ? static_cast<const __nv_bfloat16*>(p.args.q) + (static_cast<int64_t>(token_of(at)) * p.args.heads + group.first_head + at % group.heads) * D : nullptr;
-  });
-  Machine machine;
-  machine.begin();
-  const auto load = [&](uint32_t stage, int page, int i) { machine.load(stage, page < end ? Operands::keys(p.args.kv, page, group.kv_head) : nullptr, Operands::kBlockBytes, i); };
-  for (int i = 0; i < Machine::kStages; ++i) load(keys + i * Operands::kStageBytes, begin + i, i);
-  machine.wait_queries();
 
   const int row0 = first_row + static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4, row1 = row0 + 8;
   const int position[2] = {first_position + token_of(row0), first_position + token_of(row1)};
@@ -40,24 +28,18 @@ __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const Sparse
   };
   const uint32_t* bits[2] = {bits_of(row0), bits_of(row1)};
   RowSums rows;
-  float score[64];
-  for (int page = begin; page < end; ++page) {
-    const int i = page - begin;
-    const uint32_t block = keys + i % Machine::kStages * Operands::kStageBytes;
-    machine.wait(i);
-    machine.template multiply<D>(score, queries, block);
-    __syncthreads();
-    load(block, page + Machine::kStages, i);
+  const auto place = [&](int row) {
+    const int at = first_row + row;
+    return at < all_rows ? static_cast<const __nv_bfloat16*>(p.args.q) + (static_cast<int64_t>(token_of(at)) * p.args.heads + group.first_head + at % group.heads) * D : nullptr;
+  };
+  score_pages<D, Machine>(shared_bytes, p.args.kv, group.kv_head, begin, end, place, [&](int page, float (&score)[64]) {
     hide_future(score, page, position[0], position[1]);
     const auto visits = [&](int r) { return static_cast<float>(bits[r][page / 32] >> page % 32 & 1); };
-    if (!group.limited) {
-      rows.add(score, p.scale, visits(0), visits(1));
-      continue;
-    }
+    if (!group.limited) return rows.add(score, p.scale, visits(0), visits(1));
     rows.add(score, p.scale);
     hide_between(score, group.sink - page * kBlockKeys, position[0] - group.window - page * kBlockKeys, position[1] - group.window - page * kBlockKeys);
     rows.choose(score, p.scale);
-  }
+  });
   rows.join(p.scale);
   if (threadIdx.x % 4 != 0) return;
   for (int r = 0; r < 2; ++r) {
@@ -97,8 +79,7 @@ static __global__ void __launch_bounds__(kProbeTokens) add_coverage_kernel(const
 
 template <int D, class Machine>
 Status launch_coverage(const SparsePlan& p, Stream stream) {
-  using Operands = typename Machine::template Operands<D>;
-  constexpr int kBytes = Operands::kQueryBytes + Machine::kStages * Operands::kStageBytes + 1024;
+  constexpr int kBytes = score_pages_bytes<D, Machine>;
   if (const auto error = cudaFuncSetAttribute(coverage_kernel<D, Machine>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
   const int64_t group = p.args.heads / p.args.kv.kv_heads;
   const dim3 grid(static_cast<unsigned>(ceil_div(probe_count(p.args.tokens) * group, kTileRows)), static_cast<unsigned>(p.args.group_count), static_cast<unsigned>(p.probe_parts));

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/index/coverage.cuh"
+#include "kernels/index/focus.cuh"
 #include "kernels/index/page_choice.cuh"
 #include "kernels/ptx/mma.cuh"
 
@@ -148,6 +149,9 @@ Status launch_index_sm80(const SparsePlan& p, Stream stream) {
 }
 Status launch_coverage_sm80(const SparsePlan& p, Stream stream) {
   return p.args.kv.head_dim == 64 ? launch_coverage<64, Sm80>(p, stream) : launch_coverage<128, Sm80>(p, stream);
+}
+Status launch_focus_sm80(const FocusPlan& p, Stream stream) {
+  return p.args.kv.head_dim == 64 ? launch_focus<64, Sm80>(p, stream) : launch_focus<128, Sm80>(p, stream);
 }
 
 }  // namespace longview::kernels

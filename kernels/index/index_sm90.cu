@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "kernels/index/coverage.cuh"
+#include "kernels/index/focus.cuh"
 #include "kernels/index/machine_sm90.cuh"
 #include "kernels/index/page_choice.cuh"
 #include "kernels/index/weigh_sm90.cuh"
@@ -147,6 +148,9 @@ Status launch_index_sm90(const SparsePlan& p, Stream stream) {
 Status launch_coverage_sm90(const SparsePlan& p, Stream stream) {
   if (p.args.kv.format == PageFormat::kE4M3) return launch_coverage_e4m3_sm90(p, stream);
   return p.args.kv.head_dim == 64 ? launch_coverage<64, Sm90>(p, stream) : launch_coverage<128, Sm90>(p, stream);
+}
+Status launch_focus_sm90(const FocusPlan& p, Stream stream) {
+  return p.args.kv.head_dim == 64 ? launch_focus<64, Sm90>(p, stream) : launch_focus<128, Sm90>(p, stream);
 }
 
 }  // namespace longview::kernels

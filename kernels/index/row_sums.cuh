@@ -87,6 +87,34 @@ struct RowSums {
   }
 };
 
+// Bytes of shared memory for score_pages.
+template <int D, class Machine>
+constexpr int score_pages_bytes = Machine::template Operands<D>::kQueryBytes + Machine::kStages * Machine::template Operands<D>::kStageBytes + 1024;
+
+// Multiplies 128 queries with the keys of pages begin .. end - 1 of a KV head, and calls each(page, score) for one page after the other.
+// `place(row)`: where a query lies, null for a row that does not exist.
+template <int D, class Machine, typename Place, typename Each>
+__device__ void score_pages(char* shared, const PagedKv& kv, int kv_head, int begin, int end, Place place, Each each) {
+  using Operands = typename Machine::template Operands<D>;
+  const uint32_t queries = ptx::shared_address(aligned_shared(shared)), keys = queries + Operands::kQueryBytes;
+  Operands::load_queries(queries, place);
+  Machine machine;
+  machine.begin();
+  const auto load = [&](uint32_t stage, int page, int i) { machine.load(stage, page < end ? Operands::keys(kv, page, kv_head) : nullptr, Operands::kBlockBytes, i); };
+  for (int i = 0; i < Machine::kStages; ++i) load(keys + i * Operands::kStageBytes, begin + i, i);
+  machine.wait_queries();
+  float score[64];
+  for (int page = begin; page < end; ++page) {
+    const int i = page - begin;
+    const uint32_t block = keys + i % Machine::kStages * Operands::kStageBytes;
+    machine.wait(i);
+    machine.template multiply<D>(score, queries, block);
+    __syncthreads();
+    load(block, page + Machine::kStages, i);
+    each(page, score);
+  }
+}
+
 // Hides what rows at these positions do not see of the page's keys.
 __device__ inline void hide_future(float (&score)[64], int page, int position0, int position1) {
   const int begin = page * kBlockKeys;

@@ -7,13 +7,6 @@
 namespace longview::kernels {
 namespace {
 
-bool on_sm90(const SparseArgs& args) {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major == 9 && args.architecture != 80;
-}
-
 SparsePlan sparse_plan(const SparseArgs& args) {
   const SparseLayout layout = sparse_layout(args);
   auto* at = static_cast<char*>(args.workspace);
@@ -53,7 +46,7 @@ Status check_sparse(const SparseArgs& args) {
 
 }  // namespace
 
-bool sparse_multiplies_e4m3(const SparseArgs& args) { return args.kv.format == PageFormat::kE4M3 && on_sm90(args) && args.slash_groups == 0 && args.block_groups == 0; }
+bool sparse_multiplies_e4m3(const SparseArgs& args) { return args.kv.format == PageFormat::kE4M3 && on_sm90(args.architecture) && args.slash_groups == 0 && args.block_groups == 0; }
 
 Status launch_sparse_index(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
@@ -61,20 +54,20 @@ Status launch_sparse_index(const SparseArgs& args, Stream stream) {
   if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), stream)) return status;
   if (args.kv.format == PageFormat::kE4M3)
     if (const Status status = launch_narrow_means(args.kv, p.pages, (args.first_position + args.tokens) / kPageTokens, p.means, const_cast<char*>(p.narrow_means), stream)) return status;
-  return on_sm90(args) ? launch_index_sm90(p, stream) : launch_index_sm80(p, stream);
+  return on_sm90(args.architecture) ? launch_index_sm90(p, stream) : launch_index_sm80(p, stream);
 }
 
 Status launch_sparse_coverage(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
   if (!args.counters) return kInvalidShape;
   const SparsePlan p = sparse_plan(args);
-  return on_sm90(args) ? launch_coverage_sm90(p, stream) : launch_coverage_sm80(p, stream);
+  return on_sm90(args.architecture) ? launch_coverage_sm90(p, stream) : launch_coverage_sm80(p, stream);
 }
 
 Status launch_sparse_attention(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
   const SparsePlan p = sparse_plan(args);
-  return on_sm90(args) ? launch_sparse_attention_sm90(p, stream) : launch_sparse_attention_sm80(p, stream);
+  return on_sm90(args.architecture) ? launch_sparse_attention_sm90(p, stream) : launch_sparse_attention_sm80(p, stream);
 }
 
 }  // namespace longview::kernels

@@ -12,6 +12,7 @@
 #include "cuda/blas.h"
 #include "cuda/decode_step.h"
 #include "cuda/device.h"
+#include "cuda/focus.h"
 #include "cuda/library.h"
 #include "cuda/page_tables.h"
 #include "cuda/sparse_attention.h"
@@ -282,6 +283,16 @@ class CudaBackend final : public Backend {
 
   void take_coverage(std::span<HeadCoverage> out) override { sparse_.take_coverage(out); }
 
+  bool add_focus(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, int64_t keys) override {
+    const int64_t length = first_position + q.rows;
+    const kernels::PagedKv kv = shape.format == KvFormat::kBFloat16 ? tables_.paged(shape, layer, pages, length) : tables_.expanded(shape, layer, pages, length);
+    // Heads of another width than the pages' still lie in queries_, where rotation put them.
+    const void* queries = page_dim(shape.head_dim) == shape.head_dim ? q.data : queries_.as();
+    focus_.add({queries, kv, q.rows, heads, first_position, nullptr, keys, nullptr});
+    return true;
+  }
+  void take_focus(std::span<float> out) override { focus_.take(out); }
+
   void silu_mul(Activation gate, Activation up) override { check(library_.silu_mul({gate.data, up.data, gate.rows * gate.cols}, device_.stream()), "activating"); }
 
   void add(Activation x, Activation y) override {
@@ -396,6 +407,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<Blas> blas_;  // null where the machine has none
   PageTables tables_{device_};
   SparseAttention sparse_{device_, tables_};
+  Focus focus_{device_};
   Buffer tokens_, partial_, dequantized_, codes_, queries_, results_, largest_;
   DecodeStep step_{device_};
   HostBuffer row_{device_};  // that read_row brings

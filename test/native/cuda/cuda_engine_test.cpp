@@ -210,6 +210,33 @@ TEST("scores of given tokens are those of the logits") {
   CHECK(difference <= 0.05);
 }
 
+TEST("what tokens look at is what it is on the CPU") {
+  for (const char* name : {"llama", "llama-d128-gqa4-tied", "qwen3-tied", "glm", "mistral"})
+    for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8}) {
+      const std::string path = files::shared(std::string("golden/tiny/") + name);
+      EngineOptions options = on_gpu(open_model(path).config, 96);
+      options.kv_format = format;
+      Engine cpu(with_rounded_frequencies(path), exact()), gpu(with_rounded_frequencies(path), options);
+      std::vector<int32_t> tokens;
+      for (int32_t i = 0; i < 300; ++i) tokens.push_back((i * i + 7 * i) % static_cast<int32_t>(cpu.model().config.vocabulary));
+      const auto look = [&](Engine& engine) {
+        const auto context = engine.create_context();
+        engine.prefill(*context, std::span(tokens).first(230), CancelToken());
+        std::vector<float> focus(230);
+        for (size_t done = 230; done < tokens.size();) done += static_cast<size_t>(engine.focus_chunk(*context, std::span(tokens).subspan(done), focus, CancelToken()));
+        return focus;
+      };
+      const std::vector<float> wanted = look(cpu), got = look(gpu);
+      double off = 0, sum = 0;
+      for (size_t i = 0; i < got.size(); ++i) {
+        off += std::isfinite(got[i]) ? std::fabs(static_cast<double>(got[i]) - static_cast<double>(wanted[i])) : 1e300;
+        sum += static_cast<double>(wanted[i]);
+      }
+      std::printf("  %s, %s: off by %.3f of all\n", name, longview::name(format), off / sum);
+      CHECK(off < 0.25 * sum);  // random weights of attention peaked to a few tokens, in bf16
+    }
+}
+
 TEST("the built-in model gives the reference's answers") {
   const std::string path = files::root() + "/media/model/longview-135m-64k.Q5_0.gguf";
   if (!std::filesystem::exists(path)) SKIP("there is no " + path);

@@ -77,6 +77,17 @@ class Layer {
     return result;
   }
 
+  // Squares of the weights of keys 0 .. keys - 1.
+  std::vector<float> focus(int64_t keys) {
+    Activation q = backend_->allocate(c_.tokens, c_.heads() * c_.d);
+    std::copy(q_.begin(), q_.end(), static_cast<float*>(q.data));
+    CHECK(backend_->add_focus(q, shape_, c_.heads(), 0, list_.view(), c_.before, keys));
+    std::vector<float> result(static_cast<size_t>(keys));
+    backend_->take_focus(result);
+    backend_->release(q);
+    return result;
+  }
+
   std::vector<HeadCoverage> coverage() {
     std::vector<HeadCoverage> heads(static_cast<size_t>(c_.heads()));
     backend_->take_coverage(heads);
