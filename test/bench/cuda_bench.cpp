@@ -200,6 +200,13 @@ void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_he
   const double scores = static_cast<double>(tokens) * (static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2);
   const double bytes = tokens == 1 ? static_cast<double>(length * kv_heads * d) * 4 : 0;
   report(format("attention T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d)), tokens == 1 ? 0 : 4 * scores * static_cast<double>(heads * d), bytes, [&] { GPU(attention(args, gpu::stream())); });
+  if (tokens > 128 || tokens == 1) return;
+  // Where these tokens look: both walks multiply the keys alone.
+  kernels::FocusArgs look{q.get(), args.kv, tokens, heads, first, nullptr, first, nullptr};
+  const gpu::Memory<float> focus(std::vector<float>(static_cast<size_t>(first))), sums(static_cast<size_t>(kernels::focus_workspace_floats(look)));
+  look.focus = focus.get();
+  look.workspace = sums.get();
+  report(format("focus T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d)), 4 * scores * static_cast<double>(heads * d), 0, [&] { GPU(focus(look, gpu::stream())); });
 }
 
 }  // namespace
@@ -231,6 +238,7 @@ int main(int argc, char** argv) {
     bench_attention(4096, 61440 - 4096, 9, 3, 64);
     bench_attention(1, 131071, 32, 8, 128);
     bench_attention(32, 60000, 9, 3, 64);
+    bench_attention(128, 131072 - 128, 32, 8, 128);
     bench_attention(512, 8192, 9, 3, 64);
     bench_attention(1, 61440, 9, 3, 64);
     return 0;

@@ -233,7 +233,7 @@ TEST("what tokens look at is what it is on the CPU") {
         sum += static_cast<double>(wanted[i]);
       }
       std::printf("  %s, %s: off by %.3f of all\n", name, longview::name(format), off / sum);
-      CHECK(off < 0.25 * sum);  // random weights of attention peaked to a few tokens, in bf16
+      CHECK(off < 0.1 * sum);  // random weights make attention peaked to a few tokens: at most 0.042 measured
     }
 }
 
