@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "sparse/adaptive.h"
 #include "sparse/pattern_search.h"
 
 namespace longview {
@@ -103,7 +104,7 @@ void Calibration::measure(const Forward::Attention& a, const CancelToken& cancel
   }
   std::vector<HeadCoverage> coverage(layers_.size() * heads);
   const auto run = [&](const HeadPlan& plan) {
-    const std::vector<HeadPlan> plans(heads, plan);
+    const std::vector<HeadPlan> plans(heads, sparse::at_length(plan, a.first_position + a.q.rows));
     backend.attention_sparse(a.q, engine_.kv_shape(), c.heads, a.layer, a.pages, a.first_position, plans, tried);
     return read(tried, rows);  // waits
   };

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "cache/chain.h"
 #include "engine/memory_plan.h"
+#include "sparse/adaptive.h"
 
 namespace longview {
 namespace {
@@ -100,7 +101,8 @@ int64_t Engine::chunk_at(int64_t position, bool sparse) const {
 void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t results, Next next, const CancelToken& cancel, bool sparse) {
   cancel.throw_if_cancelled();
   const auto count = static_cast<int64_t>(tokens.size());
-  const std::vector<HeadPlan> plans = sparse && prefill_->applies(context.length(), count) ? context.budget_.apply(prefill_->heads()) : std::vector<HeadPlan>{};
+  std::vector<HeadPlan> plans = sparse && prefill_->applies(context.length(), count) ? context.budget_.apply(prefill_->heads()) : std::vector<HeadPlan>{};
+  for (HeadPlan& plan : plans) plan = sparse::at_length(plan, context.length() + count);
   context.pages_.reserve(count);
   context.forget_next();
   try {

@@ -12,6 +12,11 @@ Candidates adaptive_candidates(const HeadPlan& plan, int64_t first_position, int
   return {begin, std::max(begin, end)};
 }
 
+HeadPlan at_length(HeadPlan plan, int64_t length) {
+  if (plan.pattern == Pattern::kAdaptive && plan.rule == AdaptiveRule::kShare && length > kShareTokens) plan.threshold *= static_cast<float>(kShareTokens) / static_cast<float>(length);
+  return plan;
+}
+
 void adaptive_select(const HeadPlan& plan, std::span<const float> mass, std::span<uint8_t> keep) {
   if (plan.threshold <= 0) return std::fill(keep.begin(), keep.end(), uint8_t{1});
   if (plan.rule == AdaptiveRule::kMass) {

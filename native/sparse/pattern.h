@@ -18,7 +18,7 @@ enum class Pattern : uint8_t { kDense, kAShape, kVerticalSlash, kBlockSparse, kA
 // the spread of the block's keys adds to the mean of their weights.
 enum class AdaptiveRule : uint8_t {
   kRelative,  // every block whose mass is at least `threshold` times the largest one's
-  kShare,     // every block that holds at least `threshold` of the mass
+  kShare,     // every block that holds at least `threshold` of the mass; in long contexts less (adaptive.h, at_length)
   kMass,      // the largest blocks, until at most `threshold` of the mass is left over
 };
 

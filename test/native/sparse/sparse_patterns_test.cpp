@@ -5,6 +5,7 @@
 #include <set>
 
 #include "check.h"
+#include "sparse/adaptive.h"
 #include "sparse/random_layer.h"
 
 using namespace random_layer;
@@ -208,6 +209,20 @@ TEST("adaptive: blocks that hold mass, the others by their means") {
       const double worst = worst_error(layer, layer.attend(all(c, head)), adaptive_visits(layer, head), 20);
       if (!(worst < 1e-4)) check::fail(__FILE__, __LINE__, "off by " + std::to_string(worst) + " at d " + std::to_string(c.d) + ", threshold " + std::to_string(threshold));
     }
+}
+
+TEST("adaptive: in a context twice as long a block is visited for half the share, and nothing else changes") {
+  HeadPlan head = plan(Pattern::kAdaptive);
+  head.threshold = 0.0012f;
+  for (const int64_t length : {int64_t{1}, int64_t{4096}, sparse::kShareTokens}) CHECK(sparse::at_length(head, length) == head);
+  CHECK_NEAR(sparse::at_length(head, 2 * sparse::kShareTokens).threshold, 0.0006, 1e-9);
+  CHECK_NEAR(sparse::at_length(head, int64_t{1} << 20).threshold, 0.0012 / 32, 1e-9);
+  for (const AdaptiveRule rule : {AdaptiveRule::kMass, AdaptiveRule::kRelative}) {
+    HeadPlan other = head;
+    other.rule = rule;
+    CHECK(sparse::at_length(other, int64_t{1} << 20) == other);
+  }
+  for (const Pattern pattern : {Pattern::kDense, Pattern::kAShape, Pattern::kVerticalSlash, Pattern::kBlockSparse}) CHECK(sparse::at_length(plan(pattern), int64_t{1} << 20) == plan(pattern));
 }
 
 TEST("adaptive: without a window a row still sees itself, wherever its tile begins in a block") {
