@@ -172,9 +172,18 @@ function report(asked: Asked[], tokens: number): void {
   const good = links - asked.reduce((sum, a) => sum + a.verdict.wrongLinks.length, 0);
   console.log(`| links that point at their symbol | ${good} | ${links} | ${percent(good, links)} |`);
   const looked = existing.filter((a) => a.verdict.right && a.sources);
-  const at = looked.filter((a) => a.sources![0]?.path === a.question.definition!.path).length;
+  const found = looked.filter((a) => a.sources![0]?.path === a.question.definition!.path);
   console.log(
-    `| of right answers: first source is the file of the definition | ${at} | ${looked.length} | ${percent(at, looked.length)} |`,
+    `| of right answers: first source is the file of the definition | ${found.length} | ${looked.length} | ${percent(found.length, looked.length)} |`,
+  );
+  const placed = found.filter((a) => a.sources![0]!.span);
+  const held = placed.filter(({ sources, question }) => {
+    const { startLine, endLine } = sources![0]!.span!;
+    const { line } = question.definition!;
+    return startLine <= line && line <= endLine;
+  }).length;
+  console.log(
+    `| of these with lines: they hold the definition | ${held} | ${placed.length} | ${percent(held, placed.length)} |`,
   );
 
   const first = asked.filter((a) => a.stats.reusedTokens === 0);

@@ -189,6 +189,24 @@ describe('the sources of an answer', () => {
     expect((await own.ask({ question: where })).answer).toBe(answer);
   });
 
+  it('are none where memory is short, and come back with it', async () => {
+    const { kvBytesPerToken } = model.engine.model;
+    const tight = await openModel(builtInModel, { kvFormat: 'f32', kvBudgetBytes: 4096 * kvBytesPerToken });
+    const short = await Session.create(tight, [rootOf(folder)]);
+    const { conversationId } = await short.ask({ question: where });
+    const hog = await tight.engine.createContext();
+    const fill = async () => {
+      for (let i = 0; i < 100; i++)
+        await hog.extend(Int32Array.from({ length: 128 }, (_, j) => 1000 + i + j));
+    };
+    await expect(fill()).rejects.toMatchObject({ code: 'out_of_memory' });
+    expect(await short.sources(conversationId)).toBeUndefined();
+    await hog.dispose();
+    expect((await short.sources(conversationId))![0]!.path).toBe('net/retry.py');
+    await short.dispose();
+    await tight.dispose();
+  });
+
   it('are none of an answer that was stopped, and stop when they are told to', async () => {
     const { conversationId } = await own.ask({ question: where });
     const told = own.sources(conversationId, AbortSignal.abort());
