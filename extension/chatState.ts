@@ -4,10 +4,12 @@ import type {
   AskResult,
   ChatState,
   ContextResult,
+  Source,
   Status,
   ToWebview,
   Turn,
 } from '../server/protocol';
+import { sourcesLine } from './chat/sourceText';
 
 /** What is kept per workspace between sessions. */
 export interface SavedChat {
@@ -146,6 +148,14 @@ export class Chat {
     this.change(id, { state: 'done', answer, citations, missing, stats, finish, progress: undefined });
   }
 
+  /** Comes a moment after an answer is done. */
+  sources(id: string, sources: Source[]): void {
+    const index = this.turns.findIndex((turn) => turn.id === id && turn.state === 'done');
+    if (index < 0) return;
+    this.turns = this.turns.with(index, { ...this.turns[index]!, sources });
+    this.send({ type: 'sources', turnId: id, sources });
+  }
+
   stopped(id: string): void {
     this.change(id, { state: 'stopped', progress: undefined });
   }
@@ -157,7 +167,10 @@ export class Chat {
   /** The conversation as a document. */
   markdown(): string {
     return this.turns
-      .map(({ question, answer, error }) => `## ${question}\n\n${answer.trim() || (error ?? '')}\n`)
+      .map(({ question, answer, error, sources }) => {
+        const line = sourcesLine(sources);
+        return `## ${question}\n\n${answer.trim() || (error ?? '')}\n${line && `\n${line}`}`;
+      })
       .join('\n');
   }
 }

@@ -15,7 +15,7 @@ import {
 import type { FromWebview, ToWebview } from '../server/protocol';
 import { ChatHistory } from './chatHistory';
 import { Chat, type SavedChat } from './chatState';
-import { openCitation } from './citationTarget';
+import { openPlace } from './citationTarget';
 import type { Server } from './client';
 import { excludeFromPrompt } from './config';
 import { plainText } from './plainText';
@@ -33,6 +33,7 @@ const folderOpen = () => (workspace.workspaceFolders ?? []).length > 0;
 export class ChatView implements WebviewViewProvider {
   private view: WebviewView | undefined;
   private stopper: CancellationTokenSource | undefined;
+  private looking: CancellationTokenSource | undefined;
   private readonly chat: Chat;
   private readonly history: ChatHistory;
 
@@ -96,7 +97,12 @@ export class ChatView implements WebviewViewProvider {
         );
       case 'openCitation': {
         const citation = this.chat.turn(message.turnId)?.citations[message.index];
-        if (citation) void openCitation(citation);
+        if (citation) void openPlace(citation);
+        return;
+      }
+      case 'openSource': {
+        const source = this.chat.turn(message.turnId)?.sources?.[message.index];
+        if (source) void openPlace(source);
         return;
       }
       case 'dismissBuiltInNote':
@@ -151,6 +157,7 @@ export class ChatView implements WebviewViewProvider {
     const id = randomUUID();
     const { conversationId, history } = this.chat.asked;
     const stopper = new CancellationTokenSource();
+    this.looking?.cancel();
     this.stopper = stopper;
     this.chat.begin(id, question);
     // A window that goes away in the middle of an answer keeps the question.
@@ -183,6 +190,7 @@ export class ChatView implements WebviewViewProvider {
       const result = await Promise.race([asking, crashed]);
       flush();
       this.chat.done(id, result);
+      void this.lookAt(id, result.conversationId);
     } catch (error) {
       flush();
       if (stopper.token.isCancellationRequested) this.chat.stopped(id);
@@ -199,6 +207,17 @@ export class ChatView implements WebviewViewProvider {
     }
   }
 
+  /** Adds what an answer was read from, when that is known; the next question ends it. */
+  private async lookAt(turnId: string, conversationId: string): Promise<void> {
+    const looking = new CancellationTokenSource();
+    this.looking = looking;
+    const sources = await this.server.sources(conversationId, looking.token);
+    looking.dispose();
+    if (!sources || looking.token.isCancellationRequested) return;
+    this.chat.sources(turnId, sources);
+    this.save();
+  }
+
   /** Whether a question is under way. */
   get busy(): boolean {
     return this.chat.busy;
@@ -206,6 +225,7 @@ export class ChatView implements WebviewViewProvider {
 
   stop(): void {
     this.stopper?.cancel();
+    this.looking?.cancel();
   }
 
   /** Begins a new chat; the present one goes into the history. */

@@ -1,9 +1,9 @@
-/** Opens the place a citation names; nothing outside the workspace's folders. */
+/** Opens the place that a citation or a source names; nothing outside the workspace's folders. */
 import { Position, Range, Uri, window, workspace } from 'vscode';
-import type { Citation } from '../server/protocol';
+import type { Citation, Source } from '../server/protocol';
 import { plainText } from './plainText';
 
-export async function openCitation({ uri, span, path }: Citation): Promise<void> {
+export async function openPlace({ uri, span, path }: Citation | Source): Promise<void> {
   const target = Uri.parse(uri, true);
   if (target.scheme !== 'file' || !workspace.getWorkspaceFolder(target)) {
     void window.showWarningMessage(plainText(`${path} does not lie in this workspace.`));

@@ -29,6 +29,9 @@ import {
   type ModelsResult,
   type PrefillResult,
   type SavedWorkspace,
+  type Source,
+  type SourcesParams,
+  type SourcesResult,
   type Status,
   type UseModelParams,
 } from '../server/protocol';
@@ -150,6 +153,22 @@ export class Server {
       return await client.sendRequest<AskResult>(methods.ask, { ...params, partialResultToken }, token);
     } finally {
       listener.dispose();
+    }
+  }
+
+  /**
+   * Which files the last answer of a conversation was read from; undefined where that is not known. Nobody waits for it: what goes
+   * wrong is logged.
+   */
+  async sources(conversationId: string, token: CancellationToken): Promise<Source[] | undefined> {
+    const { client } = this;
+    if (client?.state !== State.Running) return undefined;
+    const params: SourcesParams = { conversationId };
+    try {
+      return (await client.sendRequest<SourcesResult>(methods.sources, params, token)).sources;
+    } catch (error) {
+      if (!isCancelled(error)) client.warn(`No sources: ${(error as Error).message}`, undefined, false);
+      return undefined;
     }
   }
 

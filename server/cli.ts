@@ -17,6 +17,7 @@ import { openModel, type OpenModel } from './models/openModel';
 import { calibratedFolder, profileFolders } from './models/profiles';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
+import type { Source } from './protocol';
 import { readingMessage } from './statusText';
 
 const usage = `Usage:
@@ -187,7 +188,7 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
   await withSession(values, signal, async (session) => {
     let shown = false;
     for (const question of positionals) {
-      const { answer, citations, missing, stats } = await session.ask({
+      const { conversationId, answer, citations, missing, stats } = await session.ask({
         question,
         signal,
         onPacked: (repository) => {
@@ -198,15 +199,25 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
         onProgress: progressPrinter(),
       });
       if (values.json) {
-        console.log(JSON.stringify({ answer, citations, missing, stats }));
+        const sources = await session.sources(conversationId, signal);
+        console.log(JSON.stringify({ answer, citations, missing, sources, stats }));
         continue;
       }
       process.stdout.write('\n');
       for (const { path: file, span } of citations)
         console.log(`  ${file}${span ? `:${span.startLine}` : ''}`);
       for (const { text, why } of missing) console.log(`  not found: ${text} ${why}`);
+      showSources((await session.sources(conversationId, signal)) ?? []);
     }
   });
+}
+
+function showSources(sources: readonly Source[]): void {
+  const shown = sources.slice(0, 3).map(({ path: file, span, share }) => {
+    const end = span && span.endLine > span.startLine ? `-L${span.endLine}` : '';
+    return `${file}${span ? `:L${span.startLine}${end}` : ''} (${Math.round(100 * share)} %)`;
+  });
+  if (shown.length > 0) console.error(`Looked at most: ${shown.join(', ')}`);
 }
 
 async function prefill(args: string[], signal: AbortSignal): Promise<void> {

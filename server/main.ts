@@ -26,6 +26,7 @@ import {
   type ExplainParams,
   type InitializationOptions,
   type Settings,
+  type SourcesParams,
   type Status,
   type UseModelParams,
 } from './protocol';
@@ -143,6 +144,9 @@ connection.onRequest(methods.ask, (params: AskParams, token: CancellationToken) 
   answer(token, (service, signal) =>
     service.ask(params, reporter<AskProgress>(params.partialResultToken), signal),
   ),
+);
+connection.onRequest(methods.sources, (params: SourcesParams, token: CancellationToken) =>
+  answer(token, (service, signal) => service.sources(params.conversationId, signal)),
 );
 connection.onRequest(methods.prefill, (token: CancellationToken) =>
   answer(token, (service, signal) => service.prefill(signal)),

@@ -174,6 +174,18 @@ export interface AskStats {
   model: string;
 }
 
+/** A file that an answer was read from, by the attention of its words: where the model looked, which proves nothing. */
+export interface Source {
+  /** Path of the packed file, as in the prompt. */
+  path: string;
+  /** file: URI of the file. */
+  uri: string;
+  /** Of the attention that went to files: 0 to 1. */
+  share: number;
+  /** The lines that took most of what its lines took; absent where it lies scattered, or on an earlier version of the file. */
+  span?: Span;
+}
+
 /** A place that an answer names and that is not there. Shown as such, never as a link. */
 export interface MissingPlace {
   /** As it stands in the answer, in its brackets. */
@@ -190,6 +202,18 @@ export interface AskResult {
   stats: AskStats;
   /** `length`: the answer was cut at maxAnswerTokens; `window`: the context is full. */
   finish: 'stop' | 'length' | 'window';
+}
+
+/**
+ * `longview/sources`: extension -> server, request. Which files the last answer of a conversation was read from. Takes less than
+ * a second behind all other work; the next question ends it.
+ */
+export interface SourcesParams {
+  conversationId: string;
+}
+export interface SourcesResult {
+  /** The strongest first. Absent: the device cannot tell, or what was read is not there any more. */
+  sources?: Source[];
 }
 
 /** `longview/prefill`: extension -> server, request. Reads the repository ahead of the first question. */
@@ -350,6 +374,7 @@ export interface ClearCacheResult {
 /** Method names, in one place. */
 export const methods = {
   ask: 'longview/ask',
+  sources: 'longview/sources',
   prefill: 'longview/prefill',
   calibrate: 'longview/calibrate',
   status: 'longview/status',
@@ -373,6 +398,8 @@ export interface Turn {
   citations: Citation[];
   /** Absent in chats that were kept before there was such a check. */
   missing?: MissingPlace[];
+  /** Known a moment after the answer; absent where it is not. */
+  sources?: Source[];
   stats?: AskStats;
   finish?: AskResult['finish'];
   /** A sentence for the user when state is failed. */
@@ -398,6 +425,7 @@ export type ToWebview =
   | { type: 'snapshot'; seq: number; state: ChatState }
   | { type: 'turn'; seq: number; turn: Turn } //                    new, or replaced by id
   | { type: 'text'; seq: number; turnId: string; text: string } //  to append; batched at about 50 ms
+  | { type: 'sources'; seq: number; turnId: string; sources: Source[] }
   | { type: 'status'; seq: number; status: Status }
   | { type: 'contents'; seq: number; contents: ContextResult }
   | { type: 'focusInput'; seq: number };
@@ -415,6 +443,7 @@ export type FromWebview =
   /** Leaves a folder of the prompt out, by the workspace's settings. */
   | { type: 'excludeFolder'; path: string }
   | { type: 'openCitation'; turnId: string; index: number }
+  | { type: 'openSource'; turnId: string; index: number }
   | { type: 'dismissBuiltInNote' }
   | { type: 'chooseModel' }
   | { type: 'openFolder' }

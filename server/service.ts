@@ -28,6 +28,7 @@ import type {
   PrefillResult,
   PrefillStatus,
   Settings,
+  SourcesResult,
 } from './protocol';
 import type { StatusBoard } from './statusBoard';
 import { phaseMessage, prefillStatus, readingMessage, throttled } from './statusText';
@@ -86,6 +87,11 @@ export class Service {
       return result;
     };
     return this.opened.showing(() => this.opened.onSession(signal, answer, () => spoken));
+  }
+
+  /** Which files the last answer of a conversation was read from; nothing where its session is closed. */
+  async sources(conversationId: string, signal: AbortSignal): Promise<SourcesResult> {
+    return { sources: await this.opened.session?.sources(conversationId, signal) };
   }
 
   prefill(signal: AbortSignal): Promise<PrefillResult> {

@@ -1,6 +1,9 @@
 /** What is in the prompt, folder by folder with its weight, and what is left out and why. A folder can be left out from here. */
-import type { ContextResult, FromWebview } from '../../server/protocol';
+import type { ContextResult, FromWebview, Source } from '../../server/protocol';
+import { element } from './element';
 import { leftOut, leftOutLine } from './leftOut';
+import { percent } from './sourceText';
+import { shareBar } from './sourcesView';
 
 const count = (n: number) => n.toLocaleString('en');
 
@@ -35,23 +38,43 @@ export function folderTree(files: ContextResult['files']): Folder {
   return root;
 }
 
-function element<K extends keyof HTMLElementTagNameMap>(
-  name: K,
-  className: string,
-  ...content: (string | Node)[]
-): HTMLElementTagNameMap[K] {
-  const made = document.createElement(name);
-  made.className = className;
-  made.append(...content);
-  return made;
+/** Of what an answer looked at, what makes a folder worth a mark. */
+const minMarked = 0.1;
+
+/** The share of each folder that got much of what an answer looked at; an empty path is the files beside the folders. */
+export function sharesOfFolders(sources: readonly Pick<Source, 'path' | 'share'>[]): Map<string, number> {
+  const shares = new Map<string, number>();
+  for (const { path, share } of sources) {
+    const slashes = [...path.matchAll(/\//g)].map(({ index }) => index);
+    for (const end of slashes.length > 0 ? slashes : [0]) {
+      const folder = path.slice(0, end);
+      shares.set(folder, (shares.get(folder) ?? 0) + share);
+    }
+  }
+  return new Map([...shares].filter(([, share]) => share >= minMarked));
+}
+
+/** Marks the folders that the last answer looked at most, in the map as it stands. */
+export function markSources(map: HTMLElement, sources: readonly Source[]): void {
+  const shares = sharesOfFolders(sources);
+  for (const mark of map.querySelectorAll<HTMLElement>('.looked')) {
+    const share = shares.get(mark.dataset.folder ?? '');
+    mark.hidden = share === undefined;
+    mark.title = share === undefined ? '' : `Looked at most by the last answer: ${percent(share)}`;
+    mark.firstElementChild!.textContent = mark.title;
+  }
+}
+
+/** A dot, once there is something to mark, with its meaning for who does not see it. */
+function markOf(folder: string): HTMLElement {
+  const mark = element('span', 'looked', element('span', 'unseen'));
+  mark.dataset.folder = folder;
+  mark.hidden = true;
+  return mark;
 }
 
 function folderRow(folder: Folder, total: number, post: (message: FromWebview) => void): HTMLElement {
   const name = folder.path.slice(folder.path.lastIndexOf('/') + 1);
-  const weight = element('span', 'weight');
-  const fill = element('span', 'fill');
-  fill.style.width = `${(100 * folder.tokens) / Math.max(total, 1)}%`;
-  weight.append(fill);
   const exclude = element('button', 'action', 'Leave out');
   exclude.type = 'button';
   exclude.title = `Leave ${folder.path}/ out of the prompt`;
@@ -61,8 +84,8 @@ function folderRow(folder: Folder, total: number, post: (message: FromWebview) =
     post({ type: 'excludeFolder', path: folder.path });
   });
   const line = [
-    element('span', 'name', `${name}/`),
-    weight,
+    element('span', 'name', `${name}/`, markOf(folder.path)),
+    shareBar(folder.tokens / Math.max(total, 1)),
     element('span', 'tokens', count(folder.tokens)),
     exclude,
   ];
@@ -116,7 +139,12 @@ export function showContextMap(
       element(
         'div',
         'folder',
-        element('span', 'name', `${own.length} ${own.length === 1 ? 'file' : 'files'} beside the folders`),
+        element(
+          'span',
+          'name',
+          `${own.length} ${own.length === 1 ? 'file' : 'files'} beside the folders`,
+          markOf(''),
+        ),
         element('span', 'tokens', count(own.reduce((sum, file) => sum + file.tokens, 0))),
       ),
     );

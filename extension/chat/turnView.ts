@@ -1,8 +1,10 @@
 /** One question and its answer on the page. */
 import DOMPurify from 'dompurify';
-import type { AskStats, FromWebview, Turn } from '../../server/protocol';
+import type { AskStats, FromWebview, Source, Turn } from '../../server/protocol';
+import { element } from './element';
 import { highlight } from './highlight';
 import { renderBlocks } from './markdown';
+import { sourcesView } from './sourcesView';
 
 const allowed = {
   ALLOWED_TAGS: [
@@ -37,17 +39,6 @@ const allowed = {
 const count = (n: number) => n.toLocaleString('en');
 const seconds = (s: number) => (s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`);
 
-function element<K extends keyof HTMLElementTagNameMap>(
-  name: K,
-  className: string,
-  text = '',
-): HTMLElementTagNameMap[K] {
-  const made = document.createElement(name);
-  made.className = className;
-  made.textContent = text;
-  return made;
-}
-
 /** What people type, with its `code` as code. */
 function withCode(text: string): (string | Node)[] {
   return text.split(/`([^`\n]+)`/).map((part, i) => (i % 2 === 1 ? element('code', '', part) : part));
@@ -66,6 +57,7 @@ export class TurnView {
   private readonly question = element('h2', 'question');
   private readonly facts = element('p', 'facts');
   private readonly body = element('div', 'answer');
+  private readonly sources = element('div', '');
   private readonly foot = element('div', 'foot');
   /** What the blocks of the answer show. */
   private shown: string[] = [];
@@ -74,7 +66,7 @@ export class TurnView {
     private turn: Turn,
     private readonly post: (message: FromWebview) => void,
   ) {
-    this.root.append(this.question, this.facts, this.body, this.foot);
+    this.root.append(this.question, this.facts, this.body, this.sources, this.foot);
     this.body.addEventListener('click', ({ target }) => this.open(target as Element));
     this.body.addEventListener('keydown', ({ key, target }) => {
       if (key === 'Enter') this.open(target as Element);
@@ -102,7 +94,15 @@ export class TurnView {
     this.question.replaceChildren(...withCode(turn.question));
     this.showFacts();
     this.showAnswer();
+    this.showSources(turn.sources);
     this.showFoot();
+  }
+
+  /** Comes a moment after the answer: nothing else is touched, which someone may be reading or have the focus on. */
+  showSources(sources: readonly Source[] = []): void {
+    const { id } = this.turn;
+    const open = (index: number) => this.post({ type: 'openSource', turnId: id, index });
+    this.sources.replaceChildren(...(sources.length > 0 ? [sourcesView(sources, open)] : []));
   }
 
   private showFacts(): void {

@@ -1,7 +1,7 @@
 /** The panel's page: shows snapshots and deltas from the host, sends back what the user does. Owns no state of the chat. */
 import type { ChatState, FromWebview, Status, ToWebview, Turn } from '../../server/protocol';
 import { BudgetBar } from './budgetBar';
-import { showContextMap } from './contextMap';
+import { markSources, showContextMap } from './contextMap';
 import { TurnView } from './turnView';
 
 declare function acquireVsCodeApi(): {
@@ -67,6 +67,12 @@ function showTurn(turn: Turn): void {
   }
 }
 
+/** What the last answer looked at, on the map. */
+function markMap(): void {
+  const answered = [...views.values()].filter(({ turn }) => turn.state === 'done');
+  markSources(map, answered.at(-1)?.turn.sources ?? []);
+}
+
 function ending(turn: Turn): string {
   if (turn.state === 'failed') return `No answer: ${turn.error ?? ''}`;
   if (turn.state === 'stopped') return 'Stopped';
@@ -85,6 +91,7 @@ function showSnapshot({ turns, status, builtInNote, contents, folderOpen }: Chat
   for (const turn of turns) showTurn(turn);
   showStatus(status);
   if (contents) showContextMap(map, contents, post);
+  markMap();
   showNote(builtInNote && status.model?.builtIn === true);
   noteWanted = builtInNote;
 }
@@ -186,7 +193,15 @@ window.addEventListener('message', ({ data }: MessageEvent<ToWebview>) => {
       break;
     case 'turn':
       showTurn(data.turn);
+      markMap();
       break;
+    case 'sources': {
+      const known = views.get(data.turnId);
+      if (known) known.turn = { ...known.turn, sources: data.sources };
+      known?.view.showSources(data.sources);
+      markMap();
+      break;
+    }
     case 'text': {
       const known = views.get(data.turnId);
       if (known) known.turn = { ...known.turn, answer: known.turn.answer + data.text };
@@ -198,6 +213,7 @@ window.addEventListener('message', ({ data }: MessageEvent<ToWebview>) => {
       break;
     case 'contents':
       showContextMap(map, data.contents, post);
+      markMap();
       break;
     case 'focusInput':
       input.focus();

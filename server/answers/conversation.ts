@@ -1,7 +1,7 @@
 /** Questions and answers behind the repository: each turn pre-fills its own tokens only. */
 import type { Context, GenerateResult, PrefillProgress, Priority } from '../engine/engine';
 import { LongviewError } from '../errors';
-import { Lock } from '../lock';
+import { Lock, whileWanted } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { concat } from '../prompt/template';
 import { commonPrefix, type RepositoryState } from './repositoryState';
@@ -39,6 +39,9 @@ export class Conversation {
   private tokens: Int32Array = new Int32Array();
   /** Tokens behind the repository, up to the end of the last answer. */
   private behind: Int32Array = new Int32Array();
+  /** The answer at the end of the state; absent where that does not end with one. */
+  private last: { start: number } | undefined;
+  private looking = new AbortController();
   private readonly turns = new Lock();
 
   /** `turns`: what was said before, when the state of it is lost. */
@@ -62,11 +65,39 @@ export class Conversation {
    * Throws LongviewError `question_too_long`, `cancelled` and the engine's.
    */
   ask(prompt: Int32Array, question: string, options: AskOptions): Promise<Asked> {
+    this.stopLooking();
     return this.turns.run(() => this.askNow(prompt, question, options), options.signal);
+  }
+
+  /** Ends what `focus` does, which would keep a question waiting. */
+  stopLooking(): void {
+    this.looking.abort();
+    this.looking = new AbortController();
+  }
+
+  /**
+   * What the last answer looked at (engine.ts, Context.focus), for each token before the last one of its question, which chooses
+   * the first word. Undefined where its state is gone, the device cannot tell, or a question comes. Throws `cancelled` and the
+   * engine's.
+   */
+  async focus(signal?: AbortSignal): Promise<Float32Array | undefined> {
+    const { last } = this;
+    const questions = this.looking.signal;
+    const both = signal ? AbortSignal.any([signal, questions]) : questions;
+    // What waits in the engine is not waited for when a question comes: it has a copy of the state, or never begins.
+    const look = async () =>
+      last && last === this.last && this.context
+        ? whileWanted(this.context.focus(last.start - 1, { signal: both }), both)
+        : undefined;
+    return this.turns.run(look, both).catch((error: unknown) => {
+      if (questions.aborted && !signal?.aborted) return undefined;
+      throw error;
+    });
   }
 
   private async askNow(prompt: Int32Array, question: string, options: AskOptions): Promise<Asked> {
     const start = performance.now();
+    this.last = undefined;
     const { engine, tokenizer } = this.model;
     const { signal, priority = 'answer' } = options;
     const behind = concat(this.behind, this.turn(question));
@@ -119,6 +150,7 @@ export class Conversation {
       emit(decoder.end());
       this.behind = concat(behind, result.tokens);
       this.tokens = concat(prompt, this.behind);
+      if (result.tokens.length > 0) this.last = { start: tokens.length };
       return {
         answer,
         finish: result.finish,
@@ -140,6 +172,7 @@ export class Conversation {
   async dispose(): Promise<void> {
     const context = this.context;
     this.context = undefined;
+    this.last = undefined;
     this.tokens = new Int32Array();
     await context?.dispose();
   }

@@ -7,11 +7,12 @@ import type { WorkspaceCache } from '../cache/workspaceCache';
 import { Lock } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { Packer, type PackedRepository } from '../prompt/pack';
-import type { AskResult, ContextResult, Phase } from '../protocol';
+import type { AskResult, ContextResult, Phase, Source } from '../protocol';
 import { scanWorkspace, type Root, type ScanOptions } from '../workspace/scan';
 import { checkCitations } from './citations';
 import { Conversation, type Turn } from './conversation';
-import { commonPrefix, RepositoryState, type Reading, type StateStore } from './repositoryState';
+import { RepositoryState, type Reading, type StateStore } from './repositoryState';
+import { findSources } from './sources';
 
 /** Tokens kept free for a question, beside the answer. */
 const questionReserve = 1024;
@@ -51,6 +52,8 @@ export class Session {
   private readonly closing = new AbortController();
   private readonly running = new Set<Promise<unknown>>();
   private readonly conversations = new Map<string, Conversation>();
+  /** What was in the prompt when a conversation was last answered. */
+  private readonly answeredFrom = new WeakMap<Conversation, PackedRepository>();
 
   private constructor(
     readonly model: OpenModel,
@@ -158,8 +161,7 @@ export class Session {
     const repository = await this.packWith(new Map(unsaved.map((file) => [file, undefined])), { signal });
     const read = this.state.commonWith(this.prompt(repository));
     const { base, overlay } = this.packer.current!;
-    const before = commonPrefix(this.model.format.system(new Int32Array()), this.prompt(repository));
-    let end = before + base.length;
+    let end = this.model.format.contentStart + base.length;
     const paths = new Set(read < end ? this.packer.current!.basePaths : []);
     for (const { path, ids } of overlay) {
       end += ids.length;
@@ -240,6 +242,8 @@ export class Session {
     const conversation = this.conversation(id, request.history ?? []);
     onPhase?.('reading');
     let spoken = false;
+    // An answer of another chat is looked at no longer either: this one shall have the engine.
+    for (const other of this.conversations.values()) other.stopLooking();
     const ask = () =>
       conversation.ask(this.prompt(repository), question, {
         maxTokens: this.maxAnswerTokens,
@@ -257,6 +261,7 @@ export class Session {
       for (const other of this.conversations.values()) if (other !== conversation) await other.dispose();
       return ask();
     });
+    this.answeredFrom.set(conversation, repository);
     return {
       conversationId: id,
       answer: asked.answer,
@@ -290,6 +295,24 @@ export class Session {
       void left.dispose();
     }
     return conversation;
+  }
+
+  /**
+   * Which files the last answer of a conversation was read from. Undefined where that cannot be told: by this device, in the
+   * memory there is, of a state that is gone, or because a question comes. Throws `cancelled` and the engine's.
+   */
+  async sources(conversationId: string, signal?: AbortSignal): Promise<Source[] | undefined> {
+    const conversation = this.conversations.get(conversationId);
+    const repository = conversation && this.answeredFrom.get(conversation);
+    if (!conversation || !repository || repository.places.length === 0) return undefined;
+    const { format, tokenizer } = this.model;
+    try {
+      const focus = await this.tracked(signal, (both) => conversation.focus(both));
+      return focus && findSources(focus, format.contentStart, repository, tokenizer);
+    } catch (error) {
+      if (error instanceof LongviewError && error.code === 'out_of_memory') return undefined;
+      throw error;
+    }
   }
 
   /** Whether all that was packed last has been read. */

@@ -22,6 +22,8 @@ interface Header {
   frame: string;
   baseTokens: number;
   basePaths: string[];
+  /** Absent in files of before they were kept. */
+  baseSizes?: number[];
   overlay: { path: string; tokens: number }[];
   /** Absent in files of before it was counted. */
   dead?: number;
@@ -37,11 +39,12 @@ function digest(...parts: Uint8Array[]): Buffer {
 
 /** Throws Node's errors where the folder cannot be written to. */
 export async function writePacking(folder: string, packing: Packing): Promise<void> {
-  const { base, basePaths, overlay, dead, entries, leftOut } = packing;
+  const { base, basePaths, baseSizes, overlay, dead, entries, leftOut } = packing;
   const header: Header = {
     frame: frameFingerprint(),
     baseTokens: base.length,
     basePaths,
+    baseSizes,
     overlay: overlay.map(({ path, ids }) => ({ path, tokens: ids.length })),
     dead,
     entries: [...entries.values()].map(({ absolutePath: _a, text: _t, ...entry }) => entry),
@@ -92,12 +95,13 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 
 function checkHeader(value: unknown): Header | undefined {
   if (!isObject(value) || value.frame !== frameFingerprint() || !isCount(value.baseTokens)) return undefined;
-  const { basePaths, overlay, dead, entries, leftOut } = value;
-  const lists = [basePaths, overlay, entries, leftOut];
+  const { basePaths, baseSizes = [], overlay, dead, entries, leftOut } = value;
+  const lists = [basePaths, baseSizes, overlay, entries, leftOut];
   if (!lists.every(Array.isArray)) return undefined;
   const sound =
     (dead === undefined || isCount(dead)) &&
     (basePaths as unknown[]).every(isText) &&
+    (baseSizes as unknown[]).every(isCount) &&
     (overlay as unknown[]).every((part) => isObject(part) && isText(part.path) && isCount(part.tokens)) &&
     (entries as unknown[]).every(
       (entry) =>
@@ -116,11 +120,14 @@ function checkHeader(value: unknown): Header | undefined {
 function assemble(header: Header, ids: Int32Array, vocabularySize: number): Packing | undefined {
   const total = header.overlay.reduce((sum, { tokens }) => sum + tokens, header.baseTokens);
   if (total !== ids.length || header.baseTokens === 0) return undefined;
+  const { baseSizes = [] } = header;
+  if (baseSizes.reduce((sum, tokens) => sum + tokens, 0) > header.baseTokens) return undefined;
   if (!ids.every((id) => id >= 0 && id < vocabularySize)) return undefined;
   let at = header.baseTokens;
   return {
     base: ids.slice(0, at),
     basePaths: header.basePaths,
+    baseSizes,
     overlay: header.overlay.map(({ path, tokens }) => ({ path, ids: ids.slice(at, (at += tokens)) })),
     dead: header.dead ?? 0,
     entries: new Map(

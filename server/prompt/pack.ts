@@ -18,8 +18,18 @@ export interface PackedFile extends ContextFile {
   text: string;
 }
 
+/** A version of a file in the prompt. */
+export interface FilePlace {
+  path: string;
+  /** Of its first token in PackedRepository.tokens, and of the one behind its last. */
+  start: number;
+  end: number;
+}
+
 export interface PackedRepository {
   files: PackedFile[];
+  /** In the order of the prompt: the last one of a path is its latest version. Empty where an older packing did not keep it. */
+  places: FilePlace[];
   skipped: SkippedFile[];
   /** Of the whole system text. */
   tokens: Int32Array;
@@ -73,6 +83,8 @@ export interface Packing {
   base: Int32Array;
   /** Files of `base`, in its order. */
   basePaths: string[];
+  /** Their tokens; empty where an older packing did not keep them. */
+  baseSizes: number[];
   /** Later versions and deletions. */
   overlay: { path: string; ids: Int32Array }[];
   /** About how many tokens of `base` are of files that are gone. */
@@ -88,6 +100,16 @@ function hashOf(text: string): string {
 
 function overlayTokens({ overlay }: Pick<Packing, 'overlay'>): number {
   return overlay.reduce((sum, { ids }) => sum + ids.length, 0);
+}
+
+function placesOf({ base, basePaths, baseSizes, overlay }: Packing): FilePlace[] {
+  if (baseSizes.length !== basePaths.length) return [];
+  let at = base.length - baseSizes.reduce((sum, tokens) => sum + tokens, 0);
+  const place = (path: string, tokens: number) => ({ path, start: at, end: (at += tokens) });
+  return [
+    ...basePaths.map((path, i) => place(path, baseSizes[i]!)),
+    ...overlay.map(({ path, ids }) => place(path, ids.length)),
+  ];
 }
 
 /** What changes rarely first, as scanned; an edit then leaves a long common prefix. */
@@ -137,7 +159,8 @@ export class Packer {
     return this.describe(this.packing, scan);
   }
 
-  private describe({ base, overlay, entries, leftOut }: Packing, scan: ScanResult): PackedRepository {
+  private describe(packing: Packing, scan: ScanResult): PackedRepository {
+    const { entries, leftOut } = packing;
     return {
       files: [...entries.values()].map(({ path, absolutePath, text = '', tokens }) => ({
         path,
@@ -145,12 +168,13 @@ export class Packer {
         text,
         tokens,
       })),
+      places: placesOf(packing),
       skipped: [
         ...scan.skipped.filter((file) => !entries.has(file.path)),
         ...leftOut.map(({ path, reason, detail }) => ({ path, reason, ...(detail && { detail }) })),
       ],
-      tokens: concat(base, ...overlay.map(({ ids }) => ids), this.options.tokenizer.encode(tail)),
-      overlayTokens: overlayTokens({ overlay }),
+      tokens: this.promptOf(packing),
+      overlayTokens: overlayTokens(packing),
     };
   }
 
@@ -239,6 +263,7 @@ export class Packer {
     return {
       base: concat(headTokens, ...inOrder.map((file) => file.ids)),
       basePaths: inOrder.map((file) => file.path),
+      baseSizes: inOrder.map((file) => file.tokens),
       overlay: [],
       dead: 0,
       entries: new Map(inOrder.map(({ ids: _ids, file: _file, ...entry }) => [entry.path, entry])),

@@ -12,6 +12,8 @@ const chatMl =
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
 export interface ChatFormat {
+  /** Tokens before the content in what `system` gives. */
+  readonly contentStart: number;
   /** Tokens from the start to the end of the system turn, given the tokens of its content. Independent of the question. */
   system(content: Int32Array): Int32Array;
   /** Tokens of the first question's turn, up to and including the start of the answer. */
@@ -72,6 +74,7 @@ export function createChatFormat(tokenizer: Tokenizer): ChatFormat {
     split++;
   const opening = beforeQuestion.subarray(split);
   return {
+    contentStart: beforeSystem.length,
     system: (content) => concat(beforeSystem, content, beforeQuestion.subarray(0, split)),
     question: (question) => concat(opening, tokenizer.encode(question.trim()), beforeAnswer),
     followUp: (question) => concat(between, tokenizer.encode(question.trim()), beforeAnswer),

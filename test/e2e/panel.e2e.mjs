@@ -77,6 +77,39 @@ describe('the panel', function () {
     await shot('citation-opened');
   });
 
+  it('says what an answer was read from, under it and on the map, and opens it by keyboard', async () => {
+    const { panel, page } = workbench;
+    await workbench.command('View: Close All Editors');
+    const sources = panel.locator('article.turn').first().locator('.sources');
+    const summary = sources.locator('summary');
+    await summary.waitFor({ timeout: 15_000 });
+    assert.match(await summary.innerText(), /Looked at most: retry\.py/);
+    assert.equal(await sources.locator('li').first().isVisible(), false);
+    await summary.focus();
+    await page.keyboard.press('Enter');
+    const first = sources.getByRole('button', { name: 'net/retry.py:8' });
+    await first.waitFor();
+    const row = await sources.getByRole('listitem').first().innerText();
+    const [, share] = /net\/retry\.py:8\s+(\d+) %/.exec(row) ?? assert.fail(row);
+    assert.ok(Number(share) > 50, row);
+    await shot('sources');
+    await page.keyboard.press('Tab');
+    assert.equal(await sources.locator('button:focus').getAttribute('title'), 'Open net/retry.py, line 8');
+    await page.keyboard.press('Enter');
+    await page.locator('.tab.active', { hasText: 'retry.py' }).waitFor();
+    await page.locator('.statusbar-item', { hasText: /Ln 8/ }).waitFor({ timeout: 10_000 });
+
+    const bar = panel.locator('#budget button');
+    await bar.click();
+    const marks = panel.locator('#map .looked:visible');
+    await marks.first().waitFor();
+    const marked = await marks.evaluateAll((all) => all.map((mark) => mark.parentElement.textContent));
+    assert.equal(marked.length, 1);
+    assert.match(marked[0], /^net\/Looked at most by the last answer: \d+ %$/);
+    await shot('sources-map');
+    await bar.click();
+  });
+
   it('shows the note about the built-in model until it is dismissed', async () => {
     const note = workbench.panel.locator('#note');
     await note.waitFor();
@@ -109,7 +142,11 @@ describe('the panel', function () {
       await workbench.reload();
       await workbench.panel.locator(`body.${kind}`).waitFor({ timeout: 15_000 });
       await workbench.panel.locator('article.turn').nth(1).waitFor();
+      await workbench.panel.locator('.sources summary').last().click();
       await shot(kind);
+      await workbench.panel.locator('#budget button').click();
+      await workbench.panel.locator('#map .looked:visible').first().waitFor();
+      await shot(`${kind}-map`);
       const { violations } = await new AxeBuilder({ page: workbench.page })
         .include(['iframe.webview.ready', '#active-frame', 'main'])
         .include(['iframe.webview.ready', '#active-frame', 'form'])
@@ -119,6 +156,7 @@ describe('the panel', function () {
         [],
         theme,
       );
+      await workbench.panel.locator('#budget button').click();
     }
     await workbench.panel.locator('#budget button').waitFor({ timeout: 30_000 });
     assert.ok(await workbench.panel.locator('#note').isHidden(), 'what was dismissed stays away');
@@ -145,6 +183,7 @@ describe('the panel', function () {
     await panel.locator('#question').fill('Show the code of `Session` and of every function.');
     await panel.locator('#question').press('Enter');
     await workbench.answered(3);
+    await panel.locator('.sources summary').last().click();
     await shot('zoom-200');
     for (const selector of ['#question', '#send', '#budget button'])
       assert.ok(await panel.locator(selector).isVisible(), selector);

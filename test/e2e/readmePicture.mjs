@@ -1,5 +1,5 @@
-// `node test/e2e/readmePicture.mjs FOLDER QUESTION...`: asks in a real VS Code, opens the last answer's place in the editor, and
-// writes media/screenshots/answer.png.
+// `node test/e2e/readmePicture.mjs FOLDER QUESTION...`: asks in a real VS Code, opens the last answer's sources, and its place in
+// the editor, and writes media/screenshots/answer.png.
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -30,8 +30,10 @@ try {
     await panel.locator('#question').fill(question);
     await panel.locator('#question').press('Enter');
     const turn = await workbench.answered(i + 1, 900_000);
+    await turn.locator('.sources').waitFor();
     console.log(await turn.innerText());
   }
+  await panel.locator('.sources summary').last().click();
   await panel.locator('.citation').last().click();
   await page.locator('.monaco-editor .view-line').first().waitFor();
   await page.mouse.move(200, size.height - 150);

@@ -5,7 +5,7 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import type { AskStats, Settings } from '../../server/protocol';
+import type { AskStats, Settings, Source } from '../../server/protocol';
 import { askAll } from './askAll';
 import { groupFiles, makeCut, readRepository, removeCut } from './cut';
 import { getSources } from './getSources';
@@ -34,6 +34,8 @@ interface Asked {
   question: Question;
   answer: string;
   verdict: Verdict;
+  /** Absent where the device cannot tell. */
+  sources?: Source[];
   stats: AskStats;
 }
 
@@ -127,9 +129,9 @@ async function main() {
       const texts = questions.map((question) => question.text);
       const answers = await askAll(cut.folder, texts, settings);
       for (const [index, question] of questions.entries()) {
-        const { answer, citations, stats } = answers[index]!;
+        const { answer, citations, sources, stats } = answers[index]!;
         const verdict = judge(question, answer, citations, cut.files);
-        mine.push({ repository, cut: number, question, answer, verdict, stats });
+        mine.push({ repository, cut: number, question, answer, verdict, sources, stats });
         if (options.verbose && (!verdict.right || verdict.wrongLinks.length > 0))
           console.log(explain(mine.at(-1)!));
       }
@@ -169,6 +171,20 @@ function report(asked: Asked[], tokens: number): void {
   const links = asked.reduce((sum, a) => sum + a.verdict.links, 0);
   const good = links - asked.reduce((sum, a) => sum + a.verdict.wrongLinks.length, 0);
   console.log(`| links that point at their symbol | ${good} | ${links} | ${percent(good, links)} |`);
+  const looked = existing.filter((a) => a.verdict.right && a.sources);
+  const found = looked.filter((a) => a.sources![0]?.path === a.question.definition!.path);
+  console.log(
+    `| of right answers: first source is the file of the definition | ${found.length} | ${looked.length} | ${percent(found.length, looked.length)} |`,
+  );
+  const placed = found.filter((a) => a.sources![0]!.span);
+  const held = placed.filter(({ sources, question }) => {
+    const { startLine, endLine } = sources![0]!.span!;
+    const { line } = question.definition!;
+    return startLine <= line && line <= endLine;
+  }).length;
+  console.log(
+    `| of these with lines: they hold the definition | ${held} | ${placed.length} | ${percent(held, placed.length)} |`,
+  );
 
   const first = asked.filter((a) => a.stats.reusedTokens === 0);
   const later = asked.filter((a) => a.stats.reusedTokens > 0);

@@ -24,6 +24,8 @@ import {
   type ModelsResult,
   type PrefillResult,
   type Settings,
+  type SourcesParams,
+  type SourcesResult,
   type Status,
   type UseModelParams,
 } from '../../server/protocol';
@@ -147,6 +149,11 @@ export class ServerClient {
     } finally {
       listener.dispose();
     }
+  }
+
+  /** Which files the last answer of a conversation was read from. */
+  sources(conversationId: string): Promise<SourcesResult> {
+    return this.connection.sendRequest(methods.sources, { conversationId } satisfies SourcesParams);
   }
 
   /** Opens a file with a text that may be another one than is saved. */

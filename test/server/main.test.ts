@@ -2,6 +2,7 @@
 import { mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { pathToFileURL } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { AskProgress, Status } from '../../server/protocol';
 import { ServerClient } from '../eval/serverClient';
@@ -44,6 +45,20 @@ describe('the server', { timeout: 60_000 }, () => {
     for (const phase of ['scanning', 'tokenizing', 'context', 'reading', 'answering', 'text'])
       expect(phases).toContain(phase);
     expect(statuses.at(-1)).toMatchObject({ health: 'ok', phase: 'ready', model: { builtIn: true } });
+  });
+
+  it('says which files the last answer was read from', async () => {
+    const { conversationId } = await server.ask('What is the value of `RETRY_LIMIT`?');
+    const { sources } = await server.sources(conversationId);
+    expect(sources).toEqual([
+      {
+        path: 'app/config.py',
+        uri: pathToFileURL(path.join(folder, 'app/config.py')).href,
+        share: 1,
+        span: { startLine: 1, endLine: 1 },
+      },
+    ]);
+    expect(await server.sources('nowhere')).toEqual({});
   });
 
   it('goes on with a conversation for the new tokens alone', async () => {

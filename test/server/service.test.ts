@@ -55,6 +55,16 @@ describe('a question', () => {
     expect(watched.statuses.at(-1)?.freshness?.state).toBe('current');
   });
 
+  it('has sources as long as its session is open', async () => {
+    const { signal } = new AbortController();
+    expect(await service.sources('none yet', signal)).toEqual({});
+    const { conversationId } = await ask();
+    const { sources } = await service.sources(conversationId, signal);
+    expect(sources?.[0]).toMatchObject({ path: 'config.py', span: { startLine: 1, endLine: 1 } });
+    await service.change({ settings: { ...settings, exclude: ['lib/'] } });
+    expect(await service.sources(conversationId, signal)).toEqual({});
+  });
+
   it('is not asked again when the server ends', async () => {
     let ended: Promise<void> | undefined;
     const asked = ask((progress) => {

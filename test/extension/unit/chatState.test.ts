@@ -81,6 +81,28 @@ describe('Chat', () => {
     expect(it.markdown()).toBe('## Where?\n\nThere.\n\n## What?\n\n\n\n## Why?\n\nNo model.\n');
   });
 
+  it('takes what an answer was read from a moment later, keeps it, and exports it', () => {
+    const { chat: it, messages } = chat();
+    const sources = [
+      { path: 'net/a.py', uri: 'file:///r/net/a.py', share: 0.714, span: { startLine: 2, endLine: 4 } },
+      { path: 'b.py', uri: 'file:///r/b.py', share: 0.2, span: { startLine: 7, endLine: 7 } },
+      { path: 'c.py', uri: 'file:///r/c.py', share: 0.086 },
+    ];
+    it.begin('1', 'Where?');
+    it.sources('1', sources);
+    expect(it.turn('1')?.sources).toBeUndefined();
+    it.done('1', result('There.'));
+    it.sources('1', sources);
+    // Nothing but this: what is shown of the answer stays.
+    expect(messages.at(-1)).toEqual({ type: 'sources', seq: 3, turnId: '1', sources });
+    it.sources('2', sources);
+    expect(messages).toHaveLength(3);
+    expect(it.markdown()).toBe(
+      '## Where?\n\nThere.\n\nLooked at most: `net/a.py:2–4` (71 %), `b.py:7` (20 %), `c.py` (9 %)\n',
+    );
+    expect(chat(it.saved).chat.turn('1')?.sources).toEqual(sources);
+  });
+
   it('comes back after a restart, with what was under way as stopped', () => {
     const before = chat().chat;
     before.begin('1', 'Where?');

@@ -12,6 +12,7 @@ const editor = vi.hoisted(() => ({
   write: (): Promise<void> => Promise.resolve(),
   answers: [] as ((answer: string | undefined) => void)[],
   errors: [] as string[],
+  warnings: [] as string[],
 }));
 
 vi.mock('vscode', () => {
@@ -30,14 +31,16 @@ vi.mock('vscode', () => {
   return {
     CancellationTokenSource,
     ConfigurationTarget: { Workspace: 2 },
-    Uri: { joinPath: () => '' },
+    Uri: { joinPath: () => '', parse: (text: string) => new URL(text) },
     window: {
       showInformationMessage: () =>
         new Promise<string | undefined>((resolve) => editor.answers.push(resolve)),
+      showWarningMessage: (message: string) => editor.warnings.push(message),
       showErrorMessage: (message: string) => editor.errors.push(message),
     },
     workspace: {
       workspaceFolders: [{}],
+      getWorkspaceFolder: () => undefined,
       onDidChangeWorkspaceFolders: () => ({ dispose() {} }),
       getConfiguration: () => ({ inspect, get, update }),
     },
@@ -54,7 +57,8 @@ const memento = () => {
 
 /** The host's side, once it knows what is in the prompt, and what came to its server. */
 async function host() {
-  const asked: { token: Token; fail: (error: Error) => void }[] = [];
+  const asked: { token: Token; answer: (result: unknown) => void; fail: (error: Error) => void }[] = [];
+  const looked: { of: string; token: Token; tell: (sources?: unknown[]) => void }[] = [];
   const event = () => ({ dispose() {} });
   const contents = { files: ['a/x', 'b/x'].map((path) => ({ path, tokens: 1 })), skipped: [] };
   const server = {
@@ -62,23 +66,28 @@ async function host() {
     onCrash: event,
     promptContents: () => Promise.resolve(contents),
     ask: (_params: unknown, _progress: unknown, token: Token) =>
-      new Promise((_, fail) => asked.push({ token, fail })),
+      new Promise((answer, fail) => asked.push({ token, answer, fail })),
+    sources: (of: string, token: Token) => new Promise((tell) => looked.push({ of, token, tell })),
   };
   const context = { workspaceState: memento(), globalState: memento(), subscriptions: [] };
   const chat = new ChatView(context as never, server as never);
   const posted: string[] = [];
+  const turns: string[] = [];
   let receive!: (message: FromWebview) => void;
   chat.resolveWebviewView({
     onDidDispose: event,
     webview: {
       onDidReceiveMessage: (listener: typeof receive) => (receive = listener),
       asWebviewUri: () => '',
-      postMessage: ({ type }: ToWebview) => posted.push(type),
+      postMessage: (message: ToWebview) => {
+        posted.push(message.type);
+        if (message.type === 'turn') turns.push(message.turn.id);
+      },
     },
   } as never);
   receive({ type: 'ready' });
   await vi.waitFor(() => expect(posted).toContain('contents'));
-  return { chat, asked, receive };
+  return { chat, asked, looked, posted, turns, receive };
 }
 
 describe('a new chat in the middle of an answer', () => {
@@ -92,6 +101,53 @@ describe('a new chat in the middle of an answer', () => {
     await first;
     receive({ type: 'stop' });
     expect(asked[1]!.token.isCancellationRequested).toBe(true);
+  });
+});
+
+describe('the sources of an answer', () => {
+  const source = { path: 'a/x', uri: 'file:///elsewhere/a/x', share: 1 };
+  const answered = async (its: Awaited<ReturnType<typeof host>>, conversationId: string) => {
+    const asking = its.chat.ask('Where?');
+    its.asked.at(-1)!.answer({ conversationId, answer: 'There.', citations: [] });
+    await asking;
+  };
+
+  it('are asked for when it is done, and shown when they are there', async () => {
+    const its = await host();
+    await answered(its, 'c');
+    expect(its.looked).toMatchObject([{ of: 'c', token: { isCancellationRequested: false } }]);
+    expect(its.chat.busy).toBe(false);
+    its.looked[0]!.tell([source]);
+    await vi.waitFor(() => expect(its.posted.at(-1)).toBe('sources'));
+    expect(its.chat.markdown).toContain('Looked at most: `a/x` (100 %)');
+  });
+
+  it('are given up for the next question, and for a new chat', async () => {
+    const its = await host();
+    await answered(its, 'c');
+    void its.chat.ask('And?');
+    expect(its.looked[0]!.token.isCancellationRequested).toBe(true);
+    its.looked[0]!.tell([source]);
+    its.asked.at(-1)!.answer({ conversationId: 'c', answer: 'Here.', citations: [] });
+    await vi.waitFor(() => expect(its.looked).toHaveLength(2));
+    its.chat.newChat();
+    expect(its.looked[1]!.token.isCancellationRequested).toBe(true);
+    its.looked[1]!.tell(undefined);
+    expect(its.posted).not.toContain('sources');
+  });
+
+  it('open places of the workspace alone', async () => {
+    const its = await host();
+    await answered(its, 'c');
+    its.looked[0]!.tell([source]);
+    await vi.waitFor(() => expect(its.posted.at(-1)).toBe('sources'));
+    const turnId = its.turns.at(-1)!;
+    editor.warnings = [];
+    for (const index of [1, -1, 0.5]) its.receive({ type: 'openSource', turnId, index });
+    its.receive({ type: 'openSource', turnId: 'none', index: 0 });
+    expect(editor.warnings).toEqual([]);
+    its.receive({ type: 'openSource', turnId, index: 0 });
+    expect(editor.warnings).toEqual(['a/x does not lie in this workspace.']);
   });
 });
 

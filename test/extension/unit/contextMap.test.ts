@@ -1,6 +1,6 @@
 /** Folders of the prompt with their weights. */
 import { expect, it } from 'vitest';
-import { folderTree } from '../../../extension/chat/contextMap';
+import { folderTree, sharesOfFolders } from '../../../extension/chat/contextMap';
 
 it('counts the tokens and files below each folder, however deep', () => {
   const tree = folderTree([
@@ -18,4 +18,19 @@ it('counts the tokens and files below each folder, however deep', () => {
     tokens: 100,
     files: 1,
   });
+});
+
+it('marks the folders that got a tenth of what an answer looked at, and the files beside them', () => {
+  const shares = sharesOfFolders([
+    { path: 'src/deep/a.ts', share: 0.5 },
+    { path: 'src/b.ts', share: 0.25 },
+    { path: 'README.md', share: 0.2 },
+    { path: 'test/c.ts', share: 0.05 },
+  ]);
+  expect([...shares]).toEqual([
+    ['src', 0.75],
+    ['src/deep', 0.5],
+    ['', 0.2],
+  ]);
+  expect(sharesOfFolders([]).size).toBe(0);
 });

@@ -212,7 +212,8 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     const context = await model.engine.createContext();
     const base = Int32Array.from({ length: 300 }, (_, i) => 1000 + i);
     await context.extend(base.subarray(0, 200));
-    const packing = { base, basePaths: [], overlay: [], dead: 0, entries: new Map(), leftOut: [] };
+    const nothing = { basePaths: [], baseSizes: [], overlay: [], dead: 0, entries: new Map(), leftOut: [] };
+    const packing = { base, ...nothing };
     const cleared = cache();
     cleared.save(context, packing);
     await expect.poll(async () => (await savedWorkspaces(cacheRoot))[0]?.model).toBe(model.engine.model.name);

@@ -68,6 +68,7 @@ describe('a packing on disk', () => {
   const packing: Packing = {
     base: Int32Array.from([1, 2, 3, 4]),
     basePaths: ['a.py', 'b.py'],
+    baseSizes: [2, 1],
     overlay: [{ path: 'a.py', ids: Int32Array.from([5, 6]) }],
     dead: 3,
     entries: new Map([
@@ -109,10 +110,13 @@ describe('a packing on disk', () => {
     expect(await readPacking(path.join(folder, 'nowhere'), 7)).toBeUndefined();
   });
 
-  it('is gone on with where deleted files were not counted yet', async () => {
+  it('is gone on with where deleted files were not counted yet, nor sizes kept', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
-    await writePacking(folder, { ...packing, dead: undefined as unknown as number });
-    expect((await readPacking(folder, 7))?.dead).toBe(0);
+    const older = { dead: undefined, baseSizes: undefined } as unknown as Packing;
+    await writePacking(folder, { ...packing, ...older });
+    expect(await readPacking(folder, 7)).toMatchObject({ dead: 0, baseSizes: [] });
+    await writePacking(folder, { ...packing, baseSizes: [3, 2] });
+    expect(await readPacking(folder, 7)).toBeUndefined(); // more than there are
   });
 
   it('is as good as absent with any byte changed, cut or added', async () => {

@@ -76,7 +76,7 @@ describe('longview ask', () => {
     expect(status).toBe(2);
   });
 
-  it('answers with JSON: answer, citations, stats', () => {
+  it('answers with JSON: answer, citations, sources, stats', () => {
     const repo = path.join(folder, 'repo');
     writeFolder(repo, [
       [
@@ -87,14 +87,19 @@ describe('longview ask', () => {
     const { status, stdout, stderr } = ask('--repo', repo, '--json', 'Where is `load_config` defined?');
     expect(stderr).toMatch(/1 of 1 files/);
     expect(status).toBe(0);
-    const { answer, citations, stats } = JSON.parse(stdout) as {
+    const { answer, citations, sources, stats } = JSON.parse(stdout) as {
       answer: string;
       citations: { path: string; span?: { startLine: number } }[];
+      sources: unknown;
       stats: Record<string, unknown>;
     };
     expect(answer).toContain('app/config.py');
     expect(citations[0]).toMatchObject({ path: 'app/config.py', span: { startLine: 7 } });
+    expect(sources).toMatchObject([{ path: 'app/config.py', share: 1, span: { startLine: 7, endLine: 7 } }]);
     expect(stats).toMatchObject({ files: 1, skipped: 0, reusedTokens: 0 });
+    const plain = ask('--repo', repo, 'Where is `load_config` defined?');
+    expect(plain.stderr).toContain('\nLooked at most: app/config.py:L7 (100 %)\n');
+    expect(plain.stdout).not.toContain('Looked');
   });
 });
 

@@ -50,6 +50,16 @@ describe('Packer', () => {
       ),
     ).toBe(true);
     expect(second.files.map((file) => file.path).sort()).toEqual(['b.py', 'c.py', 'd.py']);
+    const texts = second.places.map(
+      ({ start, end }) => tokenizer.decode(second.tokens.subarray(start, end)).split('\n')[0],
+    );
+    expect(texts).toEqual([
+      ...['a', 'b', 'c'].map((name) => `<file path="${name}.py">`),
+      ...['<deleted path="a.py"/>', '<file path="b.py" version="2">', '<file path="d.py">'],
+    ]);
+    expect(second.places.map((place) => place.path)).toEqual(
+      ['a', 'b', 'c', 'a', 'b', 'd'].map((n) => `${n}.py`),
+    );
     expect(second.files.find((file) => file.path === 'b.py')?.text).toBe('LIMIT = 2\n');
 
     edit(folder, 'b.py', 'LIMIT = 3 # again\n');

@@ -1,0 +1,41 @@
+/** Under an answer: which files it was read from, the strongest first. Closed until someone wants to know. */
+import type { Source } from '../../server/protocol';
+import { element } from './element';
+import { briefly, linesOf, percent } from './sourceText';
+
+/** A thin bar as long as the share. */
+export function shareBar(share: number): HTMLElement {
+  const fill = element('span', 'fill');
+  fill.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
+  return element('span', 'weight', fill);
+}
+
+/** Slashes are where a path may break. */
+function breakable(path: string): (string | Node)[] {
+  return path.split(/(?<=\/)/).flatMap((part, i) => (i > 0 ? [document.createElement('wbr'), part] : [part]));
+}
+
+function row(source: Source, open: () => void): HTMLElement {
+  const lines = linesOf(source);
+  const link = element('button', 'source', ...breakable(source.path), element('span', 'line', lines));
+  link.type = 'button';
+  link.title = `Open ${source.path}${lines && `, line ${lines.slice(1)}`}`;
+  link.addEventListener('click', open);
+  return element('li', '', link, shareBar(source.share), element('span', 'percent', percent(source.share)));
+}
+
+/** `open` gets the index of the source that was chosen. */
+export function sourcesView(sources: readonly Source[], open: (index: number) => void): HTMLElement {
+  const list = element('ol', '', ...sources.map((source, index) => row(source, () => open(index))));
+  // Safari takes the role from a list without marks.
+  list.setAttribute('role', 'list');
+  const meaning =
+    "By the attention of the answer's words: what they were read from, not proof that it is right.";
+  return element(
+    'details',
+    'sources',
+    element('summary', '', `Looked at most: ${briefly(sources)}`),
+    list,
+    element('p', 'hint', meaning),
+  );
+}
