@@ -104,7 +104,7 @@ void Calibration::measure(const Forward::Attention& a, const CancelToken& cancel
   }
   std::vector<HeadCoverage> coverage(layers_.size() * heads);
   const auto run = [&](const HeadPlan& plan) {
-    const std::vector<HeadPlan> plans(heads, sparse::at_length(plan, a.first_position + a.q.rows));
+    const std::vector<HeadPlan> plans(heads, sparse::at_length(plan, a.first_position + a.q.rows, engine_.kv_shape().mean_tokens));
     backend.attention_sparse(a.q, engine_.kv_shape(), c.heads, a.layer, a.pages, a.first_position, plans, tried);
     return read(tried, rows);  // waits
   };

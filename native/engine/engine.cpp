@@ -102,7 +102,7 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t resu
   cancel.throw_if_cancelled();
   const auto count = static_cast<int64_t>(tokens.size());
   std::vector<HeadPlan> plans = sparse && prefill_->applies(context.length(), count) ? context.budget_.apply(prefill_->heads()) : std::vector<HeadPlan>{};
-  for (HeadPlan& plan : plans) plan = sparse::at_length(plan, context.length() + count);
+  for (HeadPlan& plan : plans) plan = sparse::at_length(plan, context.length() + count, kv_shape().mean_tokens);
   context.pages_.reserve(count);
   context.forget_next();
   try {

@@ -12,8 +12,9 @@ Candidates adaptive_candidates(const HeadPlan& plan, int64_t first_position, int
   return {begin, std::max(begin, end)};
 }
 
-HeadPlan at_length(HeadPlan plan, int64_t length) {
-  if (plan.pattern == Pattern::kAdaptive && plan.rule == AdaptiveRule::kShare && length > kShareTokens) plan.threshold *= static_cast<float>(kShareTokens) / static_cast<float>(length);
+HeadPlan at_length(HeadPlan plan, int64_t length, int64_t block_tokens) {
+  const int64_t meant = kShareBlocks * block_tokens;
+  if (plan.pattern == Pattern::kAdaptive && plan.rule == AdaptiveRule::kShare && length > meant) plan.threshold *= static_cast<float>(meant) / static_cast<float>(length);
   return plan;
 }
 

@@ -15,11 +15,11 @@ struct Candidates {
 };
 Candidates adaptive_candidates(const HeadPlan& plan, int64_t first_position, int64_t block_tokens);
 
-// Thresholds of shares are meant for contexts of up to so many tokens. In a longer one every block's fair share is smaller, and the
+// Thresholds of shares are meant for contexts of up to so many blocks. In a longer one every block's fair share is smaller, and the
 // threshold falls as that does: else what is left out grows with the length.
-constexpr int64_t kShareTokens = 32768;
+constexpr int64_t kShareBlocks = 1024;
 // The plan as it is in a context of `length` tokens.
-HeadPlan at_length(HeadPlan plan, int64_t length);
+HeadPlan at_length(HeadPlan plan, int64_t length, int64_t block_tokens);
 
 // keep[j] = 1 where candidate j is to be visited. mass[j]: its share of the softmax over the estimated weights of all blocks
 // that the tile sees whole, sink and window too; between 0 and 1, mean over the rows.

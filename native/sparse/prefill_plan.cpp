@@ -91,7 +91,7 @@ PrefillPlan::PrefillPlan(const PrefillOptions& options, const ProfiledModel& mod
   if (options.mode == PrefillMode::kMinference) from_ = kMinferenceFrom;
   if (per_head && !options.profile.empty()) use(read_head_profile(options.profile, model));
   else if (per_head) find_profile(options, model);
-  identity_ = format("%s %s from %lld by %s to %lld", name(options.mode), name(options.target), static_cast<long long>(from_), digest(heads_).c_str(), static_cast<long long>(sparse::kShareTokens));
+  identity_ = format("%s %s from %lld by %s to %lld blocks", name(options.mode), name(options.target), static_cast<long long>(from_), digest(heads_).c_str(), static_cast<long long>(sparse::kShareBlocks));
 }
 
 void PrefillPlan::find_profile(const PrefillOptions& options, const ProfiledModel& model) {

@@ -214,15 +214,17 @@ TEST("adaptive: blocks that hold mass, the others by their means") {
 TEST("adaptive: in a context twice as long a block is visited for half the share, and nothing else changes") {
   HeadPlan head = plan(Pattern::kAdaptive);
   head.threshold = 0.0012f;
-  for (const int64_t length : {int64_t{1}, int64_t{4096}, sparse::kShareTokens}) CHECK(sparse::at_length(head, length) == head);
-  CHECK_NEAR(sparse::at_length(head, 2 * sparse::kShareTokens).threshold, 0.0006, 1e-9);
-  CHECK_NEAR(sparse::at_length(head, int64_t{1} << 20).threshold, 0.0012 / 32, 1e-9);
+  for (const int64_t block : {32, 128}) {
+    for (const int64_t length : {int64_t{1}, int64_t{4096}, 1024 * block}) CHECK(sparse::at_length(head, length, block) == head);
+    CHECK_NEAR(sparse::at_length(head, 2048 * block, block).threshold, 0.0006, 1e-9);
+    CHECK_NEAR(sparse::at_length(head, int64_t{1} << 20, block).threshold, 0.0012 * static_cast<double>(block) / 1024, 1e-9);
+  }
   for (const AdaptiveRule rule : {AdaptiveRule::kMass, AdaptiveRule::kRelative}) {
     HeadPlan other = head;
     other.rule = rule;
-    CHECK(sparse::at_length(other, int64_t{1} << 20) == other);
+    CHECK(sparse::at_length(other, int64_t{1} << 20, 32) == other);
   }
-  for (const Pattern pattern : {Pattern::kDense, Pattern::kAShape, Pattern::kVerticalSlash, Pattern::kBlockSparse}) CHECK(sparse::at_length(plan(pattern), int64_t{1} << 20) == plan(pattern));
+  for (const Pattern pattern : {Pattern::kDense, Pattern::kAShape, Pattern::kVerticalSlash, Pattern::kBlockSparse}) CHECK(sparse::at_length(plan(pattern), int64_t{1} << 20, 32) == plan(pattern));
 }
 
 TEST("adaptive: without a window a row still sees itself, wherever its tile begins in a block") {
