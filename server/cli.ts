@@ -50,6 +50,7 @@ Options:
   --density PER     calibrate: keys that heads visit on average, per thousand (default: as many as uncalibrated ones)
   --out FOLDER      calibrate: where the profiles go (default: where they are found)
   --json            for machines
+  --help            this
 
 What was read is saved in LONGVIEW_CACHE_DIR (default: ~/.cache/longview; empty: nowhere).`;
 
@@ -371,6 +372,10 @@ async function main(): Promise<number> {
   const stop = new AbortController();
   process.once('SIGINT', () => stop.abort());
   const [name = '', ...args] = process.argv.slice(2);
+  if (name === 'help' || [name, ...args].includes('--help')) {
+    console.log(usage);
+    return 0;
+  }
   try {
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (!command)

@@ -103,6 +103,16 @@ describe('longview ask', () => {
   });
 });
 
+describe('longview --help', () => {
+  it('shows its usage, on any command, and is no failure', () => {
+    for (const args of [['help'], ['--help'], ['ask', '--help'], ['models', 'list', '--help']]) {
+      const { status, stdout, stderr } = run(...args);
+      expect(stdout).toMatch(/^Usage/);
+      expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    }
+  });
+});
+
 describe('longview calibrate', () => {
   it('shows its usage for what it cannot take', () => {
     for (const wrong of [
