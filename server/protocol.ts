@@ -182,7 +182,7 @@ export interface Source {
   uri: string;
   /** Of the attention that went to files: 0 to 1. */
   share: number;
-  /** The lines that took most of what its lines took; absent where it lies scattered, or on an earlier version of the file. */
+  /** The lines that took most of what its lines took; absent where that is little, scattered, or on an earlier version of the file. */
   span?: Span;
 }
 

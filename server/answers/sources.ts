@@ -17,6 +17,11 @@ const minShare = 0.02;
 const minHeld = 0.5;
 const maxLines = 40;
 /**
+ * Of what the whole file got, frame included, a span holds at least so much. Measured over 60,000 tokens: 15 of 16 spans that
+ * hold the definition do, 3 of 10 of the others.
+ */
+const minOfFile = 0.15;
+/**
  * Of what the lines of all versions got, the latest has at least so much where it has a span. Measured after an edit: a third,
  * although the answer was right; the name is looked at in both, the value in the latest.
  */
@@ -56,7 +61,8 @@ export function findSources(
       const lines = versions.map(linesOf);
       const latest = lines.at(-1)!;
       const place = sum(latest) >= minLatest * sum(lines.map(sum)) ? latest : [];
-      const span = shortestRun(place, minHeld * sum(latest));
+      const best = shortestRun(place, minHeld * sum(latest));
+      const span = best && best.got >= minOfFile * focus ? best.span : undefined;
       const share = Math.round((1000 * focus) / total) / 1000;
       return { path, uri: pathToFileURL(absolutePath).href, share, ...(span && { span }) };
     });
@@ -79,7 +85,7 @@ function byLine(focus: Float32Array, tokens: Int32Array, path: string, tokenizer
 }
 
 /** The fewest lines in a row that got as much; of as few, those that got most. Undefined where that takes too many. */
-function shortestRun(lines: readonly number[], wanted: number): Span | undefined {
+function shortestRun(lines: readonly number[], wanted: number): { span: Span; got: number } | undefined {
   let best: { span: Span; got: number } | undefined;
   let most = maxLines;
   for (let first = 0; first < lines.length && wanted > 0; first++) {
@@ -94,5 +100,5 @@ function shortestRun(lines: readonly number[], wanted: number): Span | undefined
       break;
     }
   }
-  return best?.span;
+  return best;
 }

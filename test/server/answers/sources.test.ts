@@ -84,6 +84,10 @@ describe('sources', () => {
     expect(sources(repository, focusOn(repository, { '<file path="a.py">': 8, 'BETA = 2': 2 }))).toEqual([
       ['a.py', 1, [2, 2]],
     ]);
+    // Lines that got next to nothing of a file are not what it was looked at for.
+    expect(sources(repository, focusOn(repository, { '<file path="a.py">': 9, 'BETA = 2': 1 }))).toEqual([
+      ['a.py', 1, undefined],
+    ]);
     expect(sources(repository, focusOn(repository, { '<file path="a.py">': 1 }))).toEqual([
       ['a.py', 1, undefined],
     ]);
