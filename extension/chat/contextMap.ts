@@ -2,8 +2,8 @@
 import type { ContextResult, FromWebview, Source } from '../../server/protocol';
 import { element } from './element';
 import { leftOut, leftOutLine } from './leftOut';
+import { shareBar } from './shareBar';
 import { percent } from './sourceText';
-import { shareBar } from './sourcesView';
 
 const count = (n: number) => n.toLocaleString('en');
 

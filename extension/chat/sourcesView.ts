@@ -1,14 +1,8 @@
 /** Under an answer: which files it was read from, the strongest first. Closed until someone wants to know. */
 import type { Source } from '../../server/protocol';
 import { element } from './element';
+import { shareBar } from './shareBar';
 import { briefly, linesOf, percent } from './sourceText';
-
-/** A thin bar as long as the share. */
-export function shareBar(share: number): HTMLElement {
-  const fill = element('span', 'fill');
-  fill.style.width = `${100 * Math.min(1, Math.max(0, share))}%`;
-  return element('span', 'weight', fill);
-}
 
 /** Slashes are where a path may break. */
 function breakable(path: string): (string | Node)[] {

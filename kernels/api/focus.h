@@ -15,13 +15,8 @@ struct FocusArgs {
   float* workspace;  // focus_workspace_floats(args)
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
 };
-// Into how many parts the keys are split.
-constexpr int64_t focus_parts(int64_t first_position, int64_t tokens) {
-  const int64_t pages = (first_position + tokens + kPageTokens - 1) / kPageTokens;
-  return pages < 32 ? 1 : pages > 256 ? 16 : pages / 16;
-}
-// Maximum and sum of each row in each part.
-constexpr int64_t focus_workspace_floats(const FocusArgs& args) { return focus_parts(args.first_position, args.tokens) * args.tokens * args.heads * 2; }
+// Maximum and sum of each row in each part of the keys.
+constexpr int64_t focus_workspace_floats(const FocusArgs& args) { return key_parts((args.first_position + args.tokens + kPageTokens - 1) / kPageTokens) * args.tokens * args.heads * 2; }
 // focus[k] += the squares of the softmax weights of key k, over all tokens and heads.
 Status launch_focus(const FocusArgs& args, Stream stream);
 

@@ -91,7 +91,7 @@ constexpr SparseLayout sparse_layout(const SparseArgs& args) {
   l.pages = (args.first_position + args.tokens + kPageTokens - 1) / kPageTokens;
   l.mean_blocks = (l.pages + kPageTokens - 1) / kPageTokens;
   l.words = l.mean_blocks * 4;
-  l.probe_parts = l.pages < 32 ? 1 : l.pages > 256 ? 16 : l.pages / 16;
+  l.probe_parts = key_parts(l.pages);
   l.bits = args.kv.kv_heads * l.mean_blocks * 2 * kPageTokens * args.kv.head_dim * 2;
   l.probes = l.bits + args.tiles * l.words * 4;
   l.next_tile = l.probes + l.probe_parts * args.heads * kProbeTokens * 3 * 4;

@@ -14,7 +14,7 @@ Status launch_focus(const FocusArgs& args, Stream stream) {
   if (kv.format != PageFormat::kBFloat16) return kUnsupportedType;
   if (args.keys < 0 || args.keys > args.first_position + args.tokens || !args.focus || !args.workspace) return kInvalidShape;
   if (!aligned(args.q) || !aligned(args.workspace)) return kInvalidAlignment;
-  const FocusPlan p{args, static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(kv.head_dim))), static_cast<int>(focus_parts(args.first_position, args.tokens))};
+  const FocusPlan p{args, static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(kv.head_dim))), static_cast<int>(key_parts(ceil_div(args.first_position + args.tokens, kPageTokens)))};
   return on_sm90(args.architecture) ? launch_focus_sm90(p, stream) : launch_focus_sm80(p, stream);
 }
 
