@@ -43,7 +43,7 @@ AttentionTile::AttentionTile(const Kernels& kernels, bool bf16, const HeadPages&
 }
 
 const float* AttentionTile::query(int64_t row) const {
-  return rows_.q + (rows_.first_token + row / rows_.joined) * rows_.heads * d_ + (rows_.first_head + row % rows_.joined) * d_;
+  return rows_.q + (rows_.first_token + row / rows_.joined * rows_.stride) * rows_.heads * d_ + (rows_.first_head + row % rows_.joined) * d_;
 }
 
 float AttentionTile::squared_query(int64_t row) const { return kernels_.dot(query(row), query(row), d_) * scale_ * scale_; }
@@ -128,7 +128,7 @@ void AttentionTile::add(const Segment& segment) {
 
 void AttentionTile::mask(const Segment& s) {
   for (int64_t r = 0; r < rows_.count(); ++r) {
-    const int64_t position = rows_.first_position + r / rows_.joined;
+    const int64_t position = rows_.position(r);
     float* scores = scores_ + r * kStrip + s.at;
     const int64_t lower = std::clamp<int64_t>(s.begin - s.position, 0, s.tokens);
     const int64_t upper = std::clamp<int64_t>(std::min(s.end, position + 1) - s.position, lower, s.tokens);
@@ -148,20 +148,21 @@ void AttentionTile::score(int64_t first, int64_t count, const void* b, int64_t l
     kernels_.gemm_f32(count, n, d_, queries_ + first * d_padded_, d_padded_, static_cast<const float*>(b), ldb, scores, ld, false);
 }
 
-void AttentionTile::score_all(int64_t first, int64_t count, float* scores, int64_t ld) {
-  const bool widen = !bf16_ && pages_.storage.shape().format == KvFormat::kBFloat16;
-  for (int64_t begin = 0; begin < rows_.end_position(); begin += kPageTokens) {
-    const int32_t slot = pages_.page_slots[static_cast<size_t>(begin / kPageTokens)];
-    const void* keys = pages_.storage.keys(slot, pages_.layer, pages_.kv_head);
-    if (pages_.storage.shape().format == KvFormat::kQ8) {
-      widen_q8_keys(kernels_, bf16_, {pages_.storage, slot, pages_.layer, pages_.kv_head}, 0, kPageTokens, widened_, kPageTokens);
-      keys = widened_;
-    } else if (widen) {
-      kernels_.widen_pairs(static_cast<const uint32_t*>(keys), d_ / 2, kPageTokens, kPageTokens, widened_, kStrip);
-      keys = widened_;
-    }
-    score(first, count, keys, kPageTokens, kPageTokens, scores + begin, ld);
+void AttentionTile::score_page(int64_t first, int64_t count, int64_t page, float* scores, int64_t ld) {
+  const int32_t slot = pages_.page_slots[static_cast<size_t>(page)];
+  const void* keys = pages_.storage.keys(slot, pages_.layer, pages_.kv_head);
+  if (pages_.storage.shape().format == KvFormat::kQ8) {
+    widen_q8_keys(kernels_, bf16_, {pages_.storage, slot, pages_.layer, pages_.kv_head}, 0, kPageTokens, widened_, kPageTokens);
+    keys = widened_;
+  } else if (!bf16_ && pages_.storage.shape().format == KvFormat::kBFloat16) {
+    kernels_.widen_pairs(static_cast<const uint32_t*>(keys), d_ / 2, kPageTokens, kPageTokens, widened_, kStrip);
+    keys = widened_;
   }
+  score(first, count, keys, kPageTokens, kPageTokens, scores, ld);
+}
+
+void AttentionTile::score_all(int64_t first, int64_t count, float* scores, int64_t ld) {
+  for (int64_t page = 0; page < pages_of(rows_.end_position()); ++page) score_page(first, count, page, scores + page * kPageTokens, ld);
 }
 
 void AttentionTile::flush() {
@@ -181,9 +182,11 @@ void AttentionTile::flush() {
     score(0, count, keys, kPageTokens, s.tokens, scores_ + s.at, kStrip);
     if (s.masked) mask(s);
   }
-  for (int64_t r = 0; r < count; ++r) kernels_.softmax_step(scores_ + r * kStrip, filled_, maximum_ + r, sum_ + r, output_ + r * width_, width_);
-  if (bf16_)
-    for (int64_t r = 0; r < count; ++r) kernels_.to_bf16(scores_ + r * kStrip, weights_ + r * kStrip, filled_, 1.0f);
+  for (int64_t r = 0; r < count; ++r) {
+    float *row = scores_ + r * kStrip, *output = output_ + r * width_;
+    if (bf16_) kernels_.softmax_step_bf16(row, filled_, maximum_ + r, sum_ + r, output, width_, weights_ + r * kStrip);
+    else kernels_.softmax_step(row, filled_, maximum_ + r, sum_ + r, output, width_);
+  }
   for (const Segment& s : segments) {
     const void* values = s.values;
     if (s.q8_slot >= 0) {
@@ -208,7 +211,7 @@ void AttentionTile::flush() {
 
 void AttentionTile::write(float* out) const {
   for (int64_t r = 0; r < rows_.count(); ++r) {
-    float* row = out + (rows_.first_token + r / rows_.joined) * rows_.heads * d_ + (rows_.first_head + r % rows_.joined) * d_;
+    float* row = out + (rows_.first_token + r / rows_.joined * rows_.stride) * rows_.heads * d_ + (rows_.first_head + r % rows_.joined) * d_;
     for (int64_t i = 0; i < d_; ++i) row[i] = output_[r * width_ + i] / sum_[r];
   }
 }

@@ -19,16 +19,18 @@ struct HeadPages {
   int64_t layer, kv_head;
 };
 
-// Row r is position first_position + r / joined of query head first_head + r % joined; all of the same KV head.
+// Row r is position first_position + r / joined * stride of query head first_head + r % joined; all of the same KV head.
 struct TileRows {
   const float* q;        // [tokens of the chunk, heads * head_dim]
   int64_t heads;
   int64_t first_head, joined;
   int64_t first_token, tokens;  // rows of q
   int64_t first_position;       // absolute, of first_token
+  int64_t stride = 1;           // from one row of q to the next
 
   int64_t count() const { return tokens * joined; }
-  int64_t end_position() const { return first_position + tokens; }
+  int64_t position(int64_t row) const { return first_position + row / joined * stride; }
+  int64_t end_position() const { return position(count() - 1) + 1; }
 };
 
 class AttentionTile {
@@ -52,8 +54,9 @@ class AttentionTile {
   // scores[r, j] = q_r . b_j in log2 units, for rows first .. first + count - 1 and b a right-hand matrix of kernels.h.
   void score(int64_t first, int64_t count, const void* b, int64_t ldb, int64_t n, float* scores, int64_t ld) const;
 
-  // Scores of the same rows with every key before the tile's end, masked or not; scores [count, ld], ld at least
-  // end_position() rounded up to a page.
+  // Scores of the same rows with every key of a page, masked or not; scores [count, ld], ld at least a page.
+  void score_page(int64_t first, int64_t count, int64_t page, float* scores, int64_t ld);
+  // And with the keys of every page before the tile's end, side by side.
   void score_all(int64_t first, int64_t count, float* scores, int64_t ld);
 
   // |q_r|^2 in the same units: the variance of row r's scores of keys whose dims vary by 1.

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/kernels_simd.h"
+
 namespace longview::cpu {
 namespace {
 
@@ -62,6 +64,13 @@ void convert_bf16(const float* source, uint16_t* destination, int64_t n, float s
     const __m256i rounded = (__m256i)_mm512_cvtneps_pbh(_mm512_mul_ps(_mm512_maskz_loadu_ps(tail, source + i), factor));
     _mm256_mask_storeu_epi16(destination + i, tail, rounded);
   }
+}
+
+// Kernels::softmax_step_bf16.
+void softmax_step_bf16(const float* scores, int64_t n, float* maximum, float* sum, float* output, int64_t d, uint16_t* weights) {
+  softmax_rows(scores, n, maximum, sum, output, d, [&](int64_t i, Vec weight) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(weights + i), (__m256i)_mm512_cvtneps_pbh(weight));
+  });
 }
 
 }  // namespace

@@ -42,6 +42,8 @@ struct Kernels {
   // One online-softmax step of a row of scores that are already in log2 units: returns the new maximum, multiplies `sum` and
   // output[d] by 2^(old - new), adds the row's weights to `sum`, and leaves the weights in place of the scores.
   void (*softmax_step)(float* scores, int64_t n, float* maximum, float* sum, float* output, int64_t d);
+  // The same with the weights in bf16, and the scores as they were. Null where gemm_bf16 is.
+  void (*softmax_step_bf16)(const float* scores, int64_t n, float* maximum, float* sum, float* output, int64_t d, uint16_t* weights);
   // weights[n] of blocks relative to the heaviest, and returns their sum: a block's score, by its mean key and in log2 units, grows by
   // the spread of its keys times `gain`, but by `most` at most. n is a multiple of 16, one score at least is finite.
   float (*weigh_means)(const float* scores, const float* spreads, float gain, float most, int64_t n, float* weights);

@@ -4,6 +4,6 @@
 namespace longview::cpu {
 
 const Kernels kAvx512Kernels = {"avx512", "AVX-512 VNNI", gemm_f32,    nullptr,      dequantize_simd, dot_int8, quantize_row, dot,
-                                to_bf16,  widen_pairs, widen_q8_pairs, widen_q8, transpose16, softmax_step, weigh_means, rms_norm,        silu_mul, add_rows};
+                                to_bf16,  widen_pairs, widen_q8_pairs, widen_q8, transpose16, softmax_step, nullptr, weigh_means, rms_norm,        silu_mul, add_rows};
 
 }  // namespace longview::cpu

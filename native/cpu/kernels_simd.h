@@ -153,24 +153,26 @@ void transpose16(const uint32_t* in, int64_t ldi, int64_t cols, uint32_t* out, i
     for (int i = 0; i < 16; ++i) out[j * ldo + i] = in[i * ldi + j];
 }
 
-// Scores become weights relative to one of `highest`; returns their sum.
-inline float to_weights(float* scores, int64_t n, float highest) {
+// keep(i, weights) takes the weights of scores i .. i + kWidth - 1 relative to one of `highest`; returns their sum.
+template <typename Keep>
+inline float to_weights(const float* scores, int64_t n, float highest, Keep keep) {
   Vec total = zero();
   for (int64_t i = 0; i < n; i += kWidth) {
     const Vec weight = exp2(sub(load(scores + i), set1(highest)));
     total = add(total, weight);
-    store(scores + i, weight);
+    keep(i, weight);
   }
   return sum(total);
 }
 
-void softmax_step(float* scores, int64_t n, float* maximum, float* total, float* output, int64_t d) {
+template <typename Keep>
+inline void softmax_rows(const float* scores, int64_t n, float* maximum, float* total, float* output, int64_t d, Keep keep) {
   Vec peak = load(scores);
   for (int64_t i = kWidth; i < n; i += kWidth) peak = max(peak, load(scores + i));
   const float old = *maximum, seen = largest(peak);
   const float now = seen > old ? seen : old;
   if (now == -__builtin_inff()) {  // nothing is visible yet
-    std::memset(scores, 0, static_cast<size_t>(n) * sizeof(float));
+    for (int64_t i = 0; i < n; i += kWidth) keep(i, zero());
     return;
   }
   if (now > old) {
@@ -181,7 +183,11 @@ void softmax_step(float* scores, int64_t n, float* maximum, float* total, float*
     for (int64_t i = 0; i < d; i += kWidth) store(output + i, mul(load(output + i), set1(factor)));
     *maximum = now;
   }
-  *total += to_weights(scores, n, now);
+  *total += to_weights(scores, n, now, keep);
+}
+
+void softmax_step(float* scores, int64_t n, float* maximum, float* total, float* output, int64_t d) {
+  softmax_rows(scores, n, maximum, total, output, d, [&](int64_t i, Vec weight) { store(scores + i, weight); });
 }
 
 float weigh_means(const float* scores, const float* spreads, float gain, float most, int64_t n, float* weights) {
@@ -191,7 +197,7 @@ float weigh_means(const float* scores, const float* spreads, float gain, float m
     peak = max(peak, score);
     store(weights + i, score);
   }
-  return to_weights(weights, n, largest(peak));
+  return to_weights(weights, n, largest(peak), [&](int64_t i, Vec weight) { store(weights + i, weight); });
 }
 
 void rms_norm(const float* x, const float* weight, float epsilon, float* y, int64_t n) {

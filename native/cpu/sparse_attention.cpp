@@ -5,7 +5,9 @@
 #include <cstring>
 #include <limits>
 #include <numbers>
+#include <utility>
 
+#include "base/half.h"
 #include "sparse/a_shape.h"
 #include "sparse/adaptive.h"
 #include "sparse/block_sparse.h"
@@ -66,7 +68,8 @@ struct SparseAttention::Choice {
   sparse::KeySet keys;
   int64_t begin = 0, end = 0;  // blocks that were candidates
   int64_t means = 0;           // of these, not visited
-  std::vector<float> weights;  // [end - begin] of the tile's last row: 2^(score - its maximum), 0 for visited blocks
+  bool probed = false;
+  std::vector<float> weights;  // if probed, [end - begin] of the tile's last row: 2^(score - its maximum), 0 for visited blocks
 };
 
 SparseAttention::SparseAttention(const Kernels& kernels, Precision precision, ThreadPool& pool)
@@ -84,6 +87,15 @@ void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t
     const bool bf16 = bf16_ && storage.narrow();
     pool_.parallel_for(kv_heads, [&](int64_t head, int) { means_[static_cast<size_t>(head)].gather(kernels_, bf16, job.pages(head), blocks); });
   }
+  if (uses(Pattern::kAdaptive)) {
+    samples_.begin(tokens, heads, (first_position + tokens) / kMeanTokens, kMeanTokens);
+    pool_.parallel_for(kv_heads * samples_.spans(), [&](int64_t item, int index) {
+      const auto first = plans.begin() + item % kv_heads * job.group;
+      if (std::none_of(first, first + job.group, [](const HeadPlan& plan) { return plan.pattern == Pattern::kAdaptive; })) return;
+      Thread& thread = threads_[static_cast<size_t>(index)];
+      samples_.measure(kernels_, bf16_ && storage.narrow(), job.pages(item % kv_heads), q, job.group, first_position, item / kv_heads, thread.tile, thread.probe);
+    });
+  }
   if (uses(Pattern::kVerticalSlash)) {
     indices_.resize(static_cast<size_t>(heads));
     pool_.parallel_for(heads, [&](int64_t head, int thread) {
@@ -91,7 +103,7 @@ void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t
     });
   }
 
-  // Longest first: the last positions of all heads, then the ones before.
+  // A KV head's items together, so that its keys stay in the last-level cache. Of these longest first: the last positions, then the ones before.
   std::vector<Item> items;
   for (int64_t head = 0; head < heads;) {
     const HeadPlan& plan = plans[static_cast<size_t>(head)];
@@ -101,7 +113,9 @@ void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t
     for (int64_t first = 0; first < tokens; first += step) items.push_back({head, joined, first, std::min(step, tokens - first)});
     head += joined;
   }
-  std::stable_sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return a.first_token > b.first_token; });
+  std::stable_sort(items.begin(), items.end(), [&](const Item& a, const Item& b) {
+    return std::pair(a.first_head / job.group, -a.first_token) < std::pair(b.first_head / job.group, -b.first_token);
+  });
 
   for (Thread& thread : threads_) thread.coverage.assign(static_cast<size_t>(heads), {});
   pool_.parallel_for(static_cast<int64_t>(items.size()), [&](int64_t item, int thread) { run_item(job, items[static_cast<size_t>(item)], threads_[static_cast<size_t>(thread)]); });
@@ -122,6 +136,7 @@ void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread)
   const bool bf16 = bf16_ && job.storage.narrow();
   AttentionTile tile(kernels_, bf16, job.pages(item.first_head / job.group), {job.q, job.heads, item.first_head, item.joined, item.first_token, item.tokens, first}, thread.tile);
   Choice choice;
+  choice.probed = plan.pattern != Pattern::kDense && item.first_token / positions_of(plan.pattern) % kProbeTiles == 0;
   switch (plan.pattern) {
     case Pattern::kDense: choice.keys.ranges = {{0, first + item.tokens}}; break;
     case Pattern::kAShape: choice.keys = sparse::a_shape_keys(plan, first, first + item.tokens); break;
@@ -131,7 +146,7 @@ void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread)
   }
   if (plan.pattern != Pattern::kAdaptive) visit(tile, choice.keys);
   count(item, first, choice, thread);
-  if (plan.pattern != Pattern::kDense && item.first_token / positions_of(plan.pattern) % kProbeTiles == 0) probe(tile, choice, thread);
+  if (choice.probed) probe(tile, choice, thread);
   tile.write(job.out);
 }
 
@@ -189,6 +204,9 @@ void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTi
     inverse[r] = 1.0f / (kernels_.weigh_means(scores + r * ld, spreads, gain, kMostGain, ld, shares + r * ld) * static_cast<float>(count));
   }
   kernels_.gemm_f32(1, ld, count, inverse, count, shares, ld, mass, ld, false);
+  // Half of the say have the rows that look at every key.
+  const std::span<const float> sampled = samples_.of(rows.first_head, rows.first_token);
+  for (int64_t j = blocks.begin; j < blocks.end; ++j) mass[j] = (mass[j] + sampled[static_cast<size_t>(j)]) / 2;
   thread.keep.resize(static_cast<size_t>(candidates));
   sparse::adaptive_select(plan, {mass + blocks.begin, static_cast<size_t>(candidates)}, thread.keep);
 
@@ -217,10 +235,10 @@ void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTi
     float* row = scores + r * ld + blocks.begin;
     std::fill(row + candidates, row + n, kHidden);
     for (const int32_t j : kept) row[j] = kHidden;
-    float total = tile.sum()[r] / kLength;
-    kernels_.softmax_step(row, n, tile.maximum() + r, &total, tile.output() + r * width, width);
+    float *output = tile.output() + r * width, total = tile.sum()[r] / kLength;
+    if (tile.bf16()) kernels_.softmax_step_bf16(row, n, tile.maximum() + r, &total, output, width, weights_bf16 + r * n);
+    else kernels_.softmax_step(row, n, tile.maximum() + r, &total, output, width);
     tile.sum()[r] = total * kLength;
-    if (tile.bf16()) kernels_.to_bf16(row, weights_bf16 + r * n, n, 1.0f);
   }
   if (tile.bf16())
     kernels_.gemm_bf16(count, width, n, weights_bf16, n, static_cast<const uint32_t*>(means.values(blocks.begin)), width, tile.output(), width, true);
@@ -228,8 +246,10 @@ void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTi
     kernels_.gemm_f32(count, width, n, scores + blocks.begin, ld, static_cast<const float*>(means.values(blocks.begin)), width, tile.output(), width, true);
   choice.begin = blocks.begin;
   choice.end = blocks.end;
+  if (!choice.probed) return;
   const float* last = scores + (count - 1) * ld + blocks.begin;
-  choice.weights.assign(last, last + candidates);
+  choice.weights.resize(static_cast<size_t>(candidates));
+  for (int64_t j = 0; j < candidates; ++j) choice.weights[static_cast<size_t>(j)] = tile.bf16() ? bf16_to_float(weights_bf16[(count - 1) * n + j]) : last[j];
 }
 
 sparse::KeySet SparseAttention::block_sparse(const Job& job, const HeadPlan& plan, const AttentionTile& tile) const {

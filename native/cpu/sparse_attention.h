@@ -6,6 +6,7 @@
 
 #include "cpu/attention_tile.h"
 #include "cpu/block_means.h"
+#include "cpu/mass_samples.h"
 #include "base/thread_pool.h"
 #include "sparse/key_set.h"
 #include "sparse/vertical_slash.h"
@@ -51,6 +52,7 @@ class SparseAttention {
   ThreadPool& pool_;
   std::vector<Thread> threads_;
   std::vector<GatheredMeans> means_;                    // [kv_heads]
+  MassSamples samples_;
   std::vector<sparse::VerticalSlashIndex> indices_;     // [heads]
   std::vector<HeadCoverage> coverage_;                  // [layers * heads]
 };

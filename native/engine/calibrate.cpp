@@ -162,7 +162,7 @@ double Calibration::uncalibrated_density(const ProfileUse& use) const {
   double sum = 0;
   int64_t heads = 0;
   for (int64_t layer = 0; layer < layers; ++layer) {
-    const auto found = std::find(candidates.begin(), candidates.end(), uncalibrated_plan(use, is_late(layer, layers)));
+    const auto found = std::find(candidates.begin(), candidates.end(), uncalibrated_plan(use, engine_.device().kind, is_late(layer, layers)));
     LONGVIEW_CHECK(found != candidates.end(), kInternal, "The plan of %s is not among those that were measured.", name(use));
     const std::vector<PlanTrial>& trials = layers_[static_cast<size_t>(layer)].trials;
     for (size_t i = first + static_cast<size_t>(found - candidates.begin()); i < trials.size(); i += candidates_.size(), ++heads) sum += density_of(trials[i].coverage);

@@ -2,7 +2,7 @@
 //
 // The file is one JSON object:
 //   { "format": "longview-head-profile", "version": 1,
-//     "model": "<fingerprint, 32 hexadecimal digits>", "kernel_version": 1, "device": "cpu",
+//     "model": "<fingerprint, 32 hexadecimal digits>", "kernel_version": 2, "device": "cpu",
 //     "layers": [ [ <head>, ... ], ... ] }       one list a layer, one object a query head, in the model's order
 // with a head one of
 //   { "pattern": "dense" }
@@ -27,7 +27,7 @@
 namespace longview {
 
 // Rises when the kernels come to choose otherwise by the same plan, so that a profile's measurements no longer hold.
-constexpr int32_t kProfileKernelVersion = 1;
+constexpr int32_t kProfileKernelVersion = 2;
 
 // The model that a profile is read for.
 struct ProfiledModel {

@@ -14,8 +14,9 @@ namespace longview {
 enum class Pattern : uint8_t { kDense, kAShape, kVerticalSlash, kBlockSparse, kAdaptive };
 
 // How an adaptive head chooses among the blocks of keys that all rows of a tile see. The estimated mass of a block is the
-// weight of its mean key in the softmax over the means of all such blocks, as a mean over the tile's rows; on the CPU more by what
-// the spread of the block's keys adds to the mean of their weights.
+// weight of its mean key in the softmax over the means of all such blocks, as a mean over the tile's rows. On the CPU that is more by
+// what the spread of the block's keys adds to the mean of their weights, and the mass is the mean of it and of what a few rows nearby
+// find that look at every key (cpu/mass_samples.h).
 enum class AdaptiveRule : uint8_t {
   kRelative,  // every block whose mass is at least `threshold` times the largest one's
   kShare,     // every block that holds at least `threshold` of the mass; in long contexts less (adaptive.h, at_length)
@@ -64,9 +65,9 @@ std::optional<AdaptiveRule> adaptive_rule_of(std::string_view name);
 // MInference's own budgets for heads that no profile names, and ours.
 HeadPlan default_plan(Pattern pattern);
 
-// Thresholds of adaptive heads that were not calibrated, by what is asked for: a block of 32 keys is visited when it holds this
-// share of a tile's mass.
-constexpr float kFastShare = 0.003f, kBalancedShare = 0.0012f;
+// Thresholds of adaptive heads that were not calibrated, by what is asked for: a block is visited when it holds this share of a
+// tile's mass. Balanced differs: a GPU's blocks are pages of 128 keys, and a CPU, whose blocks are of 32, knows their masses better.
+constexpr float kFastShare = 0.003f, kGpuBalancedShare = 0.0012f, kCpuBalancedShare = 0.0008f;
 
 // Late layers, the last third: what attention makes of a token there is seen only through K and V of the few layers behind. They err
 // unpunished: with 50 times the share the built-in model foresees answers as well as before, while ten times the share in any five of

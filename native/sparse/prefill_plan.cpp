@@ -65,9 +65,10 @@ std::optional<ProfileUse> profile_use_of(std::string_view text) {
 
 std::string profile_name(const ProfiledModel& model, const ProfileUse& use) { return model.fingerprint + "." + model.device + "." + name(use) + ".profile.json"; }
 
-HeadPlan uncalibrated_plan(const ProfileUse& use, bool late) {
+HeadPlan uncalibrated_plan(const ProfileUse& use, const std::string& device, bool late) {
   HeadPlan plan = default_plan(pattern_for(use.mode));
-  if (plan.pattern == Pattern::kAdaptive) plan.threshold = late ? kLateShare : use.target == PrefillTarget::kFast ? kFastShare : kBalancedShare;
+  const float balanced = device == "cpu" ? kCpuBalancedShare : kGpuBalancedShare;
+  if (plan.pattern == Pattern::kAdaptive) plan.threshold = late ? kLateShare : use.target == PrefillTarget::kFast ? kFastShare : balanced;
   return plan;
 }
 
@@ -84,7 +85,7 @@ PrefillPlan::PrefillPlan(const PrefillOptions& options, const ProfiledModel& mod
   for (int64_t layer = 0; layer < model.layers; ++layer) {
     const auto count = static_cast<size_t>(model.heads);
     const bool late = is_late(layer, model.layers);
-    heads_.insert(heads_.end(), count, uncalibrated_plan({options.mode, options.target}, late));
+    heads_.insert(heads_.end(), count, uncalibrated_plan({options.mode, options.target}, model.device, late));
     if (per_head) target_mass_.insert(target_mass_.end(), count, late || options.target == PrefillTarget::kFast ? kFastMass : kBalancedMass);
   }
   if (options.mode == PrefillMode::kAuto) from_ = auto_from;

@@ -53,8 +53,8 @@ std::optional<ProfileUse> profile_use_of(std::string_view name);
 // The file name of the profile of a model on a kind of device ("cpu", "cuda").
 std::string profile_name(const ProfiledModel& model, const ProfileUse& use);
 
-// What a head of such a layer is read by when no profile names it.
-HeadPlan uncalibrated_plan(const ProfileUse& use, bool late);
+// What a head of such a layer is read by on a kind of device when no profile names it.
+HeadPlan uncalibrated_plan(const ProfileUse& use, const std::string& device, bool late);
 
 class PrefillPlan {
  public:

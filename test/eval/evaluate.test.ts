@@ -161,7 +161,7 @@ describe('an evaluation', () => {
     const heads = Array.from({ length: 9 }, () => ({ pattern: 'dense' }));
     const profile = (fingerprint: string) => {
       const path = join(folder, 'heads.json');
-      const format = { format: 'longview-head-profile', version: 1, model: fingerprint, kernel_version: 1 };
+      const format = { format: 'longview-head-profile', version: 1, model: fingerprint, kernel_version: 2 };
       const layers = Array.from({ length: model.engine.model.layers }, () => heads);
       writeFileSync(path, JSON.stringify({ ...format, layers }));
       return ['--profile', path, '--data', file, '--mode', 'adaptive', '--device', 'cpu', '--json'];

@@ -46,7 +46,7 @@ bool same(const std::vector<float>& a, const std::vector<float>& b) {
 }
 
 // A file of one layer and one head, in our format.
-std::string one(const std::string& head, const std::string& rest = "\"format\": \"longview-head-profile\", \"version\": 1, \"model\": \"" + kModel + "\", \"kernel_version\": 1") {
+std::string one(const std::string& head, const std::string& rest = "\"format\": \"longview-head-profile\", \"version\": 1, \"model\": \"" + kModel + "\", \"kernel_version\": 2") {
   return "{" + rest + ", \"layers\": [[" + head + "]]}";
 }
 HeadProfile parse_one(const std::string& text) { return parse_head_profile(text, {kModel, 1, 1}, "The profile"); }
@@ -191,7 +191,7 @@ TEST("measured with other kernels, a profile is read and said to be") {
 }
 
 TEST("measured on another kind of device, a profile is read and said to be") {
-  const std::string text = one(kAdaptive, "\"format\": \"longview-head-profile\", \"version\": 1, \"model\": \"" + kModel + "\", \"kernel_version\": 1, \"device\": \"cuda\"");
+  const std::string text = one(kAdaptive, "\"format\": \"longview-head-profile\", \"version\": 1, \"model\": \"" + kModel + "\", \"kernel_version\": 2, \"device\": \"cuda\"");
   CHECK(parse_head_profile(text, {kModel, 1, 1, "cuda"}, "The profile").note.empty());
   CHECK(parse_head_profile(text, {kModel, 1, 1, "cpu"}, "The profile").note.find("another kind of device (cuda; this one is cpu)") != std::string::npos);
 }

@@ -90,7 +90,8 @@ TEST("measurements that are none") {
 TEST("the adaptive candidates go from window and means to dense, the un-calibrated plans among them") {
   const std::vector<HeadPlan> plans = adaptive_candidates();
   for (const PrefillTarget target : {PrefillTarget::kFast, PrefillTarget::kBalanced})
-    for (const bool late : {false, true}) CHECK(std::find(plans.begin(), plans.end(), uncalibrated_plan({PrefillMode::kAdaptive, target}, late)) != plans.end());
+    for (const char* device : {"cpu", "cuda"})
+      for (const bool late : {false, true}) CHECK(std::find(plans.begin(), plans.end(), uncalibrated_plan({PrefillMode::kAdaptive, target}, device, late)) != plans.end());
   for (const int32_t window : {default_plan(Pattern::kAdaptive).window, 896}) {
     float last = 3;
     for (const HeadPlan& plan : plans) {

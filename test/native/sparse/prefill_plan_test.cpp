@@ -43,14 +43,16 @@ TEST("modes and targets") {
 }
 
 TEST("late layers visit fewer blocks of keys, and may miss more") {
-  const ProfiledModel model{kModel.fingerprint, 6, 2, kModel.device};
-  const PrefillPlan balanced({PrefillMode::kAuto, PrefillTarget::kBalanced, "", {}}, model, 0), fast({PrefillMode::kAuto, PrefillTarget::kFast, "", {}}, model, 0);
-  for (size_t head = 0; head < 12; ++head) {
-    const bool late = head >= 8;
-    CHECK(balanced.heads()[head].threshold == (late ? kLateShare : kBalancedShare) && fast.heads()[head].threshold == (late ? kLateShare : kFastShare));
-    CHECK((balanced.target_mass()[head] == fast.target_mass()[head]) == late);
+  for (const auto& [device, share] : {std::pair("cpu", kCpuBalancedShare), std::pair("cuda", kGpuBalancedShare)}) {
+    const ProfiledModel model{kModel.fingerprint, 6, 2, device};
+    const PrefillPlan balanced({PrefillMode::kAuto, PrefillTarget::kBalanced, "", {}}, model, 0), fast({PrefillMode::kAuto, PrefillTarget::kFast, "", {}}, model, 0);
+    for (size_t head = 0; head < 12; ++head) {
+      const bool late = head >= 8;
+      CHECK(balanced.heads()[head].threshold == (late ? kLateShare : share) && fast.heads()[head].threshold == (late ? kLateShare : kFastShare));
+      CHECK((balanced.target_mass()[head] == fast.target_mass()[head]) == late);
+    }
+    CHECK(balanced.identity() != fast.identity());
   }
-  CHECK(balanced.identity() != fast.identity());
 }
 
 TEST("a found profile gives the plans, and asks each head for a part of the mass that it was measured with") {

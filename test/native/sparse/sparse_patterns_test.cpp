@@ -33,6 +33,7 @@ std::vector<Case> every_format() {
 // What an adaptive row visits, from the definition: tiles of 32 positions of one head; behind the sink and before the window
 // a block of 32 keys is visited where its weight in the softmax over all blocks before the tile, as a mean over the tile's rows,
 // reaches the threshold. It weighs as keys with the scores' mean and, of each dim, the keys' mean variance, by 2^8.66 more at most.
+// Half of that share is what it really holds of the attention of rows 64, 128, .. of each 512 of the chunk, or of the last of fewer.
 Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
   return [&layer, head](int64_t t, int64_t h) {
     const Case& c = layer.c();
@@ -68,6 +69,15 @@ Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
       std::vector<double> p(whole);
       for (size_t b = 0; b < whole; ++b) sum += p[b] = std::exp(mean_score(token, b) + std::min(squared * spreads[b] / 2, 8.66 * std::numbers::ln2));
       for (size_t b = 0; b < whole; ++b) mass[b] += p[b] / sum / static_cast<double>(rows);
+    }
+    const int64_t span = t / 512 * 512, last = std::min<int64_t>(512, c.tokens - span), stride = std::min<int64_t>(64, last), samples = last / stride;
+    for (double& share : mass) share /= 2;
+    for (int64_t sample = 1; sample <= samples; ++sample) {
+      const int64_t token = span + sample * stride - 1;
+      std::vector<double> p;
+      double sum = 0;
+      for (const int64_t key : up_to(c.before + token)) sum += p.emplace_back(std::exp(layer.score(token, h, key)));
+      for (size_t key = 0; key < std::min(p.size(), whole * kBlock); ++key) mass[key / kBlock] += p[key] / sum / static_cast<double>(2 * samples);
     }
     const auto visited_block = [&](int64_t b) { return b < begin || b >= end || mass[static_cast<size_t>(b)] >= static_cast<double>(head.threshold); };
     Visited visited;
@@ -209,6 +219,23 @@ TEST("adaptive: blocks that hold mass, the others by their means") {
       const double worst = worst_error(layer, layer.attend(all(c, head)), adaptive_visits(layer, head), 20);
       if (!(worst < 1e-4)) check::fail(__FILE__, __LINE__, "off by " + std::to_string(worst) + " at d " + std::to_string(c.d) + ", threshold " + std::to_string(threshold));
     }
+}
+
+TEST("adaptive: a key that its block's mean hides is found where a row that looks at every key looks for it") {
+  HeadPlan head = plan(Pattern::kAdaptive);
+  head.window = 64;
+  head.threshold = 0.025f;
+  // Hot keys, 708 among them, are what a chunk's last row looks for. Of 256 rows the last is sampled, of 255 it is not.
+  for (const int64_t tokens : {256, 255}) {
+    const Case c{1, 1, 64, 1800, tokens};
+    Layer layer(c);
+    const Visits visits = adaptive_visits(layer, head);
+    for (const int64_t row : {int64_t{0}, tokens - 1}) {
+      const std::vector<int64_t> keys = visits(row, 0).keys;
+      CHECK(std::binary_search(keys.begin(), keys.end(), 708) == (tokens == 256));
+    }
+    CHECK(worst_error(layer, layer.attend({head}), visits, 20) < 1e-4);
+  }
 }
 
 TEST("adaptive: in a context twice as long a block is visited for half the share, and nothing else changes") {

@@ -53,7 +53,7 @@ it('writes a profile for each target, and goes on where it was stopped', async (
     expect(density).toBeLessThanOrEqual(0.5);
     expect(recall).toBeGreaterThan(0);
     expect(recall).toBeLessThanOrEqual(1);
-    expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ kernel_version: 1, device: 'cpu' });
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject({ kernel_version: 2, device: 'cpu' });
   }
 });
 

@@ -39,7 +39,7 @@ it('are found by the model, the device and the target', async () => {
   const write = (to: string, head: object) => {
     const { fingerprint, layers } = without;
     const heads = Array.from({ length: layers }, () => Array.from({ length: 9 }, () => head));
-    const format = { format: 'longview-head-profile', version: 1, model: fingerprint, kernel_version: 1 };
+    const format = { format: 'longview-head-profile', version: 1, model: fingerprint, kernel_version: 2 };
     mkdirSync(to, { recursive: true });
     writeFileSync(
       path.join(to, `${fingerprint}.cpu.fast.profile.json`),

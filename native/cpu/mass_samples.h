@@ -1,0 +1,34 @@
+// What blocks of keys hold of a head's attention, by a few rows of a chunk that look at every key. A block's mean does not show the
+// one key in it that is looked for; these rows do, and what they look for, the rows around them mostly look for too.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "cpu/attention_tile.h"
+
+namespace longview::cpu {
+
+// Of so many rows the last is sampled, and so many share their samples. Measured on the built-in model at 32,768 tokens: more samples
+// find no more, nor do spans of 1,024; spans of 128 find less.
+constexpr int64_t kSampleStride = 64, kSampleSpan = 512;
+
+class MassSamples {
+ public:
+  // For a chunk of `tokens` rows and all its heads; its keys have `blocks` whole blocks of `block_tokens`, which divides a page.
+  void begin(int64_t tokens, int64_t heads, int64_t blocks, int64_t block_tokens);
+
+  // Parts of the chunk whose rows share samples.
+  int64_t spans() const { return spans_; }
+  // Measures a span for the heads of one KV group. q: as Attention::run has it. Spans and groups can be measured at the same time.
+  void measure(const Kernels& kernels, bool bf16, const HeadPages& pages, const float* q, int64_t group, int64_t first_position, int64_t span, Scratch& tile, Scratch& sums);
+
+  // [blocks]: shares of the softmax, mean over the sampled rows near row `token` of the chunk.
+  std::span<const float> of(int64_t head, int64_t token) const;
+
+ private:
+  int64_t tokens_ = 0, heads_ = 0, blocks_ = 0, block_tokens_ = 0, spans_ = 0;
+  std::vector<float> masses_;  // [spans, heads, blocks]
+};
+
+}  // namespace longview::cpu
