@@ -66,8 +66,11 @@ std::optional<AdaptiveRule> adaptive_rule_of(std::string_view name);
 HeadPlan default_plan(Pattern pattern);
 
 // Thresholds of adaptive heads that were not calibrated, by what is asked for: a block is visited when it holds this share of a
-// tile's mass. Balanced differs: a GPU's blocks are pages of 128 keys, and a CPU, whose blocks are of 32, knows their masses better.
-constexpr float kFastShare = 0.003f, kGpuBalancedShare = 0.0012f, kCpuBalancedShare = 0.0008f;
+// tile's mass. A GPU's blocks are pages of 128 keys; a CPU's are of 32, and it knows their masses better.
+struct Shares {
+  float fast, balanced;
+};
+constexpr Shares kGpuShares = {0.003f, 0.0012f}, kCpuShares = {0.002f, 0.0008f};
 
 // Late layers, the last third: what attention makes of a token there is seen only through K and V of the few layers behind. They err
 // unpunished: with 50 times the share the built-in model foresees answers as well as before, while ten times the share in any five of

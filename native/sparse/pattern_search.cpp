@@ -36,12 +36,12 @@ double mean_density(std::span<const PlanMeasurement> measurements, size_t candid
 std::vector<HeadPlan> adaptive_candidates() {
   std::vector<HeadPlan> plans;
   // 2: window and means only, as no block holds more than all.
-  for (const float threshold : {2.0f, 0.01f, kFastShare, kGpuBalancedShare}) {
+  for (const float threshold : {2.0f, 0.01f, kGpuShares.fast, kGpuShares.balanced}) {
     HeadPlan& plan = plans.emplace_back(default_plan(Pattern::kAdaptive));
     plan.window = kWideWindow;
     plan.threshold = threshold;
   }
-  for (const float threshold : {2.0f, kLateShare, 0.01f, kFastShare, 0.002f, kGpuBalancedShare, kCpuBalancedShare, 0.0003f, 0.0001f}) plans.emplace_back(default_plan(Pattern::kAdaptive)).threshold = threshold;
+  for (const float threshold : {2.0f, kLateShare, 0.01f, kGpuShares.fast, kCpuShares.fast, kGpuShares.balanced, kCpuShares.balanced, 0.0003f, 0.0001f}) plans.emplace_back(default_plan(Pattern::kAdaptive)).threshold = threshold;
   plans.push_back(default_plan(Pattern::kDense));
   return plans;
 }

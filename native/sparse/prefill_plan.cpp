@@ -67,8 +67,8 @@ std::string profile_name(const ProfiledModel& model, const ProfileUse& use) { re
 
 HeadPlan uncalibrated_plan(const ProfileUse& use, const std::string& device, bool late) {
   HeadPlan plan = default_plan(pattern_for(use.mode));
-  const float balanced = device == "cpu" ? kCpuBalancedShare : kGpuBalancedShare;
-  if (plan.pattern == Pattern::kAdaptive) plan.threshold = late ? kLateShare : use.target == PrefillTarget::kFast ? kFastShare : balanced;
+  const Shares shares = device == "cpu" ? kCpuShares : kGpuShares;
+  if (plan.pattern == Pattern::kAdaptive) plan.threshold = late ? kLateShare : use.target == PrefillTarget::kFast ? shares.fast : shares.balanced;
   return plan;
 }
 

@@ -43,12 +43,12 @@ TEST("modes and targets") {
 }
 
 TEST("late layers visit fewer blocks of keys, and may miss more") {
-  for (const auto& [device, share] : {std::pair("cpu", kCpuBalancedShare), std::pair("cuda", kGpuBalancedShare)}) {
+  for (const auto& [device, shares] : {std::pair("cpu", kCpuShares), std::pair("cuda", kGpuShares)}) {
     const ProfiledModel model{kModel.fingerprint, 6, 2, device};
     const PrefillPlan balanced({PrefillMode::kAuto, PrefillTarget::kBalanced, "", {}}, model, 0), fast({PrefillMode::kAuto, PrefillTarget::kFast, "", {}}, model, 0);
     for (size_t head = 0; head < 12; ++head) {
       const bool late = head >= 8;
-      CHECK(balanced.heads()[head].threshold == (late ? kLateShare : share) && fast.heads()[head].threshold == (late ? kLateShare : kFastShare));
+      CHECK(balanced.heads()[head].threshold == (late ? kLateShare : shares.balanced) && fast.heads()[head].threshold == (late ? kLateShare : shares.fast));
       CHECK((balanced.target_mass()[head] == fast.target_mass()[head]) == late);
     }
     CHECK(balanced.identity() != fast.identity());
