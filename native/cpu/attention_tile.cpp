@@ -42,9 +42,7 @@ AttentionTile::AttentionTile(const Kernels& kernels, bool bf16, const HeadPages&
   std::fill(sum_, sum_ + count, 0.0f);
 }
 
-const float* AttentionTile::query(int64_t row) const {
-  return rows_.q + (rows_.first_token + row / rows_.joined * rows_.stride) * rows_.heads * d_ + (rows_.first_head + row % rows_.joined) * d_;
-}
+const float* AttentionTile::query(int64_t row) const { return rows_.q + rows_.offset(row, d_); }
 
 float AttentionTile::squared_query(int64_t row) const { return kernels_.dot(query(row), query(row), d_) * scale_ * scale_; }
 
@@ -211,7 +209,7 @@ void AttentionTile::flush() {
 
 void AttentionTile::write(float* out) const {
   for (int64_t r = 0; r < rows_.count(); ++r) {
-    float* row = out + (rows_.first_token + r / rows_.joined * rows_.stride) * rows_.heads * d_ + (rows_.first_head + r % rows_.joined) * d_;
+    float* row = out + rows_.offset(r, d_);
     for (int64_t i = 0; i < d_; ++i) row[i] = output_[r * width_ + i] / sum_[r];
   }
 }

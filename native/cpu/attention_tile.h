@@ -31,6 +31,8 @@ struct TileRows {
   int64_t count() const { return tokens * joined; }
   int64_t position(int64_t row) const { return first_position + row / joined * stride; }
   int64_t end_position() const { return position(count() - 1) + 1; }
+  // Where a row of d dims lies in q, and in an output of its shape.
+  int64_t offset(int64_t row, int64_t d) const { return ((first_token + row / joined * stride) * heads + first_head + row % joined) * d; }
 };
 
 class AttentionTile {

@@ -1,4 +1,4 @@
-// bf16 products by vdpbf16ps: two multiply-adds a lane, float32 accumulation.
+// bf16 products by vdpbf16ps, two multiply-adds a lane with float32 accumulation, and what rounds their inputs to bf16.
 #pragma once
 
 #include <immintrin.h>

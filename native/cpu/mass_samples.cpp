@@ -4,37 +4,28 @@
 #include <cmath>
 #include <limits>
 
+#include "cpu/sum_of.h"
+
 namespace longview::cpu {
-namespace {
 
-// The sum of a block's weights, in lanes that the compiler can keep in registers.
-float sum_of_block(const float* x, int64_t n) {
-  constexpr int64_t kLanes = 8;
-  float lanes[kLanes] = {};
-  for (int64_t i = 0; i < n; i += kLanes)
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += x[i + lane];
-  return ((lanes[0] + lanes[1]) + (lanes[2] + lanes[3])) + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]));
-}
-
-}  // namespace
-
-void MassSamples::begin(int64_t tokens, int64_t heads, int64_t blocks, int64_t block_tokens) {
+void MassSamples::begin(int64_t first_position, int64_t tokens, int64_t heads, int64_t block_tokens) {
+  first_position_ = first_position;
   tokens_ = tokens;
   heads_ = heads;
-  blocks_ = blocks;
+  blocks_ = (first_position + tokens) / block_tokens;
   block_tokens_ = block_tokens;
   spans_ = (tokens + kSampleSpan - 1) / kSampleSpan;
-  masses_.assign(static_cast<size_t>(spans_ * heads * blocks), 0.0f);
+  masses_.assign(static_cast<size_t>(spans_ * heads * blocks_), 0.0f);
 }
 
 std::span<const float> MassSamples::of(int64_t head, int64_t token) const {
   return {masses_.data() + (token / kSampleSpan * heads_ + head) * blocks_, static_cast<size_t>(blocks_)};
 }
 
-void MassSamples::measure(const Kernels& kernels, bool bf16, const HeadPages& pages, const float* q, int64_t group, int64_t first_position, int64_t span, Scratch& tile_scratch, Scratch& sums) {
+void MassSamples::measure(const Kernels& kernels, bool bf16, const HeadPages& pages, const float* q, int64_t group, int64_t span, Scratch& tile_scratch, Scratch& sums) {
   const int64_t first = span * kSampleSpan, tokens = std::min(kSampleSpan, tokens_ - first), samples = std::max<int64_t>(tokens / kSampleStride, 1);
   const int64_t token = first + std::min(kSampleStride, tokens) - 1, first_head = pages.kv_head * group;
-  AttentionTile tile(kernels, bf16, pages, {q, heads_, first_head, group, token, samples, first_position + token, kSampleStride}, tile_scratch);
+  AttentionTile tile(kernels, bf16, pages, {q, heads_, first_head, group, token, samples, first_position_ + token, kSampleStride}, tile_scratch);
 
   // Page by page: a block's sum is relative to the row's maximum up to its page.
   const int64_t rows = tile.rows().count(), seen = pages_of(tile.rows().end_position()), page_blocks = kPageTokens / block_tokens_;
@@ -49,7 +40,7 @@ void MassSamples::measure(const Kernels& kernels, bool bf16, const HeadPages& pa
       std::fill(row + visible, row + kPageTokens, -std::numeric_limits<float>::infinity());
       kernels.softmax_step(row, kPageTokens, tile.maximum() + r, tile.sum() + r, nullptr, 0);
       maxima[r * seen + page] = tile.maximum()[r];
-      for (int64_t b = 0; b < page_blocks; ++b) blocks[(r * seen + page) * page_blocks + b] = sum_of_block(row + b * block_tokens_, block_tokens_);
+      for (int64_t b = 0; b < page_blocks; ++b) blocks[(r * seen + page) * page_blocks + b] = static_cast<float>(sum_of(row, b * block_tokens_, (b + 1) * block_tokens_));
     }
   }
   for (int64_t r = 0; r < rows; ++r) {

@@ -15,19 +15,19 @@ constexpr int64_t kSampleStride = 64, kSampleSpan = 512;
 
 class MassSamples {
  public:
-  // For a chunk of `tokens` rows and all its heads; its keys have `blocks` whole blocks of `block_tokens`, which divides a page.
-  void begin(int64_t tokens, int64_t heads, int64_t blocks, int64_t block_tokens);
+  // For a chunk of `tokens` rows and all its heads. Keys are measured by blocks of `block_tokens`, which divides a page; only whole ones.
+  void begin(int64_t first_position, int64_t tokens, int64_t heads, int64_t block_tokens);
 
   // Parts of the chunk whose rows share samples.
   int64_t spans() const { return spans_; }
   // Measures a span for the heads of one KV group. q: as Attention::run has it. Spans and groups can be measured at the same time.
-  void measure(const Kernels& kernels, bool bf16, const HeadPages& pages, const float* q, int64_t group, int64_t first_position, int64_t span, Scratch& tile, Scratch& sums);
+  void measure(const Kernels& kernels, bool bf16, const HeadPages& pages, const float* q, int64_t group, int64_t span, Scratch& tile, Scratch& sums);
 
   // [blocks]: shares of the softmax, mean over the sampled rows near row `token` of the chunk.
   std::span<const float> of(int64_t head, int64_t token) const;
 
  private:
-  int64_t tokens_ = 0, heads_ = 0, blocks_ = 0, block_tokens_ = 0, spans_ = 0;
+  int64_t first_position_ = 0, tokens_ = 0, heads_ = 0, blocks_ = 0, block_tokens_ = 0, spans_ = 0;
   std::vector<float> masses_;  // [spans, heads, blocks]
 };
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/half.h"
+#include "cpu/sum_of.h"
 #include "sparse/a_shape.h"
 #include "sparse/adaptive.h"
 #include "sparse/block_sparse.h"
@@ -31,18 +32,6 @@ int64_t positions_of(Pattern pattern) { return pattern == Pattern::kAdaptive ? k
 // Heads of a KV group whose keys do not depend on their queries go together. Adaptive heads choose each for itself: that keeps
 // fewer keys than a choice for all of them.
 bool joinable(Pattern pattern) { return pattern == Pattern::kDense || pattern == Pattern::kAShape; }
-
-// x[begin] + .. + x[end - 1], in lanes that the compiler can keep in one register.
-double sum_of(const float* x, int64_t begin, int64_t end) {
-  constexpr int64_t kLanes = 16;
-  float lanes[kLanes] = {};
-  double sum = 0;
-  for (; begin + kLanes <= end; begin += kLanes)
-    for (int64_t i = 0; i < kLanes; ++i) lanes[i] += x[begin + i];
-  for (; begin < end; ++begin) sum += static_cast<double>(x[begin]);
-  for (const float lane : lanes) sum += static_cast<double>(lane);
-  return sum;
-}
 
 }  // namespace
 
@@ -79,24 +68,24 @@ void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t
                           int64_t first_position, std::span<const HeadPlan> plans, float* out) {
   const int64_t kv_heads = storage.shape().kv_heads;
   const Job job{q, tokens, heads, layer, storage, page_slots, first_position, plans, out, heads / kv_heads};
-  const auto uses = [&](Pattern pattern) { return std::any_of(plans.begin(), plans.end(), [&](const HeadPlan& plan) { return plan.pattern == pattern; }); };
+  const auto uses = [](std::span<const HeadPlan> some, Pattern pattern) { return std::any_of(some.begin(), some.end(), [&](const HeadPlan& plan) { return plan.pattern == pattern; }); };
+  const bool bf16 = bf16_ && storage.narrow();
 
-  if (uses(Pattern::kAdaptive) || uses(Pattern::kBlockSparse)) {
+  if (uses(plans, Pattern::kAdaptive) || uses(plans, Pattern::kBlockSparse)) {
     means_.resize(static_cast<size_t>(kv_heads));
     const int64_t blocks = (first_position + tokens) / kMeanTokens;
-    const bool bf16 = bf16_ && storage.narrow();
     pool_.parallel_for(kv_heads, [&](int64_t head, int) { means_[static_cast<size_t>(head)].gather(kernels_, bf16, job.pages(head), blocks); });
   }
-  if (uses(Pattern::kAdaptive)) {
-    samples_.begin(tokens, heads, (first_position + tokens) / kMeanTokens, kMeanTokens);
+  if (uses(plans, Pattern::kAdaptive)) {
+    samples_.begin(first_position, tokens, heads, kMeanTokens);
     pool_.parallel_for(kv_heads * samples_.spans(), [&](int64_t item, int index) {
-      const auto first = plans.begin() + item % kv_heads * job.group;
-      if (std::none_of(first, first + job.group, [](const HeadPlan& plan) { return plan.pattern == Pattern::kAdaptive; })) return;
+      const int64_t kv_head = item % kv_heads;
+      if (!uses(plans.subspan(static_cast<size_t>(kv_head * job.group), static_cast<size_t>(job.group)), Pattern::kAdaptive)) return;
       Thread& thread = threads_[static_cast<size_t>(index)];
-      samples_.measure(kernels_, bf16_ && storage.narrow(), job.pages(item % kv_heads), q, job.group, first_position, item / kv_heads, thread.tile, thread.probe);
+      samples_.measure(kernels_, bf16, job.pages(kv_head), q, job.group, item / kv_heads, thread.tile, thread.probe);
     });
   }
-  if (uses(Pattern::kVerticalSlash)) {
+  if (uses(plans, Pattern::kVerticalSlash)) {
     indices_.resize(static_cast<size_t>(heads));
     pool_.parallel_for(heads, [&](int64_t head, int thread) {
       if (plans[static_cast<size_t>(head)].pattern == Pattern::kVerticalSlash) index_head(job, head, threads_[static_cast<size_t>(thread)]);
