@@ -18,7 +18,7 @@ import { calibratedFolder, profileFolders } from './models/profiles';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
 import type { Source } from './protocol';
-import { readingMessage } from './statusText';
+import { answerMessage, readingMessage } from './statusText';
 
 const usage = `Usage:
   longview ask [options] "question" ["another question" ...]   answers from the repository's files
@@ -162,9 +162,10 @@ async function withSession<T>(
 
 function showPacked(session: Session, repository: PackedRepository): void {
   const { files, skipped } = repository;
-  const { model, device } = session.model.engine;
+  const { engine, loadSeconds } = session.model;
+  const { model, device } = engine;
   console.error(
-    `${files.length} of ${files.length + overBudget(repository)} files · ${model.name} · ${device.name}`,
+    `${files.length} of ${files.length + overBudget(repository)} files · ${model.name}, loaded in ${loadSeconds.toFixed(1)} s · ${device.name}`,
   );
   if (device.note !== '') console.error(device.note);
   const left = skipped.filter((file) => file.reason === 'over-budget');
@@ -209,6 +210,7 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
         console.log(`  ${file}${span ? `:${span.startLine}` : ''}`);
       for (const { text, why } of missing) console.log(`  not found: ${text} ${why}`);
       showSources((await session.sources(conversationId, signal)) ?? []);
+      console.error(answerMessage(stats));
     }
   });
 }

@@ -1,6 +1,6 @@
 /** What the status says while the server works, and how often. */
 import type { PrefillProgress } from './engine/engine';
-import type { Phase, PrefillStatus } from './protocol';
+import type { AskStats, Phase, PrefillStatus } from './protocol';
 
 export function phaseMessage(phase: Phase, detail?: { done: number; total: number }): string {
   switch (phase) {
@@ -34,6 +34,22 @@ export function readingMessage(progress: PrefillProgress): string {
   const reading = `Reading ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens`;
   if (etaSeconds === undefined) return reading;
   return `${reading}, ${Math.round(tokensPerSecond)} tokens/s, ${timeLeft(etaSeconds)} left`;
+}
+
+/** What an answer took: "Read 5,220 tokens in 3.1 s (1,684 tokens/s). Answered with 38 tokens/s, first word after 3.4 s". */
+export function answerMessage(stats: AskStats): string {
+  const { promptTokens, reusedTokens, prefillSeconds, density, decodeTokensPerSecond, firstTokenSeconds } =
+    stats;
+  const count = (tokens: number) => Math.round(tokens).toLocaleString('en');
+  const read = promptTokens - reusedTokens;
+  const kept = reusedTokens > 0 ? `, ${count(reusedTokens)} were read before` : '';
+  const sparse =
+    density !== undefined && density < 1 ? `, ${Math.round(100 * density)} % of dense attention` : '';
+  const rate = count(read / Math.max(prefillSeconds, 1e-3));
+  return (
+    `Read ${count(read)} tokens in ${prefillSeconds.toFixed(1)} s (${rate} tokens/s${sparse})${kept}. ` +
+    `Answered with ${count(decodeTokensPerSecond)} tokens/s, first word after ${firstTokenSeconds.toFixed(1)} s.`
+  );
 }
 
 /** Seconds below two minutes, minutes below two hours, then hours. */

@@ -11,6 +11,8 @@ export interface OpenModel {
   engine: Engine;
   tokenizer: Tokenizer;
   format: ChatFormat;
+  /** What loading the weights took. */
+  loadSeconds: number;
   dispose(): Promise<void>;
 }
 
@@ -33,11 +35,13 @@ export async function openModel(
   try {
     const format = createChatFormat(tokenizer);
     await makeRoom?.();
+    const start = performance.now();
     const engine = await openNativeEngine(file, options, onLoad);
     return {
       engine,
       tokenizer,
       format,
+      loadSeconds: (performance.now() - start) / 1000,
       async dispose() {
         await engine.dispose();
         tokenizer.dispose();

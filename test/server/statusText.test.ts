@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import { prefillStatus, readingMessage } from '../../server/statusText';
+import type { AskStats } from '../../server/protocol';
+import { answerMessage, prefillStatus, readingMessage } from '../../server/statusText';
 
 describe('readingMessage', () => {
   it.each([
@@ -17,6 +18,35 @@ describe('readingMessage', () => {
 
   it('says nothing of the time where nothing has been measured', () => {
     expect(readingMessage({ done: 0, total: 2000, tokensPerSecond: 0 })).toBe('Reading 0 of 2,000 tokens');
+  });
+});
+
+describe('answerMessage', () => {
+  const stats: AskStats = {
+    files: 3,
+    skipped: 0,
+    promptTokens: 5_220,
+    reusedTokens: 0,
+    prefillSeconds: 3.1,
+    firstTokenSeconds: 3.44,
+    decodeTokensPerSecond: 37.6,
+    answerTokens: 22,
+    device: 'CPU',
+    model: 'm',
+  };
+
+  it('says what was read, how fast, and how fast it answered', () => {
+    expect(answerMessage(stats)).toBe(
+      'Read 5,220 tokens in 3.1 s (1,684 tokens/s). Answered with 38 tokens/s, first word after 3.4 s.',
+    );
+  });
+
+  it('says what was read before, and how much attention was left out', () => {
+    const again = { ...stats, reusedTokens: 5_000, prefillSeconds: 0, density: 0.198 };
+    expect(answerMessage(again)).toMatch(
+      /^Read 220 tokens in 0\.0 s \(220,000 tokens\/s, 20 % of dense attention\), 5,000 were read before\. /,
+    );
+    expect(answerMessage({ ...stats, density: 1 })).not.toContain('%');
   });
 });
 

@@ -85,7 +85,8 @@ describe('longview ask', () => {
       ],
     ]);
     const { status, stdout, stderr } = ask('--repo', repo, '--json', 'Where is `load_config` defined?');
-    expect(stderr).toMatch(/1 of 1 files/);
+    expect(stderr).toMatch(/1 of 1 files · .+, loaded in \d+\.\d s · /);
+    expect(stderr).not.toContain('tokens/s).');
     expect(status).toBe(0);
     const { answer, citations, sources, stats } = JSON.parse(stdout) as {
       answer: string;
@@ -99,6 +100,9 @@ describe('longview ask', () => {
     expect(stats).toMatchObject({ files: 1, skipped: 0, reusedTokens: 0 });
     const plain = ask('--repo', repo, 'Where is `load_config` defined?');
     expect(plain.stderr).toContain('\nLooked at most: app/config.py:L7 (100 %)\n');
+    expect(plain.stderr).toMatch(
+      /\nRead [\d,]+ tokens in [\d.]+ s \([\d,]+ tokens\/s\)\. Answered with [\d,]+ tokens\/s, first word after [\d.]+ s\.\n/,
+    );
     expect(plain.stdout).not.toContain('Looked');
   });
 });

@@ -1,0 +1,64 @@
+// What an engine does with what probe rows find: heads that see too little of their attention get more, and in the end all.
+#include <numeric>
+
+#include "check.h"
+#include "engine/engine.h"
+#include "model/files.h"
+
+using namespace longview;
+
+namespace {
+
+constexpr int64_t kChunk = 64;  // one tile of a_shape, whose last row is probed; 16 probes make a verdict
+
+// Every head sees the first `sink` keys and the last `window`, in MInference's format.
+std::string a_shape_profile(const ModelConfig& config, int64_t sink, int64_t window) {
+  std::string text;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    text += layer == 0 ? "[{" : ", {";
+    for (int64_t head = 0; head < config.heads; ++head) text += format("%s\"%lld\": [\"stream_llm\", %lld, %lld, 1.0]", head == 0 ? "" : ", ", static_cast<long long>(head), static_cast<long long>(sink), static_cast<long long>(window));
+    text += "}";
+  }
+  return text + "]";
+}
+
+// Keys that an a_shape head visits for a chunk's rows.
+double visited(int64_t first, int64_t sink, int64_t window) {
+  double keys = 0;
+  for (int64_t position = first; position < first + kChunk; ++position) keys += static_cast<double>(std::min(position + 1, sink + window));
+  return keys;
+}
+
+}  // namespace
+
+TEST("heads that see too little of their attention see four times as much with the next chunk, and at last everything") {
+  constexpr int64_t kSink = 16, kWindow = 16, kVerdict = 16;
+  files::Scratch scratch;
+  EngineOptions options;
+  options.chunk_tokens = kChunk;
+  options.prefill.mode = PrefillMode::kAdaptive;
+  {
+    const Engine engine(files::fixture("llama.Q8_0.gguf"), options);
+    files::write(scratch.path("heads.json"), a_shape_profile(engine.model().config, kSink, kWindow));
+  }
+  options.prefill.profile = scratch.path("heads.json");
+  Engine engine(files::fixture("llama.Q8_0.gguf"), options);
+  Context context(engine);
+  const ModelConfig& config = engine.model().config;
+  const auto heads = static_cast<double>((config.layers - 1) * config.heads);  // the last layer does not attend but for results
+  CHECK(engine.window() >= (3 * kVerdict + 1) * kChunk);
+  std::vector<int32_t> tokens(kChunk);
+  HeadCoverage before;
+  for (int64_t chunk = 0; chunk <= 3 * kVerdict; ++chunk) {
+    for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>((static_cast<int64_t>(i) * 37 + chunk * 101) % config.vocabulary);
+    engine.prefill(context, tokens, CancelToken(), true);
+    const HeadCoverage seen = engine.counters().coverage - before;
+    before = engine.counters().coverage;
+    const int64_t raises = chunk / kVerdict;
+    CHECK_NEAR(seen.visited, heads * (raises == 3 ? visited(chunk * kChunk, 0, 1 << 20) : visited(chunk * kChunk, kSink, kWindow << (2 * raises))), 0.5);
+    if (raises == 3) CHECK_NEAR(seen.visited, seen.causal, 0.5);
+    else CHECK_NEAR(seen.probes, heads, 0.5);
+  }
+}
+
+TEST_MAIN()

@@ -1,0 +1,69 @@
+/** What a service does about work that fails: what the status says, and whether the server is to be started again. */
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { LongviewError, type ErrorCode } from '../../server/errors';
+import { Opened } from '../../server/opened';
+import type { Status } from '../../server/protocol';
+import { plainSettings } from '../eval/settings';
+import { root } from './reference';
+
+let opened: Opened;
+let statuses: Status[];
+let lost: number;
+
+beforeEach(() => {
+  statuses = [];
+  lost = 0;
+  opened = new Opened({
+    settings: plainSettings,
+    roots: [],
+    modelsFolder: root,
+    extensionFolder: root,
+    trusted: true,
+    onStatus: (status) => statuses.push(status),
+    onDeviceLost: () => lost++,
+  });
+});
+afterEach(() => opened.model?.open.dispose());
+
+const fail = (code: ErrorCode) =>
+  expect(
+    opened.showing(() => Promise.reject(new LongviewError(code, `It failed: ${code}.`))),
+  ).rejects.toMatchObject({
+    code,
+  });
+
+describe('work that fails', () => {
+  it('has the server started again where the GPU was lost, and says why', async () => {
+    await opened.start();
+    await fail('device_lost');
+    expect(lost).toBe(1);
+    expect(statuses.at(-1)).toMatchObject({
+      phase: 'ready',
+      health: 'warning',
+      message: 'It failed: device_lost.',
+    });
+  });
+
+  it('leaves the server as it is otherwise', async () => {
+    await opened.start();
+    await fail('out_of_memory');
+    expect(statuses.at(-1)).toMatchObject({
+      phase: 'ready',
+      health: 'warning',
+      message: 'It failed: out_of_memory.',
+    });
+    await fail('cancelled');
+    expect(statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'ok' });
+    expect(lost).toBe(0);
+  });
+
+  it('is a failure of all where there is no model', async () => {
+    await fail('device_lost');
+    expect(lost).toBe(1);
+    expect(statuses.at(-1)).toMatchObject({
+      phase: 'failed',
+      health: 'error',
+      message: 'It failed: device_lost.',
+    });
+  });
+});
