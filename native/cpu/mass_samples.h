@@ -1,11 +1,13 @@
 // What blocks of keys hold of a head's attention, by a few rows of a chunk that look at every key. A block's mean does not show the
-// one key in it that is looked for; these rows do, and what they look for, the rows around them mostly look for too.
+// one key in it that is looked for; these rows do, and what they look for, the rows around them mostly look for too. So they also tell how
+// much more than its mean a block weighs that is not visited.
 #pragma once
 
 #include <span>
 #include <vector>
 
 #include "cpu/attention_tile.h"
+#include "cpu/block_means.h"
 
 namespace longview::cpu {
 
@@ -20,15 +22,22 @@ class MassSamples {
 
   // Parts of the chunk whose rows share samples.
   int64_t spans() const { return spans_; }
-  // Measures a span for the heads of one KV group. q: as Attention::run has it. Spans and groups can be measured at the same time.
-  void measure(const Kernels& kernels, bool bf16, const HeadPages& pages, const float* q, int64_t group, int64_t span, Scratch& tile, Scratch& sums);
+  // Measures a span for the heads of one KV group. q: as Attention::run has it; means: of all whole blocks. Spans and groups can be measured
+  // at the same time.
+  void measure(const Kernels& kernels, bool bf16, const HeadPages& pages, const GatheredMeans& means, const float* q, int64_t group, int64_t span, Scratch& tile, Scratch& sums);
 
-  // [blocks]: shares of the softmax, mean over the sampled rows near row `token` of the chunk.
-  std::span<const float> of(int64_t head, int64_t token) const;
+  // By block, for row `token` of the chunk: shares of the softmax, mean over the sampled rows near it. A row has none in a block it sees in part.
+  std::span<const float> masses(int64_t head, int64_t token) const { return of(masses_, head, token); }
+  // In log2, how much more a block weighs for the rows of the span than if all its keys were their mean.
+  std::span<const float> gains(int64_t head, int64_t token) const { return of(gains_, head, token); }
 
  private:
+  std::span<const float> of(const std::vector<float>& values, int64_t head, int64_t token) const {
+    return {values.data() + (token / kSampleSpan * heads_ + head) * blocks_, static_cast<size_t>(blocks_)};
+  }
+
   int64_t first_position_ = 0, tokens_ = 0, heads_ = 0, blocks_ = 0, block_tokens_ = 0, spans_ = 0;
-  std::vector<float> masses_;  // [spans, heads, blocks]
+  std::vector<float> masses_, gains_;  // [spans, heads, blocks]
 };
 
 }  // namespace longview::cpu

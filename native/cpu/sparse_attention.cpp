@@ -82,7 +82,7 @@ void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t
       const int64_t kv_head = item % kv_heads;
       if (!uses(plans.subspan(static_cast<size_t>(kv_head * job.group), static_cast<size_t>(job.group)), Pattern::kAdaptive)) return;
       Thread& thread = threads_[static_cast<size_t>(index)];
-      samples_.measure(kernels_, bf16, job.pages(kv_head), q, job.group, item / kv_heads, thread.tile, thread.probe);
+      samples_.measure(kernels_, bf16, job.pages(kv_head), means_[static_cast<size_t>(kv_head)], q, job.group, item / kv_heads, thread.tile, thread.probe);
     });
   }
   if (uses(plans, Pattern::kVerticalSlash)) {
@@ -194,7 +194,7 @@ void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTi
   }
   kernels_.gemm_f32(1, ld, count, inverse, count, shares, ld, mass, ld, false);
   // Half of the say have the rows that look at every key.
-  const std::span<const float> sampled = samples_.of(rows.first_head, rows.first_token);
+  const std::span<const float> sampled = samples_.masses(rows.first_head, rows.first_token);
   for (int64_t j = blocks.begin; j < blocks.end; ++j) mass[j] = (mass[j] + sampled[static_cast<size_t>(j)]) / 2;
   thread.keep.resize(static_cast<size_t>(candidates));
   sparse::adaptive_select(plan, {mass + blocks.begin, static_cast<size_t>(candidates)}, thread.keep);
@@ -215,13 +215,15 @@ void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTi
   add(blocks.end * kMeanTokens, rows.end_position());
   visit(tile, choice.keys);
 
-  // The others in the same online softmax: each mean is as many keys as its block has.
+  // The others in the same online softmax: each mean is as many keys as its block has, and those by as much more as the sampled rows say.
   choice.means = candidates - static_cast<int64_t>(kept.size());
   if (choice.means == 0) return;
   const int64_t n = round_up(candidates, 32);
+  const float* gains = samples_.gains(rows.first_head, rows.first_token).data();
   constexpr auto kLength = static_cast<float>(kMeanTokens);
   for (int64_t r = 0; r < count; ++r) {
     float* row = scores + r * ld + blocks.begin;
+    kernels_.add(row, gains + blocks.begin, candidates);
     std::fill(row + candidates, row + n, kHidden);
     for (const int32_t j : kept) row[j] = kHidden;
     float *output = tile.output() + r * width, total = tile.sum()[r] / kLength;

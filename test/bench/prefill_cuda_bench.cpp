@@ -1,8 +1,9 @@
 // Whole prefill of the Llama-3-8B shape on the GPU, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--fp8]
-// [--q8 | --fp8-kv] [--parts] [--left PERCENT]... [--chunk N] [tokens ...]. --q8, --fp8-kv: the KV state in 8 bits, or in 8-bit floats. --parts: how the time is shared out, by events
+// [--q8 | --fp8-kv] [--parts] [--left PERCENT]... [--window KEYS]... [--chunk N] [tokens ...]. --q8, --fp8-kv: the KV state in 8 bits, or in 8-bit floats. --parts: how the time is shared out, by events
 // around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
-// density (97 and 90 %, or what --left says). Coverage is the exact mass of the visited keys. Dense prefill of more than 131,072 tokens is left out.
+// density (97 and 90 %, or what --left says). --window: the index of heads that visit what holds a share of the mass, as they do by default;
+// no page holds so much, and what is visited are the last so many keys. Coverage is the exact mass of the visited keys. Dense prefill of more than 131,072 tokens is left out.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -137,19 +138,28 @@ int main(int argc, char** argv) try {
   int64_t chunk = 0;
   KvFormat format_of_kv = KvFormat::kBFloat16;
   bool with_parts = false;
-  std::vector<float> lefts;
+  std::vector<HeadPlan> kinds;
+  const auto add = [&](AdaptiveRule rule, float threshold, int32_t window) {
+    HeadPlan plan = default_plan(Pattern::kAdaptive);
+    plan.rule = rule;
+    plan.threshold = threshold;
+    if (window > 0) plan.window = window;
+    kinds.push_back(plan);
+  };
   std::vector<int64_t> lengths;
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--fp8") == 0) options.weights = GpuWeights::kFp8;
     else if (std::strcmp(argv[i], "--q8") == 0) format_of_kv = KvFormat::kQ8;
     else if (std::strcmp(argv[i], "--fp8-kv") == 0) format_of_kv = KvFormat::kE4M3;
     else if (std::strcmp(argv[i], "--parts") == 0) with_parts = true;
-    else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) lefts.push_back(static_cast<float>(std::atof(argv[++i]) / 100));
+    else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) add(AdaptiveRule::kMass, static_cast<float>(std::atof(argv[++i]) / 100), 0);
+    else if (std::strcmp(argv[i], "--window") == 0 && i + 1 < argc) add(AdaptiveRule::kShare, 2, std::atoi(argv[++i]));
     else if (std::strcmp(argv[i], "--chunk") == 0 && i + 1 < argc) chunk = std::atoll(argv[++i]);
     else lengths.push_back(std::atoll(argv[i]));
   }
   if (lengths.empty()) lengths = {32768, 131072};
-  if (lefts.empty()) lefts = {0.97f, 0.9f};
+  if (kinds.empty())
+    for (const float left : {0.97f, 0.9f}) add(AdaptiveRule::kMass, left, 0);
   const RandomLlama llama;
   const ModelConfig& config = llama.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
@@ -181,10 +191,7 @@ int main(int argc, char** argv) try {
       std::printf("%7lld tokens: dense %7.3f s (%.3g FLOP of products, %.3g of attention)\n", static_cast<long long>(length), dense, flop, 2 * (layers - 1) * static_cast<double>(config.q_dim()) * n * (n + 1));
       if (with_parts) Parts::report(dense);
     }
-    for (const float left : lefts) {
-      HeadPlan plan = default_plan(Pattern::kAdaptive);
-      plan.rule = AdaptiveRule::kMass;
-      plan.threshold = left;
+    for (const HeadPlan& plan : kinds) {
       const std::vector<HeadPlan> plans(static_cast<size_t>(config.layers * config.heads), plan);
       const double seconds = bench.prefill(tokens, *storage, plans);
       std::vector<HeadCoverage> coverage(plans.size());
@@ -192,7 +199,7 @@ int main(int argc, char** argv) try {
       HeadCoverage sum;
       for (const HeadCoverage& head : coverage) sum += head;
       const std::string ratio = dense > 0 ? format(", %.2f times dense", dense / seconds) : "";
-      std::printf("%7lld tokens: sparse %6.3f s%s; density %.2f %%, covered mass %.3f of %lld probes\n", static_cast<long long>(length), seconds, ratio.c_str(), 100 * sum.visited / sum.causal,
+      std::printf("%7lld tokens: sparse by %s %6.3f s%s; density %.2f %%, covered mass %.3f of %lld probes\n", static_cast<long long>(length), name(plan.rule), seconds, ratio.c_str(), 100 * sum.visited / sum.causal,
                   sum.probes ? sum.covered / static_cast<double>(sum.probes) : 0, static_cast<long long>(sum.probes));
       if (with_parts) Parts::report(seconds);
       std::fflush(stdout);

@@ -33,7 +33,8 @@ std::vector<Case> every_format() {
 // What an adaptive row visits, from the definition: tiles of 32 positions of one head; behind the sink and before the window
 // a block of 32 keys is visited where its weight in the softmax over all blocks before the tile, as a mean over the tile's rows,
 // reaches the threshold. It weighs as keys with the scores' mean and, of each dim, the keys' mean variance, by 2^8.66 more at most.
-// Half of that share is what it really holds of the attention of rows 64, 128, .. of each 512 of the chunk, or of the last of fewer.
+// Half of that share is what it really holds of the attention of rows 64, 128, .. of each 512 of the chunk, or of the last of fewer, in blocks
+// that they see whole. Blocks that are not visited weigh more than their mean keys by the root of what these rows find, e at most.
 Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
   return [&layer, head](int64_t t, int64_t h) {
     const Case& c = layer.c();
@@ -72,19 +73,25 @@ Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
     }
     const int64_t span = t / 512 * 512, last = std::min<int64_t>(512, c.tokens - span), stride = std::min<int64_t>(64, last), samples = last / stride;
     for (double& share : mass) share /= 2;
+    std::vector<double> found(whole), of_means(whole);
     for (int64_t sample = 1; sample <= samples; ++sample) {
       const int64_t token = span + sample * stride - 1;
       std::vector<double> p;
       double sum = 0;
       for (const int64_t key : up_to(c.before + token)) sum += p.emplace_back(std::exp(layer.score(token, h, key)));
-      for (size_t key = 0; key < std::min(p.size(), whole * kBlock); ++key) mass[key / kBlock] += p[key] / sum / static_cast<double>(2 * samples);
+      for (size_t b = 0; b < std::min(p.size() / kBlock, whole); ++b) {
+        found[b] += std::accumulate(p.begin() + static_cast<int64_t>(b) * kBlock, p.begin() + static_cast<int64_t>(b + 1) * kBlock, 0.0) / sum;
+        of_means[b] += kBlock * std::exp(mean_score(token, b)) / sum;
+      }
     }
+    for (size_t b = 0; b < whole; ++b) mass[b] += found[b] / static_cast<double>(2 * samples);
+    const auto gain = [&](size_t b) { return found[b] > 0 ? std::min(std::log(found[b] / of_means[b]) / 2, 1.0) : 0.0; };
     const auto visited_block = [&](int64_t b) { return b < begin || b >= end || mass[static_cast<size_t>(b)] >= static_cast<double>(head.threshold); };
     Visited visited;
     for (const int64_t key : up_to(c.before + t))
       if (visited_block(key / kBlock)) visited.keys.push_back(key);
     for (int64_t b = begin; b < end; ++b)
-      if (!visited_block(b)) visited.means.push_back({mean_score(t, static_cast<size_t>(b)), kBlock, value_means[static_cast<size_t>(b)]});
+      if (!visited_block(b)) visited.means.push_back({mean_score(t, static_cast<size_t>(b)) + gain(static_cast<size_t>(b)), kBlock, value_means[static_cast<size_t>(b)]});
     return visited;
   };
 }
