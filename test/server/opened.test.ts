@@ -28,30 +28,23 @@ afterEach(() => opened.model?.open.dispose());
 const fail = (code: ErrorCode) =>
   expect(
     opened.showing(() => Promise.reject(new LongviewError(code, `It failed: ${code}.`))),
-  ).rejects.toMatchObject({
-    code,
-  });
+  ).rejects.toMatchObject({ code });
+
+const shows = (phase: Status['phase'], health: Status['health'], message: string) =>
+  expect(statuses.at(-1)).toMatchObject({ phase, health, message });
 
 describe('work that fails', () => {
   it('has the server started again where the GPU was lost, and says why', async () => {
     await opened.start();
     await fail('device_lost');
     expect(lost).toBe(1);
-    expect(statuses.at(-1)).toMatchObject({
-      phase: 'ready',
-      health: 'warning',
-      message: 'It failed: device_lost.',
-    });
+    shows('ready', 'warning', 'It failed: device_lost.');
   });
 
   it('leaves the server as it is otherwise', async () => {
     await opened.start();
     await fail('out_of_memory');
-    expect(statuses.at(-1)).toMatchObject({
-      phase: 'ready',
-      health: 'warning',
-      message: 'It failed: out_of_memory.',
-    });
+    shows('ready', 'warning', 'It failed: out_of_memory.');
     await fail('cancelled');
     expect(statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'ok' });
     expect(lost).toBe(0);
@@ -60,10 +53,6 @@ describe('work that fails', () => {
   it('is a failure of all where there is no model', async () => {
     await fail('device_lost');
     expect(lost).toBe(1);
-    expect(statuses.at(-1)).toMatchObject({
-      phase: 'failed',
-      health: 'error',
-      message: 'It failed: device_lost.',
-    });
+    shows('failed', 'error', 'It failed: device_lost.');
   });
 });

@@ -1,5 +1,5 @@
 // What an engine does with what probe rows find: heads that see too little of their attention get more, and in the end all.
-#include <numeric>
+#include <algorithm>
 
 #include "check.h"
 #include "engine/engine.h"
