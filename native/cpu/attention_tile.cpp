@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <numbers>
 
 #include "base/half.h"
@@ -13,7 +12,6 @@ namespace longview::cpu {
 namespace {
 
 constexpr int64_t kStep = 32;  // columns go through the products in whole steps
-constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
 }  // namespace
 

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "cpu/kernels.h"
@@ -11,6 +12,9 @@
 #include "cpu/scratch.h"
 
 namespace longview::cpu {
+
+// The score of what a row does not see.
+constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
 // One layer's K and V of one KV head, in the order of positions.
 struct HeadPages {

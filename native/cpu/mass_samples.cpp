@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numbers>
 
 #include "cpu/sum_of.h"
@@ -10,7 +9,6 @@
 namespace longview::cpu {
 namespace {
 
-constexpr float kHidden = -std::numeric_limits<float>::infinity();
 // Of a block with less the sampled rows know nothing.
 constexpr float kLeastMass = 1e-30f;
 // What the few rows find counts half for the others, in log2, and e times at most. Measured on the built-in model: whole gains lose more

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 #include <numbers>
 #include <utility>
 
@@ -25,7 +24,6 @@ constexpr int64_t kPositions = sparse::kSlashBlock;
 constexpr float kMostGain = 8.66f;
 // One tile in so many compares its last row with dense attention: some 2 % of the time of a reading at 32,768 tokens.
 constexpr int64_t kProbeTiles = 16;
-constexpr float kHidden = -std::numeric_limits<float>::infinity();
 
 int64_t positions_of(Pattern pattern) { return pattern == Pattern::kAdaptive ? kAdaptivePositions : kPositions; }
 
