@@ -12,7 +12,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 9;
+constexpr int32_t kLibraryVersion = 10;
 
 struct Library {
   int32_t version;
@@ -58,6 +58,7 @@ struct Library {
   decltype(&kernels::launch_sparse_index) sparse_index;
   decltype(&kernels::launch_sparse_attention) sparse_attention;
   decltype(&kernels::launch_sparse_coverage) sparse_coverage;
+  decltype(&kernels::launch_sparse_stand_ins) sparse_stand_ins;
   decltype(&kernels::launch_focus) focus;
   decltype(&kernels::launch_gemm) gemm;
   decltype(&kernels::launch_matvec) matvec;

@@ -5,7 +5,7 @@
 // r % heads. Its index is one bit a page. What a tile always visits: the pages that hold one of the first `sink` keys, one of
 // the `window` keys up to its first row, or a key that not all of its rows see. Of the pages between, its candidates, it
 // visits what the rule keeps; the others may stand in the softmax as one key each, their means (FlashPrefill V2,
-// arXiv 2608.19758): score q . mean K + log(128), value mean V.
+// arXiv 2608.19758): score q . mean K + log(128), value mean V. launch_sparse_stand_ins puts better ones in their place.
 #pragma once
 
 #include "kernels/api/cache.h"
@@ -73,6 +73,9 @@ struct SparseLayout {
   int64_t bits;                // uint32 [tiles, words]; before it the means, bf16 [G, mean_blocks, 2, 128 * D], in the layout of pages
   int64_t probes;              // float [probe_parts, H, kProbeTokens, 3]: maximum, sum, and sum over visited keys
   int64_t next_tile;           // int32
+  int64_t gains;               // float [G, mean_blocks * 128]: what a page's stand-in weighs more than 128 keys, in log2
+  int64_t probe_offsets;       // float [H, kProbeTokens]: a probe's softmax weights are 2^(score in log2 units + offset)
+  int64_t key_weights;         // float [stand_in_batch, pages * 128]: of the probes, summed
   int64_t column_bits;         // uint32 [H, words]: pages with a chosen column; with kSlash alone, as the next two
   int64_t diagonal_bits;       // uint32 [H, pages * 4]: chosen distances
   int64_t sums;                // float [slash_batch, 2, pages * 128]: of columns and diagonals
@@ -86,6 +89,11 @@ constexpr int64_t slash_batch(int64_t pages, int64_t groups) {
   const int64_t fit = (int64_t{32} << 20) / (pages * kPageTokens * 8);
   return fit < 1 ? 1 : fit < groups ? fit : groups;
 }
+// KV heads whose stand-ins are made at a time: 4 MiB of weights, or one.
+constexpr int64_t stand_in_batch(int64_t pages, int64_t kv_heads) {
+  const int64_t fit = (int64_t{4} << 20) / (pages * kPageTokens * 4);
+  return fit < 1 ? 1 : fit < kv_heads ? fit : kv_heads;
+}
 constexpr SparseLayout sparse_layout(const SparseArgs& args) {
   SparseLayout l{};
   l.pages = (args.first_position + args.tokens + kPageTokens - 1) / kPageTokens;
@@ -95,7 +103,10 @@ constexpr SparseLayout sparse_layout(const SparseArgs& args) {
   l.bits = args.kv.kv_heads * l.mean_blocks * 2 * kPageTokens * args.kv.head_dim * 2;
   l.probes = l.bits + args.tiles * l.words * 4;
   l.next_tile = l.probes + l.probe_parts * args.heads * kProbeTokens * 3 * 4;
-  l.column_bits = l.next_tile + 128;
+  l.gains = l.next_tile + 128;
+  l.probe_offsets = l.gains + args.kv.kv_heads * l.mean_blocks * kPageTokens * 4;
+  l.key_weights = l.probe_offsets + args.heads * kProbeTokens * 4;
+  l.column_bits = l.key_weights + stand_in_batch(l.pages, args.kv.kv_heads) * l.pages * kPageTokens * 4;
   l.diagonal_bits = l.column_bits + (args.slash_groups > 0 ? args.heads * l.words * 4 : 0);
   l.sums = l.diagonal_bits + (args.slash_groups > 0 ? args.heads * l.pages * 16 : 0);
   l.pooled = l.sums + (args.slash_groups > 0 ? slash_batch(l.pages, args.slash_groups) * l.pages * kPageTokens * 8 : 0);
@@ -114,5 +125,10 @@ Status launch_sparse_index(const SparseArgs& args, Stream stream);
 Status launch_sparse_attention(const SparseArgs& args, Stream stream);
 // Probes 64 tokens of the chunk: adds to counters the exact mass of what the index made their rows visit.
 Status launch_sparse_coverage(const SparseArgs& args, Stream stream);
+// Behind index and coverage: in the place of its means a page that is not visited gets the mean of its keys and of its values weighed by
+// the attention of the probes of all heads of the KV head that see it whole, and a gain, so that by it they find in the page what
+// they really find there. (As of keys in logarithm, plain means are the first term around no query at all, these around those that are
+// asked.) Pages that no probe sees whole, or in which none finds anything, keep their means.
+Status launch_sparse_stand_ins(const SparseArgs& args, Stream stream);
 
 }  // namespace longview::kernels

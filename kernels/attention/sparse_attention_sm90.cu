@@ -132,7 +132,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   const auto hide = [&](int block) {
     const Tile& tile = slots[turn % kSlots].tile;
     if (block < 0) {
-      hide_visited(rows.score, tile, all_bits + turn % kSlots * p.words, ~block * kKeys, rows.slope(p.scale, 0), rows.slope(p.scale, 1));
+      hide_visited(rows.score, tile, all_bits + turn % kSlots * p.words, gains_of(p, tile.group.kv_head), ~block * kKeys, rows.slope(p.scale, 0), rows.slope(p.scale, 1));
       return;
     }
     const int begin = block * kKeys, heads = tile.group.heads, row = tile.first_row + row_in_tile, sink = tile.group.sink;

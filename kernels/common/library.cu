@@ -45,6 +45,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_sparse_index,
       launch_sparse_attention,
       launch_sparse_coverage,
+      launch_sparse_stand_ins,
       launch_focus,
       launch_gemm,
       launch_matvec,

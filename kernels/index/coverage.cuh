@@ -5,10 +5,6 @@
 
 namespace longview::kernels {
 
-// Which token of the chunk probe i is; probes are spread evenly.
-__host__ __device__ constexpr int probe_token(int64_t tokens, int64_t probes, int i) { return static_cast<int>((2 * i + 1) * tokens / (2 * probes)); }
-__host__ __device__ constexpr int64_t probe_count(int64_t tokens) { return tokens < kProbeTokens ? tokens : kProbeTokens; }
-
 // 128 rows (probe, head) of a group a block, and a part of the keys. Grid: (tiles of the probes, groups, parts).
 template <int D, class Machine>
 __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const SparsePlan p) {
@@ -20,7 +16,7 @@ __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const Sparse
   const int first_position = static_cast<int>(p.args.first_position), pages = (first_position + token_of(first_row + kTileRows - 1)) / kBlockKeys + 1;
   const int parts = static_cast<int>(p.probe_parts), part = static_cast<int>(blockIdx.z), begin = pages * part / parts, end = pages * (part + 1) / parts;
 
-  const int row0 = first_row + static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4, row1 = row0 + 8;
+  const int row0 = first_row + first_row_of_thread(), row1 = row0 + 8;
   const int position[2] = {first_position + token_of(row0), first_position + token_of(row1)};
   const auto bits_of = [&](int row) {
     const int tiles = static_cast<int>(sparse_tiles(p.args.tokens, group.heads)), tile = (token_of(row) * group.heads + row % group.heads) / kTileRows;
@@ -68,6 +64,7 @@ static __global__ void __launch_bounds__(kProbeTokens) add_coverage_kernel(const
       chosen += factor * at(part)[2];
     }
     shares[probe] = chosen / sum;
+    p.probe_offsets[blockIdx.x * kProbeTokens + probe] = -maximum - static_cast<float>(log2(sum));
   }
   __syncthreads();
   if (probe != 0) return;

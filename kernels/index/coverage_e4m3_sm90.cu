@@ -1,7 +1,8 @@
-// Coverage over e4m3 pages on sm_90: queries are rounded to e4m3, as attention does it.
+// Probes over e4m3 pages on sm_90: queries are rounded to e4m3, as attention does it.
 #include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/index/coverage.cuh"
 #include "kernels/index/machine_sm90.cuh"
+#include "kernels/index/probe_weights.cuh"
 
 namespace longview::kernels {
 namespace {
@@ -37,5 +38,8 @@ struct NarrowSm90 : Sm90 {
 }  // namespace
 
 Status launch_coverage_e4m3_sm90(const SparsePlan& p, Stream stream) { return p.args.kv.head_dim == 64 ? launch_coverage<64, NarrowSm90>(p, stream) : launch_coverage<128, NarrowSm90>(p, stream); }
+Status launch_probe_weights_e4m3_sm90(const SparsePlan& p, int64_t first_kv_head, int64_t count, Stream stream) {
+  return p.args.kv.head_dim == 64 ? launch_probe_weights<64, NarrowSm90>(p, first_kv_head, count, stream) : launch_probe_weights<128, NarrowSm90>(p, first_kv_head, count, stream);
+}
 
 }  // namespace longview::kernels

@@ -43,9 +43,6 @@ struct FocusTile {
   }
 };
 
-// The first of a thread's two rows; the other is 8 rows below.
-__device__ inline int first_row_of_thread() { return static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4; }
-
 template <int D, class Machine>
 __global__ void __launch_bounds__(kIndexThreads, 2) focus_sums_kernel(const FocusPlan p) {
   extern __shared__ char shared_bytes[];
@@ -63,7 +60,7 @@ template <int D, class Machine>
 __global__ void __launch_bounds__(kIndexThreads, 2) focus_kernel(const FocusPlan p) {
   extern __shared__ char shared_bytes[];
   const FocusTile tile(p);
-  const int row0 = first_row_of_thread(), lane = static_cast<int>(threadIdx.x) % 32;
+  const int row0 = first_row_of_thread();
   // A weight is 2^(score * scale + offset); rows that do not exist have none.
   float offset[2] = {-INFINITY, -INFINITY};
   for (int r = 0; r < 2; ++r) {
@@ -77,17 +74,8 @@ __global__ void __launch_bounds__(kIndexThreads, 2) focus_kernel(const FocusPlan
     offset[r] = -maximum - __log2f(sum);
   }
   tile.walk<D, Machine>(shared_bytes, row0, [&](int page, float (&score)[64]) {
-    const int64_t key0 = static_cast<int64_t>(page) * kBlockKeys + lane % 4 * 2;
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {  // columns i / 2 * 8 + i % 2 behind key0
-      float squares = 0;
-#pragma unroll
-      for (int r = 0; r < 2; ++r) squares += ptx::exp2(2 * fmaf(score[i / 2 * 4 + 2 * r + i % 2], p.scale, offset[r]));
-#pragma unroll
-      for (int step = 4; step < 32; step *= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
-      const int64_t key = key0 + i / 2 * 8 + i % 2;
-      if (lane < 4 && key < p.args.keys && squares > 0) atomicAdd(p.args.focus + key, squares);
-    }
+    const int64_t key = static_cast<int64_t>(page) * kBlockKeys;
+    add_columns<2>(score, p.scale, offset, p.args.focus + key, p.args.keys - key);
   });
 }
 

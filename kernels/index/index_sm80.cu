@@ -4,6 +4,7 @@
 #include "kernels/index/coverage.cuh"
 #include "kernels/index/focus.cuh"
 #include "kernels/index/page_choice.cuh"
+#include "kernels/index/probe_weights.cuh"
 #include "kernels/ptx/mma.cuh"
 
 namespace longview::kernels {
@@ -149,6 +150,9 @@ Status launch_index_sm80(const SparsePlan& p, Stream stream) {
 }
 Status launch_coverage_sm80(const SparsePlan& p, Stream stream) {
   return p.args.kv.head_dim == 64 ? launch_coverage<64, Sm80>(p, stream) : launch_coverage<128, Sm80>(p, stream);
+}
+Status launch_probe_weights_sm80(const SparsePlan& p, int64_t first_kv_head, int64_t count, Stream stream) {
+  return p.args.kv.head_dim == 64 ? launch_probe_weights<64, Sm80>(p, first_kv_head, count, stream) : launch_probe_weights<128, Sm80>(p, first_kv_head, count, stream);
 }
 Status launch_focus_sm80(const FocusPlan& p, Stream stream) {
   return p.args.kv.head_dim == 64 ? launch_focus<64, Sm80>(p, stream) : launch_focus<128, Sm80>(p, stream);

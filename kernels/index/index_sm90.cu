@@ -5,6 +5,7 @@
 #include "kernels/index/focus.cuh"
 #include "kernels/index/machine_sm90.cuh"
 #include "kernels/index/page_choice.cuh"
+#include "kernels/index/probe_weights.cuh"
 #include "kernels/index/weigh_sm90.cuh"
 
 namespace longview::kernels {
@@ -148,6 +149,10 @@ Status launch_index_sm90(const SparsePlan& p, Stream stream) {
 Status launch_coverage_sm90(const SparsePlan& p, Stream stream) {
   if (p.args.kv.format == PageFormat::kE4M3) return launch_coverage_e4m3_sm90(p, stream);
   return p.args.kv.head_dim == 64 ? launch_coverage<64, Sm90>(p, stream) : launch_coverage<128, Sm90>(p, stream);
+}
+Status launch_probe_weights_sm90(const SparsePlan& p, int64_t first_kv_head, int64_t count, Stream stream) {
+  if (p.args.kv.format == PageFormat::kE4M3) return launch_probe_weights_e4m3_sm90(p, first_kv_head, count, stream);
+  return p.args.kv.head_dim == 64 ? launch_probe_weights<64, Sm90>(p, first_kv_head, count, stream) : launch_probe_weights<128, Sm90>(p, first_kv_head, count, stream);
 }
 Status launch_focus_sm90(const FocusPlan& p, Stream stream) {
   return p.args.kv.head_dim == 64 ? launch_focus<64, Sm90>(p, stream) : launch_focus<128, Sm90>(p, stream);

@@ -34,6 +34,9 @@ struct WideOperands {
   }
 };
 
+// The first of a thread's two rows; the other is 8 rows below.
+__device__ inline int first_row_of_thread() { return static_cast<int>(threadIdx.x) / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4; }
+
 // Begins at a multiple of 1,024 bytes.
 __device__ inline char* aligned_shared(char* bytes) { return bytes + (-ptx::shared_address(bytes) & 1023); }
 
@@ -112,6 +115,22 @@ __device__ void score_pages(char* shared, const PagedKv& kv, int kv_head, int be
     __syncthreads();
     load(block, page + Machine::kStages, i);
     each(page, score);
+  }
+}
+
+// Adds to `to`, for each of the first `columns` keys of a page, the sum over a warp's rows of 2^(power (score scale + offset)).
+template <int kPower>
+__device__ inline void add_columns(const float (&score)[64], float scale, const float (&offset)[2], float* to, int64_t columns) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int i = 0; i < 32; ++i) {
+    float sum = 0;
+#pragma unroll
+    for (int r = 0; r < 2; ++r) sum += ptx::exp2(kPower * fmaf(score[i / 2 * 4 + 2 * r + i % 2], scale, offset[r]));
+#pragma unroll
+    for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
+    const int column = lane % 4 * 2 + i / 2 * 8 + i % 2;
+    if (lane < 4 && column < columns && sum > 0) atomicAdd(to + column, sum);
   }
 }
 

@@ -20,6 +20,9 @@ SparsePlan sparse_plan(const SparseArgs& args) {
           reinterpret_cast<int32_t*>(at + layout.next_tile),
           reinterpret_cast<float*>(at + layout.probes),
           layout.probe_parts,
+          reinterpret_cast<float*>(at + layout.gains),
+          reinterpret_cast<float*>(at + layout.probe_offsets),
+          reinterpret_cast<float*>(at + layout.key_weights),
           reinterpret_cast<uint32_t*>(at + layout.column_bits),
           reinterpret_cast<uint32_t*>(at + layout.diagonal_bits),
           reinterpret_cast<float*>(at + layout.sums),
@@ -52,8 +55,7 @@ Status launch_sparse_index(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
   const SparsePlan p = sparse_plan(args);
   if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), stream)) return status;
-  if (args.kv.format == PageFormat::kE4M3)
-    if (const Status status = launch_narrow_means(args.kv, p.pages, (args.first_position + args.tokens) / kPageTokens, p.means, const_cast<char*>(p.narrow_means), stream)) return status;
+  if (const auto error = cudaMemsetAsync(p.gains, 0, static_cast<size_t>(args.kv.kv_heads * p.mean_blocks * kPageTokens) * sizeof(float), cuda(stream))) return static_cast<Status>(error);
   return on_sm90(args.architecture) ? launch_index_sm90(p, stream) : launch_index_sm80(p, stream);
 }
 
@@ -64,9 +66,24 @@ Status launch_sparse_coverage(const SparseArgs& args, Stream stream) {
   return on_sm90(args.architecture) ? launch_coverage_sm90(p, stream) : launch_coverage_sm80(p, stream);
 }
 
+Status launch_sparse_stand_ins(const SparseArgs& args, Stream stream) {
+  if (const Status status = check_sparse(args)) return status;
+  const SparsePlan p = sparse_plan(args);
+  const int64_t kv_heads = args.kv.kv_heads, batch = stand_in_batch(p.pages, kv_heads);
+  for (int64_t first = 0; first < kv_heads; first += batch) {
+    const int64_t count = std::min(batch, kv_heads - first);
+    if (const auto error = cudaMemsetAsync(p.key_weights, 0, static_cast<size_t>(count * p.pages * kPageTokens) * sizeof(float), cuda(stream))) return static_cast<Status>(error);
+    if (const Status status = on_sm90(args.architecture) ? launch_probe_weights_sm90(p, first, count, stream) : launch_probe_weights_sm80(p, first, count, stream)) return status;
+    if (const Status status = launch_stand_ins(p, first, count, stream)) return status;
+  }
+  return kOk;
+}
+
 Status launch_sparse_attention(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
   const SparsePlan p = sparse_plan(args);
+  if (args.kv.format == PageFormat::kE4M3)
+    if (const Status status = launch_narrow_means(args.kv, p.pages, (args.first_position + args.tokens) / kPageTokens, p.means, const_cast<char*>(p.narrow_means), stream)) return status;
   return on_sm90(args.architecture) ? launch_sparse_attention_sm90(p, stream) : launch_sparse_attention_sm80(p, stream);
 }
 

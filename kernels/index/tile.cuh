@@ -14,6 +14,10 @@ constexpr int kSlashTokens = 64;  // tokens that choose together, in vertical-sl
 constexpr float kMeanBias = 7.0f;  // log2(128): a mean stands for 128 keys
 constexpr int kLargestPosition = static_cast<int>(kMostSparsePages * kPageTokens);
 
+// Which token of the chunk probe i is; probes are spread evenly.
+__host__ __device__ constexpr int probe_token(int64_t tokens, int64_t probes, int i) { return static_cast<int>((2 * i + 1) * tokens / (2 * probes)); }
+__host__ __device__ constexpr int64_t probe_count(int64_t tokens) { return tokens < kProbeTokens ? tokens : kProbeTokens; }
+
 struct SparsePlan {
   SparseArgs args;
   float scale;                   // log2(e) / sqrt(D)
@@ -24,6 +28,7 @@ struct SparsePlan {
   int32_t* next_tile;            // counts the tiles that persistent blocks have taken
   float* probes;
   int64_t probe_parts;
+  float *gains, *probe_offsets, *key_weights;
   uint32_t *column_bits, *diagonal_bits;
   float *sums, *pooled;
   const char* narrow_means;
@@ -103,6 +108,8 @@ template <int D>
 __device__ inline const __nv_bfloat16* mean_block(const SparsePlan& p, int block, int kv_head) {
   return p.means + (kv_head * p.mean_blocks + block) * 2 * kPageTokens * D;
 }
+
+__device__ inline const float* gains_of(const SparsePlan& p, int kv_head) { return p.gains + kv_head * p.mean_blocks * kBlockKeys; }
 
 // Starts copying a tile's queries to a block in shared memory, zeros for rows that do not exist.
 template <int D>

@@ -28,6 +28,8 @@ void SparseAttention::attend(const SparseRows& rows, const HeadGroups& groups, c
   args.workspace = index_.as();
   device_.check(library.sparse_index(args, stream), "choosing pages");
   device_.check(library.sparse_coverage(args, stream), "probing");
+  if (std::any_of(groups.groups.begin(), groups.groups.end(), [](const kernels::HeadGroup& group) { return group.means != 0; }))
+    device_.check(library.sparse_stand_ins(args, stream), "weighing pages that are left out");
   device_.check(library.sparse_attention(args, stream), "attending");
 }
 

@@ -70,7 +70,7 @@ HeadPlan default_plan(Pattern pattern);
 struct Shares {
   float fast, balanced;
 };
-constexpr Shares kGpuShares = {0.003f, 0.0012f}, kCpuShares = {0.002f, 0.0008f};
+constexpr Shares kGpuShares = {0.003f, 0.0015f}, kCpuShares = {0.002f, 0.0008f};
 
 // Late layers, the last third: what attention makes of a token there is seen only through K and V of the few layers behind. They err
 // unpunished: with 50 times the share the built-in model foresees answers as well as before, while ten times the share in any five of

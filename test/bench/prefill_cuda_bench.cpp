@@ -24,7 +24,7 @@ constexpr int64_t kLongestDense = 131072;
 // Milliseconds of kernels, by the functions that launch them.
 class Parts {
  public:
-  enum Part { kExpansion, kIndex, kCoverage, kAttention, kAppend, kRest, kCount };
+  enum Part { kExpansion, kIndex, kCoverage, kStandIns, kAttention, kAppend, kRest, kCount };
 
   // The library, with events around what is timed.
   const kernels::Library& table() {
@@ -33,6 +33,7 @@ class Parts {
     time<&kernels::Library::expand_pages, kExpansion>(timed_.expand_pages);
     time<&kernels::Library::sparse_index, kIndex>(timed_.sparse_index);
     time<&kernels::Library::sparse_coverage, kCoverage>(timed_.sparse_coverage);
+    time<&kernels::Library::sparse_stand_ins, kStandIns>(timed_.sparse_stand_ins);
     time<&kernels::Library::sparse_attention, kAttention>(timed_.sparse_attention);
     time<&kernels::Library::attention, kAttention>(timed_.attention);
     time<&kernels::Library::rope_append, kAppend>(timed_.rope_append);
@@ -62,7 +63,7 @@ class Parts {
       all += ms / 1e3;
     }
     clear();
-    std::printf("         expansion %.3f s, index %.3f, coverage %.3f, attention %.3f, append %.3f, norms, activations and codes %.3f; products and gaps %.3f\n", sums[kExpansion], sums[kIndex], sums[kCoverage],
+    std::printf("         expansion %.3f s, index %.3f, coverage %.3f, stand-ins %.3f, attention %.3f, append %.3f, norms, activations and codes %.3f; products and gaps %.3f\n", sums[kExpansion], sums[kIndex], sums[kCoverage], sums[kStandIns],
                 sums[kAttention], sums[kAppend], sums[kRest], seconds - all);
   }
 

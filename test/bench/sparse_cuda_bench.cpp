@@ -118,7 +118,8 @@ void bench(kernels::PageFormat format, int64_t tokens, int64_t first, int64_t he
   args.groups = device_groups.get();
   const double index_ms = median_ms(runs, [&] { GPU(sparse_index(args, gpu::stream())); });
   const double probe_ms = median_ms(runs, [&] { GPU(sparse_coverage(args, gpu::stream())); });
-  std::printf("  index by share %.3f ms, by mass %.3f ms, 64 probes %.3f ms, workspace %.1f MiB\n", index_ms, by_mass_ms, probe_ms, static_cast<double>(layout.bytes) / (1 << 20));
+  const double stand_in_ms = median_ms(runs, [&] { GPU(sparse_stand_ins(args, gpu::stream())); });
+  std::printf("  index by share %.3f ms, by mass %.3f ms, 64 probes %.3f ms, stand-ins %.3f ms, workspace %.1f MiB\n", index_ms, by_mass_ms, probe_ms, stand_in_ms, static_cast<double>(layout.bytes) / (1 << 20));
   if (index_alone) return;
 
   constexpr int64_t kNeighbours = 16;

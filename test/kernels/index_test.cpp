@@ -208,7 +208,7 @@ TEST("refusals") {
   const auto refuses = [&](auto change) {
     kernels::SparseArgs args = c.args();
     change(args);
-    for (auto launch : {gpu::library().sparse_index, gpu::library().sparse_attention, gpu::library().sparse_coverage}) CHECK(launch(args, gpu::stream()) < 0);
+    for (auto launch : {gpu::library().sparse_index, gpu::library().sparse_attention, gpu::library().sparse_coverage, gpu::library().sparse_stand_ins}) CHECK(launch(args, gpu::stream()) < 0);
   };
   refuses([](auto& a) { a.kv.head_dim = 96; });
   refuses([](auto& a) { a.kv.layers = 0; });

@@ -6,8 +6,87 @@ using namespace sparse_case;
 
 namespace {
 
+// What stands for the pages of a context, in double: means, or means weighed by the probes, with a gain.
+class StandIns {
+ public:
+  StandIns(const Context& c, bool weighed) : c_(c), group_(c.shape().heads / c.shape().kv_heads), of_(static_cast<size_t>(c.shape().kv_heads * c.pages())) {
+    if (!weighed) return;
+    const Shape& s = c.shape();
+    const int64_t probes = std::min(s.tokens, kernels::kProbeTokens);
+    for (int64_t i = 0; i < probes; ++i)
+      for (int64_t h = 0; h < s.heads; ++h) probes_.push_back({(2 * i + 1) * s.tokens / (2 * probes), h, 0});
+    in_parallel(probes_.size(), [&](size_t i) {
+      Probe& probe = probes_[i];
+      double highest = -INFINITY, sum = 0;
+      std::vector<double> scores;
+      for (int64_t key = 0; key <= s.first + probe.token; ++key) scores.push_back(c.score(probe.token, probe.head, key));
+      for (const double score : scores) highest = std::max(highest, score);
+      for (const double score : scores) sum += std::exp(score - highest);
+      probe.offset = -highest - std::log(sum);
+    });
+    in_parallel(of_.size(), [&](size_t at) { weigh(static_cast<int64_t>(at) / c.pages(), static_cast<int64_t>(at) % c.pages()); });
+  }
+  double score(int64_t t, int64_t h, int64_t page) const {
+    const Page& of = page_of(h, page);
+    if (of.key.empty()) return c_.mean_score(t, h, page) + std::log(128.0);
+    double sum = 0;
+    for (int64_t i = 0; i < c_.shape().d; ++i) sum += c_.query(t, h, i) * of.key[static_cast<size_t>(i)];
+    return sum / std::sqrt(static_cast<double>(c_.shape().d)) + of.gain;
+  }
+  double value(int64_t h, int64_t page, int64_t i) const {
+    const Page& of = page_of(h, page);
+    return of.key.empty() ? c_.mean_value(h, page, i) : of.value[static_cast<size_t>(i)];
+  }
+
+ private:
+  struct Probe {
+    int64_t token, head;
+    double offset;  // of the logarithm of a weight
+  };
+  struct Page {
+    std::vector<double> key, value;  // empty: the means
+    double gain = 0;
+  };
+
+  const Page& page_of(int64_t h, int64_t page) const { return of_[static_cast<size_t>(h / group_ * c_.pages() + page)]; }
+  void weigh(int64_t kv_head, int64_t page) {
+    const Shape& s = c_.shape();
+    std::vector<double> weights(kPageTokens, 0);
+    const auto sees = [&](const Probe& probe) { return probe.head / group_ == kv_head && s.first + probe.token >= (page + 1) * kPageTokens - 1; };
+    for (const Probe& probe : probes_)
+      if (sees(probe))
+        for (int64_t t = 0; t < kPageTokens; ++t) weights[static_cast<size_t>(t)] += std::exp(c_.score(probe.token, probe.head, page * kPageTokens + t) + probe.offset);
+    const double found = std::accumulate(weights.begin(), weights.end(), 0.0);
+    if (!(found > 1e-30)) return;
+    Page of;
+    for (int64_t i = 0; i < s.d; ++i) {
+      double key = 0, value = 0;
+      for (int64_t t = 0; t < kPageTokens; ++t) {
+        key += weights[static_cast<size_t>(t)] * c_.key(kv_head * group_, page * kPageTokens + t, i);
+        value += weights[static_cast<size_t>(t)] * c_.value(kv_head * group_, page * kPageTokens + t, i);
+      }
+      of.key.push_back(bf16_to_float(float_to_bf16(static_cast<float>(key / found))));
+      of.value.push_back(value / found);
+    }
+    double expected = 0;
+    for (const Probe& probe : probes_) {
+      if (!sees(probe)) continue;
+      double sum = 0;
+      for (int64_t i = 0; i < s.d; ++i) sum += c_.query(probe.token, probe.head, i) * of.key[static_cast<size_t>(i)];
+      expected += std::exp(sum / std::sqrt(static_cast<double>(s.d)) + probe.offset);
+    }
+    of.gain = std::log(128.0) + std::clamp(std::log2(found / expected) - 7, -5.8, 2.9) * std::log(2.0);
+    of_[static_cast<size_t>(kv_head * c_.pages() + page)] = std::move(of);
+  }
+
+  const Context& c_;
+  const int64_t group_;
+  std::vector<Page> of_;  // [KV heads, pages]
+  std::vector<Probe> probes_;
+};
+
 // Output of token t and head h of the group.
-std::vector<double> attend(const Context& c, const std::vector<uint32_t>& bits, const HeadGroup& g, int64_t t, int64_t h) {
+std::vector<double> attend(const Context& c, const StandIns& stand_ins, const std::vector<uint32_t>& bits, const HeadGroup& g, int64_t t, int64_t h) {
   const Shape& s = c.shape();
   const int64_t row = t * g.heads + h - g.first_head, tile = c.tile_of(g, row), position = s.first + t;
   const auto [begin, end] = c.candidates(g, s.first + row / kSparseTileRows * kSparseTileRows / g.heads);
@@ -21,7 +100,7 @@ std::vector<double> attend(const Context& c, const std::vector<uint32_t>& bits, 
       for (int64_t key = page * kPageTokens; key < (page + 1) * kPageTokens && key <= position; ++key)
         if (!g.limited || key < g.sink || key > position - g.window) keys.push_back({c.score(t, h, key), key});
     } else if (g.means && page >= begin && page < end) {
-      keys.push_back({c.mean_score(t, h, page) + std::log(128.0), ~page});
+      keys.push_back({stand_ins.score(t, h, page), ~page});
     }
   }
   double highest = -INFINITY, sum = 0;
@@ -30,18 +109,23 @@ std::vector<double> attend(const Context& c, const std::vector<uint32_t>& bits, 
   for (const Key& key : keys) {
     const double weight = std::exp(key.score - highest);
     sum += weight;
-    for (int64_t i = 0; i < s.d; ++i) out[static_cast<size_t>(i)] += weight * (key.at >= 0 ? c.value(h, key.at, i) : c.mean_value(h, ~key.at, i));
+    for (int64_t i = 0; i < s.d; ++i) out[static_cast<size_t>(i)] += weight * (key.at >= 0 ? c.value(h, key.at, i) : stand_ins.value(h, ~key.at, i));
   }
   for (double& x : out) x /= sum;
   return out;
 }
 
-// `multiprocessors`: few make persistent blocks go through many tiles.
-void check_attention(const Context& c, const char* what, int32_t multiprocessors = 0) {
+// `multiprocessors`: few make persistent blocks go through many tiles. `weighed`: stand-ins by the probes. Returns the relative error.
+double check_attention(const Context& c, const char* what, int32_t multiprocessors = 0, bool weighed = false) {
   kernels::SparseArgs args = c.args();
   if (multiprocessors > 0) args.multiprocessors = multiprocessors;
   GPU(sparse_index(args, gpu::stream()));
+  if (weighed) {
+    GPU(sparse_coverage(args, gpu::stream()));
+    GPU(sparse_stand_ins(args, gpu::stream()));
+  }
   GPU(sparse_attention(args, gpu::stream()));
+  const StandIns stand_ins(c, weighed);
   const std::vector<uint32_t> bits = c.bits();
   const std::vector<uint16_t> got = c.out();
   const Shape& s = c.shape();
@@ -60,7 +144,7 @@ void check_attention(const Context& c, const char* what, int32_t multiprocessors
       for (int64_t h = g.first_head; h < g.first_head + g.heads; ++h)
         if (number++ % step == 0 || t == s.tokens - 1) checked.push_back({&g, t, h});
   std::vector<std::vector<double>> outs(checked.size());
-  in_parallel(checked.size(), [&](size_t i) { outs[i] = attend(c, bits, *checked[i].group, checked[i].token, checked[i].head); });
+  in_parallel(checked.size(), [&](size_t i) { outs[i] = attend(c, stand_ins, bits, *checked[i].group, checked[i].token, checked[i].head); });
   std::vector<double> wanted;
   std::vector<uint16_t> rows;
   double largest = 0, worst_block = 0;
@@ -77,6 +161,7 @@ void check_attention(const Context& c, const char* what, int32_t multiprocessors
   std::printf("  %s %s T %5d first %6d heads %d/%d d %3d: %.1e, worst row %.1e, largest %.1e\n", c.args().architecture ? "sm80" : e4m3 ? "e4m3" : "best", what, int(s.tokens), int(s.first), int(s.heads), int(s.kv_heads), int(s.d), error, worst_block, largest);
   CHECK(error <= (e4m3 ? 4e-2 : 5e-3));  // weights are e4m3, and means; or weights and results bf16
   CHECK(worst_block <= (e4m3 ? 0.15 : 2e-2));
+  return error;
 }
 
 std::vector<HeadGroup> plans_of(const Shape& s, const HeadGroup& plan) { return std::vector<HeadGroup>(static_cast<size_t>(s.kv_heads), plan); }
@@ -97,6 +182,19 @@ TEST("nothing but window and means, and everything: no candidate, all candidates
     for (const float threshold : {0.0f, 2.0f}) {
       const Shape s{400, 20000, 8, 2, 128};
       check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, threshold)), Data::kPlain, architecture), threshold == 0 ? "all candidates " : "no candidate   ");
+    }
+}
+
+TEST("stand-ins weighed by the probes: ragged chunks, groups, one token, outliers, heads with plans of their own") {
+  for (const int32_t architecture : {0, 80})
+    for (const int64_t d : {64, 128}) {
+      for (const Shape& s : {Shape{1, 5000, 4, 1, d}, Shape{300, 4000, 9, 3, d}, Shape{700, 9001, 14, 2, d}, Shape{2100, 0, 8, 2, d}, Shape{129, 20001, 7, 1, d}}) {
+        check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, architecture), "weighed        ", 0, true);
+        check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 2.0f)), Data::kPlain, architecture), "weighed, all   ", 3, true);
+      }
+      const Shape s{500, 9000, 6, 2, d};
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kOutliers, architecture), "weighed, outliers", 0, true);
+      check_attention(Context(s, {dense(), a_shape(100, 800), adaptive(PageRule::kShare, 0.01f), slash(20, 300), adaptive(PageRule::kMass, 0.2f), blocks(12)}, Data::kPlain, architecture), "weighed, mixed ", 0, true);
     }
 }
 
@@ -153,6 +251,8 @@ TEST("over e4m3 pages: ragged chunks and prefixes, with means and without, A-sha
       check(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), "share, means   ");
       check(s, plans_of(s, adaptive(PageRule::kRelative, 0.2f, false)), "relative       ", Data::kPlain, 3);
     }
+    for (const Shape& s : {Shape{300, 4000, 9, 3, d}, Shape{700, 9001, 14, 2, d}})
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, 0, PageFormat::kE4M3), "weighed        ", 0, true);
     check({1000, 7000, 6, 2, d}, {dense(), a_shape(100, 800), adaptive(PageRule::kShare, 0.01f), a_shape(0, 1), adaptive(PageRule::kMass, 0.2f), dense()}, "mixed          ");
     const Shape s{500, 9000, 8, 2, d};
     check(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), "outliers       ", Data::kOutliers);
@@ -163,7 +263,7 @@ TEST("small over e4m3 pages, for compute-sanitizer") {
   if (gpu::properties().major != 9) SKIP("this takes compute capability 9.0");
   for (const int64_t d : {64, 128}) {
     const Shape s{150, 1300, 6, 2, d};
-    check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.05f)), Data::kPlain, 0, PageFormat::kE4M3), "small          ", 1);
+    check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.05f)), Data::kPlain, 0, PageFormat::kE4M3), "small          ", 1, true);
   }
 }
 
@@ -171,7 +271,7 @@ TEST("small, for compute-sanitizer") {
   for (const int32_t architecture : {0, 80})
     for (const int64_t d : {64, 128}) {
       const Shape s{150, 1300, 6, 2, d};
-      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.05f)), Data::kPlain, architecture), "small          ", 1);
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.05f)), Data::kPlain, architecture), "small          ", 1, true);
       check_attention(Context(s, {dense(), a_shape(100, 300), adaptive(PageRule::kMass, 0.2f), dense(), dense(), dense()}, Data::kPlain, architecture), "small, mixed   ", 2);
       check_attention(Context(s, {dense(), slash(10, 100), blocks(5), dense(), dense(), dense()}, Data::kPlain, architecture), "small, patterns", 2);
     }
