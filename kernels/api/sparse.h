@@ -1,5 +1,5 @@
-// Sparse prefill attention: an index of the pages that each tile of queries visits, attention over them, and a measure of
-// what they cover. The three are queued one behind the other; nothing comes back to the host in between.
+// Sparse prefill attention: an index of the pages that each tile of queries visits, a measure of what they cover, what stands for
+// the others, and attention over all of it. The four are queued one behind the other; nothing comes back to the host in between.
 //
 // A tile is 128 rows of the query heads that share one plan: row r is token r / heads of the chunk, head first_head +
 // r % heads. Its index is one bit a page. What a tile always visits: the pages that hold one of the first `sink` keys, one of
