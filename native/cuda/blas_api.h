@@ -4,6 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <filesystem>
+#include <vector>
 
 namespace longview::cuda {
 
@@ -55,6 +57,9 @@ struct BlasApi {
   int (*choose)(void* handle, void* description, void* a_layout, void* b_layout, void* c_layout, void* d_layout, void* preference, int wanted, LtHeuristicResult* results, int* found);
 };
 
+// Folders in which cuBLASLt may lie, the first to be asked first: of the toolkit that CUDA_PATH or CUDA_HOME names, of those in /usr/local
+// (newer versions first), and of PyTorch's wheels beside every Python that PATH names.
+std::vector<std::filesystem::path> blas_folders();
 // Null where no cuBLASLt is found. Once a process; later calls return the same.
 const BlasApi* load_blas();
 

@@ -1,5 +1,6 @@
 // Where cuBLASLt may lie, and its functions by name.
 #include <dlfcn.h>
+#include <string.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -22,17 +23,19 @@ std::string variable(const char* name) {
   return value ? value : "";
 }
 
-// Entries of `folder` whose names begin so, in reverse order: newer versions first.
+// Entries of `folder` whose names begin so, newer versions first: 3.11 before 3.9.
 std::vector<fs::path> entries(const fs::path& folder, const std::string& prefix) {
   std::vector<fs::path> found;
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored))
     if (entry.path().filename().string().starts_with(prefix)) found.push_back(entry.path());
-  std::sort(found.rbegin(), found.rend());
+  std::ranges::sort(found, [](const fs::path& a, const fs::path& b) { return strverscmp(a.c_str(), b.c_str()) > 0; });
   return found;
 }
 
-std::vector<fs::path> folders() {
+}  // namespace
+
+std::vector<fs::path> blas_folders() {
   std::vector<fs::path> found;
   const auto toolkit = [&](const fs::path& at) {
     for (const char* part : {"lib64", "lib", "targets/x86_64-linux/lib"}) found.push_back(at / part);
@@ -40,7 +43,6 @@ std::vector<fs::path> folders() {
   for (const char* name : {"CUDA_PATH", "CUDA_HOME"})
     if (const std::string at = variable(name); !at.empty()) toolkit(at);
   for (const fs::path& at : entries("/usr/local", "cuda")) toolkit(at);
-  // PyTorch's wheels: beside every Python that PATH names.
   std::istringstream path(variable("PATH"));
   for (std::string bin; std::getline(path, bin, ':');) {
     std::error_code ignored;
@@ -52,11 +54,13 @@ std::vector<fs::path> folders() {
   return found;
 }
 
+namespace {
+
 void* open_library() {
   const std::string given = variable("LONGVIEW_CUBLASLT");
   if (given == "off") return nullptr;
   if (!given.empty()) return dlopen(given.c_str(), RTLD_NOW | RTLD_LOCAL);
-  const std::vector<fs::path> places = folders();
+  const std::vector<fs::path> places = blas_folders();
   for (const char* name : kNames) {
     for (const fs::path& folder : places) {
       std::error_code ignored;
