@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const Sparse
   RowSums rows;
   const auto place = [&](int row) {
     const int at = first_row + row;
-    return at < all_rows ? static_cast<const __nv_bfloat16*>(p.args.q) + (static_cast<int64_t>(token_of(at)) * p.args.heads + group.first_head + at % group.heads) * D : nullptr;
+    return at < all_rows ? query_of<D>(p, token_of(at), group.first_head + at % group.heads) : nullptr;
   };
   score_pages<D, Machine>(shared_bytes, p.args.kv, group.kv_head, begin, end, place, [&](int page, float (&score)[64]) {
     hide_future(score, page, position[0], position[1]);

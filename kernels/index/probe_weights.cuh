@@ -28,7 +28,7 @@ __global__ void __launch_bounds__(kIndexThreads, 2) probe_weights_kernel(const S
   float* to = p.key_weights + static_cast<int64_t>(blockIdx.y) * p.pages * kBlockKeys;
   const auto place = [&](int row) {
     const int at = first_row + row;
-    return at < all_rows ? static_cast<const __nv_bfloat16*>(p.args.q) + (static_cast<int64_t>(token_of(at)) * p.args.heads + head_of(at)) * D : nullptr;
+    return at < all_rows ? query_of<D>(p, token_of(at), head_of(at)) : nullptr;
   };
   score_pages<D, Machine>(shared_bytes, p.args.kv, kv_head, pages * part / parts, pages * (part + 1) / parts, place, [&](int page, float (&score)[64]) {
     const int last = (page + 1) * kBlockKeys - 1;

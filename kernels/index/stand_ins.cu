@@ -73,11 +73,6 @@ __global__ void __launch_bounds__(kStandInThreads) stand_ins_kernel(const Sparse
   __shared__ float4 keys[kPagesOfBlock][D / 4];
   const int thread = static_cast<int>(threadIdx.x), kv_head = first_kv_head + static_cast<int>(blockIdx.y);
   const int full = static_cast<int>((p.args.first_position + p.args.tokens) / kBlockKeys), begin = static_cast<int>(blockIdx.x) * kPagesOfBlock, pages = min(kPagesOfBlock, full - begin);
-  const auto sum_of_warp = [](float x) {
-#pragma unroll
-    for (int step = 16; step > 0; step /= 2) x += __shfl_xor_sync(0xffffffffu, x, step);
-    return x;
-  };
 
   for (int i = 0; i < kPagesOfBlock; ++i) {
     const int page = begin + i;
@@ -91,7 +86,7 @@ __global__ void __launch_bounds__(kStandInThreads) stand_ins_kernel(const Sparse
     __syncthreads();
     float all = 0;  // every warp adds up all of them
     for (int key = thread % 32; key < kBlockKeys; key += 32) all += weights[0][key];
-    all = sum_of_warp(all);
+    all = warp_sum(all);
     const bool known = all > kLeastWeight;
     if (thread == 0) found[i] = known ? all : 0;
     if (known) {
@@ -116,7 +111,7 @@ __global__ void __launch_bounds__(kStandInThreads) stand_ins_kernel(const Sparse
   float by_stand_in[kPagesOfBlock] = {};
   for (int row = thread; row < probes * group; row += kStandInThreads) {
     const int token = probe_token(p.args.tokens, probes, row / group), head = kv_head * group + row % group;
-    const auto* query = reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(p.args.q) + (static_cast<int64_t>(token) * p.args.heads + head) * D);
+    const auto* query = reinterpret_cast<const uint4*>(query_of<D>(p, token, head));
     float score[kPagesOfBlock] = {};
     for (int j = 0; j < D / 8; ++j) {
       float x[8];
@@ -135,7 +130,7 @@ __global__ void __launch_bounds__(kStandInThreads) stand_ins_kernel(const Sparse
   }
 #pragma unroll
   for (int i = 0; i < kPagesOfBlock; ++i) {
-    const float sum = sum_of_warp(by_stand_in[i]);
+    const float sum = warp_sum(by_stand_in[i]);
     if (thread % 32 == 0) expected[thread / 32][i] = sum;
   }
   __syncthreads();

@@ -34,6 +34,12 @@ struct SparsePlan {
   const char* narrow_means;
 };
 
+// The query of a token of the chunk and a head.
+template <int D>
+__device__ inline const __nv_bfloat16* query_of(const SparsePlan& p, int token, int head) {
+  return static_cast<const __nv_bfloat16*>(p.args.q) + (static_cast<int64_t>(token) * p.args.heads + head) * D;
+}
+
 struct Tile {
   HeadGroup group;
   int first_row, rows;                 // of the group; rows that exist, at most 128
