@@ -12,10 +12,16 @@
 
 namespace longview::kernels {
 
+// Where a context has no more pages than that (131,072 tokens), masses are taken from four means of a page, of 32 keys each. Beyond,
+// these would cost more time than they save.
+constexpr int64_t kMostFinePages = 1024;
+constexpr int64_t kFineMeans = 4;
+constexpr int64_t means_of_page(int64_t pages) { return pages <= kMostFinePages ? kFineMeans : 1; }
+
 constexpr int64_t kMostSparsePages = 8448;  // of a context: 1.08 million tokens, whose masses still fit the 99 KiB of sm_86 and sm_89
 
-// How the candidates are chosen. A page's mass is its mean key's weight in the softmax over the mean keys of all pages that the
-// tile sees whole, mean over the tile's rows.
+// How the candidates are chosen. A page's mass is the weight of its mean keys (means_of_page) in the softmax over the mean keys of all
+// pages that the tile sees whole, mean over the tile's rows.
 enum class PageRule : int32_t {
   kNone,      // no candidate is visited
   kRelative,  // every page whose mass is at least `threshold` times the largest one's
@@ -80,6 +86,7 @@ struct SparseLayout {
   int64_t diagonal_bits;       // uint32 [H, pages * 4]: chosen distances
   int64_t sums;                // float [slash_batch, 2, pages * 128]: of columns and diagonals
   int64_t pooled;              // float [G, D, 2 * pages]: mean keys of 64 tokens; with kBlocks alone
+  int64_t fine_means;          // bf16 [G, means_of_page * mean_blocks, 128 * D], K alone; where there are several for each page
   int64_t narrow_means;        // [G, mean_blocks, 2] blocks of the means in e4m3, as those of e4m3 pages; with these alone
   int64_t bytes;
 };
@@ -108,8 +115,9 @@ constexpr SparseLayout sparse_layout(const SparseArgs& args) {
   l.diagonal_bits = l.column_bits + (args.slash_groups > 0 ? args.heads * l.words * 4 : 0);
   l.sums = l.diagonal_bits + (args.slash_groups > 0 ? args.heads * l.pages * 16 : 0);
   l.pooled = l.sums + (args.slash_groups > 0 ? slash_batch(l.pages, args.slash_groups) * l.pages * kPageTokens * 8 : 0);
-  l.narrow_means = l.pooled + (args.block_groups > 0 ? args.kv.kv_heads * args.kv.head_dim * l.pages * 8 : 0);
-  l.narrow_means = (l.narrow_means + 127) / 128 * 128;
+  l.fine_means = l.pooled + (args.block_groups > 0 ? args.kv.kv_heads * args.kv.head_dim * l.pages * 8 : 0);
+  l.fine_means = (l.fine_means + 127) / 128 * 128;
+  l.narrow_means = l.fine_means + (means_of_page(l.pages) > 1 ? args.kv.kv_heads * means_of_page(l.pages) * l.mean_blocks * kPageTokens * args.kv.head_dim * 2 : 0);
   l.bytes = l.narrow_means + (args.kv.format == PageFormat::kE4M3 ? args.kv.kv_heads * l.mean_blocks * 2 * page_block_bytes(PageFormat::kE4M3, args.kv.head_dim) : 0);
   return l;
 }
@@ -117,7 +125,7 @@ constexpr SparseLayout sparse_layout(const SparseArgs& args) {
 // Whether the device's tensor cores multiply the codes of e4m3 pages here: compute capability 9.0, and no head of MInference's. Elsewhere
 // these launches take pages in bf16 (launch_expand_pages).
 bool sparse_multiplies_e4m3(const SparseArgs& args);
-// Fills the workspace: the means of the context in blocks of 128 pages, and for each tile its bits.
+// Fills the workspace: the means of the context in blocks of 128 pages, finer ones where pages are chosen by these, and for each tile its bits.
 Status launch_sparse_index(const SparseArgs& args, Stream stream);
 // Attention by the index that the workspace holds.
 Status launch_sparse_attention(const SparseArgs& args, Stream stream);

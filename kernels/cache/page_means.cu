@@ -1,4 +1,6 @@
 // Means of pages: made when a page is full, gathered for a layer in the layout of K and V blocks.
+#include "kernels/api/sparse.h"
+#include "kernels/cache/keys.cuh"
 #include "kernels/cache/page_means.cuh"
 #include "kernels/cache/q8.cuh"
 #include "kernels/cache/quantize_block.cuh"
@@ -87,6 +89,34 @@ __global__ void __launch_bounds__(kThreads) gather_means_kernel(const PagedKv kv
   *reinterpret_cast<uint4*>(block + page_offset(page % kPageTokens, chunk * 8)) = words;
 }
 
+// A page of a KV head (blockIdx.y) a block: eight dimensions a thread, the tokens of a mean shared out.
+template <int D, PageFormat kFormat>
+__global__ void __launch_bounds__(kThreads) fine_means_kernel(const PagedKv kv, int64_t mean_blocks, __nv_bfloat16* blocks) {
+  constexpr int kMeans = static_cast<int>(kFineMeans), kTokens = static_cast<int>(kPageTokens) / kMeans, kChunks = D / 8, kParts = kThreads / kChunks / kMeans;
+  __shared__ float sums[kMeans][kParts][D];
+  const int chunk = static_cast<int>(threadIdx.x) % kChunks, part = static_cast<int>(threadIdx.x) / kChunks % kParts, mean = static_cast<int>(threadIdx.x) / kChunks / kParts;
+  const char* block = static_cast<const char*>(kv.pages[blockIdx.x]) + (kv.layer * kv.kv_heads + blockIdx.y) * 2 * page_block_bytes(kFormat, D);
+  float sum[8] = {};
+#pragma unroll
+  for (int token = part; token < kTokens; token += kParts) {
+    float x[8];
+    unpack_keyx8<D, kFormat>(block, mean * kTokens + token, chunk * 8, x);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) sum[i] += x[i];
+  }
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sums[mean][part][chunk * 8 + i] = sum[i];
+  __syncthreads();
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kMeans;
+  __nv_bfloat16* to = blocks + (blockIdx.y * kMeans * mean_blocks + first / kPageTokens) * kPageTokens * D;
+  const float scale = key_scale<D, kFormat>(block) / kTokens;
+  for (int item = static_cast<int>(threadIdx.x); item < kMeans * D; item += kThreads) {
+    float all = 0;
+    for (int i = 0; i < kParts; ++i) all += sums[item / D][i][item % D];
+    to[page_offset(first % kPageTokens + item / D, item % D)] = __float2bfloat16(all * scale);
+  }
+}
+
 // A block of K or V a block of threads.
 template <int D>
 __global__ void __launch_bounds__(kQuantizeThreads) narrow_means_kernel(const __nv_bfloat16* blocks, char* codes, int64_t blocks_of_head, int64_t full) {
@@ -112,6 +142,14 @@ Status launch_gather_means(const PagedKv& kv, int64_t pages, void* blocks, Strea
   if (pages <= 0) return kOk;
   const int64_t items = ceil_div(pages, kPageTokens) * kPageTokens * 2 * (kv.head_dim / 8);
   gather_means_kernel<<<dim3(static_cast<unsigned>(ceil_div(items, kThreads)), static_cast<unsigned>(kv.kv_heads)), kThreads, 0, cuda(stream)>>>(kv, pages, static_cast<__nv_bfloat16*>(blocks));
+  return launched();
+}
+
+Status launch_fine_means(const PagedKv& kv, int64_t full, int64_t mean_blocks, void* blocks, Stream stream) {
+  if (full <= 0) return kOk;
+  constexpr PageFormat kWide = PageFormat::kBFloat16, kNarrow = PageFormat::kE4M3;
+  const auto kernel = kv.format == kNarrow ? (kv.head_dim == 64 ? fine_means_kernel<64, kNarrow> : fine_means_kernel<128, kNarrow>) : (kv.head_dim == 64 ? fine_means_kernel<64, kWide> : fine_means_kernel<128, kWide>);
+  kernel<<<dim3(static_cast<unsigned>(full), static_cast<unsigned>(kv.kv_heads)), kThreads, 0, cuda(stream)>>>(kv, mean_blocks, static_cast<__nv_bfloat16*>(blocks));
   return launched();
 }
 

@@ -1,6 +1,7 @@
 // Probes of what the index leaves out: exact softmax sums of some rows over all their keys, and over those they visit.
 #pragma once
 
+#include "kernels/index/probes.cuh"
 #include "kernels/index/row_sums.cuh"
 
 namespace longview::kernels {
@@ -10,25 +11,22 @@ template <int D, class Machine>
 __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const SparsePlan p) {
   extern __shared__ char shared_bytes[];
   const HeadGroup group = p.args.groups[blockIdx.y];
-  const int probes = static_cast<int>(probe_count(p.args.tokens)), all_rows = probes * group.heads, first_row = static_cast<int>(blockIdx.x) * kTileRows;
-  if (first_row >= all_rows) return;
-  const auto token_of = [&](int row) { return probe_token(p.args.tokens, probes, min(row, all_rows - 1) / group.heads); };
-  const int first_position = static_cast<int>(p.args.first_position), pages = (first_position + token_of(first_row + kTileRows - 1)) / kBlockKeys + 1;
+  const ProbeRows probed(p, group.first_head, group.heads);
+  const int first_row = static_cast<int>(blockIdx.x) * kTileRows;
+  if (first_row >= probed.count()) return;
+  const int first_position = static_cast<int>(p.args.first_position), pages = (first_position + probed.token(first_row + kTileRows - 1)) / kBlockKeys + 1;
   const int parts = static_cast<int>(p.probe_parts), part = static_cast<int>(blockIdx.z), begin = pages * part / parts, end = pages * (part + 1) / parts;
 
   const int row0 = first_row + first_row_of_thread(), row1 = row0 + 8;
-  const int position[2] = {first_position + token_of(row0), first_position + token_of(row1)};
+  const int position[2] = {first_position + probed.token(row0), first_position + probed.token(row1)};
   const auto bits_of = [&](int row) {
-    const int tiles = static_cast<int>(sparse_tiles(p.args.tokens, group.heads)), tile = (token_of(row) * group.heads + row % group.heads) / kTileRows;
+    const int tiles = static_cast<int>(sparse_tiles(p.args.tokens, group.heads)), tile = (probed.token(row) * group.heads + row % group.heads) / kTileRows;
     return p.bits + (group.first_tile + tiles - 1 - tile) * p.words;
   };
   const uint32_t* bits[2] = {bits_of(row0), bits_of(row1)};
   RowSums rows;
-  const auto place = [&](int row) {
-    const int at = first_row + row;
-    return at < all_rows ? query_of<D>(p, token_of(at), group.first_head + at % group.heads) : nullptr;
-  };
-  score_pages<D, Machine>(shared_bytes, p.args.kv, group.kv_head, begin, end, place, [&](int page, float (&score)[64]) {
+  const auto place = [&](int row) { return probed.query<D>(p, first_row + row); };
+  PageScores<D, Machine>(shared_bytes, p.args.kv, group.kv_head).walk(begin, end, place, [&](int page, float (&score)[64]) {
     hide_future(score, page, position[0], position[1]);
     const auto visits = [&](int r) { return static_cast<float>(bits[r][page / 32] >> page % 32 & 1); };
     if (!group.limited) return rows.add(score, p.scale, visits(0), visits(1));
@@ -40,8 +38,8 @@ __global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const Sparse
   if (threadIdx.x % 4 != 0) return;
   for (int r = 0; r < 2; ++r) {
     const int row = row0 + 8 * r;
-    if (row >= all_rows) continue;
-    float* to = p.probes + ((part * p.args.heads + group.first_head + row % group.heads) * kProbeTokens + row / group.heads) * 3;
+    if (row >= probed.count()) continue;
+    float* to = p.probes + (part * p.args.heads * kProbeTokens + probed.place(row)) * 3;
     to[0] = rows.maximum[r] * p.scale;
     to[1] = rows.sum[r];
     to[2] = rows.chosen[r];
@@ -76,7 +74,7 @@ static __global__ void __launch_bounds__(kProbeTokens) add_coverage_kernel(const
 
 template <int D, class Machine>
 Status launch_coverage(const SparsePlan& p, Stream stream) {
-  constexpr int kBytes = score_pages_bytes<D, Machine>;
+  constexpr int kBytes = page_scores_bytes<D, Machine>;
   if (const auto error = cudaFuncSetAttribute(coverage_kernel<D, Machine>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
   const int64_t group = p.args.heads / p.args.kv.kv_heads;
   const dim3 grid(static_cast<unsigned>(ceil_div(probe_count(p.args.tokens) * group, kTileRows)), static_cast<unsigned>(p.args.group_count), static_cast<unsigned>(p.probe_parts));

@@ -36,7 +36,7 @@ struct FocusTile {
       const int at = first_row + row;
       return exists(row) ? static_cast<const __nv_bfloat16*>(p.args.q) + (static_cast<int64_t>(at / group) * p.args.heads + kv_head * group + at % group) * D : nullptr;
     };
-    score_pages<D, Machine>(shared, p.args.kv, kv_head, begin, end, place, [&](int page, float (&score)[64]) {
+    PageScores<D, Machine>(shared, p.args.kv, kv_head).walk(begin, end, place, [&](int page, float (&score)[64]) {
       hide_future(score, page, position(row0), position(row0 + 8));
       each(page, score);
     });
@@ -75,7 +75,9 @@ __global__ void __launch_bounds__(kIndexThreads, 2) focus_kernel(const FocusPlan
   }
   tile.walk<D, Machine>(shared_bytes, row0, [&](int page, float (&score)[64]) {
     const int64_t key = static_cast<int64_t>(page) * kBlockKeys;
-    add_columns<2>(score, p.scale, offset, p.args.focus + key, p.args.keys - key);
+    sum_columns<2>(score, p.scale, offset, [&](int at, float sum) {
+      if (key + at < p.args.keys && sum > 0) atomicAdd(p.args.focus + key + at, sum);
+    });
   });
 }
 
@@ -83,8 +85,8 @@ template <int D, class Machine>
 Status launch_focus(const FocusPlan& p, Stream stream) {
   const dim3 grid(static_cast<unsigned>(ceil_div(p.args.tokens * (p.args.heads / p.args.kv.kv_heads), kTileRows)), static_cast<unsigned>(p.args.kv.kv_heads), static_cast<unsigned>(p.parts));
   for (const auto kernel : {focus_sums_kernel<D, Machine>, focus_kernel<D, Machine>}) {
-    if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, score_pages_bytes<D, Machine>)) return static_cast<Status>(error);
-    kernel<<<grid, kIndexThreads, score_pages_bytes<D, Machine>, cuda(stream)>>>(p);
+    if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, page_scores_bytes<D, Machine>)) return static_cast<Status>(error);
+    kernel<<<grid, kIndexThreads, page_scores_bytes<D, Machine>, cuda(stream)>>>(p);
     if (const Status status = launched()) return status;
   }
   return kOk;

@@ -1,6 +1,7 @@
 // The index by mma.sync, blocks by cp.async.
 #include <algorithm>
 
+#include "kernels/common/bf16.cuh"
 #include "kernels/index/coverage.cuh"
 #include "kernels/index/focus.cuh"
 #include "kernels/index/page_choice.cuh"
@@ -48,14 +49,12 @@ struct Sm80 {
   }
 };
 
-// Pages of a block of means that lie outside begin .. end - 1 do not count.
-__device__ inline void hide_outside(float (&score)[64], int first_page, int begin, int end) {
-  if (first_page >= begin && first_page + kBlockKeys <= end) return;
+// Means of a block that lie at or behind `end` do not count.
+__device__ inline void hide_from(float (&score)[64], int first, int end) {
+  if (first + kBlockKeys <= end) return;
 #pragma unroll
-  for (int i = 0; i < 64; ++i) {
-    const int page = first_page + i / 4 * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + i % 2;
-    if (page < begin || page >= end) score[i] = -INFINITY;
-  }
+  for (int i = 0; i < 64; ++i)
+    if (first + i / 4 * 8 + static_cast<int>(threadIdx.x) % 4 * 2 + i % 2 >= end) score[i] = -INFINITY;
 }
 
 // A tile a block. First every row's softmax sum over the means of all pages that the tile sees whole; then each candidate's
@@ -73,11 +72,11 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
   const int candidates = t.end_candidate - t.first_candidate;
   if (choose_without_masses<D>(p, t, reinterpret_cast<uint32_t*>(base))) return;
 
-  const int whole = (t.first_position + 1) / kBlockKeys;  // pages
-  const int first_pass = Tile::ceil_blocks(whole), first_block = t.first_candidate / kBlockKeys;
-  const int blocks = first_pass + Tile::ceil_blocks(t.end_candidate) - first_block;
+  const int means = (t.first_position + 1) / kBlockKeys << p.mean_shift;
+  const int first_pass = Tile::ceil_blocks(means), first_block = (t.first_candidate << p.mean_shift) / kBlockKeys;
+  const int blocks = first_pass + Tile::ceil_blocks(t.end_candidate << p.mean_shift) - first_block;
   const auto block_of = [&](int i) { return i < first_pass ? i : first_block + i - first_pass; };
-  const auto source = [&](int i) { return i < blocks ? mean_block<D>(p, block_of(i), t.group.kv_head) : nullptr; };
+  const auto source = [&](int i) { return i < blocks ? weighed_block<D>(p, block_of(i), t.group.kv_head) : nullptr; };
   Sm80 machine;
   load_queries<D>(p, t, queries, threadIdx.x, kIndexThreads);
   machine.begin();
@@ -86,10 +85,10 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
 
   const int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16 + lane / 4;
   float score[64];
-  const auto multiply = [&](int i, bool pages_are_rows) {
+  const auto multiply = [&](int i, bool means_are_rows) {
     const uint32_t block = keys + i % Sm80::kStages * Shared::kBlockBytes;
     machine.wait(i);
-    machine.template multiply<D>(score, pages_are_rows ? block : queries, pages_are_rows ? queries : block);
+    machine.template multiply<D>(score, means_are_rows ? block : queries, means_are_rows ? queries : block);
     __syncthreads();
     machine.load(block, source(i + Sm80::kStages), Shared::kBlockBytes, i);
   };
@@ -98,7 +97,7 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
   int i = 0;
   for (; i < first_pass; ++i) {
     multiply(i, false);
-    hide_outside(score, i * kBlockKeys, 0, whole);
+    hide_from(score, i * kBlockKeys, means);
     rows.add(score, p.scale);
   }
   rows.join(p.scale);
@@ -118,10 +117,10 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      share[r] += __shfl_xor_sync(0xffffffffu, share[r], 1);
-      share[r] += __shfl_xor_sync(0xffffffffu, share[r], 2);
-      const int page = block_of(i) * kBlockKeys + row0 + 8 * r;
-      if (lane % 4 == 0 && page >= t.first_candidate && page < t.end_candidate) mass[page - t.first_candidate] = share[r] / static_cast<float>(t.rows);
+      share[r] = quad_sum(share[r]);
+      for (int j = 0; j < p.mean_shift; ++j) share[r] += __shfl_xor_sync(0xffffffffu, share[r], 4 << j);
+      const int page = (block_of(i) * kBlockKeys + row0 + 8 * r) >> p.mean_shift;
+      if (lane % (4 << p.mean_shift) == 0 && page >= t.first_candidate && page < t.end_candidate) mass[page - t.first_candidate] = share[r] / static_cast<float>(t.rows);
     }
   }
   __syncthreads();

@@ -11,7 +11,7 @@
 namespace longview::kernels {
 namespace {
 
-// Parts of 64 pages from which each row's softmax sum is estimated: the first, the last, and one in 16 between.
+// Parts of 64 means from which each row's softmax sum is estimated: the first, the last, and one in 16 between.
 constexpr int kSampleStride = 16;
 __device__ inline int sampled_parts(int parts) { return 2 + (parts + kSampleStride / 2 - 2) / kSampleStride; }
 __device__ inline int sampled_part(int i, int parts) { return i == 0 ? 0 : i == 1 ? parts - 1 : (i - 2) * kSampleStride + kSampleStride / 2; }
@@ -38,7 +38,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
   const Tile t = find_tile(p, static_cast<int>(blockIdx.x));
   if (choose_without_masses<D>(p, t, reinterpret_cast<uint32_t*>(base))) return;
 
-  const int thread = threadIdx.x, whole = (t.first_position + 1) / kBlockKeys, parts = (whole + kPartPages - 1) / kPartPages;  // whole: pages
+  const int thread = threadIdx.x, whole = (t.first_position + 1) / kBlockKeys, means = whole << p.mean_shift, parts = (means + kPartMeans - 1) / kPartMeans;  // whole: pages
   const bool by_mass = t.group.rule == PageRule::kMass;
   const int sampled = parts < (by_mass ? kLeastSampledByMass : kLeastSampled) ? 0 : sampled_parts(parts);
   const auto sample_then_all = [&](int i) { return i < sampled ? sampled_part(i, parts) : i - sampled; };
@@ -48,12 +48,12 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
   Weigher<D, kWarpgroups> weigher(p, t, base);
   weigher.begin(sampled + parts, sample_then_all);
   weigher.wait_queries();
-  // Weights relative to that of page 0 to begin with; rows that do not exist have no say.
+  // Weights relative to that of the first mean to begin with; rows that do not exist have no say.
   if (thread < kTileRows) weigher.offset() = is_row ? -weigher.first_score() : -INFINITY;
   __syncthreads();
   if (sampled > 0) {
     weigher.walk(sampled, sample_then_all, [&](int i, int part) {
-      weigher.hide_behind(part, whole);
+      weigher.hide_behind(part, means);
       weigher.weigh(i < 2 ? 1 : kSampleStride, [](int) -> float* { return nullptr; });
     });
     const float sum = weigher.join(add);
@@ -61,8 +61,8 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
     __syncthreads();
   }
   const auto weigh_part = [&](int, int part) {
-    weigher.hide_behind(part, whole);
-    weigher.weigh(1, [&](int i) { return mass + part * kPartPages + i; });
+    weigher.hide_behind(part, means);
+    weigher.weigh(1, [&](int i) { return mass + (part * kPartMeans >> p.mean_shift) + i; });
   };
   weigher.walk(sampled + parts, sample_then_all, weigh_part);
   float sum = weigher.join(add);
@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
     weigher.clear(-INFINITY);
     weigher.begin(parts, all);
     weigher.walk(parts, all, [&](int, int part) {
-      weigher.hide_behind(part, whole);
+      weigher.hide_behind(part, means);
       weigher.raise();
     });
     const float highest = weigher.join([](float a, float b) { return fmaxf(a, b); });

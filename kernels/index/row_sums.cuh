@@ -90,47 +90,76 @@ struct RowSums {
   }
 };
 
-// Bytes of shared memory for score_pages.
+// Bytes of shared memory for PageScores.
 template <int D, class Machine>
-constexpr int score_pages_bytes = Machine::template Operands<D>::kQueryBytes + Machine::kStages * Machine::template Operands<D>::kStageBytes + 1024;
+constexpr int page_scores_bytes = Machine::template Operands<D>::kQueryBytes + Machine::kStages * Machine::template Operands<D>::kStageBytes + 1024;
 
-// Multiplies 128 queries with the keys of pages begin .. end - 1 of a KV head, and calls each(page, score) for one page after the other.
-// `place(row)`: where a query lies, null for a row that does not exist.
-template <int D, class Machine, typename Place, typename Each>
-__device__ void score_pages(char* shared, const PagedKv& kv, int kv_head, int begin, int end, Place place, Each each) {
+// Products of 128 queries with the keys of a KV head's pages, one page after the other. One to a block of threads, in all of them.
+template <int D, class Machine>
+class PageScores {
   using Operands = typename Machine::template Operands<D>;
-  const uint32_t queries = ptx::shared_address(aligned_shared(shared)), keys = queries + Operands::kQueryBytes;
-  Operands::load_queries(queries, place);
-  Machine machine;
-  machine.begin();
-  const auto load = [&](uint32_t stage, int page, int i) { machine.load(stage, page < end ? Operands::keys(kv, page, kv_head) : nullptr, Operands::kBlockBytes, i); };
-  for (int i = 0; i < Machine::kStages; ++i) load(keys + i * Operands::kStageBytes, begin + i, i);
-  machine.wait_queries();
-  float score[64];
-  for (int page = begin; page < end; ++page) {
-    const int i = page - begin;
-    const uint32_t block = keys + i % Machine::kStages * Operands::kStageBytes;
-    machine.wait(i);
-    machine.template multiply<D>(score, queries, block);
-    __syncthreads();
-    load(block, page + Machine::kStages, i);
-    each(page, score);
+
+ public:
+  __device__ PageScores(char* shared, const PagedKv& kv, int kv_head) : kv_(kv), kv_head_(kv_head), queries_(ptx::shared_address(aligned_shared(shared))) { machine_.begin(); }
+
+  // Calls each(page, score) for pages begin .. end - 1. `place(row)`: where a query lies, null for a row that does not exist.
+  template <typename Place, typename Each>
+  __device__ void walk(int begin, int end, Place place, Each each) {
+    Operands::load_queries(queries_, place);
+    for (int i = 0; i < Machine::kStages; ++i) load(begin + i, end, turn_ + i);
+    machine_.wait_queries();
+    float score[64];
+    for (int page = begin; page < end; ++page, ++turn_) {
+      machine_.wait(turn_);
+      machine_.template multiply<D>(score, queries_, stage(turn_));
+      __syncthreads();
+      load(page + Machine::kStages, end, turn_ + Machine::kStages);
+      each(page, score);
+    }
+  }
+
+ private:
+  __device__ uint32_t stage(int turn) const { return queries_ + Operands::kQueryBytes + turn % Machine::kStages * Operands::kStageBytes; }
+  __device__ void load(int page, int end, int turn) { machine_.load(stage(turn), page < end ? Operands::keys(kv_, page, kv_head_) : nullptr, Operands::kBlockBytes, turn); }
+
+  const PagedKv& kv_;
+  const int kv_head_;
+  const uint32_t queries_;
+  Machine machine_;
+  int turn_ = 0;
+};
+
+// Combines what the eight threads of a warp with one place in their groups of four have under the same of 32 indices. They trade
+// halves: values of first_traded() .. + 3 are left to each, in x[0] .. x[3].
+template <typename Combine>
+__device__ inline void trade_halves(float (&x)[32], Combine combine) {
+#pragma unroll
+  for (int step = 4, count = 16; step < 32; step *= 2, count /= 2) {
+    const bool upper = threadIdx.x & step;
+#pragma unroll
+    for (int i = 0; i < 16; ++i) {
+      if (i >= count) break;
+      const float got = __shfl_xor_sync(0xffffffffu, upper ? x[i] : x[i + count], step);
+      x[i] = combine(upper ? x[i + count] : x[i], got);
+    }
   }
 }
-
-// Adds to `to`, for each of the first `columns` keys of a page, the sum over a warp's rows of 2^(power (score scale + offset)).
-template <int kPower>
-__device__ inline void add_columns(const float (&score)[64], float scale, const float (&offset)[2], float* to, int64_t columns) {
+__device__ inline int first_traded() {
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  return (lane & 4) * 4 + (lane & 8) + (lane & 16) / 4;
+}
+
+// Calls take(key, sum) once for each key of a page, by some thread of the warp: the sum over its rows of 2^(power (score scale + offset)).
+template <int kPower, typename Take>
+__device__ inline void sum_columns(const float (&score)[64], float scale, const float (&offset)[2], Take take) {
+  float sum[32] = {};
 #pragma unroll
-  for (int i = 0; i < 32; ++i) {
-    float sum = 0;
+  for (int i = 0; i < 64; ++i) sum[i / 4 * 2 + i % 2] += ptx::exp2(kPower * fmaf(score[i], scale, offset[i / 2 % 2]));
+  trade_halves(sum, [](float a, float b) { return a + b; });
 #pragma unroll
-    for (int r = 0; r < 2; ++r) sum += ptx::exp2(kPower * fmaf(score[i / 2 * 4 + 2 * r + i % 2], scale, offset[r]));
-#pragma unroll
-    for (int step = 4; step < 32; step *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, step);
-    const int column = lane % 4 * 2 + i / 2 * 8 + i % 2;
-    if (lane < 4 && column < columns && sum > 0) atomicAdd(to + column, sum);
+  for (int j = 0; j < 4; ++j) {
+    const int i = first_traded() + j;
+    take(static_cast<int>(threadIdx.x) % 4 * 2 + i / 2 * 8 + i % 2, sum[j]);
   }
 }
 

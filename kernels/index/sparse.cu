@@ -1,4 +1,5 @@
 // Checks of a sparse call, its plan, and the choice of kernels.
+#include <bit>
 #include <cmath>
 
 #include "kernels/cache/page_means.cuh"
@@ -27,6 +28,8 @@ SparsePlan sparse_plan(const SparseArgs& args) {
           reinterpret_cast<uint32_t*>(at + layout.diagonal_bits),
           reinterpret_cast<float*>(at + layout.sums),
           reinterpret_cast<float*>(at + layout.pooled),
+          reinterpret_cast<const __nv_bfloat16*>(at + layout.fine_means),
+          std::countr_zero(static_cast<uint64_t>(means_of_page(layout.pages))),
           at + layout.narrow_means};
 }
 
@@ -55,6 +58,8 @@ Status launch_sparse_index(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
   const SparsePlan p = sparse_plan(args);
   if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), stream)) return status;
+  if (p.mean_shift > 0)
+    if (const Status status = launch_fine_means(args.kv, (args.first_position + args.tokens) / kPageTokens, p.mean_blocks, const_cast<__nv_bfloat16*>(p.fine_means), stream)) return status;
   if (const auto error = cudaMemsetAsync(p.gains, 0, static_cast<size_t>(args.kv.kv_heads * p.mean_blocks * kPageTokens) * sizeof(float), cuda(stream))) return static_cast<Status>(error);
   return on_sm90(args.architecture) ? launch_index_sm90(p, stream) : launch_index_sm80(p, stream);
 }
@@ -72,7 +77,6 @@ Status launch_sparse_stand_ins(const SparseArgs& args, Stream stream) {
   const int64_t kv_heads = args.kv.kv_heads, batch = stand_in_batch(p.pages, kv_heads);
   for (int64_t first = 0; first < kv_heads; first += batch) {
     const int64_t count = std::min(batch, kv_heads - first);
-    if (const auto error = cudaMemsetAsync(p.key_weights, 0, static_cast<size_t>(count * p.pages * kPageTokens) * sizeof(float), cuda(stream))) return static_cast<Status>(error);
     if (const Status status = on_sm90(args.architecture) ? launch_probe_weights_sm90(p, first, count, stream) : launch_probe_weights_sm80(p, first, count, stream)) return status;
     if (const Status status = launch_stand_ins(p, first, count, stream)) return status;
   }

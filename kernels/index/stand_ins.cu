@@ -1,8 +1,8 @@
 // What stands for a page that is not visited: means of its keys and values weighed by what the probes look at, and a gain.
 #include <type_traits>
 
-#include "kernels/cache/e4m3_pages.cuh"
-#include "kernels/common/bf16.cuh"
+#include "kernels/cache/keys.cuh"
+#include "kernels/index/probes.cuh"
 #include "kernels/index/sparse.cuh"
 #include "kernels/ptx/exp2.cuh"
 
@@ -24,17 +24,11 @@ struct TokenSums {
     float sum[8] = {};
     for (int token = part; token < kBlockKeys; token += kParts) {
       float x[8];
-      if constexpr (kFormat == PageFormat::kBFloat16) {
-        unpack_bf16x8(*reinterpret_cast<const uint4*>(block + 2 * page_offset(token, chunk * 8)), x);
-      } else {
-        const uint2 words = *reinterpret_cast<const uint2*>(block + e4m3_key_offset(D, token, chunk * 8));
-        unpack_e4m3x4(words.x, 1.0f, reinterpret_cast<float(&)[4]>(x[0]));
-        unpack_e4m3x4(words.y, 1.0f, reinterpret_cast<float(&)[4]>(x[4]));
-      }
+      unpack_keyx8<D, kFormat>(block, token, chunk * 8, x);
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum[i] = fmaf(weights[token], x[i], sum[i]);
     }
-    const float scale = kFormat == PageFormat::kE4M3 ? e4m3_scale_of<D>(block) : 1.0f;
+    const float scale = key_scale<D, kFormat>(block);
 #pragma unroll
     for (int i = 0; i < 8; ++i) sums[part][chunk * 8 + i] = sum[i] * scale;
   }
@@ -107,11 +101,10 @@ __global__ void __launch_bounds__(kStandInThreads) stand_ins_kernel(const Sparse
   }
 
   // What the probes would find by the stand-ins, for one key each.
-  const int group = static_cast<int>(p.args.heads / p.args.kv.kv_heads), probes = static_cast<int>(probe_count(p.args.tokens));
+  const ProbeRows probed = ProbeRows::of_kv_head(p, kv_head);
   float by_stand_in[kPagesOfBlock] = {};
-  for (int row = thread; row < probes * group; row += kStandInThreads) {
-    const int token = probe_token(p.args.tokens, probes, row / group), head = kv_head * group + row % group;
-    const auto* query = reinterpret_cast<const uint4*>(query_of<D>(p, token, head));
+  for (int row = thread; row < probed.count(); row += kStandInThreads) {
+    const auto* query = reinterpret_cast<const uint4*>(probed.query<D>(p, row));
     float score[kPagesOfBlock] = {};
     for (int j = 0; j < D / 8; ++j) {
       float x[8];
@@ -122,8 +115,8 @@ __global__ void __launch_bounds__(kStandInThreads) stand_ins_kernel(const Sparse
         score[i] += x[0] * low.x + x[1] * low.y + x[2] * low.z + x[3] * low.w + x[4] * high.x + x[5] * high.y + x[6] * high.z + x[7] * high.w;
       }
     }
-    const float offset = p.probe_offsets[head * kProbeTokens + row / group];
-    const int whole = static_cast<int>((p.args.first_position + token + 1) / kBlockKeys) - begin;  // pages of the block that the row sees whole
+    const float offset = p.probe_offsets[probed.place(row)];
+    const int whole = static_cast<int>((p.args.first_position + probed.token(row) + 1) / kBlockKeys) - begin;  // pages of the block that the row sees whole
 #pragma unroll
     for (int i = 0; i < kPagesOfBlock; ++i)
       if (i < whole) by_stand_in[i] += ptx::exp2(fmaf(score[i], p.scale, offset));

@@ -31,6 +31,8 @@ struct SparsePlan {
   float *gains, *probe_offsets, *key_weights;
   uint32_t *column_bits, *diagonal_bits;
   float *sums, *pooled;
+  const __nv_bfloat16* fine_means;
+  int mean_shift;                // log2 of means_of_page
   const char* narrow_means;
 };
 
@@ -113,6 +115,13 @@ __device__ inline const __nv_bfloat16* page_block(const PagedKv& kv, int page, i
 template <int D>
 __device__ inline const __nv_bfloat16* mean_block(const SparsePlan& p, int block, int kv_head) {
   return p.means + (kv_head * p.mean_blocks + block) * 2 * kPageTokens * D;
+}
+
+// 128 of the mean keys from which masses are taken: page * means_of_page + i.
+template <int D>
+__device__ inline const __nv_bfloat16* weighed_block(const SparsePlan& p, int block, int kv_head) {
+  if (p.mean_shift == 0) return mean_block<D>(p, block, kv_head);
+  return p.fine_means + (static_cast<int64_t>(kv_head) * (p.mean_blocks << p.mean_shift) + block) * kPageTokens * D;
 }
 
 __device__ inline const float* gains_of(const SparsePlan& p, int kv_head) { return p.gains + kv_head * p.mean_blocks * kBlockKeys; }

@@ -1,7 +1,7 @@
-// Weighs pages on sm_90: softmax weights of a tile's 128 queries on the mean keys of pages. Each warpgroup takes 64 pages at a time
+// Weighs pages on sm_90: softmax weights of a tile's 128 queries on the mean keys of pages. Each warpgroup takes 64 means at a time
 // for itself, through stages of its own, so that one computes exponentials while others multiply. They multiply in turn, or all would
-// share the tensor cores and come to their exponentials together (H100: 3 % at 131,072 tokens, nothing at a million). Pages are the
-// rows of a product: a thread holds sums of two pages and of 32 queries, and adds them up without a word to its neighbours.
+// share the tensor cores and come to their exponentials together (H100: 3 % at 131,072 tokens, nothing at a million). Means are the
+// rows of a product: a thread holds sums of two means and of 32 queries, and adds them up without a word to its neighbours.
 #pragma once
 
 #include "kernels/common/bf16.cuh"
@@ -12,12 +12,12 @@
 
 namespace longview::kernels {
 
-constexpr int kPartPages = 64;
+constexpr int kPartMeans = 64;
 
 template <int D, int kWarpgroups>
 struct WeighShared {
   static constexpr int kStages = 2;  // of each warpgroup
-  static constexpr uint32_t kStageBytes = kPartPages * D * 2;
+  static constexpr uint32_t kStageBytes = kPartMeans * D * 2;
   static constexpr uint32_t kFirstStage = kTileRows * D * 2;  // behind the queries
   static constexpr uint32_t kOffsets = kFirstStage + kWarpgroups * kStages * kStageBytes;
   static constexpr uint32_t kSums = kOffsets + kTileRows * 4;
@@ -51,7 +51,7 @@ class Weigher {
     __syncthreads();
   }
 
-  // Announces a walk over `count` parts of 64 pages, the i-th of which is part_of(i).
+  // Announces a walk over `count` parts of 64 means, the i-th of which is part_of(i).
   template <typename PartOf>
   __device__ void begin(int count, PartOf part_of) {
     next_ = warpgroup();
@@ -70,16 +70,17 @@ class Weigher {
       take(next_, part_of(next_));
     }
   }
-  // take(first) with the scores of pages list[first] .. list[first + 63], of which those from `count` on are zeros.
+  // take(first) with the scores of the means of pages list[first] and on, of which those of pages from `count` on are zeros.
   template <typename Take>
   __device__ void walk_list(const uint16_t* list, int count, Take take) {
-    for (int first = warpgroup() * kPartPages; first < count; first += kWarpgroups * kPartPages) {
-      for (int item = threadIdx.x % 128; item < kPartPages * (D / 8); item += 128) {
-        const int row = item / (D / 8), chunk = item % (D / 8);
-        const bool valid = first + row < count;
-        const int page = valid ? list[first + row] : 0;
-        const auto* from = mean_block<D>(p_, page / kBlockKeys, t_.group.kv_head) + page_offset(page % kBlockKeys, chunk * 8);
-        ptx::cp_async_16(stages_ + chunk / 8 * (kPartPages * 128) + row * 128 + ((chunk % 8 ^ row % 8) << 4), from, valid);
+    const int part_pages = kPartMeans >> p_.mean_shift;
+    for (int first = warpgroup() * part_pages; first < count; first += kWarpgroups * part_pages) {
+      for (int item = threadIdx.x % 128; item < kPartMeans * (D / 8); item += 128) {
+        const int row = item / (D / 8), chunk = item % (D / 8), at = first + (row >> p_.mean_shift);
+        const bool valid = at < count;
+        const int mean = valid ? (list[at] << p_.mean_shift) + row % (1 << p_.mean_shift) : 0;
+        const auto* from = weighed_block<D>(p_, mean / kBlockKeys, t_.group.kv_head) + page_offset(mean % kBlockKeys, chunk * 8);
+        ptx::cp_async_16(stages_ + chunk / 8 * (kPartMeans * 128) + row * 128 + ((chunk % 8 ^ row % 8) << 4), from, valid);
       }
       ptx::cp_async_commit();
       ptx::cp_async_wait<0>();
@@ -91,12 +92,12 @@ class Weigher {
     }
   }
 
-  // Pages of the part that lie at or behind `end` weigh nothing.
+  // Means of the part that lie at or behind `end` weigh nothing.
   __device__ void hide_behind(int part, int end) {
-    if ((part + 1) * kPartPages <= end) return;
+    if ((part + 1) * kPartMeans <= end) return;
 #pragma unroll
     for (int i = 0; i < 64; ++i)
-      if (part * kPartPages + page() + i / 2 % 2 * 8 >= end) score_[i] = -INFINITY;
+      if (part * kPartMeans + mean() + i / 2 % 2 * 8 >= end) score_[i] = -INFINITY;
   }
   // Adds the weights, `factor` times, to what each query has, and stores each page's sum: to(i), a pointer or null, is where that of
   // the part's page i goes.
@@ -116,10 +117,10 @@ class Weigher {
     }
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
-      sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 2);
-      if (threadIdx.x % 4 == 0)
-        if (float* at = to(page() + 8 * r)) *at = sum[r];
+      sum[r] = quad_sum(sum[r]);
+      for (int i = 0; i < p_.mean_shift; ++i) sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 4 << i);
+      if (threadIdx.x % (4 << p_.mean_shift) == 0)
+        if (float* at = to((mean() + 8 * r) >> p_.mean_shift)) *at = sum[r];
     }
   }
   // Each query's highest score instead.
@@ -136,18 +137,8 @@ class Weigher {
   // have nothing afterwards.
   template <typename Combine>
   __device__ float join(Combine combine) {
-    // The eight lanes that hold the same queries trade halves: four queries are left to each.
-#pragma unroll
-    for (int step = 4, count = 16; step < 32; step *= 2, count /= 2) {
-      const bool upper = threadIdx.x & step;
-#pragma unroll
-      for (int i = 0; i < 16; ++i) {
-        if (i >= count) break;
-        const float got = __shfl_xor_sync(0xffffffffu, upper ? query_[i] : query_[i + count], step);
-        query_[i] = combine(upper ? query_[i + count] : query_[i], got);
-      }
-    }
-    const int lane = threadIdx.x % 32, first = (lane & 4) * 4 + (lane & 8) + (lane & 16) / 4;  // of the thread's 32
+    trade_halves(query_, combine);
+    const int lane = threadIdx.x % 32, first = first_traded();
     __syncthreads();
 #pragma unroll
     for (int i = 0; i < 4; ++i) sums_[threadIdx.x / 32 * kTileRows + (first + i) / 2 * 8 + lane % 4 * 2 + i % 2] = query_[i];
@@ -161,9 +152,9 @@ class Weigher {
   // What is added to the scaled scores of query threadIdx.x, of the first 128. To be read by all after a barrier.
   __device__ float& offset() { return offsets_[threadIdx.x]; }
 
-  // The scaled score of query threadIdx.x, of the first 128, with page 0.
+  // The scaled score of query threadIdx.x, of the first 128, with the first mean.
   __device__ float first_score() const {
-    const auto* mean = reinterpret_cast<const uint4*>(mean_block<D>(p_, 0, t_.group.kv_head));
+    const auto* mean = reinterpret_cast<const uint4*>(weighed_block<D>(p_, 0, t_.group.kv_head));
     float sum = 0;
 #pragma unroll
     for (int chunk = 0; chunk < D / 8; ++chunk) {
@@ -179,8 +170,8 @@ class Weigher {
  private:
   // The shuffle tells the compiler that all threads of a warp have the same, so that addresses stay in uniform registers.
   __device__ static int warpgroup() { return __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 128, 0); }
-  // The first of the two pages of a part whose scores this thread holds; the other is 8 on.
-  __device__ static int page() { return static_cast<int>(threadIdx.x) % 128 / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4; }
+  // The first of the two means of a part whose scores this thread holds; the other is 8 on.
+  __device__ static int mean() { return static_cast<int>(threadIdx.x) % 128 / 32 * 16 + static_cast<int>(threadIdx.x) % 32 / 4; }
   __device__ static void sync_warpgroup() { asm volatile("bar.sync %0, 128;" ::"r"(warpgroup() + 1) : "memory"); }
 
   template <typename PartOf>
@@ -188,21 +179,21 @@ class Weigher {
     if (i >= count_) return;
     const int part = part_of(i);
     const uint32_t full = full_ + 8 * (turn % Shared::kStages), to = stages_ + turn % Shared::kStages * Shared::kStageBytes;
-    const auto* from = mean_block<D>(p_, part / 2, t_.group.kv_head) + part % 2 * (kPartPages * 64);
+    const auto* from = weighed_block<D>(p_, part / 2, t_.group.kv_head) + part % 2 * (kPartMeans * 64);
     ptx::mbarrier_arrive_expect(full, Shared::kStageBytes);
 #pragma unroll
-    for (int tile = 0; tile < D / 64; ++tile) ptx::bulk_load(to + tile * (kPartPages * 128), from + tile * (kBlockKeys * 64), kPartPages * 128, full);
+    for (int tile = 0; tile < D / 64; ++tile) ptx::bulk_load(to + tile * (kPartMeans * 128), from + tile * (kBlockKeys * 64), kPartMeans * 128, full);
   }
   // `after`: not before the warpgroup before this one is nearly done; `before`: the next one waits for this one.
-  __device__ void multiply(uint32_t pages, bool after, bool before) {
+  __device__ void multiply(uint32_t means, bool after, bool before) {
     constexpr int kSteps = D / 16, kLast = 2;  // steps that the next warpgroup's first may overlap
-    const uint64_t rows = ptx::wgmma_descriptor(pages), columns = ptx::wgmma_descriptor(queries_);
+    const uint64_t rows = ptx::wgmma_descriptor(means), columns = ptx::wgmma_descriptor(queries_);
     if (after) asm volatile("bar.sync %0, 256;" ::"r"(kWarpgroups + 1 + warpgroup()) : "memory");
     ptx::wgmma_hold(score_);
     ptx::wgmma_fence();
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
-      ptx::wgmma_m64n128k16(score_, rows + i / 4 * (kPartPages * 128 / 16) + i % 4 * 2, columns + i / 4 * (kTileRows * 128 / 16) + i % 4 * 2, i > 0);
+      ptx::wgmma_m64n128k16(score_, rows + i / 4 * (kPartMeans * 128 / 16) + i % 4 * 2, columns + i / 4 * (kTileRows * 128 / 16) + i % 4 * 2, i > 0);
       if (i == kSteps - kLast - 1 || i == kSteps - 1) ptx::wgmma_commit();
     }
     ptx::wgmma_wait<1>();

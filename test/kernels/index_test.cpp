@@ -17,12 +17,14 @@ std::vector<double> masses(const Context& c, const HeadGroup& g, int64_t first_r
   std::vector<double> mass(static_cast<size_t>(end - begin), 0);
   for (int64_t row = first_row; row < first_row + rows; ++row) {
     const int64_t t = row / g.heads, h = g.first_head + row % g.heads;
-    std::vector<double> scores;
-    for (int64_t page = 0; page < (s.first + first_row / g.heads + 1) / kPageTokens; ++page) scores.push_back(c.mean_score(t, h, page));
+    std::vector<double> scores;  // of all means
+    const int64_t means = c.weighed_means();
+    for (int64_t page = 0; page < (s.first + first_row / g.heads + 1) / kPageTokens; ++page)
+      for (int64_t i = 0; i < means; ++i) scores.push_back(c.weighed_score(t, h, page, i));
     const double highest = *std::max_element(scores.begin(), scores.end());
     double sum = 0;
     for (double& x : scores) sum += x = std::exp(x - highest);
-    for (int64_t page = begin; page < end; ++page) mass[static_cast<size_t>(page - begin)] += scores[static_cast<size_t>(page)] / sum / static_cast<double>(rows);
+    for (int64_t i = begin * means; i < end * means; ++i) mass[static_cast<size_t>(i / means - begin)] += scores[static_cast<size_t>(i)] / sum / static_cast<double>(rows);
   }
   return mass;
 }
@@ -140,6 +142,29 @@ TEST("long contexts, whose pages are weighed by estimated sums first") {
   }
   std::printf("  %d pages kept, %d dropped, %d too close to tell\n", int(tally.kept), int(tally.dropped), int(tally.close));
   CHECK(tally.kept > 1000 && tally.dropped > 1000 && tally.close < (tally.kept + tally.dropped) / 20);
+}
+
+TEST("four means of a page, to the last bits, also of e4m3 pages") {
+  for (const PageFormat format : {PageFormat::kBFloat16, PageFormat::kE4M3}) {
+    if (format == PageFormat::kE4M3 && gpu::properties().major != 9) continue;
+    for (const Shape& s : {Shape{300, 8000, 9, 3, 64}, Shape{1, 6000, 4, 2, 128}}) {
+      const Context c(s, plans_of(s, adaptive(PageRule::kShare, 0.004f)), Data::kPlain, 0, format);
+      Tally tally;
+      check_index(c, 1, tally);
+      CHECK(tally.kept > 0 && tally.dropped > 0);
+      const std::vector<uint8_t> workspace = c.workspace();
+      CHECK(c.weighed_means() == 4);
+      double worst = 0;
+      for (int64_t page = 0; page < (s.first + s.tokens) / kPageTokens; ++page)
+        for (int64_t g = 0; g < s.kv_heads; ++g)
+          for (int64_t i = 0; i < 4; ++i)
+            for (int64_t d = 0; d < s.d; ++d) {
+              const double wanted = c.weighed_mean(g, page, i, d);
+              worst = std::max(worst, std::fabs(c.device_weighed_mean(workspace, g, page, i, d) - wanted) / std::max(std::fabs(wanted), 0.01));
+            }
+      CHECK(worst <= 0x1p-7);  // two that round to neighbours
+    }
+  }
 }
 
 TEST("scores of hundreds choose the same pages") {

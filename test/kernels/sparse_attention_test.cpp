@@ -197,6 +197,21 @@ TEST("stand-ins weighed by the probes: ragged chunks, groups, one token, outlier
     }
 }
 
+TEST("a chunk that is read again is the same to the last bit") {
+  for (const int32_t architecture : {0, 80})
+    for (const PageFormat format : {PageFormat::kBFloat16, PageFormat::kE4M3}) {
+      if (format == PageFormat::kE4M3 && (architecture != 0 || gpu::properties().major != 9)) continue;
+      const Shape s{700, 30001, 14, 2, 128};
+      const Context c(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, architecture, format);
+      std::vector<uint16_t> first;
+      for (int run = 0; run < 5; ++run) {
+        for (auto launch : {gpu::library().sparse_index, gpu::library().sparse_coverage, gpu::library().sparse_stand_ins, gpu::library().sparse_attention}) CHECK(launch(c.args(), gpu::stream()) == 0);
+        if (run == 0) first = c.out();
+        CHECK(c.out() == first);
+      }
+    }
+}
+
 TEST("no sink, no window: a tile at the end of a page visits that page") {
   for (const int32_t architecture : {0, 80})
     for (const bool means : {false, true}) {

@@ -113,6 +113,7 @@ class Context {
           std::memcpy(storage.data() + mean + 2 * (d + i), &mean_v_[at], 2);
         }
       }
+    make_weighed_means(pages);
     device_q_.emplace(q_);
     device_kv_.emplace(storage);
     out_.emplace(q_.size());
@@ -154,7 +155,7 @@ class Context {
   std::vector<uint16_t> out() const { return out_->read(); }
   std::vector<kernels::HeadCounters> counters() const { return counters_->read(); }
   std::vector<uint32_t> bits() const {
-    const std::vector<uint8_t> all = workspace_->read();
+    const std::vector<uint8_t> all = workspace();
     std::vector<uint32_t> out(static_cast<size_t>(tiles_ * layout_.words));
     std::memcpy(out.data(), all.data() + layout_.bits, out.size() * 4);
     return out;
@@ -173,6 +174,20 @@ class Context {
   // q . k / sqrt(D) of token t of the chunk and head h with a key, or with a page's mean key.
   double score(int64_t t, int64_t h, int64_t key) const { return dot(t, h, k_, key); }
   double mean_score(int64_t t, int64_t h, int64_t page) const { return dot(t, h, mean_k_, page); }
+  // The same with mean i of those from which a page's mass is taken; queries are never rounded for these.
+  double weighed_score(int64_t t, int64_t h, int64_t page, int64_t i) const { return dot(t, h, weighed_k_, page * weighed_means() + i, true); }
+  int64_t weighed_means() const { return kernels::means_of_page(layout_.pages); }
+  double weighed_mean(int64_t g, int64_t page, int64_t i, int64_t dimension) const {
+    return gpu::at(weighed_k_, static_cast<size_t>(((page * weighed_means() + i) * shape_.kv_heads + g) * shape_.d + dimension));
+  }
+  // What the device keeps of them, where there are several for a page.
+  double device_weighed_mean(const std::vector<uint8_t>& workspace, int64_t g, int64_t page, int64_t i, int64_t dimension) const {
+    const int64_t row = page * weighed_means() + i, block = g * weighed_means() * layout_.mean_blocks + row / kPageTokens;
+    uint16_t x = 0;
+    std::memcpy(&x, workspace.data() + layout_.fine_means + 2 * (block * kPageTokens * shape_.d + kernels::page_offset(row % kPageTokens, dimension)), 2);
+    return bf16_to_float(x);
+  }
+  std::vector<uint8_t> workspace() const { return workspace_->read(); }
   PageFormat format() const { return format_; }
   double query(int64_t t, int64_t h, int64_t i) const { return gpu::at(q_, static_cast<size_t>((t * shape_.heads + h) * shape_.d + i)); }
   double key(int64_t h, int64_t key, int64_t i) const { return gpu::at(k_, place(h, key) + static_cast<size_t>(i)); }
@@ -183,13 +198,24 @@ class Context {
   static constexpr int64_t kLayers = 2, kLayer = 1;
 
   size_t place(int64_t h, int64_t row) const { return static_cast<size_t>((row * shape_.kv_heads + h / (shape_.heads / shape_.kv_heads)) * shape_.d); }
-  double dot(int64_t t, int64_t h, const std::vector<uint16_t>& keys, int64_t row) const {
+  double dot(int64_t t, int64_t h, const std::vector<uint16_t>& keys, int64_t row, bool bf16_query = false) const {
     double sum = 0;
     const size_t from = static_cast<size_t>((t * shape_.heads + h) * shape_.d), key = place(h, row);
-    for (size_t i = 0; i < static_cast<size_t>(shape_.d); ++i) sum += exact_q_[from + i] * gpu::at(keys, key + i);
+    for (size_t i = 0; i < static_cast<size_t>(shape_.d); ++i) sum += (bf16_query ? gpu::at(q_, from + i) : exact_q_[from + i]) * gpu::at(keys, key + i);
     return sum / std::sqrt(static_cast<double>(shape_.d));
   }
 
+  void make_weighed_means(int64_t pages) {
+    const int64_t means = kernels::means_of_page(pages), tokens = kPageTokens / means, width = shape_.kv_heads * shape_.d;
+    weighed_k_.assign(static_cast<size_t>(pages * means * width), 0);
+    in_parallel(static_cast<size_t>((shape_.first + shape_.tokens) / kPageTokens * means), [&](size_t mean) {
+      for (int64_t i = 0; i < width; ++i) {
+        double sum = 0;
+        for (int64_t t = 0; t < tokens; ++t) sum += gpu::at(k_, (mean * static_cast<size_t>(tokens) + static_cast<size_t>(t)) * static_cast<size_t>(width) + static_cast<size_t>(i));
+        weighed_k_[mean * static_cast<size_t>(width) + static_cast<size_t>(i)] = float_to_bf16(static_cast<float>(sum / static_cast<double>(tokens)));
+      }
+    });
+  }
   // A page's K and V of a head to codes behind a scale, as rope_append makes them; from here on k_ and v_ are what those stand for.
   void keep_codes(int64_t p, int64_t g, uint8_t* to) {
     const auto [tokens, first, heads, kv_heads, d] = shape_;
@@ -214,7 +240,7 @@ class Context {
   const Shape shape_;
   const PageFormat format_;
   std::mt19937_64 random_;
-  std::vector<uint16_t> q_, k_, v_, mean_k_, mean_v_;
+  std::vector<uint16_t> q_, k_, v_, mean_k_, mean_v_, weighed_k_;
   std::vector<int64_t> slots_;
   std::vector<HeadGroup> groups_;
   int64_t tiles_ = 0;
