@@ -89,7 +89,7 @@ describe('an evaluation', () => {
   it("finds the model's own answers exact, and dense no different from dense", async () => {
     const data = dataOf([sequence]);
     const summary = summarize('dense', data, await evaluated([sequence]), await evaluated([sequence]));
-    expect(summary).toMatchObject({ answers: 2, exact: 1, top1: 1, meanDeltaNll: 0, p99DeltaNll: 0 });
+    expect(summary).toMatchObject({ answers: 2, exact: 1, top1: 1, meanAbsoluteDeltaNll: 0, p99DeltaNll: 0 });
     expect(summary).toMatchObject({ density: 1, prefillDensity: 1 });
     expect(summary.nll).toBeGreaterThan(0);
     expect(summary.nll).toBeLessThan(0.5);
@@ -104,6 +104,7 @@ describe('an evaluation', () => {
     const summary = summarize('planted', data, right, wrong);
     expect(summary.exact).toBe(0.75);
     expect(summary.meanDeltaNll).toBeGreaterThan(0);
+    expect(summary.meanAbsoluteDeltaNll).toBeGreaterThanOrEqual(summary.meanDeltaNll);
     expect(summary.worstSequence.sequence).toBe(1);
     expect(summary.worstBlock.sequence).toBe(1);
   });

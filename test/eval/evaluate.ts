@@ -4,6 +4,7 @@
  */
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import type { EngineOptions } from '../../server/engine/engine';
 import { openNativeEngine } from '../../server/engine/nativeEngine';
 import { builtInModel } from '../../server/models/locate';
 import { force, type Forced } from './forced';
@@ -25,6 +26,7 @@ npm run --silent eval -- --make F --length N    makes data
   --profile F    head profile by which adaptive, auto and minference read, whatever their target: one of \`npm run calibrate\`,
                  or MInference's JSON (default: none, all heads alike)
   --device D     auto, cpu or cuda (default auto)
+  --kv-format F  auto, bf16, q8 or fp8: of the KV state, in the dense run too (default auto)
   --threads N    CPU threads (default: all)
   --sequences L  only these rows of the file: 0,2,5 (default: all)
   --json         a line of JSON for each mode, in the order of --mode:
@@ -35,6 +37,7 @@ npm run --silent eval -- --make F --length N    makes data
     exact               share of answers with the likeliest token right in every place
     nll                 mean of -ln p of the masked tokens
     meanDeltaNll, p99DeltaNll  nll less the dense run's on the same token: mean and 99th percentile
+    meanAbsoluteDeltaNll       steadier than the mean: what one token gains does not make up for what another loses
     density             pairs of query and key that attention visited, of all causal ones, dense rows included
     prefillDensity      the same in the rows that were pre-filled in the mode
     seconds             pre-fill and scoring of all sequences
@@ -74,6 +77,7 @@ function readArguments() {
         model: string,
         profile: string,
         device: { ...string, default: 'auto' },
+        'kv-format': { ...string, default: 'auto' },
         threads: { ...string, default: '0' },
         sequences: string,
         make: string,
@@ -94,6 +98,8 @@ function readArguments() {
     };
     const device = (['auto', 'cpu', 'cuda'] as const).find((name) => name === values.device);
     if (!device) throw new Error(`There is no device '${values.device}': auto, cpu or cuda.`);
+    const kvFormat = (['auto', 'bf16', 'q8', 'fp8'] as const).find((name) => name === values['kv-format']);
+    if (!kvFormat) throw new Error(`There is no KV format '${values['kv-format']}': auto, bf16, q8 or fp8.`);
     const tasks = (['lookups', 'ruler'] as const).find((name) => name === values.tasks);
     if (!tasks) throw new Error(`There are no tasks '${values.tasks}': lookups or ruler.`);
     if (!values.help && !values.data && !values.make) throw new Error('--data or --make names a file.');
@@ -114,9 +120,8 @@ function readArguments() {
         model,
       },
       makeFile: values.make && inCallersFolder(values.make),
-      device,
+      engine: { device, kvFormat, threads: count('threads', values.threads) },
       modes: parseModes(values.mode),
-      threads: count('threads', values.threads),
       rows: values.sequences?.split(',').map((row) => count('sequences', row)),
     };
   } catch (error) {
@@ -155,10 +160,11 @@ async function evaluate(
   model: string,
   mode: Mode,
   data: Data,
-  { device, threads, profile }: { device: 'auto' | 'cpu' | 'cuda'; threads: number; profile?: string },
+  options: { engine: EngineOptions; profile?: string },
 ): Promise<Forced[]> {
   const { mode: name, target } = mode;
-  const open = () => openNativeEngine(model, { device, threads, prefill: { mode: name, target, profile } });
+  const prefill = { mode: name, target, profile: options.profile };
+  const open = () => openNativeEngine(model, { ...options.engine, prefill });
   let engine = await open();
   // What an engine has read before, it does not read again: sequences that begin alike each get one of their own.
   let begun = new Set<string>();

@@ -13,6 +13,7 @@ export interface Summary {
   exact: number;
   nll: number;
   meanDeltaNll: number;
+  meanAbsoluteDeltaNll: number;
   p99DeltaNll: number;
   density: number;
   prefillDensity: number;
@@ -44,6 +45,7 @@ export function summarize(mode: string, data: Data, dense: Forced[], forced: For
     exact: mean(answers.map(({ exact }) => Number(exact))),
     nll: mean(forced.flatMap(({ nll }) => [...nll])),
     meanDeltaNll: mean(all),
+    meanAbsoluteDeltaNll: mean(all.map(Math.abs)),
     p99DeltaNll: quantile(all, 0.99),
     density: sum((result) => result.density) / forced.length,
     prefillDensity: sum((result) => result.prefillDensity) / forced.length,
@@ -127,14 +129,15 @@ export function table(summaries: Summary[]): string {
   if (!first) return '';
   const kinds = Object.keys(first.kinds ?? {});
   const rows = [
-    ['mode', 'exact', 'top-1', 'NLL', 'ΔNLL mean', 'P99', 'worst sequence', 'worst block', 'density', 'its sparse rows', 'seconds', ...kinds], // prettier-ignore
-    ['---', ...Array<string>(10 + kinds.length).fill('---:')],
+    ['mode', 'exact', 'top-1', 'NLL', 'ΔNLL mean', 'absolute', 'P99', 'worst sequence', 'worst block', 'density', 'its sparse rows', 'seconds', ...kinds], // prettier-ignore
+    ['---', ...Array<string>(11 + kinds.length).fill('---:')],
     ...summaries.map((s) => [
       s.mode,
       percent(s.exact),
       percent(s.top1, 2),
       s.nll.toFixed(4),
       delta(s.meanDeltaNll),
+      delta(s.meanAbsoluteDeltaNll),
       delta(s.p99DeltaNll),
       `${delta(s.worstSequence.meanDeltaNll)} (${s.worstSequence.sequence})`,
       `${delta(s.worstBlock.meanDeltaNll)} (${s.worstBlock.sequence} at ${s.worstBlock.position})`,
