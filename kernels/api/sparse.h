@@ -12,9 +12,9 @@
 
 namespace longview::kernels {
 
-// Where a context has no more pages than that (131,072 tokens), masses are taken from four means of a page, of 32 keys each. Beyond,
+// Where a context has no more pages than that (65,536 tokens), masses are taken from four means of a page, of 32 keys each. Beyond,
 // these would cost more time than they save.
-constexpr int64_t kMostFinePages = 1024;
+constexpr int64_t kMostFinePages = 512;
 constexpr int64_t kFineMeans = 4;
 constexpr int64_t means_of_page(int64_t pages) { return pages <= kMostFinePages ? kFineMeans : 1; }
 

@@ -75,6 +75,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   rows.multiply_keys(stages, own, 0);
   ptx::wgmma_wait<0>();
   rows.scores_done(stages, 0);
+  rows.keys_done(stages, 0);
   hide(0);
   rows.soften(p.scale);
   rows.pack();
@@ -83,6 +84,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
     rows.multiply_values(stages, page - 1, page == 1);
     ptx::wgmma_wait<1>();
     rows.scores_done(stages, page);
+    rows.keys_done(stages, page);
     const float earlier[2] = {rows.factor[0], rows.factor[1]};
     hide(page);
     rows.soften(p.scale);

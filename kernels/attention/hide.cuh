@@ -26,31 +26,29 @@ __device__ inline void hide_between(float (&score)[kCount], int sink, int behind
   }
 }
 
-// Keys that stand for pages, from `first_page` on (a multiple of 32): a page that is no candidate or is visited does not count, the others
-// weigh as 128 keys and their gain each. `gains`: of the KV head's pages from 0 on. The warp waits after every second read: read
-// all at once, gains take registers that RowsE4M3Sm90 needs, which cost it a fifth of its time.
+// What keys that stand for pages have in their scores' exponents (log2), of pages `first` .. + kCount - 1 within a multiple of 32: the weight of
+// 128 keys and the page's gain, minus infinity where the page is no candidate or is visited.
 template <int kCount>
-__device__ inline void hide_visited(float (&score)[kCount], const Tile& t, const uint32_t* bits, const float* gains, int first_page, float scale0, float scale1) {
-  const float inverse[2] = {1 / scale0, 1 / scale1}, bias[2] = {kMeanBias * inverse[0], kMeanBias * inverse[1]};
-  const float2* from = reinterpret_cast<const float2*>(gains + first_page) + threadIdx.x % 4;
+__device__ inline void stand_in_biases(const Tile& t, const uint32_t* bits, int first, const float (&gains)[kCount], float (&biases)[kCount]) {
+  const uint32_t counts = mean_bits(t, bits, first / 32) >> first % 32;
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) biases[i] = counts >> i & 1 ? kMeanBias + gains[i] : -INFINITY;
+}
+
+// Adds what stand-ins have in their exponents to unscaled scores: biases_of(key), of this key of the block and the next. The warp waits
+// after every second read: read all at once, they take registers that RowsE4M3Sm90 needs, which cost it a fifth of its time.
+template <int kCount, typename Biases>
+__device__ inline void add_biases(float (&score)[kCount], float scale0, float scale1, Biases biases_of) {
+  const float inverse[2] = {1 / scale0, 1 / scale1};
 #pragma unroll
   for (int j = 0; j < kCount / 4; ++j) {
-    const float2 gain = __ldg(from + j * 4);
+    const float2 bias = biases_of(j * 8 + static_cast<int>(threadIdx.x) % 4 * 2);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      score[4 * j + 2 * r] = fmaf(gain.x, inverse[r], score[4 * j + 2 * r]);
-      score[4 * j + 2 * r + 1] = fmaf(gain.y, inverse[r], score[4 * j + 2 * r + 1]);
+      score[4 * j + 2 * r] = fmaf(bias.x, inverse[r], score[4 * j + 2 * r]);
+      score[4 * j + 2 * r + 1] = fmaf(bias.y, inverse[r], score[4 * j + 2 * r + 1]);
     }
     if (j % 2 == 1) __syncwarp();
-  }
-#pragma unroll
-  for (int word = 0; word < kCount / 16; ++word) {
-    const uint32_t counts = mean_bits(t, bits, first_page / 32 + word) >> threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int i = 0; i < 16; ++i) {
-      float& x = score[word * 16 + i];
-      x = counts >> (i / 4 * 8 + i % 2) & 1 ? x + bias[i / 2 % 2] : -INFINITY;
-    }
   }
 }
 

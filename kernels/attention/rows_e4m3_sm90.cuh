@@ -8,6 +8,7 @@
 
 #include "kernels/attention/rows_sm90.cuh"
 #include "kernels/cache/e4m3_pages.cuh"
+#include "kernels/ptx/shared.cuh"
 
 namespace longview::kernels {
 
@@ -20,6 +21,7 @@ struct E4M3Stages : StageBarriers<4> {
   uint32_t keys, values;
 
   __device__ E4M3Stages(uint32_t shared, uint32_t barriers) : StageBarriers(barriers), keys(shared), values(shared + kStages * kKeyBytes) {}
+  __device__ uint32_t biases(uint32_t index) const { return keys + index % kStages * kKeyBytes + kCodeBytes + 2 * kScaleBytes; }
   __device__ void bring_keys(uint32_t index, const void* from) const {
     const uint32_t full = reuse(key_full, key_empty, index, kCodeBytes + 2 * kScaleBytes), to = keys + index % kStages * kKeyBytes;
     ptx::bulk_load(to, from, kCodeBytes + kScaleBytes, full);
@@ -40,12 +42,6 @@ __device__ inline void multiply_codes(float (&score)[64], uint32_t queries, uint
 #pragma unroll
   for (int i = 0; i < D / 32; ++i) ptx::wgmma_m64n128k32_e4m3(score, q + i * 2, k + i * 2, i > 0);
   ptx::wgmma_commit();
-}
-
-__device__ inline float read_shared(uint32_t address) {
-  float x;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(address) : "memory");
-  return x;
 }
 
 template <int D>
@@ -79,8 +75,8 @@ struct RowsE4M3Sm90 : RowState<D> {
   // Of the queries that are at `from`.
   __device__ void take_scales(uint32_t from) {
     const uint32_t row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
-    query_scale[0] = read_shared(from + 64 * D + row * 4);
-    query_scale[1] = read_shared(from + 64 * D + row * 4 + 32);
+    query_scale[0] = ptx::load_shared(from + 64 * D + row * 4);
+    query_scale[1] = ptx::load_shared(from + 64 * D + row * 4 + 32);
   }
   // What a score of this row is multiplied with.
   __device__ float slope(float scale, int r) const { return scale * query_scale[r] * key_scale; }
@@ -92,10 +88,10 @@ struct RowsE4M3Sm90 : RowState<D> {
   __device__ void scores_done(const Stages& stages, uint32_t index) {
     ptx::wgmma_hold(score);
     const uint32_t scales = stages.keys + index % Stages::kStages * Stages::kKeyBytes + Stages::kCodeBytes;
-    key_scale = read_shared(scales);
-    value_scale = read_shared(scales + Stages::kScaleBytes);
-    Row::template release<Stages>(stages.key_empty, index);
+    key_scale = ptx::load_shared(scales);
+    value_scale = ptx::load_shared(scales + Stages::kScaleBytes);
   }
+  __device__ void keys_done(const Stages& stages, uint32_t index) { Row::template release<Stages>(stages.key_empty, index); }
   // Queues fresh = weight * values of block number `index`.
   __device__ void multiply_values(const Stages& stages, uint32_t index, bool) {
     const uint32_t stage = index % Stages::kStages;

@@ -20,7 +20,7 @@ constexpr uint32_t kTileBytes = kKeys * 128;  // 64 dimensions of a block
 // `index`, later V: K of the next block comes before V of this one, as its stage is free half a block earlier.
 template <uint32_t kStageCount>
 struct StageBarriers {
-  static constexpr uint32_t kStages = kStageCount;
+  static constexpr uint32_t kStages = kStageCount, kBiasBytes = kKeys * 4;  // biases: with K of stand-ins, a float each
   uint32_t key_full, key_empty, value_full, value_empty;
 
   __device__ explicit StageBarriers(uint32_t barriers) : key_full(barriers), key_empty(key_full + 8 * kStages), value_full(key_empty + 8 * kStages), value_empty(value_full + 8 * kStages) {}
@@ -33,10 +33,15 @@ struct StageBarriers {
       ptx::mbarrier_init(value_empty + 8 * i, kReaders);
     }
   }
+  // Waits until the stage of a block's keys, and all that came with them, has been read.
+  __device__ void wait_keys_read(uint32_t index) const { wait_read(key_empty, index); }
+
+ protected:
+  __device__ static void wait_read(uint32_t empty, uint32_t index) { ptx::mbarrier_wait(empty + 8 * (index % kStages), (index / kStages & 1) ^ 1); }  // passes at once in the first round
   // Waits until the block's stage has been read, and begins another `bytes` of it. Returns the barrier on which these arrive.
   __device__ static uint32_t reuse(uint32_t full, uint32_t empty, uint32_t index, uint32_t bytes) {
-    const uint32_t stage = index % kStages, barrier = full + 8 * stage;
-    ptx::mbarrier_wait(empty + 8 * stage, (index / kStages & 1) ^ 1);  // passes at once in the first round
+    const uint32_t barrier = full + 8 * (index % kStages);
+    wait_read(empty, index);
     ptx::mbarrier_arrive_expect(barrier, bytes);
     return barrier;
   }
@@ -46,10 +51,11 @@ struct StageBarriers {
 template <int D>
 struct KvStages : StageBarriers<2> {
   static constexpr uint32_t kBlockBytes = kKeys * D * 2;  // K or V of a page
-  static constexpr uint32_t kBytes = 2 * kStages * kBlockBytes;
+  static constexpr uint32_t kBytes = kStages * (2 * kBlockBytes + kBiasBytes);
   uint32_t keys, values;
 
   __device__ KvStages(uint32_t shared, uint32_t barriers) : StageBarriers(barriers), keys(shared), values(shared + kStages * kBlockBytes) {}
+  __device__ uint32_t biases(uint32_t index) const { return values + kStages * kBlockBytes + index % kStages * kBiasBytes; }
   __device__ void bring_keys(uint32_t index, const void* from) const {
     const uint32_t full = reuse(key_full, key_empty, index, kBlockBytes);
     ptx::bulk_load(keys + index % kStages * kBlockBytes, from, kBlockBytes, full);
@@ -144,11 +150,10 @@ struct RowsSm90 : RowState<D> {
     for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, q + i / 4 * (kQueryTileBytes / 16) + i % 4 * 2, k + i / 4 * (kTileBytes / 16) + i % 4 * 2, i > 0);
     ptx::wgmma_commit();
   }
-  // The scores of block number `index` are there: its keys may go.
-  __device__ void scores_done(const Stages& stages, uint32_t index) {
-    ptx::wgmma_hold(score);
-    Row::template release<Stages>(stages.key_empty, index);
-  }
+  // The scores of block number `index` are there.
+  __device__ void scores_done(const Stages&, uint32_t) { ptx::wgmma_hold(score); }
+  // Its keys may go, and what came with them.
+  __device__ void keys_done(const Stages& stages, uint32_t index) { Row::template release<Stages>(stages.key_empty, index); }
   // Queues out = weight * values of block number `index`, added to what was there unless it is the first.
   __device__ void multiply_values(const Stages& stages, uint32_t index, bool first) {
     const uint32_t stage = index % Stages::kStages;

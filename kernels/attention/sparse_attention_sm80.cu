@@ -56,7 +56,14 @@ __global__ void __launch_bounds__(kThreads) sparse_attention_sm80_kernel(const S
     rows.multiply_keys(keys);
     const int half = i % kHalves * kKeys, begin = block * kBlockKeys + half;
     if (block < 0) {
-      hide_visited(rows.score, t, bits, gains_of(p, t.group.kv_head), ~block * kBlockKeys + half, p.scale, p.scale);
+      const float* gains = gains_of(p, t.group.kv_head);
+      const int first = ~block * kBlockKeys + half;
+      add_biases(rows.score, p.scale, p.scale, [&](int key) {
+        const float2 gain = __ldg(reinterpret_cast<const float2*>(gains + first + key));
+        float2 bias;
+        stand_in_biases(t, bits, first + key, {gain.x, gain.y}, reinterpret_cast<float(&)[2]>(bias));
+        return bias;
+      });
     } else {
       if (begin + kKeys > t.first_position + 1) hide_behind(rows.score, position[0] - begin, position[1] - begin);
       if (begin + kKeys > sink && begin <= t.last_position - window) hide_between(rows.score, sink - begin, position[0] - window - begin, position[1] - window - begin);

@@ -1,9 +1,10 @@
-// Sparse prefill attention on sm_90: persistent blocks take one tile after the other. Of the first warpgroup, one warp copies
-// K and V of the pages that the tile visits and then the blocks of means, three warps prepare the next tile: its queries and
-// its bits. Two warpgroups of 64 rows multiply, as in dense attention.
+// Sparse prefill attention on sm_90: persistent blocks take one tile after the other. Of the first warpgroup, one warp copies K and V
+// of the pages that the tile visits and then the blocks of means, with what their keys have in their exponents; three warps prepare
+// the next tile: its queries and its bits. Two warpgroups of 64 rows multiply, as in dense attention.
 #include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/attention/rows_sm90.cuh"
 #include "kernels/index/sparse.cuh"
+#include "kernels/ptx/shared.cuh"
 
 namespace longview::kernels {
 namespace {
@@ -86,7 +87,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
         if (index >= p.args.tiles) return;
       }
     }
-    if (threadIdx.x != 0) return;
+    const int lane = static_cast<int>(threadIdx.x);
     uint32_t number = 0;  // of blocks brought
     const char* before = nullptr;
     const auto block_of = [&](const void* blocks, int64_t index) { return static_cast<const char*>(blocks) + index * 2 * Rows::kBlockBytes; };
@@ -100,13 +101,25 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       for (int i = 0; i < count; ++i, ++number) {
         const int block = i < visited ? walk.next() : ~(first_block + i - visited);
         const char* from = block >= 0 ? block_of(p.args.kv.pages[block], p.args.kv.layer * p.args.kv.kv_heads + kv_head) : block_of(Rows::means(p), kv_head * p.mean_blocks + ~block);
-        stages.bring_keys(number, from);
-        if (number > 0) stages.bring_values(number - 1, before);
+        if (block < 0) {  // four stand-ins each
+          const int page = ~block * kKeys + lane * 4;
+          const float4 gain = *reinterpret_cast<const float4*>(gains_of(p, kv_head) + page);
+          float bias[4];
+          stand_in_biases(slot.tile, all_bits + at * p.words, page, {gain.x, gain.y, gain.z, gain.w}, bias);
+          stages.wait_keys_read(number);
+          ptx::store_shared(stages.biases(number) + lane * 16, {bias[0], bias[1], bias[2], bias[3]});
+        }
+        __syncwarp();  // also so that no lane waits for a stage that is more than a round ahead
+        if (lane == 0) {
+          stages.bring_keys(number, from);
+          if (number > 0) stages.bring_values(number - 1, before);
+        }
         before = from;
       }
-      ptx::mbarrier_arrive(slot_empty + 8 * at);
+      __syncwarp();
+      if (lane == 0) ptx::mbarrier_arrive(slot_empty + 8 * at);
     }
-    if (number > 0) stages.bring_values(number - 1, before);
+    if (lane == 0 && number > 0) stages.bring_values(number - 1, before);
     return;
   }
 
@@ -132,7 +145,8 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   const auto hide = [&](int block) {
     const Tile& tile = slots[turn % kSlots].tile;
     if (block < 0) {
-      hide_visited(rows.score, tile, all_bits + turn % kSlots * p.words, gains_of(p, tile.group.kv_head), ~block * kKeys, rows.slope(p.scale, 0), rows.slope(p.scale, 1));
+      const uint32_t biases = stages.biases(number);
+      add_biases(rows.score, rows.slope(p.scale, 0), rows.slope(p.scale, 1), [&](int key) { return ptx::load_shared_pair(biases + key * 4); });
       return;
     }
     const int begin = block * kKeys, heads = tile.group.heads, row = tile.first_row + row_in_tile, sink = tile.group.sink;
@@ -161,6 +175,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   ptx::wgmma_wait<0>();
   rows.scores_done(stages, number);
   hide(block);
+  rows.keys_done(stages, number);
   rows.soften(p.scale);
   rows.pack();
   bool first = true;
@@ -179,6 +194,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     const float sum[2] = {rows.sum[0], rows.sum[1]}, earlier[2] = {rows.factor[0], rows.factor[1]};
     if (switches) rows.begin();
     hide(block);
+    rows.keys_done(stages, number);
     rows.soften(p.scale);
     ptx::wgmma_wait<0>();
     rows.values_done(stages, number - 1);

@@ -28,8 +28,8 @@ struct NarrowSm90 : Sm90 {
     multiply_codes<D>(score, own, b);
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(score);
-    const float of_keys = read_shared(b + kBlockKeys * D);
-    const float scale[2] = {read_shared(own + 64 * D + row * 4) * of_keys, read_shared(own + 64 * D + row * 4 + 32) * of_keys};
+    const float of_keys = ptx::load_shared(b + kBlockKeys * D);
+    const float scale[2] = {ptx::load_shared(own + 64 * D + row * 4) * of_keys, ptx::load_shared(own + 64 * D + row * 4 + 32) * of_keys};
 #pragma unroll
     for (int i = 0; i < 64; ++i) score[i] *= scale[i / 2 % 2];
   }

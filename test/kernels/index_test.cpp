@@ -132,7 +132,7 @@ TEST("pages by share, by the largest and by mass left over, on all architectures
 
 TEST("long contexts, whose pages are weighed by estimated sums first") {
   Tally tally;
-  for (const auto& [s, data] : {std::pair{Shape{64, 100000, 4, 1, 128}, Data::kPlain}, {Shape{40, 200000, 3, 1, 128}, Data::kPlain}, {Shape{100, 150000, 2, 1, 64}, Data::kPlain}, {Shape{64, 100000, 4, 1, 128}, Data::kOutliers}}) {
+  for (const auto& [s, data] : {std::pair{Shape{64, 100000, 4, 1, 128}, Data::kPlain}, {Shape{40, 200000, 3, 1, 128}, Data::kPlain}, {Shape{100, 150000, 2, 1, 64}, Data::kPlain}, {Shape{100, 60000, 4, 2, 128}, Data::kPlain}, {Shape{64, 100000, 4, 1, 128}, Data::kOutliers}}) {
     Context c(s, plans_of(s, adaptive(PageRule::kShare, 0.002f)), data);
     check_index(c, 1, tally);
     for (const HeadGroup& plan : {adaptive(PageRule::kRelative, 0.2f), adaptive(PageRule::kRelative, 0), adaptive(PageRule::kMass, 0.97f, false), adaptive(PageRule::kMass, 0.3f), adaptive(PageRule::kShare, 2)}) {
