@@ -85,7 +85,7 @@ struct SparseLayout {
   int64_t column_bits;         // uint32 [H, words]: pages with a chosen column; with kSlash alone, as the next two
   int64_t diagonal_bits;       // uint32 [H, pages * 4]: chosen distances
   int64_t sums;                // float [slash_batch, 2, pages * 128]: of columns and diagonals
-  int64_t pooled;              // float [G, D, 2 * pages]: mean keys of 64 tokens; with kBlocks alone
+  int64_t pooled;              // float [pool_batch, D, 2 * pages]: mean keys of 64 tokens; with kBlocks alone
   int64_t fine_means;          // bf16 [G, means_of_page * mean_blocks, 128 * D], K alone; where there are several for each page
   int64_t narrow_means;        // [G, mean_blocks, 2] blocks of the means in e4m3, as those of e4m3 pages; with these alone
   int64_t bytes;
@@ -96,29 +96,33 @@ constexpr int64_t batch_within(int64_t mebibytes, int64_t bytes, int64_t count) 
   const int64_t fit = (mebibytes << 20) / bytes;
   return fit < 1 ? 1 : fit < count ? fit : count;
 }
-// Heads whose columns and diagonals are summed at a time, and KV heads whose stand-ins are made at a time.
+// Heads whose columns and diagonals are summed at a time, KV heads whose keys are pooled at a time, and whose stand-ins are made at a time.
 constexpr int64_t slash_batch(int64_t pages, int64_t groups) { return batch_within(32, pages * kPageTokens * 8, groups); }
+constexpr int64_t pool_batch(int64_t pages, int64_t head_dim, int64_t kv_heads) { return batch_within(4, pages * head_dim * 8, kv_heads); }
 constexpr int64_t stand_in_batch(int64_t pages, int64_t kv_heads) { return batch_within(4, pages * kPageTokens * 4, kv_heads); }
+// Whether a head may look at means: MInference's do not.
+constexpr bool has_means(const SparseArgs& args) { return args.slash_groups + args.block_groups < args.group_count; }
 constexpr SparseLayout sparse_layout(const SparseArgs& args) {
   SparseLayout l{};
   l.pages = (args.first_position + args.tokens + kPageTokens - 1) / kPageTokens;
   l.mean_blocks = (l.pages + kPageTokens - 1) / kPageTokens;
   l.words = l.mean_blocks * 4;
   l.probe_parts = key_parts(l.pages);
-  l.bits = args.kv.kv_heads * l.mean_blocks * 2 * kPageTokens * args.kv.head_dim * 2;
+  const int64_t with_means = has_means(args) ? args.kv.kv_heads : 0;
+  l.bits = with_means * l.mean_blocks * 2 * kPageTokens * args.kv.head_dim * 2;
   l.probes = l.bits + args.tiles * l.words * 4;
   l.next_tile = l.probes + l.probe_parts * args.heads * kProbeTokens * 3 * 4;
   l.gains = l.next_tile + 128;
-  l.probe_offsets = l.gains + args.kv.kv_heads * l.mean_blocks * kPageTokens * 4;
+  l.probe_offsets = l.gains + with_means * l.mean_blocks * kPageTokens * 4;
   l.key_weights = l.probe_offsets + args.heads * kProbeTokens * 4;
-  l.column_bits = l.key_weights + stand_in_batch(l.pages, args.kv.kv_heads) * l.pages * kPageTokens * 4;
+  l.column_bits = l.key_weights + (with_means > 0 ? stand_in_batch(l.pages, with_means) * l.pages * kPageTokens * 4 : 0);
   l.diagonal_bits = l.column_bits + (args.slash_groups > 0 ? args.heads * l.words * 4 : 0);
   l.sums = l.diagonal_bits + (args.slash_groups > 0 ? args.heads * l.pages * 16 : 0);
   l.pooled = l.sums + (args.slash_groups > 0 ? slash_batch(l.pages, args.slash_groups) * l.pages * kPageTokens * 8 : 0);
-  l.fine_means = l.pooled + (args.block_groups > 0 ? args.kv.kv_heads * args.kv.head_dim * l.pages * 8 : 0);
+  l.fine_means = l.pooled + (args.block_groups > 0 ? pool_batch(l.pages, args.kv.head_dim, args.kv.kv_heads) * args.kv.head_dim * l.pages * 8 : 0);
   l.fine_means = (l.fine_means + 127) / 128 * 128;
-  l.narrow_means = l.fine_means + (means_of_page(l.pages) > 1 ? args.kv.kv_heads * means_of_page(l.pages) * l.mean_blocks * kPageTokens * args.kv.head_dim * 2 : 0);
-  l.bytes = l.narrow_means + (args.kv.format == PageFormat::kE4M3 ? args.kv.kv_heads * l.mean_blocks * 2 * page_block_bytes(PageFormat::kE4M3, args.kv.head_dim) : 0);
+  l.narrow_means = l.fine_means + (means_of_page(l.pages) > 1 ? with_means * means_of_page(l.pages) * l.mean_blocks * kPageTokens * args.kv.head_dim * 2 : 0);
+  l.bytes = l.narrow_means + (args.kv.format == PageFormat::kE4M3 ? with_means * l.mean_blocks * 2 * page_block_bytes(PageFormat::kE4M3, args.kv.head_dim) : 0);
   return l;
 }
 

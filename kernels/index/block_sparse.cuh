@@ -7,17 +7,17 @@
 
 namespace longview::kernels {
 
-// Mean keys of half pages, float [G, D, 2 * pages]: neighbouring blocks lie together. A thread for each half and dimension.
+// Mean keys of half pages, float [KV heads of the batch, D, 2 * pages]: neighbouring blocks lie together. A thread for each half and dimension.
 static __global__ void pool_keys_kernel(const SparsePlan p) {
-  const int d = static_cast<int>(p.args.kv.head_dim), half = threadIdx.x / d, i = threadIdx.x % d, page = static_cast<int>(blockIdx.x), kv_head = static_cast<int>(blockIdx.y);
+  const int d = static_cast<int>(p.args.kv.head_dim), half = threadIdx.x / d, i = threadIdx.x % d, page = static_cast<int>(blockIdx.x), kv_head = p.first_pooled + static_cast<int>(blockIdx.y);
   const auto* keys = static_cast<const __nv_bfloat16*>(p.args.kv.pages[page]) + (p.args.kv.layer * p.args.kv.kv_heads + kv_head) * 2 * kPageTokens * d;
   float sum = 0;
   for (int token = half * kSlashTokens; token < (half + 1) * kSlashTokens; ++token) sum += __bfloat162float(keys[page_offset(token, i)]);
-  p.pooled[(static_cast<int64_t>(kv_head) * d + i) * 2 * p.pages + 2 * page + half] = sum / kSlashTokens;
+  p.pooled[(static_cast<int64_t>(blockIdx.y) * d + i) * 2 * p.pages + 2 * page + half] = sum / kSlashTokens;
 }
 
 static inline Status launch_pool_keys(const SparsePlan& p, Stream stream) {
-  pool_keys_kernel<<<dim3(static_cast<unsigned>(p.pages), static_cast<unsigned>(p.args.kv.kv_heads)), static_cast<unsigned>(2 * p.args.kv.head_dim), 0, cuda(stream)>>>(p);
+  pool_keys_kernel<<<dim3(static_cast<unsigned>(p.pages), static_cast<unsigned>(p.pooled_heads)), static_cast<unsigned>(2 * p.args.kv.head_dim), 0, cuda(stream)>>>(p);
   return launched();
 }
 
@@ -48,7 +48,7 @@ __device__ void choose_blocks(const SparsePlan& p, const Tile& t, uint32_t* scra
       query[thread] = sum / static_cast<float>(rows);
     }
     __syncthreads();
-    const float* keys = p.pooled + static_cast<int64_t>(t.group.kv_head) * D * 2 * p.pages;
+    const float* keys = p.pooled + static_cast<int64_t>(t.group.kv_head - p.first_pooled) * D * 2 * p.pages;
     for (int block = thread; block < blocks; block += threads) {
       float sum = 0;
 #pragma unroll 16

@@ -70,6 +70,7 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
   auto* mass = reinterpret_cast<float*>(base + Shared::kMass);
   const Tile t = find_tile(p, static_cast<int>(blockIdx.x));
   const int candidates = t.end_candidate - t.first_candidate;
+  if (!takes_tile(p, t)) return;
   if (choose_without_masses<D>(p, t, reinterpret_cast<uint32_t*>(base))) return;
 
   const int means = (t.first_position + 1) / kBlockKeys << p.mean_shift;
@@ -135,11 +136,12 @@ template <int D>
 Status launch_index(const SparsePlan& p, Stream stream) {
   constexpr int64_t kStatic = 256;  // room for what the kernel has of static shared memory, about 130 bytes
   static_assert(IndexShared<D, Sm80>::kMass + kMostSparsePages * 4 + 1024 + kStatic <= 99 * 1024);
-  if (const Status status = launch_patterns<D, Sm80>(p, stream)) return status;
   const auto bytes = static_cast<int>(std::max<int64_t>(IndexShared<D, Sm80>::kMass + p.pages * 4, choice_words<D>(p.pages) * 4) + 1024);
   if (const auto error = cudaFuncSetAttribute(index_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return static_cast<Status>(error);
-  index_kernel<D><<<static_cast<unsigned>(p.args.tiles), kIndexThreads, bytes, cuda(stream)>>>(p);
-  return launched();
+  return launch_with_patterns<D, Sm80>(p, stream, [&](const SparsePlan& plan) {
+    index_kernel<D><<<static_cast<unsigned>(p.args.tiles), kIndexThreads, bytes, cuda(stream)>>>(plan);
+    return launched();
+  });
 }
 
 }  // namespace

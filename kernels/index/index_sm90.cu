@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
   auto* mass = reinterpret_cast<float*>(base + WeighShared<D, kWarpgroups>::kBytes);
   auto* list = reinterpret_cast<uint16_t*>(mass + p.words * 32);
   const Tile t = find_tile(p, static_cast<int>(blockIdx.x));
+  if (!takes_tile(p, t)) return;
   if (choose_without_masses<D>(p, t, reinterpret_cast<uint32_t*>(base))) return;
 
   const int thread = threadIdx.x, whole = (t.first_position + 1) / kBlockKeys, means = whole << p.mean_shift, parts = (means + kPartMeans - 1) / kPartMeans;  // whole: pages
@@ -123,14 +124,15 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
 template <int D, int kWarpgroups>
 Status launch_index(const SparsePlan& p, int64_t bytes, Stream stream) {
   if (const auto error = cudaFuncSetAttribute(index_kernel<D, kWarpgroups>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes))) return static_cast<Status>(error);
-  index_kernel<D, kWarpgroups><<<static_cast<unsigned>(p.args.tiles), kWarpgroups * 128, static_cast<size_t>(bytes), cuda(stream)>>>(p);
-  return launched();
+  return launch_with_patterns<D, Sm90>(p, stream, [&](const SparsePlan& plan) {
+    index_kernel<D, kWarpgroups><<<static_cast<unsigned>(p.args.tiles), kWarpgroups * 128, static_cast<size_t>(bytes), cuda(stream)>>>(plan);
+    return launched();
+  });
 }
 
 // Two blocks of two warpgroups share a multiprocessor where their masses leave room, else one of four has it for itself.
 template <int D>
 Status launch_index(const SparsePlan& p, Stream stream) {
-  if (const Status status = launch_patterns<D, Sm90>(p, stream)) return status;
   constexpr int64_t kOfOne = 220 * 1024, kOfTwo = 110 * 1024;  // of dynamic shared memory, for each block
   constexpr auto bytes = [](uint32_t weigher, int64_t words) { return std::max<int64_t>(weigher + words * 32 * 6, choice_words<D>(words * 32) * 4) + 1024; };
   constexpr int64_t kMostWords = kMostSparsePages / kBlockKeys * 4;

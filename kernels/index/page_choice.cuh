@@ -120,12 +120,26 @@ __device__ inline bool choose_without_masses(const SparsePlan& p, const Tile& t,
   return true;
 }
 
-// What is chosen for all tiles of a head at once.
-template <int D, class Machine>
-Status launch_patterns(const SparsePlan& p, Stream stream) {
+// Whether this launch chooses for the tile: block-sparse heads by the pooled keys that are there, all others with the first of these.
+__device__ inline bool takes_tile(const SparsePlan& p, const Tile& t) {
+  if (t.group.rule != PageRule::kBlocks) return p.first_pooled == 0;
+  return t.group.kv_head >= p.first_pooled && t.group.kv_head < p.first_pooled + p.pooled_heads;
+}
+
+// launch(plan): the index, behind what is chosen for all tiles of a head at once; once for each batch of pooled keys.
+template <int D, class Machine, typename Launch>
+Status launch_with_patterns(SparsePlan p, Stream stream, Launch launch) {
   if (p.args.slash_groups > 0)
     if (const Status status = launch_vertical_slash<D, Machine>(p, stream)) return status;
-  return p.args.block_groups > 0 ? launch_pool_keys(p, stream) : kOk;
+  if (p.args.block_groups == 0) return launch(p);
+  const int64_t kv_heads = p.args.kv.kv_heads, batch = pool_batch(p.pages, D, kv_heads);
+  for (int64_t first = 0; first < kv_heads; first += batch) {
+    p.first_pooled = static_cast<int>(first);
+    p.pooled_heads = static_cast<int>(std::min(batch, kv_heads - first));
+    if (const Status status = launch_pool_keys(p, stream)) return status;
+    if (const Status status = launch(p)) return status;
+  }
+  return kOk;
 }
 
 }  // namespace longview::kernels

@@ -50,6 +50,16 @@ Status check_sparse(const SparseArgs& args) {
   return kOk;
 }
 
+// The means that pages are chosen by, and those that stand for pages until launch_sparse_stand_ins.
+Status make_means(const SparsePlan& p, Stream stream) {
+  const SparseArgs& args = p.args;
+  if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), stream)) return status;
+  if (p.mean_shift > 0)
+    if (const Status status = launch_fine_means(args.kv, (args.first_position + args.tokens) / kPageTokens, p.mean_blocks, const_cast<__nv_bfloat16*>(p.fine_means), stream)) return status;
+  if (const auto error = cudaMemsetAsync(p.gains, 0, static_cast<size_t>(args.kv.kv_heads * p.mean_blocks * kPageTokens) * sizeof(float), cuda(stream))) return static_cast<Status>(error);
+  return kOk;
+}
+
 }  // namespace
 
 bool sparse_multiplies_e4m3(const SparseArgs& args) { return args.kv.format == PageFormat::kE4M3 && on_sm90(args.architecture) && args.slash_groups == 0 && args.block_groups == 0; }
@@ -57,10 +67,8 @@ bool sparse_multiplies_e4m3(const SparseArgs& args) { return args.kv.format == P
 Status launch_sparse_index(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
   const SparsePlan p = sparse_plan(args);
-  if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), stream)) return status;
-  if (p.mean_shift > 0)
-    if (const Status status = launch_fine_means(args.kv, (args.first_position + args.tokens) / kPageTokens, p.mean_blocks, const_cast<__nv_bfloat16*>(p.fine_means), stream)) return status;
-  if (const auto error = cudaMemsetAsync(p.gains, 0, static_cast<size_t>(args.kv.kv_heads * p.mean_blocks * kPageTokens) * sizeof(float), cuda(stream))) return static_cast<Status>(error);
+  if (has_means(args))
+    if (const Status status = make_means(p, stream)) return status;
   return on_sm90(args.architecture) ? launch_index_sm90(p, stream) : launch_index_sm80(p, stream);
 }
 
@@ -73,6 +81,7 @@ Status launch_sparse_coverage(const SparseArgs& args, Stream stream) {
 
 Status launch_sparse_stand_ins(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
+  if (!has_means(args)) return kOk;
   const SparsePlan p = sparse_plan(args);
   const int64_t kv_heads = args.kv.kv_heads, batch = stand_in_batch(p.pages, kv_heads);
   for (int64_t first = 0; first < kv_heads; first += batch) {

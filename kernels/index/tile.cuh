@@ -34,6 +34,7 @@ struct SparsePlan {
   const __nv_bfloat16* fine_means;
   int mean_shift;                // log2 of means_of_page
   const char* narrow_means;
+  int first_pooled = 0, pooled_heads = 0;  // KV heads that `pooled` holds now
 };
 
 // The query of a token of the chunk and a head.

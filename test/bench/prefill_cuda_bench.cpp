@@ -100,6 +100,7 @@ int64_t index_bytes(const ModelConfig& c, int64_t length, int64_t chunk) {
   args.tokens = std::min(chunk, length);
   args.heads = c.heads;
   args.first_position = length - args.tokens;
+  args.group_count = c.kv_heads;
   args.tiles = c.kv_heads * kernels::sparse_tiles(args.tokens, c.heads / c.kv_heads);
   return kernels::sparse_layout(args).bytes;
 }

@@ -121,6 +121,20 @@ TEST("block-sparse visits what the reference chooses, in chunks of any size") {
   CHECK(tally.visited > 100 && tally.passed_over > 100);
 }
 
+TEST("more KV heads than have their keys pooled at a time") {
+  const Shape s{64, 70000, 8, 8, 128};
+  CHECK(kernels::pool_batch((s.first + s.tokens + kPageTokens - 1) / kPageTokens, s.d, s.kv_heads) < s.kv_heads);
+  std::vector<HeadGroup> plans = one_each(s, blocks(12));
+  plans[2] = slash(20, 300);
+  Context c(s, plans);
+  for (const int32_t architecture : {0, 80}) {
+    Tally tally;
+    c.plan(plans, architecture);
+    check_choice(c, tally);
+    CHECK(tally.visited > 0 && tally.passed_over > 0);
+  }
+}
+
 TEST("budgets larger than the context, and of nothing") {
   Tally tally;
   for (const int32_t architecture : {0, 80}) {

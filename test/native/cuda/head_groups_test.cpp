@@ -27,20 +27,24 @@ TEST("equal plans of a KV head share tiles, across KV heads they do not") {
   }
 }
 
-TEST("the index of 32,768 tokens at the end of a million takes at most 64 MiB where all heads are adaptive") {
+TEST("the index of 32,768 tokens at the end of a million takes at most 64 MiB where all heads are alike") {
   constexpr int64_t kTokens = 32768, kLength = int64_t{1} << 20, kHeads = 32, kKvHeads = 8, kMost = int64_t{64} << 20;
-  const cuda::HeadGroups groups = cuda::group_heads(std::vector<HeadPlan>(kHeads, adaptive(0.01f)), kKvHeads, kTokens);
-  for (const kernels::PageFormat format : {kernels::PageFormat::kBFloat16, kernels::PageFormat::kE4M3}) {
-    kernels::SparseArgs args{};
-    args.kv = {nullptr, kKvHeads, 128, 0, 32, format};
-    args.tokens = kTokens;
-    args.heads = kHeads;
-    args.first_position = kLength - kTokens;
-    args.tiles = groups.tiles;
-    const int64_t bytes = kernels::sparse_layout(args).bytes;
-    std::printf("  %.1f MiB\n", static_cast<double>(bytes) / (1 << 20));
-    CHECK(bytes <= kMost);
-  }
+  for (const HeadPlan& plan : {adaptive(0.01f), default_plan(Pattern::kAShape), default_plan(Pattern::kVerticalSlash), default_plan(Pattern::kBlockSparse)})
+    for (const kernels::PageFormat format : {kernels::PageFormat::kBFloat16, kernels::PageFormat::kE4M3}) {
+      const cuda::HeadGroups groups = cuda::group_heads(std::vector<HeadPlan>(kHeads, plan), kKvHeads, kTokens);
+      kernels::SparseArgs args{};
+      args.kv = {nullptr, kKvHeads, 128, 0, 32, format};
+      args.tokens = kTokens;
+      args.heads = kHeads;
+      args.first_position = kLength - kTokens;
+      args.tiles = groups.tiles;
+      args.group_count = static_cast<int64_t>(groups.groups.size());
+      args.slash_groups = groups.slash_groups;
+      args.block_groups = groups.block_groups;
+      const int64_t bytes = kernels::sparse_layout(args).bytes;
+      std::printf("  %s: %.1f MiB\n", name(plan.pattern), static_cast<double>(bytes) / (1 << 20));
+      CHECK(bytes <= kMost);
+    }
 }
 
 TEST("heads that differ stand alone, the dense ones first, and every head is there once") {
