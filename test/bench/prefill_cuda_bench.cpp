@@ -1,9 +1,9 @@
 // Whole prefill of the Llama-3-8B shape on the GPU, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--fp8]
-// [--q8 | --fp8-kv] [--parts] [--left PERCENT]... [--window KEYS]... [--chunk N] [tokens ...]. --q8, --fp8-kv: the KV state in 8 bits, or in 8-bit floats. --parts: how the time is shared out, by events
+// [--q8 | --fp8-kv] [--parts] [--left PERCENT]... [--window KEYS]... [--pattern NAME]... [--chunk N] [tokens ...]. --q8, --fp8-kv: the KV state in 8 bits, or in 8-bit floats. --parts: how the time is shared out, by events
 // around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
 // density (97 and 90 %, or what --left says). --window: the index of heads that visit what holds a share of the mass, as they do by default;
-// no page holds so much, and what is visited are the last so many keys. Coverage is the exact mass of the visited keys. Dense prefill of more than 131,072 tokens is left out.
+// no page holds so much, and what is visited are the last so many keys. --pattern: one for all heads, a_shape, vertical_slash or block_sparse with MInference's budgets. Coverage is the exact mass of the visited keys. Dense prefill of more than 131,072 tokens is left out.
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -156,6 +156,7 @@ int main(int argc, char** argv) try {
     else if (std::strcmp(argv[i], "--parts") == 0) with_parts = true;
     else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) add(AdaptiveRule::kMass, static_cast<float>(std::atof(argv[++i]) / 100), 0);
     else if (std::strcmp(argv[i], "--window") == 0 && i + 1 < argc) add(AdaptiveRule::kShare, 2, std::atoi(argv[++i]));
+    else if (std::strcmp(argv[i], "--pattern") == 0 && i + 1 < argc) kinds.push_back(default_plan(pattern_of(argv[++i]).value()));
     else if (std::strcmp(argv[i], "--chunk") == 0 && i + 1 < argc) chunk = std::atoll(argv[++i]);
     else lengths.push_back(std::atoll(argv[i]));
   }
@@ -201,7 +202,7 @@ int main(int argc, char** argv) try {
       HeadCoverage sum;
       for (const HeadCoverage& head : coverage) sum += head;
       const std::string ratio = dense > 0 ? format(", %.2f times dense", dense / seconds) : "";
-      std::printf("%7lld tokens: sparse by %s %6.3f s%s; density %.2f %%, covered mass %.3f of %lld probes\n", static_cast<long long>(length), name(plan.rule), seconds, ratio.c_str(), 100 * sum.visited / sum.causal,
+      std::printf("%7lld tokens: %s %6.3f s%s; density %.2f %%, covered mass %.3f of %lld probes\n", static_cast<long long>(length), (plan.pattern == Pattern::kAdaptive ? format("sparse by %s", name(plan.rule)) : std::string(name(plan.pattern))).c_str(), seconds, ratio.c_str(), 100 * sum.visited / sum.causal,
                   sum.probes ? sum.covered / static_cast<double>(sum.probes) : 0, static_cast<long long>(sum.probes));
       if (with_parts) Parts::report(seconds);
       std::fflush(stdout);

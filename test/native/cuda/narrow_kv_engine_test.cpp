@@ -85,10 +85,29 @@ void check_built_in(KvFormat format, int same, double worse) {
   CHECK(found.after <= found.before + worse);
 }
 
-void check_sparse(KvFormat narrow, double off) {
+constexpr int64_t kSparseHeads = 8;
+
+std::vector<HeadPlan> adaptive_heads() {
+  HeadPlan plan = default_plan(Pattern::kAdaptive);
+  plan.rule = AdaptiveRule::kMass;
+  plan.threshold = 0.5f;
+  return std::vector<HeadPlan>(kSparseHeads, plan);
+}
+// Of both of MInference's kinds, with budgets that leave something out.
+std::vector<HeadPlan> minference_heads() {
+  HeadPlan slash = default_plan(Pattern::kVerticalSlash), blocks = default_plan(Pattern::kBlockSparse);
+  slash.columns = 20;
+  slash.diagonals = 300;
+  blocks.blocks = 12;
+  std::vector<HeadPlan> plans(kSparseHeads, slash);
+  std::fill(plans.begin() + kSparseHeads / 2, plans.end(), blocks);
+  return plans;
+}
+
+void check_sparse(KvFormat narrow, const std::vector<HeadPlan>& plans, double off) {
   ModelConfig config;
   config.hidden = config.ffn = 256;
-  config.heads = 8;
+  config.heads = kSparseHeads;
   config.kv_heads = 2;
   config.head_dim = 128;
   if (const std::string why = why_not_cuda(config); !why.empty()) SKIP("no CUDA device: " + why);
@@ -118,10 +137,6 @@ void check_sparse(KvFormat narrow, double off) {
   const Activation hidden = backend->allocate_float(tokens, 256), normed = backend->allocate(tokens, 256), q = backend->allocate(tokens, heads * d), k = backend->allocate(tokens, 2 * d), v = backend->allocate(tokens, 2 * d), out = backend->allocate(tokens, heads * d);
   backend->embed(*embedding, ids, hidden);
   backend->rms_norm(hidden, *norm, 1e-5f, normed);
-  HeadPlan plan = default_plan(Pattern::kAdaptive);
-  plan.rule = AdaptiveRule::kMass;
-  plan.threshold = 0.5f;
-  const std::vector<HeadPlan> plans(static_cast<size_t>(heads), plan);
   std::vector<std::vector<float>> rows;
   std::vector<HeadCoverage> coverage[2];
   for (const KvFormat format : {KvFormat::kBFloat16, narrow}) {
@@ -174,7 +189,9 @@ TEST("and in 8-bit floats") { check_chunks(KvFormat::kE4M3); }
 TEST("the built-in model: first choices and likelihoods along the reference's answers") { check_built_in(KvFormat::kQ8, 97, 0.02); }
 TEST("and with a state in 8-bit floats") { check_built_in(KvFormat::kE4M3, 93, 0.05); }
 
-TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go to the host and back") { check_sparse(KvFormat::kQ8, 0.08); }
-TEST("and over one in 8-bit floats") { check_sparse(KvFormat::kE4M3, 0.2); }
+TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go to the host and back") { check_sparse(KvFormat::kQ8, adaptive_heads(), 0.08); }
+TEST("and over one in 8-bit floats") { check_sparse(KvFormat::kE4M3, adaptive_heads(), 0.2); }
+TEST("MInference's heads over a state in 8 bits follow those in bf16") { check_sparse(KvFormat::kQ8, minference_heads(), 0.15); }
+TEST("and over one in 8-bit floats, whose pages are widened for them") { check_sparse(KvFormat::kE4M3, minference_heads(), 0.3); }
 
 TEST_MAIN()
