@@ -1,7 +1,8 @@
 // Decode of the Llama-3-8B shape on the GPU beside the time that reading its bytes takes: build/native/decode_cuda_bench [bf16|q4_k]
 // [tokens] [q8 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
 // are left out. Bytes: every weight but the embedding, and K and V of the context, in 16 bits, q8 or fp8; the speed of reading them is that
-// of a copy of 2 GiB, read and written, in the same process. Of more than 131,072 tokens only the last 4,096 are read.
+// of a copy of 2 GiB, read and written, in the same process. Of more than 131,072 tokens only 4,096 are read, whose pages
+// stand for the others too; give a multiple of 128.
 #include <algorithm>
 #include <chrono>
 #include <cstring>
@@ -58,10 +59,12 @@ int main(int argc, char** argv) try {
   std::mt19937 random(2);
   std::vector<int32_t> tokens(static_cast<size_t>(context));
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % kVocabulary);
-  // K and V behind a long context's last tokens stay zeros: reading them takes as long, making them would take minutes.
-  for (int64_t first = context > kLongestRead ? context - kChunk : 0; first < context; first += kChunk)
-    forward.run(std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, context - first))), pages, first, false, {}, 1, CancelToken());
-  int32_t token = forward.choice((context - 1) % kChunk);
+  const int64_t read = context > kLongestRead ? kChunk : context;
+  for (int64_t first = 0; first < read; first += kChunk)
+    forward.run(std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, read - first))), pages, first, false, {}, 1, CancelToken());
+  // Reading copies of pages takes as long as reading others, and making others would take minutes.
+  for (int64_t page = read / kPageTokens; page < context / kPageTokens; ++page) backend->copy_page(*storage, static_cast<int32_t>(page % (kChunk / kPageTokens)), static_cast<int32_t>(page), kPageTokens);
+  int32_t token = forward.choice((read - 1) % kChunk);
   std::vector<double> times;
   for (int64_t i = 0; i < kLeftOut + kMeasured; ++i) {
     const double begin = now();

@@ -1,8 +1,11 @@
 // The engine beside transformers on a model of real size: build/native/parity_bench FOLDER [--fp8], as test/bench/llama8b.py wrote it.
-// Relative error of the logits and agreement of first choices, against transformers in float32 and in bf16.
+// Relative error of the logits and agreement of first choices, against transformers in float32 and in bf16; and how
+// fast the model is loaded.
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <filesystem>
 
 #include "base/error.h"
 #include "engine/engine.h"
@@ -34,7 +37,11 @@ int main(int argc, char** argv) try {
   EngineOptions options;
   options.device = DeviceChoice::kCuda;
   if (argc > 2 && std::string(argv[2]) == "--fp8") options.gpu.weights = GpuWeights::kFp8;
+  const auto begin = std::chrono::steady_clock::now();
   Engine engine(argv[1], options);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const auto bytes = static_cast<double>(std::filesystem::file_size(std::string(argv[1]) + "/model.safetensors"));
+  std::printf("loaded %.2f GB in %.2f s, %.2f GB/s\n", bytes / 1e9, seconds, bytes / 1e9 / seconds);
   const auto vocabulary = static_cast<size_t>(engine.model().config.vocabulary);
   const auto context = engine.create_context();
   constexpr size_t kBlock = 512;
