@@ -14,7 +14,8 @@ namespace longview {
 enum class Pattern : uint8_t { kDense, kAShape, kVerticalSlash, kBlockSparse, kAdaptive };
 
 // How an adaptive head chooses among the blocks of keys that all rows of a tile see. The estimated mass of a block is the
-// weight of its mean key in the softmax over the means of all such blocks, as a mean over the tile's rows. On the CPU that is more by
+// weight of its mean key in the softmax over the means of all such blocks, as a mean over the tile's rows; on a GPU, in contexts of up to
+// 65,536 tokens, that of four means of 32 keys (kernels/api/sparse.h). On the CPU it is more by
 // what the spread of the block's keys adds to the mean of their weights, and the mass is the mean of it and of what a few rows nearby
 // find that look at every key (cpu/mass_samples.h); these also say how much more than its mean a block weighs that is not visited.
 enum class AdaptiveRule : uint8_t {
