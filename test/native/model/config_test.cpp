@@ -70,6 +70,16 @@ TEST("both formats give the same configuration") {
   CHECK(g.name == "Tiny");
 }
 
+TEST("Yi is a llama: its configuration as it is published, with keys that say nothing to us") {
+  HubConfig yi = with({{"architectures", R"(["LlamaForCausalLM"])"}, {"attention_bias", "false"}, {"attention_dropout", "0.0"}, {"initializer_range", "0.02"}, {"pretraining_tp", "1"},
+                       {"rope_scaling", "null"}, {"rope_theta", "10000000.0"}, {"use_cache", "true"}, {"hidden_act", "\"silu\""}, {"torch_dtype", "\"bfloat16\""}});
+  yi.erase("head_dim");
+  const Model model = open(yi);
+  CHECK(model.config.architecture == "llama" && model.config.note.empty());
+  const double d = static_cast<double>(model.config.head_dim);
+  CHECK_NEAR(slowest(model) / std::pow(1e7, -(d - 2) / d), 1, 1e-6);
+}
+
 TEST("architectures that the graph lacks are named with those it has") {
   for (const char* arch : {"qwen3moe", "qwen35", "gemma3"}) {
     CHECK_THROWS(open(tiny_gguf(arch)), kUnsupportedArchitecture);

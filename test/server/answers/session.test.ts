@@ -50,6 +50,35 @@ describe('a session', () => {
     expect(real).toMatchObject([{ path: 'ui.mjs', text: '[ui.mjs]' }]);
   });
 
+  it('says what was visited of a long repository, and of a short one that all was', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-long-'));
+    const table = (part: number) =>
+      Array.from(
+        { length: 30 },
+        (_, i) => `def row_${part}_${i}(cells):\n    return cells[${i}:${i + part}]\n`,
+      );
+    writeFolder(
+      folder,
+      Array.from({ length: 9 }, (_, part) => [`table/part_${part}.py`, table(part).join('\n')]),
+    );
+    const prefill = { mode: 'auto', target: 'balanced' } as const;
+    const sparse = await openModel(builtInModel, { device: 'cpu', prefill });
+    try {
+      const long = await Session.create(sparse, [rootOf(folder)]);
+      const { stats } = await long.ask({ question: 'Where is `row_3_4` defined?' });
+      expect(stats.promptTokens).toBeGreaterThan(4096);
+      expect(stats.density).toBeGreaterThan(0.1);
+      expect(stats.density).toBeLessThan(1);
+      expect(stats.coveredMass).toBeGreaterThan(0.5);
+      expect(stats.coveredMass).toBeLessThanOrEqual(1);
+    } finally {
+      await sparse.dispose();
+    }
+    const { stats } = await session.ask({ question: reference.questions[0]!.question });
+    expect(stats).toMatchObject({ density: 1 });
+    expect(stats.coveredMass).toBeUndefined();
+  });
+
   it('goes on with a conversation for the new turn alone', async () => {
     const [first, second] = reference.questions;
     const { conversationId, stats } = await session.ask({ question: first!.question });
