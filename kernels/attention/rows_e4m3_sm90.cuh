@@ -167,8 +167,8 @@ struct RowsE4M3Sm90 : RowState<D> {
 #pragma unroll
     for (int i = 0; i < 8; ++i) x[i] *= inverse;
     const auto at = to + static_cast<uint32_t>(e4m3_key_offset(D, row, dimension));
-    asm volatile("st.shared.v2.b32 [%0], {%1, %2};" ::"r"(at), "r"(pack_e4m3(x[0], x[1], x[2], x[3])), "r"(pack_e4m3(x[4], x[5], x[6], x[7])) : "memory");
-    if (dimension == 0) asm volatile("st.shared.f32 [%0], %1;" ::"r"(to + 64 * D + row * 4), "f"(scale) : "memory");
+    ptx::store_shared(at, uint2{pack_e4m3(x[0], x[1], x[2], x[3]), pack_e4m3(x[4], x[5], x[6], x[7])});
+    if (dimension == 0) ptx::store_shared(to + 64 * D + row * 4, scale);
   }
 };
 

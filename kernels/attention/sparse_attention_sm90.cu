@@ -107,7 +107,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
           float bias[4];
           stand_in_biases(slot.tile, all_bits + at * p.words, page, {gain.x, gain.y, gain.z, gain.w}, bias);
           stages.wait_keys_read(number);
-          ptx::store_shared(stages.biases(number) + lane * 16, {bias[0], bias[1], bias[2], bias[3]});
+          ptx::store_shared(stages.biases(number) + lane * 16, float4{bias[0], bias[1], bias[2], bias[3]});
         }
         __syncwarp();  // also so that no lane waits for a stage that is more than a round ahead
         if (lane == 0) {

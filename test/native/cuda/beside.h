@@ -32,11 +32,12 @@ inline std::vector<double> differences(std::span<const float> a, std::span<const
   return out;
 }
 
-inline std::vector<int32_t> some_tokens(const Engine& engine, int32_t count) {
+inline std::vector<int32_t> some_tokens(const Model& model, int32_t count) {
   std::vector<int32_t> tokens;
-  for (int32_t i = 0; i < count; ++i) tokens.push_back((i * i + 7 * i) % static_cast<int32_t>(engine.model().config.vocabulary));
+  for (int32_t i = 0; i < count; ++i) tokens.push_back((i * i + 7 * i) % static_cast<int32_t>(model.config.vocabulary));
   return tokens;
 }
+inline std::vector<int32_t> some_tokens(const Engine& engine, int32_t count) { return some_tokens(engine.model(), count); }
 
 // Skips where it is not there.
 inline std::string built_in_model() {

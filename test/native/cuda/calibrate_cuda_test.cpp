@@ -1,10 +1,6 @@
 // Calibration on a GPU: its own kernels are timed, and what comes out is read back by the same device.
 #include "engine/calibrate.h"
 
-#include <unistd.h>
-
-#include <filesystem>
-#include <fstream>
 #include <numeric>
 
 #include "base/error.h"
@@ -41,12 +37,10 @@ TEST("the built-in model: profiles within their density, of this device, by whic
     const HeadProfile profile = calibration.profile(use, wanted);
     const double density = std::accumulate(profile.density.begin(), profile.density.end(), 0.0) / static_cast<double>(profile.density.size());
     CHECK(density > 0 && density <= wanted);
-    const std::string file = (std::filesystem::temp_directory_path() / ("calibrated-on-a-gpu-" + std::to_string(getpid()) + ".json")).string();
-    std::ofstream(file) << head_profile_json(profile);
-    Engine reader(path, on_gpu(use.mode, file));
+    const files::Scratch scratch;
+    Engine reader(path, on_gpu(use.mode, scratch.put("profile.json", head_profile_json(profile))));
     const auto context = reader.create_context();
     reader.prefill(*context, tokens, CancelToken(), true);
-    std::filesystem::remove(file);
     const double visited = density_of(reader.counters().coverage);
     std::printf("  %s: density %.3f where it was measured, %.3f of the whole text\n", name(use), density, visited);
     CHECK(use.mode == PrefillMode::kMinference || visited < 1);  // MInference reads short texts densely

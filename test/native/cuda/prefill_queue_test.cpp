@@ -5,6 +5,7 @@
 #include "backend/backend.h"
 #include "base/error.h"
 #include "check.h"
+#include "cuda/beside.h"
 #include "cuda/library.h"
 #include "engine/forward.h"
 #include "model/files.h"
@@ -59,7 +60,7 @@ struct Prompt {
     storage = backend->allocate_kv(shape, pages_of(2 * kTokens));
     slots.resize(static_cast<size_t>(storage->pages()));
     std::iota(slots.begin(), slots.end(), 0);
-    for (int64_t i = 0; i < kTokens; ++i) tokens.push_back(static_cast<int32_t>((i * i + 7 * i) % config.vocabulary));
+    tokens = beside::some_tokens(model, kTokens);
   }
   void read(int64_t first, const std::vector<HeadPlan>& plans, const CancelToken& cancel) { forward->run(tokens, {storage.get(), slots}, first, false, plans, 1, cancel); }
   std::vector<HeadPlan> all(Pattern pattern) const {
