@@ -147,6 +147,12 @@ __global__ void __launch_bounds__(kJoinThreads, kCodeBlocks) attention_e4m3_kern
     for (int i = 0; i < kStages; ++i) load(i);
   ptx::wait_for_previous();
   ptx::start_dependents();
+  uint2 words[2][D / 16] = {};  // of queries, asked for first: what is asked for behind the stages waits for them
+#pragma unroll
+  for (int r = 0; r < 2; ++r)
+#pragma unroll
+    for (int i = 0; i < D / 16; ++i)
+      if (tile.row[r] < p.rows) words[r][i] = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + tile.offset[r] + i * 16 + lane % 4 * 4);
   if (!early)
     for (int i = 0; i < kStages; ++i) load(i);
 
@@ -157,9 +163,7 @@ __global__ void __launch_bounds__(kJoinThreads, kCodeBlocks) attention_e4m3_kern
     float x[D / 16][4], largest = 0;
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
-      uint2 four = {0, 0};
-      if (tile.row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + tile.offset[r] + i * 16 + lane % 4 * 4);
-      const float2 low = unpack_bf16(four.x), high = unpack_bf16(four.y);
+      const float2 low = unpack_bf16(words[r][i].x), high = unpack_bf16(words[r][i].y);
       x[i][0] = low.x, x[i][1] = low.y, x[i][2] = high.x, x[i][3] = high.y;
 #pragma unroll
       for (int j = 0; j < 4; ++j) largest = fmaxf(largest, fabsf(x[i][j]));

@@ -12,30 +12,40 @@ namespace longview::kernels {
 // What this warp takes, in steps of `step_keys` keys. A thread has parts of rows lane / 4 and + 8.
 struct CodeTile {
   const AttentionPlan& p;
-  int64_t first_position, part, kv_head, first_row, row[2], position[2];
+  int64_t first_position, first_row, row[2], position[2];
+  int part, kv_head;
   int64_t offset[2];               // of each row in q and in the results, in elements
   int64_t first_visible, visible;  // keys that no row is behind, and keys that the last row sees
   int64_t first, begin, end;       // steps: the block's are begin .. end - 1, this warp's every kJoinWarps-th of them from `first` on
 
+  // Long divisions take as long as a read from memory: there are two.
   __device__ CodeTile(const AttentionPlan& plan, int step_keys)
       : p(plan),
         first_position(p.args.position ? *p.args.position : p.args.first_position),
-        part(blockIdx.y % p.parts),
-        kv_head(blockIdx.y / p.parts),
         first_row((p.tiles - 1 - blockIdx.x) * kJoinRows),  // the longest first
-        row{first_row + threadIdx.x % 32 / 4, first_row + threadIdx.x % 32 / 4 + 8},
-        position{first_position + row[0] / p.group, first_position + row[1] / p.group},
-        offset{offset_of(row[0]), offset_of(row[1])},
-        first_visible(first_position + first_row / p.group),
-        visible(first_position + (min(first_row + kJoinRows, p.rows) - 1) / p.group + 1) {
-    const int64_t steps = ceil_div(visible, step_keys);
-    begin = steps * part / p.parts;
-    end = steps * (part + 1) / p.parts;
+        part(static_cast<int>(blockIdx.z)),
+        kv_head(static_cast<int>(blockIdx.y)) {
+    const auto group = static_cast<int>(p.group);
+    const int64_t first_token = first_row / group;
+    const auto head = static_cast<int>(first_row - first_token * group);  // of the group
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int local = static_cast<int>(threadIdx.x) % 32 / 4 + 8 * i, token = (head + local) / group;
+      row[i] = first_row + local;
+      position[i] = first_position + first_token + token;
+      offset[i] = ((first_token + token) * p.args.heads + kv_head * group + (head + local - token * group)) * p.args.kv.head_dim;
+    }
+    const int rows = static_cast<int>(min(int64_t{kJoinRows}, p.rows - first_row));
+    first_visible = first_position + first_token;
+    visible = first_visible + (head + rows - 1) / group + 1;
+    const KeyRange range((visible + step_keys - 1) / step_keys, p.parts, part);
+    begin = range.begin;
+    end = range.end;
     first = begin + threadIdx.x / 32;
   }
   // As join_block takes them.
   __device__ JoinedRows joined() const {
-    return {static_cast<int>(part), static_cast<int>(kv_head), static_cast<int>(first_row), static_cast<int>(min(int64_t{kJoinRows}, p.rows - first_row)), p.counters + kv_head * p.tiles + first_row / kJoinRows};
+    return {part, kv_head, static_cast<int>(first_row), static_cast<int>(min(int64_t{kJoinRows}, p.rows - first_row)), p.counters + kv_head * p.tiles + first_row / kJoinRows};
   }
   // The head's K block of the page that token is in; V lies behind it.
   template <PageFormat kFormat>
@@ -48,9 +58,6 @@ struct CodeTile {
     if (token + step_keys > first_visible + 1)  // the diagonal crosses these keys
       hide_behind(score, static_cast<int>(position[0] - token), static_cast<int>(position[1] - token));
   }
-
- private:
-  __device__ int64_t offset_of(int64_t r) const { return (r / p.group * p.args.heads + kv_head * p.group + r % p.group) * p.args.kv.head_dim; }
 };
 
 // Over the four threads of a row.
@@ -61,7 +68,7 @@ __device__ inline void join_sums(float (&sum)[2]) {
 
 inline Status launch_code_tiles(void (*kernel)(AttentionPlan), int64_t shared_bytes, const AttentionPlan& p, Stream stream) {
   if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes))) return static_cast<Status>(error);
-  return launch_dependent(kernel, dim3(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads * p.parts)), kJoinThreads, static_cast<size_t>(shared_bytes), stream, p);
+  return launch_dependent(kernel, dim3(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads), static_cast<unsigned>(p.parts)), kJoinThreads, static_cast<size_t>(shared_bytes), stream, p);
 }
 
 }  // namespace longview::kernels

@@ -47,8 +47,9 @@ __global__ void __launch_bounds__(kThreads, 3) decode_attention_kernel(const Att
   const int64_t part = blockIdx.x, kv_head = blockIdx.y;
   const int group = static_cast<int>(p.group), rows_count = static_cast<int>(p.rows), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
-  const int64_t visible = first_position + a.tokens, tiles = ceil_div(visible, kTile);
-  const int64_t begin = tiles * part / p.parts, end = tiles * (part + 1) / p.parts;
+  const int64_t visible = first_position + a.tokens;
+  const KeyRange range(ceil_div(visible, kTile), p.parts, part);
+  const int64_t begin = range.begin, end = range.end;
   const int64_t head_offset = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * kPageTokens * D;
   const uint32_t ring = ptx::shared_address(shared) + warp * kStages * kStageBytes<D>;
   const auto load = [&](int64_t tile) {

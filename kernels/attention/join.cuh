@@ -11,6 +11,16 @@ namespace longview::kernels {
 // Of a block's shared memory, while it joins: a row's dimensions of each warp, then factors of the parts and results.
 static_assert(kJoinSharedBytes >= kJoinWarps * kJoinRows * 128 * 4 && kJoinSharedBytes >= kJoinRows * (kMostJoinedParts + 128) * 4);
 
+// The steps of the keys that a part takes, begin .. end - 1: parts differ by one step at most.
+struct KeyRange {
+  int64_t begin, end;
+  __device__ KeyRange(int64_t steps, int64_t parts, int64_t part) {
+    const int64_t least = steps / parts, longer = steps - least * parts;
+    begin = part * least + min(part, longer);
+    end = begin + least + (part < longer ? 1 : 0);
+  }
+};
+
 // Rows first_row .. first_row + rows - 1 of a KV head, of which a block has one part of the keys.
 struct JoinedRows {
   int part, kv_head, first_row, rows;
@@ -29,25 +39,46 @@ __device__ inline void store_joined(const AttentionPlan& p, const JoinedRows& j,
 }
 
 // Results of the parts, which lie in memory, to the rows. D / 4 threads take a row's dimensions; where rows are fewer than such groups
-// of threads, several groups share a row's parts.
+// of threads, several groups share a row's parts. What takes the time is waiting for memory: many reads are under way together, the
+// first results while the factors of the parts are reckoned.
 template <int D>
 __device__ inline void join_parts(const AttentionPlan& p, const JoinedRows& j, char* shared) {
-  constexpr int kColumns = D / 4, kGroups = kJoinThreads / kColumns;
+  constexpr int kColumns = D / 4, kGroups = kJoinThreads / kColumns, kAtOnce = 17;  // two times 17: the parts of a head where 132 multiprocessors have two blocks each of 8 heads
   const int rows = j.rows, parts = static_cast<int>(p.parts), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   auto* factors = reinterpret_cast<float*>(shared);                               // [rows, parts]
   auto* results = reinterpret_cast<float4*>(factors + kJoinRows * kMostJoinedParts);  // [rows, share, D / 4]
   __shared__ float inverse[kJoinRows];
   const int64_t stride = p.args.kv.kv_heads * p.rows, base = j.kv_head * p.rows + j.first_row;
 
+  const int share = max(1, kGroups / rows), group = threadIdx.x / kColumns, column = threadIdx.x % kColumns;
+  float4 read[kAtOnce];
+  // Parts first, first + share, ... of the row.
+  const auto read_results = [&](int row, int first) {
+    const auto* from = reinterpret_cast<const float4*>(p.output) + (base + row) * kColumns + column;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (first + i * share < parts) read[i] = __ldcg(from + (first + i * share) * stride * kColumns);
+  };
+  if (group / share < rows) read_results(group / share, group % share);
+
   for (int row = warp; row < rows; row += kJoinWarps) {
     float maximum = -INFINITY, sum = 0;  // of this lane's parts, then of all
-    for (int part = lane; part < parts; part += 32) {
-      const float own = __ldcg(p.maximum + part * stride + base + row), own_sum = __ldcg(p.sum + part * stride + base + row);
-      factors[row * parts + part] = own;
-      const float both = fmaxf(maximum, own);
-      if (both == -INFINITY) continue;
-      sum = fmaf(sum, ptx::exp2(maximum - both), own_sum * ptx::exp2(own - both));
-      maximum = both;
+    for (int first = lane; first < parts; first += 64) {
+      float own[2], own_sum[2];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        const int part = first + 32 * i;
+        own[i] = part < parts ? __ldcg(p.maximum + part * stride + base + row) : -INFINITY;
+        own_sum[i] = part < parts ? __ldcg(p.sum + part * stride + base + row) : 0.0f;
+      }
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        if (first + 32 * i < parts) factors[row * parts + first + 32 * i] = own[i];
+        const float both = fmaxf(maximum, own[i]);
+        if (both == -INFINITY) continue;
+        sum = fmaf(sum, ptx::exp2(maximum - both), own_sum[i] * ptx::exp2(own[i] - both));
+        maximum = both;
+      }
     }
     const float highest = warp_max(maximum);
     sum = warp_sum(sum * ptx::exp2(maximum - highest));
@@ -56,12 +87,14 @@ __device__ inline void join_parts(const AttentionPlan& p, const JoinedRows& j, c
   }
   __syncthreads();
 
-  const int share = max(1, kGroups / rows), group = threadIdx.x / kColumns, column = threadIdx.x % kColumns;
   for (int row = group / share; row < rows; row += kGroups / share) {
-    const auto* output = reinterpret_cast<const float4*>(p.output) + (base + row) * kColumns + column;
     float4 value{};
-#pragma unroll 16
-    for (int part = group % share; part < parts; part += share) add_scaled(value, factors[row * parts + part], __ldcg(output + part * stride * kColumns));
+    for (int first = group % share; first < parts; first += kAtOnce * share) {
+      if (row != group / share || first != group % share) read_results(row, first);
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        if (first + i * share < parts) add_scaled(value, factors[row * parts + first + i * share], read[i]);
+    }
     results[(row * share + group % share) * kColumns + column] = value;
   }
   __syncthreads();

@@ -123,6 +123,7 @@ struct RowsSm90 : RowState<D> {
   using Row = RowState<D>;
   using Row::factor, Row::maximum, Row::out, Row::score, Row::sum;
   static constexpr uint32_t kBlockBytes = Stages::kBlockBytes, kWarpgroupBytes = 64 * D * 2, kQueryTileBytes = 64 * 128;  // of queries
+  static constexpr float kMostAbove = 8;  // log2 of the largest weight: until then a new maximum need not become the row's, and earlier results stay as they are
   uint32_t weight[kKeys / 16][4];
 
   // Starts copying a warpgroup's queries to tiles as a page's, [D / 64][64 rows][128 bytes]. `place(row)`: null where there is no such row.
@@ -182,6 +183,7 @@ struct RowsSm90 : RowState<D> {
     for (int r = 0; r < 2; ++r) {
       highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
       highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 2));
+      if ((highest[r] - maximum[r]) * scale <= kMostAbove) highest[r] = maximum[r];
       const float base = highest[r] == -INFINITY ? 0.0f : highest[r];  // a row that has seen nothing yet
       factor[r] = ptx::exp2((maximum[r] - base) * scale);
       maximum[r] = highest[r];
@@ -201,6 +203,7 @@ struct RowsSm90 : RowState<D> {
       for (int j = 0; j < 4; ++j) weight[i][j] = pack_bf16(score[8 * i + 2 * j], score[8 * i + 2 * j + 1]);
   }
   __device__ void shrink() {
+    if (!__any_sync(0xffffffffu, factor[0] != 1.0f || factor[1] != 1.0f)) return;
 #pragma unroll
     for (int i = 0; i < D / 2; ++i) out[i] *= factor[i / 2 % 2];
   }

@@ -23,8 +23,6 @@ __global__ void __launch_bounds__(kThreads) rope_table_kernel(const RopeTableArg
 
 // A token a row of blocks. Threads go over the token's pairs of q, then of k; v is copied.
 __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendArgs p) {
-  ptx::wait_for_previous();
-  ptx::start_dependents();
   const int64_t t = blockIdx.x, position = p.position ? *p.position : p.first_position + t;
   const int begin = static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x), stride = static_cast<int>(gridDim.y) * kThreads;
   const int d = static_cast<int>(p.kv.head_dim), own = static_cast<int>(p.head_dim), half = static_cast<int>(p.half), pairs = own / 2;
@@ -38,6 +36,8 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendA
   auto* rotated = static_cast<__nv_bfloat16*>(p.rotated) + t * heads * d;
   const auto* k = static_cast<const __nv_bfloat16*>(p.k) + t * kv_heads * own;
   const auto* v = static_cast<const __nv_bfloat16*>(p.v) + t * kv_heads * own;
+  ptx::wait_for_previous();
+  ptx::start_dependents();  // not before: the keys that decode attention brings early would come before the weights of the product that still runs
 
   for (int item = begin; item < (heads + kv_heads) * pairs; item += stride) {
     const int head = item / pairs, i = item % pairs;

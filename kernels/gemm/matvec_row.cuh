@@ -40,13 +40,13 @@ __device__ inline void make_half(const float (&v)[16], int half, int halves, con
   for (int i = 0; i < 16; ++i) largest = fmaxf(largest, fabsf(v[i]));
   largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
   const float scale = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0.0f;
+  // A float of 1.5 * 2^23 + n has the code n in its lowest byte: a sum rounds as a conversion does, which takes longer.
+  const auto bits = [&](int i) { return __float_as_uint(__fadd_rn(__fmul_rn(v[i], inverse), 12582912.0f)); };
   uint32_t words[4];
   int32_t sum = 0;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    words[i] = 0;
-#pragma unroll
-    for (int j = 0; j < 4; ++j) words[i] |= (static_cast<uint32_t>(__float2int_rn(v[4 * i + j] * inverse)) & 0xffu) << (8 * j);
+    words[i] = __byte_perm(__byte_perm(bits(4 * i), bits(4 * i + 1), 0x0040), __byte_perm(bits(4 * i + 2), bits(4 * i + 3), 0x0040), 0x5410);
     sum = dot4(0x01010101u, words[i], sum);
   }
   if (half >= halves) return;
@@ -55,25 +55,36 @@ __device__ inline void make_half(const float (&v)[16], int half, int halves, con
   if (half % 2 == 0) out.scales[half / 2] = scale;
 }
 
-// Elements 16 * half .. + 15 of a row in bf16.
-__device__ inline void read_half(const uint4* x, int half, float (&v)[16]) {
+// Sixteen elements in bf16.
+__device__ inline void unpack_half(const uint4& low, const uint4& high, float (&v)[16]) {
+  float part[8];
+  unpack_bf16x8(low, part);
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    float part[8];
-    unpack_bf16x8(x[2 * half + i], part);
+  for (int i = 0; i < 8; ++i) v[i] = part[i];
+  unpack_bf16x8(high, part);
 #pragma unroll
-    for (int j = 0; j < 8; ++j) v[8 * i + j] = part[j];
-  }
+  for (int i = 0; i < 8; ++i) v[8 + i] = part[i];
 }
 
+// The codes of a row in bf16, whose reads are under way together.
 template <int kStep>
 __device__ inline void make_codes(const uint4* x, int64_t k, const Codes& out) {
-  const auto halves = static_cast<int>(k / 16);
-  for (int base = 0; base < halves; base += static_cast<int>(blockDim.x)) {
-    const int half = base + static_cast<int>(threadIdx.x);
-    float v[16] = {};
-    if (half < halves) read_half(x, half, v);
-    make_half<kStep>(v, half, halves, out);
+  constexpr int kAtOnce = 4;
+  const int halves = static_cast<int>(k / 16), threads = static_cast<int>(blockDim.x);
+  for (int base = 0; base < halves; base += kAtOnce * threads) {
+    uint4 words[kAtOnce][2] = {};
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int half = base + i * threads + static_cast<int>(threadIdx.x);
+      if (half < halves) words[i][0] = x[2 * half], words[i][1] = x[2 * half + 1];
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (base + i * threads >= halves) break;
+      float v[16];
+      unpack_half(words[i][0], words[i][1], v);
+      make_half<kStep>(v, base + i * threads + static_cast<int>(threadIdx.x), halves, out);
+    }
   }
 }
 
@@ -120,7 +131,7 @@ struct Reader {
 // block's header wait as they are stored, in fewer registers than decoded.
 template <>
 struct Reader<WeightType::kQ4_K> {
-  static constexpr int kStep = 64, kRows = 2, kWarps = 8, kAhead = 1, kChunkSteps = 1;
+  static constexpr int kStep = 64, kRows = 2, kWarps = 8, kAhead = 1, kChunkSteps = 2;
   struct Words {
     uint4 header, quants[2];
     int pair;  // of sub-blocks: 0 .. 3
@@ -200,7 +211,7 @@ struct Reader<WeightType::kE4M3> {
   };
   static __device__ Input input(const uint4* x, const Codes&, int step, int) {
     Input in;
-    read_half(x, step, in.x);
+    unpack_half(x[2 * step], x[2 * step + 1], in.x);
     return in;
   }
   static __device__ float multiply(const Words& words, const Input& in) {

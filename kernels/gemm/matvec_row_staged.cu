@@ -62,36 +62,51 @@ __device__ inline void take_half(const float (&v)[16], int half, int halves, con
   }
 }
 
-// K is at most kMostNormed, and a multiple of 16.
+// As make_codes, of x that stays in bf16.
+__device__ inline void copy_row(const uint4* from, int count, uint4* to) {
+  constexpr int kAtOnce = 4;
+  for (int base = static_cast<int>(threadIdx.x); base < count; base += kAtOnce * kThreads) {
+    uint4 words[kAtOnce];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (base + i * kThreads < count) words[i] = from[base + i * kThreads];
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i)
+      if (base + i * kThreads < count) to[base + i * kThreads] = words[i];
+  }
+}
+
+// Elements 16 * half .. + 15 of a row of floats; zeros behind its `halves`.
+__device__ inline void read_half(const void* row, int half, int halves, float (&v)[16]) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    const float4 four = half < halves ? static_cast<const float4*>(row)[4 * half + j] : float4{};
+    v[4 * j] = four.x, v[4 * j + 1] = four.y, v[4 * j + 2] = four.z, v[4 * j + 3] = four.w;
+  }
+}
+
+// K is at most kMostNormed, and a multiple of 16. `weight`: what the thread's first elements are multiplied with.
 template <WeightType kType>
-__device__ inline void take_normed(const MatvecRowArgs& a, const Codes& codes, uint4* x) {
+__device__ inline void take_normed(const MatvecRowArgs& a, const float (&weight)[16], const Codes& codes, uint4* x) {
   __shared__ float parts[kWarps];
   const int halves = static_cast<int>(a.k / 16);
-  const auto* from = static_cast<const float4*>(a.x);
-  const auto* weight = reinterpret_cast<const float4*>(a.norm);
   float v[kHeldHalves][16], sum = 0;
+#pragma unroll
+  for (int i = 0; i < kHeldHalves; ++i) read_half(a.x, static_cast<int>(threadIdx.x) + i * kThreads, halves, v[i]);
 #pragma unroll
   for (int i = 0; i < kHeldHalves; ++i)
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const int half = static_cast<int>(threadIdx.x) + i * kThreads;
-      const float4 four = half < halves ? from[4 * half + j] : float4{};
-      v[i][4 * j] = four.x, v[i][4 * j + 1] = four.y, v[i][4 * j + 2] = four.z, v[i][4 * j + 3] = four.w;
-      sum = fmaf(four.x, four.x, fmaf(four.y, four.y, fmaf(four.z, four.z, fmaf(four.w, four.w, sum))));
-    }
+    for (int j = 0; j < 16; ++j) sum = fmaf(v[i][j], v[i][j], sum);
   sum = block_reduce(sum, parts, [](float p, float q) { return p + q; });
   const float scale = rsqrtf(sum / static_cast<float>(a.k) + a.epsilon);
 #pragma unroll
   for (int i = 0; i < kHeldHalves; ++i) {
     const int half = static_cast<int>(threadIdx.x) + i * kThreads;
     if (i * kThreads >= halves) break;
+    float w[16];
+    if (i > 0) read_half(a.norm, half, halves, w);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-      const float4 w = half < halves ? weight[4 * half + j] : float4{};
-      const float factor[4] = {w.x, w.y, w.z, w.w};
-#pragma unroll
-      for (int l = 0; l < 4; ++l) v[i][4 * j + l] = __bfloat162float(__float2bfloat16(v[i][4 * j + l] * scale * factor[l]));
-    }
+    for (int j = 0; j < 16; ++j) v[i][j] = __bfloat162float(__float2bfloat16(v[i][j] * scale * (i > 0 ? w[j] : weight[j])));
     take_half<kType>(v[i], half, halves, codes, x);
   }
 }
@@ -129,6 +144,9 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_staged_kernel(const Pa
   const char* ring = shared + warp * Copies::kStages * 2 * Copies::kChunkBytes;
   const uint32_t to = ptx::shared_address(ring) + lane * 16;
 
+  float norm[16];  // asked for first: what is asked for behind the ring waits for it
+  if (a.norm) read_half(a.norm, static_cast<int>(threadIdx.x), static_cast<int>(a.k / 16), norm);
+
   // Pairs that are left over go to different blocks. Chunks are asked for in order: both rows of a pair, then those of the next.
   const int first = warp * static_cast<int>(gridDim.x) + static_cast<int>(blockIdx.x), stride = static_cast<int>(gridDim.x) * kWarps;
   int asked = first, begin = lane * 16;  // of this lane, in the rows of the pair
@@ -162,11 +180,11 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_staged_kernel(const Pa
   ptx::wait_for_previous();
   ptx::start_dependents();
   if (a.norm) {
-    take_normed<kType>(a, codes, x);
+    take_normed<kType>(a, norm, codes, x);
   } else if constexpr (codes_x(kType)) {
     make_codes<Read::kStep>(static_cast<const uint4*>(a.x), a.k, codes);
   } else {
-    for (int64_t i = threadIdx.x; i < a.k / 8; i += kThreads) x[i] = static_cast<const uint4*>(a.x)[i];
+    copy_row(static_cast<const uint4*>(a.x), static_cast<int>(a.k / 8), x);
   }
   __syncthreads();
 
