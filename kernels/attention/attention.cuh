@@ -25,7 +25,7 @@ struct AttentionPlan {
 // Of a block of the sm_80 kernel: the tile's queries, two stages of 64 keys and values.
 constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_dim) { return (tile_rows + 4 * 64) * head_dim * 2; }
 
-// Over 8-bit pages: blocks that a multiprocessor holds, by their registers.
+// Over 8-bit pages: blocks that a multiprocessor is given; of q8 its registers hold no more.
 constexpr int64_t kCodeBlocks = 2;
 Status launch_attention_q8(const AttentionPlan& plan, Stream stream);
 // Of a block's shared memory, for each warp two stages of 32 keys, values and scales.

@@ -25,8 +25,8 @@ __device__ inline void append_block(const RopeAppendArgs& p, int64_t begin, int6
 // Blocks of threads for K and V of the pages first, then for the queries, a head of a token a warp.
 template <int D>
 __global__ void __launch_bounds__(kThreads, 4) rope_append_e4m3_kernel(const RopeAppendArgs p, int kv_blocks) {
-  ptx::start_dependents();
   ptx::wait_for_previous();
+  ptx::start_dependents();  // not before, as in rope_append
   const int index = static_cast<int>(blockIdx.x), kv_heads = static_cast<int>(p.kv.kv_heads), heads = static_cast<int>(p.heads);
   if (index < kv_blocks) {
     const int64_t begin = p.position ? *p.position : p.first_position;

@@ -1,5 +1,6 @@
 // Kernels on the GPU at the sizes of an 8B model, timed by events: build/native/cuda_bench [name]. A line a kernel: median
-// milliseconds of ten runs after two, and TFLOP/s of useful work or GB/s of bytes that must be read.
+// milliseconds of ten runs after two, and TFLOP/s of useful work or GB/s of bytes that must be read. "In a row": of that many launches
+// behind one another, as the layers of a token are, where the events and the first launch would be a tenth of the time.
 #include <algorithm>
 #include <functional>
 
@@ -15,18 +16,18 @@ namespace {
 
 const char* only = nullptr;
 
-double median_ms(const std::function<void()>& launch, kernels::Stream stream) {
+double median_ms(const std::function<void()>& launch, kernels::Stream stream, int launches) {
   kernels::Event begin = nullptr, end = nullptr;
   GPU(create_event(&begin));
   GPU(create_event(&end));
   std::vector<float> times;
   for (int run = 0; run < 12; ++run) {
     GPU(record_event(begin, stream));
-    launch();
+    for (int i = 0; i < launches; ++i) launch();
     GPU(record_event(end, stream));
     float ms = 0;
     GPU(elapsed_ms(begin, end, &ms));
-    if (run >= 2) times.push_back(ms);
+    if (run >= 2) times.push_back(ms / static_cast<float>(launches));
   }
   GPU(destroy_event(begin));
   GPU(destroy_event(end));
@@ -34,14 +35,20 @@ double median_ms(const std::function<void()>& launch, kernels::Stream stream) {
   return times[times.size() / 2];
 }
 
-void report(const std::string& name, double flop, double bytes, const std::function<void()>& launch, kernels::Stream stream = gpu::stream()) {
+void report(const std::string& name, double flop, double bytes, const std::function<void()>& launch, kernels::Stream stream = gpu::stream(), int launches = 1) {
   if (only && name.find(only) == std::string::npos) return;
-  const double ms = median_ms(launch, stream);
+  const double ms = median_ms(launch, stream, launches);
   std::printf("%-44s %9.3f ms", name.c_str(), ms);
   if (flop > 0) std::printf(" %8.1f TFLOP/s", flop / ms / 1e9);
   if (bytes > 0) std::printf(" %8.1f GB/s", bytes / ms / 1e6);
   std::printf("\n");
   std::fflush(stdout);
+}
+
+void report_decode(const std::string& name, double bytes, const kernels::AttentionArgs& args) {
+  constexpr int kLayers = 10;
+  for (const int launches : {1, kLayers})
+    report(launches == 1 ? name : name + format(", %d in a row", launches), 0, bytes, [&] { GPU(attention(args, gpu::stream())); }, gpu::stream(), launches);
 }
 
 // Random bf16 without a host copy of its size: one random megabyte, repeated.
@@ -172,7 +179,7 @@ void bench_attention_e4m3(int64_t tokens, int64_t heads, int64_t kv_heads, int64
   args.first_position = tokens - 1;
   const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
-  report(format("attention T 1 first %d heads %d/%d d %d over e4m3", int(tokens) - 1, int(heads), int(kv_heads), int(d)), 0, moved * 2, [&] { GPU(attention(args, gpu::stream())); });
+  report_decode(format("attention T 1 first %d heads %d/%d d %d over e4m3", int(tokens) - 1, int(heads), int(kv_heads), int(d)), moved * 2, args);
 }
 
 void bench_matvec(const char* name, WeightType type, double bits, int64_t n, int64_t k) {
@@ -198,9 +205,10 @@ void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_he
   const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
   const double scores = static_cast<double>(tokens) * (static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2);
-  const double bytes = tokens == 1 ? static_cast<double>(length * kv_heads * d) * 4 : 0;
-  report(format("attention T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d)), tokens == 1 ? 0 : 4 * scores * static_cast<double>(heads * d), bytes, [&] { GPU(attention(args, gpu::stream())); });
-  if (tokens > 128 || tokens == 1) return;
+  const std::string name = format("attention T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d));
+  if (tokens == 1) return report_decode(name, static_cast<double>(length * kv_heads * d) * 4, args);
+  report(name, 4 * scores * static_cast<double>(heads * d), 0, [&] { GPU(attention(args, gpu::stream())); });
+  if (tokens > 128) return;
   // Where these tokens look: both walks multiply the keys alone.
   kernels::FocusArgs look{q.get(), args.kv, tokens, heads, first, nullptr, first, nullptr};
   const gpu::Memory<float> focus(std::vector<float>(static_cast<size_t>(first))), sums(static_cast<size_t>(kernels::focus_workspace_floats(look)));
