@@ -1,6 +1,5 @@
 // Kernels on the GPU at the sizes of an 8B model, timed by events: build/native/cuda_bench [name]. A line a kernel: median
-// milliseconds of ten runs after two, and TFLOP/s of useful work or GB/s of bytes that must be read. "In a row": of that many launches
-// behind one another, as the layers of a token are, where the events and the first launch would be a tenth of the time.
+// milliseconds of ten runs after two, and TFLOP/s of useful work or GB/s of bytes that must be read.
 #include <algorithm>
 #include <functional>
 
@@ -16,18 +15,18 @@ namespace {
 
 const char* only = nullptr;
 
-double median_ms(const std::function<void()>& launch, kernels::Stream stream, int launches) {
+double median_ms(const std::function<void()>& launch, kernels::Stream stream) {
   kernels::Event begin = nullptr, end = nullptr;
   GPU(create_event(&begin));
   GPU(create_event(&end));
   std::vector<float> times;
   for (int run = 0; run < 12; ++run) {
     GPU(record_event(begin, stream));
-    for (int i = 0; i < launches; ++i) launch();
+    launch();
     GPU(record_event(end, stream));
     float ms = 0;
     GPU(elapsed_ms(begin, end, &ms));
-    if (run >= 2) times.push_back(ms / static_cast<float>(launches));
+    if (run >= 2) times.push_back(ms);
   }
   GPU(destroy_event(begin));
   GPU(destroy_event(end));
@@ -35,20 +34,14 @@ double median_ms(const std::function<void()>& launch, kernels::Stream stream, in
   return times[times.size() / 2];
 }
 
-void report(const std::string& name, double flop, double bytes, const std::function<void()>& launch, kernels::Stream stream = gpu::stream(), int launches = 1) {
+void report(const std::string& name, double flop, double bytes, const std::function<void()>& launch, kernels::Stream stream = gpu::stream()) {
   if (only && name.find(only) == std::string::npos) return;
-  const double ms = median_ms(launch, stream, launches);
+  const double ms = median_ms(launch, stream);
   std::printf("%-44s %9.3f ms", name.c_str(), ms);
   if (flop > 0) std::printf(" %8.1f TFLOP/s", flop / ms / 1e9);
   if (bytes > 0) std::printf(" %8.1f GB/s", bytes / ms / 1e6);
   std::printf("\n");
   std::fflush(stdout);
-}
-
-void report_decode(const std::string& name, double bytes, const kernels::AttentionArgs& args) {
-  constexpr int kLayers = 10;
-  for (const int launches : {1, kLayers})
-    report(launches == 1 ? name : name + format(", %d in a row", launches), 0, bytes, [&] { GPU(attention(args, gpu::stream())); }, gpu::stream(), launches);
 }
 
 // Random bf16 without a host copy of its size: one random megabyte, repeated.
@@ -179,7 +172,7 @@ void bench_attention_e4m3(int64_t tokens, int64_t heads, int64_t kv_heads, int64
   args.first_position = tokens - 1;
   const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
-  report_decode(format("attention T 1 first %d heads %d/%d d %d over e4m3", int(tokens) - 1, int(heads), int(kv_heads), int(d)), moved * 2, args);
+  report(format("attention T 1 first %d heads %d/%d d %d over e4m3", int(tokens) - 1, int(heads), int(kv_heads), int(d)), 0, moved * 2, [&] { GPU(attention(args, gpu::stream())); });
 }
 
 void bench_matvec(const char* name, WeightType type, double bits, int64_t n, int64_t k) {
@@ -205,10 +198,9 @@ void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_he
   const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
   const double scores = static_cast<double>(tokens) * (static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2);
-  const std::string name = format("attention T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d));
-  if (tokens == 1) return report_decode(name, static_cast<double>(length * kv_heads * d) * 4, args);
-  report(name, 4 * scores * static_cast<double>(heads * d), 0, [&] { GPU(attention(args, gpu::stream())); });
-  if (tokens > 128) return;
+  const double bytes = tokens == 1 ? static_cast<double>(length * kv_heads * d) * 4 : 0;
+  report(format("attention T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d)), tokens == 1 ? 0 : 4 * scores * static_cast<double>(heads * d), bytes, [&] { GPU(attention(args, gpu::stream())); });
+  if (tokens > 128 || tokens == 1) return;
   // Where these tokens look: both walks multiply the keys alone.
   kernels::FocusArgs look{q.get(), args.kv, tokens, heads, first, nullptr, first, nullptr};
   const gpu::Memory<float> focus(std::vector<float>(static_cast<size_t>(first))), sums(static_cast<size_t>(kernels::focus_workspace_floats(look)));
@@ -244,7 +236,7 @@ int main(int argc, char** argv) {
     bench_attention_e4m3(32768, 9, 3, 64);
     bench_attention(4096, 131072 - 4096, 32, 8, 128);
     bench_attention(4096, 61440 - 4096, 9, 3, 64);
-    bench_attention(1, 131071, 32, 8, 128);
+    for (const int64_t length : {8192, 131072, 524288}) bench_attention(1, length - 1, 32, 8, 128);
     bench_attention(32, 60000, 9, 3, 64);
     bench_attention(128, 131072 - 128, 32, 8, 128);
     bench_attention(512, 8192, 9, 3, 64);
