@@ -75,7 +75,7 @@ constexpr Shares kGpuShares = {0.003f, 0.0015f}, kCpuShares = {0.002f, 0.0008f};
 
 // Late layers, the last third: what attention makes of a token there is seen only through K and V of the few layers behind. They err
 // unpunished: with 50 times the share the built-in model foresees answers as well as before, while ten times the share in any five of
-// the other layers costs twice the loss or more (test/bench/RESULTS.md).
+// the other layers costs twice the loss or more (test/bench/HISTORY.md).
 constexpr bool is_late(int64_t layer, int64_t layers) { return 3 * layer >= 2 * layers; }
 constexpr float kLateShare = 0.05f;
 constexpr double kLateWeight = 0.02;  // of an error there, beside one of the layers before
