@@ -126,9 +126,8 @@ struct Rows {
   }
 };
 
-// Of registers a third of a multiprocessor's: what two blocks leave is the next kernel's.
 template <int D>
-__global__ void __launch_bounds__(kJoinThreads, 3) attention_e4m3_kernel(const AttentionPlan p) {
+__global__ void __launch_bounds__(kJoinThreads, kJoinRegisterShares) attention_e4m3_kernel(const AttentionPlan p) {
   extern __shared__ __align__(128) char shared[];
   static_assert(kJoinWarps * kStages * kStageBytes<D> <= attention_e4m3_shared_bytes(D));
   const AttentionArgs& a = p.args;

@@ -38,7 +38,7 @@ struct CodeTile {
     const int rows = static_cast<int>(min(int64_t{kJoinRows}, p.rows - first_row));
     first_visible = first_position + first_token;
     visible = first_visible + (head + rows - 1) / group + 1;
-    const KeyRange range((visible + step_keys - 1) / step_keys, p.parts, part);
+    const KeyRange range(ceil_div(visible, step_keys), p.parts, part);
     begin = range.begin;
     end = range.end;
     first = begin + threadIdx.x / 32;

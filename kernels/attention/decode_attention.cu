@@ -37,9 +37,8 @@ __device__ inline void load_warp_keys(uint32_t to, const __nv_bfloat16* keys, in
   }
 }
 
-// Of registers a third of a multiprocessor's: what two blocks leave is the next kernel's.
 template <int D>
-__global__ void __launch_bounds__(kThreads, 3) decode_attention_kernel(const AttentionPlan p) {
+__global__ void __launch_bounds__(kThreads, kJoinRegisterShares) decode_attention_kernel(const AttentionPlan p) {
   constexpr int kTile = kWarps * kWarpKeys<D>;
   extern __shared__ __align__(128) char shared[];
   const AttentionArgs& a = p.args;

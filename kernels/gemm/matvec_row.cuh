@@ -55,15 +55,15 @@ __device__ inline void make_half(const float (&v)[16], int half, int halves, con
   if (half % 2 == 0) out.scales[half / 2] = scale;
 }
 
-// Sixteen elements in bf16.
-__device__ inline void unpack_half(const uint4& low, const uint4& high, float (&v)[16]) {
-  float part[8];
-  unpack_bf16x8(low, part);
+// Sixteen elements in bf16: two words.
+__device__ inline void unpack_half(const uint4* words, float (&v)[16]) {
 #pragma unroll
-  for (int i = 0; i < 8; ++i) v[i] = part[i];
-  unpack_bf16x8(high, part);
+  for (int i = 0; i < 2; ++i) {
+    float part[8];
+    unpack_bf16x8(words[i], part);
 #pragma unroll
-  for (int i = 0; i < 8; ++i) v[8 + i] = part[i];
+    for (int j = 0; j < 8; ++j) v[8 * i + j] = part[j];
+  }
 }
 
 // The codes of a row in bf16, whose reads are under way together.
@@ -82,7 +82,7 @@ __device__ inline void make_codes(const uint4* x, int64_t k, const Codes& out) {
     for (int i = 0; i < kAtOnce; ++i) {
       if (base + i * threads >= halves) break;
       float v[16];
-      unpack_half(words[i][0], words[i][1], v);
+      unpack_half(words[i], v);
       make_half<kStep>(v, base + i * threads + static_cast<int>(threadIdx.x), halves, out);
     }
   }
@@ -211,7 +211,7 @@ struct Reader<WeightType::kE4M3> {
   };
   static __device__ Input input(const uint4* x, const Codes&, int step, int) {
     Input in;
-    unpack_half(x[2 * step], x[2 * step + 1], in.x);
+    unpack_half(x + 2 * step, in.x);
     return in;
   }
   static __device__ float multiply(const Words& words, const Input& in) {

@@ -85,9 +85,9 @@ __device__ inline void read_half(const void* row, int half, int halves, float (&
   }
 }
 
-// K is at most kMostNormed, and a multiple of 16. `weight`: what the thread's first elements are multiplied with.
+// K is at most kMostNormed, and a multiple of 16. `weight`: what the thread's first elements are multiplied with; it is used up.
 template <WeightType kType>
-__device__ inline void take_normed(const MatvecRowArgs& a, const float (&weight)[16], const Codes& codes, uint4* x) {
+__device__ inline void take_normed(const MatvecRowArgs& a, float (&weight)[16], const Codes& codes, uint4* x) {
   __shared__ float parts[kWarps];
   const int halves = static_cast<int>(a.k / 16);
   float v[kHeldHalves][16], sum = 0;
@@ -103,10 +103,9 @@ __device__ inline void take_normed(const MatvecRowArgs& a, const float (&weight)
   for (int i = 0; i < kHeldHalves; ++i) {
     const int half = static_cast<int>(threadIdx.x) + i * kThreads;
     if (i * kThreads >= halves) break;
-    float w[16];
-    if (i > 0) read_half(a.norm, half, halves, w);
+    if (i > 0) read_half(a.norm, half, halves, weight);
 #pragma unroll
-    for (int j = 0; j < 16; ++j) v[i][j] = __bfloat162float(__float2bfloat16(v[i][j] * scale * (i > 0 ? w[j] : weight[j])));
+    for (int j = 0; j < 16; ++j) v[i][j] = __bfloat162float(__float2bfloat16(v[i][j] * scale * weight[j]));
     take_half<kType>(v[i], half, halves, codes, x);
   }
 }
