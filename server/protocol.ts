@@ -161,6 +161,9 @@ export interface AskStats {
   promptTokens: number;
   /** Of these, tokens whose KV state was already there. */
   reusedTokens: number;
+  /** Of these, tokens that came from disk, and how long that took; absent where none did. */
+  loaded?: { tokens: number; seconds: number };
+  /** Of what was not there, without the loading. */
   prefillSeconds: number;
   /** From the request to the first token of the answer. */
   firstTokenSeconds: number;

@@ -38,16 +38,20 @@ export function readingMessage(progress: PrefillProgress): string {
 
 /** What an answer took: "Read 5,220 tokens in 3.1 s (1,684 tokens/s). Answered with 38 tokens/s, first word after 3.4 s". */
 export function answerMessage(stats: AskStats): string {
-  const { promptTokens, reusedTokens, prefillSeconds, density, decodeTokensPerSecond, firstTokenSeconds } =
-    stats;
+  const { promptTokens, reusedTokens, loaded, prefillSeconds, density } = stats;
+  const { decodeTokensPerSecond, firstTokenSeconds } = stats;
   const count = (tokens: number) => Math.round(tokens).toLocaleString('en');
   const read = promptTokens - reusedTokens;
-  const kept = reusedTokens > 0 ? `, ${count(reusedTokens)} were read before` : '';
+  const held = reusedTokens - (loaded?.tokens ?? 0);
+  const kept = held > 0 ? `, ${count(held)} were read before` : '';
+  const fromDisk = loaded
+    ? `Loaded ${count(loaded.tokens)} tokens from disk in ${loaded.seconds.toFixed(1)} s. `
+    : '';
   const sparse =
     density !== undefined && density < 1 ? `, ${Math.round(100 * density)} % of dense attention` : '';
   const rate = count(read / Math.max(prefillSeconds, 1e-3));
   return (
-    `Read ${count(read)} tokens in ${prefillSeconds.toFixed(1)} s (${rate} tokens/s${sparse})${kept}. ` +
+    `${fromDisk}Read ${count(read)} tokens in ${prefillSeconds.toFixed(1)} s (${rate} tokens/s${sparse})${kept}. ` +
     `Answered with ${count(decodeTokensPerSecond)} tokens/s, first word after ${firstTokenSeconds.toFixed(1)} s.`
   );
 }

@@ -4,7 +4,7 @@ import { LongviewError } from '../errors';
 import { Lock, whileWanted } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { concat } from '../prompt/template';
-import { commonPrefix, type RepositoryState } from './repositoryState';
+import { commonPrefix, type Reading, type RepositoryState } from './repositoryState';
 
 export interface Turn {
   question: string;
@@ -28,6 +28,8 @@ export interface Asked {
   /** Tokens whose state was there before, of promptTokens. */
   reusedTokens: number;
   answerTokens: number;
+  /** Of the repository, as RepositoryState says. */
+  loaded: Reading['loaded'];
   prefillSeconds: number;
   firstTokenSeconds: number;
   decodeTokensPerSecond: number;
@@ -111,6 +113,7 @@ export class Conversation {
     }
     // The state of an earlier turn serves when the repository has not changed under it.
     let prefillSeconds = 0;
+    let loaded = { tokens: 0, seconds: 0 };
     let reused = commonPrefix(this.tokens, tokens);
     if (!this.context || reused < prompt.length) {
       await this.dispose();
@@ -119,6 +122,7 @@ export class Conversation {
       prefillSeconds += fork.seconds;
       this.tokens = prompt;
       reused = fork.reused;
+      loaded = fork.loaded;
     }
     const context = this.context;
     const common = commonPrefix(this.tokens, tokens);
@@ -158,6 +162,7 @@ export class Conversation {
         reusedTokens: reused,
         answerTokens: result.tokens.length,
         prefillSeconds,
+        loaded,
         firstTokenSeconds: firstTokenSeconds || (performance.now() - start) / 1000,
         decodeTokensPerSecond: result.tokens.length / Math.max(result.seconds, 1e-6),
       };

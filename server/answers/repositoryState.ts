@@ -14,9 +14,12 @@ export function commonPrefix(a: Int32Array, b: Int32Array): number {
 }
 
 export interface Reading {
+  /** Without the loading. */
   seconds: number;
   /** Tokens of the prompt whose state was there before. */
   reused: number;
+  /** Of these, tokens that came from the store, and how long that took. */
+  loaded: { tokens: number; seconds: number };
 }
 
 /** Where the state lies between processes. */
@@ -78,12 +81,18 @@ export class RepositoryState {
     let reused = commonPrefix(this.held.subarray(0, this.context.length), prompt);
     if (reused < this.context.length) await this.context.truncate(reused);
     this.held = prompt;
-    if (reused === total) return { seconds: 0, reused };
-    const start = performance.now();
+    const loaded = { tokens: 0, seconds: 0 };
+    let seconds = 0;
+    if (reused === total) return { seconds, reused, loaded };
     try {
-      if (total - reused >= pageTokens)
-        reused += await this.load(prompt.subarray(reused), total, onProgress, signal);
+      if (total - reused >= pageTokens) {
+        const start = performance.now();
+        loaded.tokens = await this.load(prompt.subarray(reused), total, onProgress, signal);
+        loaded.seconds = (performance.now() - start) / 1000;
+        reused += loaded.tokens;
+      }
       if (reused < total) {
+        const start = performance.now();
         const extended = await this.context.extend(prompt.subarray(reused), {
           signal,
           sparse: true,
@@ -92,6 +101,7 @@ export class RepositoryState {
             onProgress?.({ done: reused + done, total, tokensPerSecond }),
           ),
         });
+        seconds = (performance.now() - start) / 1000;
         reused += extended.reused;
         const { tokens, density, coveredMass } = extended;
         if (density !== undefined && tokens >= this.attention.tokens)
@@ -101,7 +111,7 @@ export class RepositoryState {
       // Also what a stopped reading has done.
       this.store?.save(this.context);
     }
-    return { seconds: (performance.now() - start) / 1000, reused };
+    return { seconds, reused, loaded };
   }
 
   private async load(

@@ -11,7 +11,7 @@ import type { AskResult, ContextResult, Phase, Source } from '../protocol';
 import { scanWorkspace, type Root, type ScanOptions } from '../workspace/scan';
 import { checkCitations } from './citations';
 import { Conversation, type Turn } from './conversation';
-import { RepositoryState, type Reading, type StateStore } from './repositoryState';
+import { RepositoryState, type StateStore } from './repositoryState';
 import { findSources } from './sources';
 
 /** Tokens kept free for a question, beside the answer. */
@@ -213,16 +213,17 @@ export class Session {
     return this.model.format.system(repository.tokens);
   }
 
-  /** Reads the repository ahead of a question. */
+  /** Reads the repository ahead of a question, or loads it: `seconds` are those of both. */
   prefill(
     request: Pick<AskRequest, 'signal' | 'onPhase' | 'onPacked' | 'onProgress'> = {},
-  ): Promise<Reading & { tokens: number }> {
+  ): Promise<{ tokens: number; reused: number; seconds: number }> {
     return this.tracked(request.signal, async (signal) => {
       const repository = await this.pack({ ...request, signal });
       request.onPacked?.(repository);
       const prompt = this.prompt(repository);
       request.onPhase?.('reading');
-      return { ...(await this.state.read(prompt, request.onProgress, signal)), tokens: prompt.length };
+      const { reused, seconds, loaded } = await this.state.read(prompt, request.onProgress, signal);
+      return { tokens: prompt.length, reused, seconds: seconds + loaded.seconds };
     });
   }
 
@@ -273,6 +274,7 @@ export class Session {
         promptTokens: asked.promptTokens,
         reusedTokens: asked.reusedTokens,
         prefillSeconds: asked.prefillSeconds,
+        loaded: asked.loaded.tokens > 0 ? asked.loaded : undefined,
         firstTokenSeconds: packedSeconds + asked.firstTokenSeconds,
         decodeTokensPerSecond: asked.decodeTokensPerSecond,
         answerTokens: asked.answerTokens,

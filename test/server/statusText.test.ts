@@ -48,6 +48,20 @@ describe('answerMessage', () => {
     );
     expect(answerMessage({ ...stats, density: 1 })).not.toContain('%');
   });
+
+  it('tells loading from reading', () => {
+    const next = {
+      ...stats,
+      reusedTokens: 5_100,
+      loaded: { tokens: 5_100, seconds: 0.42 },
+      prefillSeconds: 0.1,
+    };
+    expect(answerMessage(next)).toMatch(
+      /^Loaded 5,100 tokens from disk in 0\.4 s\. Read 120 tokens in 0\.1 s \(1,200 tokens\/s\)\. /,
+    );
+    expect(answerMessage({ ...next, reusedTokens: 5_164 })).toContain('Read 56 tokens in');
+    expect(answerMessage({ ...next, reusedTokens: 5_164 })).toContain(', 64 were read before.');
+  });
 });
 
 describe('prefillStatus', () => {

@@ -74,6 +74,8 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     const again = [await running.ask(questions[0]!), await running.ask(questions[1]!)];
     expect(again.map(({ answer }) => answer)).toEqual(firstAnswers.map(({ answer }) => answer));
     expect(ownTokens(again[0]!)).toBeLessThan(40);
+    expect(again[0]!.stats.loaded!.tokens).toBeGreaterThan(256);
+    expect(again[1]!.stats.loaded).toBeUndefined();
     expect(ownTokens(again[1]!)).toBe(question);
     await running.stop();
   });
