@@ -1,5 +1,6 @@
 // Rotary positions, fused with writing K and V into e4m3 pages: a block of threads takes K or V of a page and head, so that the largest
-// magnitude of what begins a page is at hand.
+// magnitude of what begins a page is at hand. Of a single token a warp takes a head: it waits for little else than its instructions,
+// which are then a tenth as many.
 #include "kernels/cache/quantize_block.cuh"
 #include "kernels/cache/rope_append.cuh"
 #include "kernels/cache/rotate_head.cuh"
@@ -37,9 +38,49 @@ __global__ void __launch_bounds__(kThreads, 4) rope_append_e4m3_kernel(const Rop
   if (t < p.tokens) rotate_query<D>(p, t, item % heads);
 }
 
+// A head of the one token a warp: those of q, then of k, then of v.
+template <int D>
+__global__ void __launch_bounds__(kThreads) rope_append_token_e4m3_kernel(const RopeAppendArgs p) {
+  constexpr int kDims = D / 32;
+  const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads), lane = static_cast<int>(threadIdx.x) % 32;
+  const int item = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32, behind = item - heads;
+  const bool is_value = behind >= kv_heads;
+  const int head = is_value ? behind - kv_heads : behind;
+  const int64_t position = p.position ? *p.position : p.first_position, token = position % kPageTokens;
+  char* block = static_cast<char*>(p.kv.pages[position / kPageTokens]) + ((p.kv.layer * kv_heads + head) * 2 + is_value) * page_block_bytes(PageFormat::kE4M3, D);
+  // A page that was begun has its scale since an earlier token: it need not wait for the kernel in front.
+  float x[kDims], scale = behind >= 0 && behind < 2 * kv_heads && token > 0 ? e4m3_scale_of<D>(static_cast<const char*>(block)) : 0;
+  ptx::wait_for_previous();
+  ptx::start_dependents();  // not before, as in rope_append
+  if (behind < 0) return rotate_query<D>(p, 0, item);
+  if (behind >= 2 * kv_heads) return;
+  read_head<D>(p, static_cast<const __nv_bfloat16*>(is_value ? p.v : p.k) + head * p.head_dim, 0, !is_value, x);
+  if (token == 0) {
+    float largest = 0;
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) largest = fmaxf(largest, isfinite(x[i]) ? fabsf(x[i]) : 0.0f);
+    scale = e4m3_page_scale(warp_max(largest));
+    if (lane == 0) e4m3_scale_of<D>(block) = scale;
+  }
+  const float inverse = 1 / scale;
+  const uint32_t codes = pack_e4m3(x[0] * inverse, x[1] * inverse, D == 128 ? x[kDims - 2] * inverse : 0, D == 128 ? x[kDims - 1] * inverse : 0);
+  if (is_value) {
+#pragma unroll
+    for (int i = 0; i < kDims; ++i) block[e4m3_value_offset(token, lane * kDims + i)] = static_cast<char>(codes >> 8 * i);
+    return;
+  }
+  char* at = block + e4m3_key_offset(D, token, lane * kDims);
+  if constexpr (D == 128) *reinterpret_cast<uint32_t*>(at) = codes;
+  else *reinterpret_cast<uint16_t*>(at) = static_cast<uint16_t>(codes);
+}
+
 }  // namespace
 
 Status launch_rope_append_e4m3(const RopeAppendArgs& args, Stream stream) {
+  if (args.tokens == 1) {
+    const auto kernel = args.kv.head_dim == 64 ? rope_append_token_e4m3_kernel<64> : rope_append_token_e4m3_kernel<128>;
+    return launch_dependent(kernel, dim3(static_cast<unsigned>(ceil_div(args.heads + 2 * args.kv.kv_heads, kWarps))), kThreads, 0, stream, args);
+  }
   const int64_t warps = args.tokens * args.heads, pages = (args.first_position + args.tokens - 1) / kPageTokens - args.first_position / kPageTokens + 1;
   const int64_t kv_blocks = pages * args.kv.kv_heads * 2, blocks = kv_blocks + ceil_div(warps, kWarps);
   if (warps > kLargestGrid - kWarps || blocks > kLargestGrid) return kInvalidShape;
