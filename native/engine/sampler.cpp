@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "base/argmax.h"
@@ -20,10 +21,12 @@ int32_t Sampler::choose(std::span<const float> logits) {
   if (greedy()) return argmax(logits);
   order_.resize(logits.size());
   std::iota(order_.begin(), order_.end(), 0);
-  const auto better = [&](int32_t a, int32_t b) {
-    const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-    return x > y || (x == y && a < b);
+  // What is not a number is never chosen where anything is, as argmax has it.
+  const auto of = [&](int32_t token) {
+    const float logit = logits[static_cast<size_t>(token)];
+    return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit;
   };
+  const auto better = [&](int32_t a, int32_t b) { return of(a) > of(b) || (of(a) == of(b) && a < b); };
   size_t keep = order_.size();
   if (sampling_.top_k > 0 && static_cast<size_t>(sampling_.top_k) < keep) {
     keep = static_cast<size_t>(sampling_.top_k);
@@ -31,10 +34,11 @@ int32_t Sampler::choose(std::span<const float> logits) {
   } else {
     std::sort(order_.begin(), order_.end(), better);
   }
-  const double best = logits[static_cast<size_t>(order_[0])];
+  const double best = of(order_[0]);
+  if (!std::isfinite(best)) return order_[0];
   weights_.resize(keep);
   double total = 0;
-  for (size_t i = 0; i < keep; ++i) total += weights_[i] = std::exp((static_cast<double>(logits[static_cast<size_t>(order_[i])]) - best) / sampling_.temperature);
+  for (size_t i = 0; i < keep; ++i) total += weights_[i] = std::exp((static_cast<double>(of(order_[i])) - best) / sampling_.temperature);
   size_t kept = 0;
   double mass = 0;
   while (kept < keep && (kept == 0 || (weights_[kept] >= sampling_.min_p && mass < sampling_.top_p * total))) mass += weights_[kept++];

@@ -66,6 +66,19 @@ TEST("top-k, top-p and min-p leave out what they must, and nothing else") {
   CHECK(m[0] == 0 && m[1] > 0);
 }
 
+TEST("what is not a number is not drawn, and infinite ones are as argmax has them") {
+  std::vector<float> logits(1000, NAN);
+  for (size_t i = 0; i < logits.size(); i += 3) logits[i] = static_cast<float>(i % 7);
+  for (const int32_t top_k : {0, 5, 900}) {
+    Sampler sampler({.temperature = 1, .top_k = top_k, .seed = 7});
+    for (int i = 0; i < 200; ++i) CHECK(std::isfinite(logits[static_cast<size_t>(sampler.choose(logits))]));
+  }
+  Sampler sampler({.temperature = 1, .seed = 7});
+  CHECK(sampler.choose(std::vector<float>(50, NAN)) == 0);
+  CHECK(sampler.choose(std::vector<float>(50, -INFINITY)) == 0);
+  CHECK(sampler.choose(std::array<float, 4>{1, NAN, INFINITY, INFINITY}) == 2);
+}
+
 TEST("the same seed gives the same tokens, another seed others") {
   const auto sequence = [](uint64_t seed) {
     Sampler sampler({.temperature = 1, .seed = seed});
