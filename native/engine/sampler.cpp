@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
 #include "base/argmax.h"
 #include "base/error.h"
+#include "base/larger_first.h"
 
 namespace longview {
 
@@ -21,24 +21,21 @@ int32_t Sampler::choose(std::span<const float> logits) {
   if (greedy()) return argmax(logits);
   order_.resize(logits.size());
   std::iota(order_.begin(), order_.end(), 0);
-  // What is not a number is never chosen where anything is, as argmax has it.
-  const auto of = [&](int32_t token) {
-    const float logit = logits[static_cast<size_t>(token)];
-    return std::isnan(logit) ? -std::numeric_limits<float>::infinity() : logit;
-  };
-  const auto better = [&](int32_t a, int32_t b) { return of(a) > of(b) || (of(a) == of(b) && a < b); };
   size_t keep = order_.size();
   if (sampling_.top_k > 0 && static_cast<size_t>(sampling_.top_k) < keep) {
     keep = static_cast<size_t>(sampling_.top_k);
-    std::partial_sort(order_.begin(), order_.begin() + static_cast<int64_t>(keep), order_.end(), better);
+    std::partial_sort(order_.begin(), order_.begin() + static_cast<int64_t>(keep), order_.end(), LargerFirst{logits});
   } else {
-    std::sort(order_.begin(), order_.end(), better);
+    std::sort(order_.begin(), order_.end(), LargerFirst{logits});
   }
-  const double best = of(order_[0]);
+  const double best = logits[static_cast<size_t>(order_[0])];
   if (!std::isfinite(best)) return order_[0];
   weights_.resize(keep);
   double total = 0;
-  for (size_t i = 0; i < keep; ++i) total += weights_[i] = std::exp((static_cast<double>(of(order_[i])) - best) / sampling_.temperature);
+  for (size_t i = 0; i < keep; ++i) {
+    const double logit = logits[static_cast<size_t>(order_[i])];
+    total += weights_[i] = std::isnan(logit) ? 0 : std::exp((logit - best) / sampling_.temperature);
+  }
   size_t kept = 0;
   double mass = 0;
   while (kept < keep && (kept == 0 || (weights_[kept] >= sampling_.min_p && mass < sampling_.top_p * total))) mass += weights_[kept++];

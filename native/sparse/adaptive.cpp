@@ -4,6 +4,8 @@
 #include <numeric>
 #include <vector>
 
+#include "base/larger_first.h"
+
 namespace longview::sparse {
 
 Candidates adaptive_candidates(const HeadPlan& plan, int64_t first_position, int64_t block_tokens) {
@@ -23,14 +25,11 @@ void adaptive_select(const HeadPlan& plan, std::span<const float> mass, std::spa
   if (plan.rule == AdaptiveRule::kMass) {
     std::vector<int32_t> order(mass.size());
     std::iota(order.begin(), order.end(), 0);
-    std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-      const float x = mass[static_cast<size_t>(a)], y = mass[static_cast<size_t>(b)];
-      return x != y ? x < y : a > b;
-    });
+    std::sort(order.rbegin(), order.rend(), LargerFirst{mass});  // the smallest comes first
     double left = 0;  // of the mass, over
     for (const int32_t j : order) {
       left += static_cast<double>(mass[static_cast<size_t>(j)]);
-      keep[static_cast<size_t>(j)] = left > static_cast<double>(plan.threshold);
+      keep[static_cast<size_t>(j)] = !(left <= static_cast<double>(plan.threshold));
     }
     return;
   }

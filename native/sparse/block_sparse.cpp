@@ -4,6 +4,8 @@
 #include <numeric>
 #include <vector>
 
+#include "base/larger_first.h"
+
 namespace longview::sparse {
 
 KeySet block_sparse_keys(const HeadPlan& plan, int64_t end_position, std::span<const float> scores) {
@@ -12,8 +14,7 @@ KeySet block_sparse_keys(const HeadPlan& plan, int64_t end_position, std::span<c
   const int64_t budget = std::clamp<int64_t>(plan.blocks - own, 0, blocks);
   std::vector<int32_t> order(scores.size());
   std::iota(order.begin(), order.end(), 0);
-  const auto before = [&](int32_t a, int32_t b) { return scores[static_cast<size_t>(a)] != scores[static_cast<size_t>(b)] ? scores[static_cast<size_t>(a)] > scores[static_cast<size_t>(b)] : a < b; };
-  std::nth_element(order.begin(), order.begin() + budget, order.end(), before);
+  std::nth_element(order.begin(), order.begin() + budget, order.end(), LargerFirst{scores});
   order.resize(static_cast<size_t>(budget));
   std::sort(order.begin(), order.end());
 

@@ -4,6 +4,8 @@
 #include <limits>
 #include <numeric>
 
+#include "base/larger_first.h"
+
 namespace longview::sparse {
 namespace {
 
@@ -12,8 +14,7 @@ std::vector<int32_t> largest(std::span<const float> values, int64_t count) {
   std::vector<int32_t> order(values.size());
   std::iota(order.begin(), order.end(), 0);
   if (count >= static_cast<int64_t>(order.size())) return order;
-  const auto before = [&](int32_t a, int32_t b) { return values[static_cast<size_t>(a)] != values[static_cast<size_t>(b)] ? values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)] : a < b; };
-  std::nth_element(order.begin(), order.begin() + count, order.end(), before);
+  std::nth_element(order.begin(), order.begin() + count, order.end(), LargerFirst{values});
   order.resize(static_cast<size_t>(count));
   return order;
 }

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "base/error.h"
+#include "base/larger_first.h"
 #include "base/text.h"
 #include "engine/calibrate.h"
 #include "engine/engine.h"
@@ -140,8 +141,7 @@ void print_top(std::span<const float> logits, int64_t count) {
   std::vector<int32_t> order(logits.size());
   std::iota(order.begin(), order.end(), 0);
   const auto end = order.begin() + std::min<int64_t>(count, static_cast<int64_t>(order.size()));
-  const auto better = [&](int32_t a, int32_t b) { return logits[static_cast<size_t>(a)] > logits[static_cast<size_t>(b)]; };
-  std::partial_sort(order.begin(), end, order.end(), better);
+  std::partial_sort(order.begin(), end, order.end(), LargerFirst{logits});
   for (auto id = order.begin(); id != end; ++id) std::printf("top %d %.6f\n", *id, static_cast<double>(logits[static_cast<size_t>(*id)]));
 }
 

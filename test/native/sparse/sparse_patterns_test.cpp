@@ -6,7 +6,9 @@
 
 #include "check.h"
 #include "sparse/adaptive.h"
+#include "sparse/block_sparse.h"
 #include "sparse/random_layer.h"
+#include "sparse/vertical_slash.h"
 
 using namespace random_layer;
 
@@ -273,6 +275,30 @@ TEST("adaptive: without a window a row still sees itself, wherever its tile begi
     least.window = 1;
     CHECK(worst_error(layer, layer.attend(all(c, head)), adaptive_visits(layer, least)) < 1e-4);
   }
+}
+
+// A model file may make any of them.
+TEST("scores that are not numbers lead no choice astray: numbers go before them, and adaptive blocks stay") {
+  constexpr size_t kCount = 1000;
+  std::vector<float> scores(kCount, std::nanf(""));
+  for (size_t i = 0; i < kCount; i += 3) scores[i] = static_cast<float>(i % 70);
+  HeadPlan head = plan(Pattern::kBlockSparse);
+  head.blocks = 201;
+  for (const auto& [begin, end] : sparse::block_sparse_keys(head, kCount * 64 + 64, scores).ranges)
+    for (int64_t block = begin / 64; block < end / 64 && block < static_cast<int64_t>(kCount); ++block) CHECK(!std::isnan(scores[static_cast<size_t>(block)]));
+
+  head = plan(Pattern::kVerticalSlash);
+  head.columns = head.diagonals = 200;
+  const auto index = sparse::vertical_slash_index(head, 1, kCount, false, [&](int64_t) { return std::span<const float>(scores); });
+  CHECK(index.columns.size() == 200 && index.diagonals.size() == 200);
+  for (const int32_t column : index.columns) CHECK(column >= 0 && column < static_cast<int32_t>(kCount) && (column < 30 || !std::isnan(scores[static_cast<size_t>(column)])));
+
+  head = plan(Pattern::kAdaptive);
+  head.rule = AdaptiveRule::kMass;
+  head.threshold = 0.1f;
+  std::vector<uint8_t> keep(kCount);
+  sparse::adaptive_select(head, scores, keep);
+  CHECK(std::count(keep.begin(), keep.end(), 1) == static_cast<int64_t>(kCount));
 }
 
 TEST("heads of one layer may differ") {
