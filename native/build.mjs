@@ -1,7 +1,7 @@
 // Builds the engine and its addon: `node native/build.mjs` leaves dist/longview.node; `--cuda` adds dist/longview_cuda.so;
 // `--test` also runs the engine's tests, `--test-gpu` those that need a GPU, `--test-sanitized` those of everything that reads
 // files, damaged ones among them, and of the KV state, with AddressSanitizer (leaks count) and UndefinedBehaviorSanitizer, from a
-// build of its own.
+// build of its own; `--test-arm64` compiles for arm64 and runs the tests of the kernels and of whole models there in emulation.
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -66,6 +66,26 @@ if (process.argv.includes('--test-sanitized')) {
   run('cmake', ['-S', 'native', '-B', sanitized, ...ninja, ...options, '--log-level=WARNING']);
   run('cmake', ['--build', sanitized, ...parallel, '--target', 'input_tests']);
   run('ctest', ['--test-dir', sanitized, '--output-on-failure', '-L', 'input']);
+  process.exit(0);
+}
+
+if (process.argv.includes('--test-arm64')) {
+  for (const [command, packages] of [
+    ['aarch64-linux-gnu-g++', 'g++-aarch64-linux-gnu'],
+    ['qemu-aarch64-static', 'qemu-user-static'],
+  ])
+    if (!found(command)) {
+      console.error(`\`${command}\` was not found. On Debian: apt-get install ${packages}.`);
+      process.exit(1);
+    }
+  const arm64 = join(root, 'build', 'arm64');
+  const ninja = !existsSync(join(arm64, 'CMakeCache.txt')) && found('ninja') ? ['-G', 'Ninja'] : [];
+  const target = ['-DCMAKE_SYSTEM_NAME=Linux', '-DCMAKE_SYSTEM_PROCESSOR=aarch64'];
+  target.push('-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++');
+  target.push('-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64-static;-L;/usr/aarch64-linux-gnu');
+  run('cmake', ['-S', 'native', '-B', arm64, ...ninja, ...target, '--log-level=WARNING']);
+  run('cmake', ['--build', arm64, ...parallel, '--target', 'portable_tests']);
+  run('ctest', ['--test-dir', arm64, '--output-on-failure', '-L', 'portable']);
   process.exit(0);
 }
 

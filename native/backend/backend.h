@@ -29,7 +29,7 @@ struct DeviceInfo {
   std::string kind;  // "cpu" or "cuda"
   std::string note;  // why this device and not a GPU, a sentence; mostly empty
   std::string name;  // "AMD EPYC 9555, 2 threads, AVX-512 BF16"
-  std::string isa;   // "scalar", "avx2", "avx512", "avx512bf16", "amx": the code path in use; "sm90" of a GPU
+  std::string isa;   // "scalar", "avx2", "avx512", "avx512bf16", "amx", "neon", "neondot": the code path in use; "sm90" of a GPU
   std::string arithmetic;  // " fp8" where weights of layers are kept so: saved state of other arithmetic is not read; else empty
   int threads = 0;
   int64_t memory_bytes = 0;       // of the device

@@ -3,6 +3,7 @@
 #include <fstream>
 
 #if defined(__linux__)
+#include <sys/auxv.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -10,6 +11,7 @@
 namespace longview::cpu {
 namespace {
 
+#if defined(__x86_64__)
 // Linux hands out the 8 KiB of tile registers on request only (Documentation/arch/x86/xstate.rst).
 bool request_tiles() {
 #if defined(__linux__) && defined(SYS_arch_prctl)
@@ -19,6 +21,16 @@ bool request_tiles() {
   return false;
 #endif
 }
+#elif defined(__aarch64__)
+bool has_dot_products() {
+#if defined(__linux__)
+  constexpr unsigned long kDotProducts = 1ul << 20;  // HWCAP_ASIMDDP (Documentation/arch/arm64/elf_hwcaps.rst)
+  return (getauxval(AT_HWCAP) & kDotProducts) != 0;
+#else
+  return true;  // Apple's have them
+#endif
+}
+#endif
 
 }  // namespace
 
@@ -34,6 +46,9 @@ std::vector<const Kernels*> available_kernels() {
   if (bf16) found.push_back(&kAvx512Bf16Kernels);
   if (avx512) found.push_back(&kAvx512Kernels);
   if (avx2) found.push_back(&kAvx2Kernels);
+#elif defined(__aarch64__)
+  if (has_dot_products()) found.push_back(&kNeonDotKernels);
+  found.push_back(&kNeonKernels);
 #endif
   found.push_back(&kScalarKernels);
   return found;

@@ -35,11 +35,13 @@ inline void gemm_tile(int64_t k, const float* a, int64_t lda, const float* b, in
     for (int j = 0; j < kCols; ++j) store(c + i * ldc + j * kWidth, acc[i][j]);
 }
 
-// Tiles that fill the register file: 32 vectors with AVX-512, 16 with AVX2.
+// Tiles that fill the register file: 32 vectors with AVX-512 and NEON, 16 with AVX2.
 #if defined(__AVX512F__)
 constexpr int kTileRows = 12, kTileCols = 2;
 #elif defined(__AVX2__)
 constexpr int kTileRows = 6, kTileCols = 2;
+#elif defined(LONGVIEW_NEON)
+constexpr int kTileRows = 6, kTileCols = 4;
 #else
 constexpr int kTileRows = 4, kTileCols = 4;
 #endif

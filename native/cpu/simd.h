@@ -8,6 +8,8 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
+#elif defined(LONGVIEW_NEON)
+#include <arm_neon.h>
 #endif
 
 namespace longview::cpu {
@@ -64,6 +66,32 @@ inline Vec times_power_of_2(Vec v, Vec n) {
   const Vec tiny = _mm256_cmp_ps(n, set1(-126.0f), _CMP_LT_OQ);
   const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
   return _mm256_andnot_ps(tiny, mul(v, _mm256_castsi256_ps(exponent)));
+}
+
+#elif defined(LONGVIEW_NEON)
+
+using Vec = float32x4_t;
+constexpr int kWidth = 4;
+inline Vec zero() { return vdupq_n_f32(0); }
+inline Vec set1(float x) { return vdupq_n_f32(x); }
+inline Vec load(const float* p) { return vld1q_f32(p); }
+inline void store(float* p, Vec v) { vst1q_f32(p, v); }
+inline Vec add(Vec a, Vec b) { return vaddq_f32(a, b); }
+inline Vec sub(Vec a, Vec b) { return vsubq_f32(a, b); }
+inline Vec mul(Vec a, Vec b) { return vmulq_f32(a, b); }
+inline Vec div(Vec a, Vec b) { return vdivq_f32(a, b); }
+inline Vec fma(Vec a, Vec b, Vec c) { return vfmaq_f32(c, a, b); }
+// The second of two that do not compare, as elsewhere: the instructions for it take the one that is no number.
+inline Vec max(Vec a, Vec b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
+inline Vec min(Vec a, Vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+inline float sum(Vec v) { return vaddvq_f32(v); }
+inline float largest(Vec v) { return vmaxvq_f32(v); }
+inline Vec round(Vec v) { return vrndnq_f32(v); }
+// n is a whole number; below -126 the result is 0.
+inline Vec times_power_of_2(Vec v, Vec n) {
+  const uint32x4_t tiny = vcltq_f32(n, set1(-126.0f));
+  const int32x4_t exponent = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
+  return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_f32(mul(v, vreinterpretq_f32_s32(exponent))), tiny));
 }
 
 #else

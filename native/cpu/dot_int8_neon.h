@@ -1,0 +1,134 @@
+// dot_int8.h for aarch64 with dot products (Armv8.2): the same blocks and the same sums, from signed codes of 16 in a vector.
+#pragma once
+
+#include <arm_neon.h>
+
+#include <cstring>
+
+#include "cpu/kernels.h"
+#include "model/quant_formats.h"
+
+namespace longview::cpu {
+namespace {
+
+inline float half_at(const uint8_t* p) {
+  __fp16 value;
+  std::memcpy(&value, p, 2);
+  return value;
+}
+
+// A block of 32: value = scale * (q - zero) + minimum.
+struct Codes {
+  int8x16_t q[2];
+  float scale;
+  int zero;
+  float minimum;
+};
+
+inline int8x16_t low_nibbles(uint8x16_t bytes) { return vreinterpretq_s8_u8(vandq_u8(bytes, vdupq_n_u8(15))); }
+inline int8x16_t high_nibbles(uint8x16_t bytes) { return vreinterpretq_s8_u8(vshrq_n_u8(bytes, 4)); }
+
+// 16 in each byte whose bit of `bits` is set.
+inline int8x16_t fifth_bits(uint32_t bits) {
+  const uint8x16_t select = vcombine_u8(vcreate_u8(0x8040201008040201ull), vcreate_u8(0x8040201008040201ull));
+  const uint8x16_t spread = vcombine_u8(vdup_n_u8(static_cast<uint8_t>(bits)), vdup_n_u8(static_cast<uint8_t>(bits >> 8)));
+  return vreinterpretq_s8_u8(vandq_u8(vtstq_u8(spread, select), vdupq_n_u8(16)));
+}
+
+template <DType type>
+inline Codes codes(const uint8_t* b) {
+  constexpr bool kMinimum = type == DType::kQ4_1 || type == DType::kQ5_1, kFive = type == DType::kQ5_0 || type == DType::kQ5_1;
+  const float scale = half_at(b), minimum = kMinimum ? half_at(b + 2) : 0;
+  b += kMinimum ? 4 : 2;
+  if constexpr (type == DType::kQ8_0) return {{vld1q_s8(reinterpret_cast<const int8_t*>(b)), vld1q_s8(reinterpret_cast<const int8_t*>(b + 16))}, scale, 0, 0};
+  uint32_t bits = 0;
+  if constexpr (kFive) {
+    std::memcpy(&bits, b, 4);
+    b += 4;
+  }
+  const uint8x16_t bytes = vld1q_u8(b);
+  const int zero = kMinimum ? 0 : kFive ? 16 : 8;
+  return {{vorrq_s8(low_nibbles(bytes), fifth_bits(bits)), vorrq_s8(high_nibbles(bytes), fifth_bits(bits >> 16))}, scale, zero, minimum};
+}
+
+// Sub-block s (of 8) of a Q4_K or Q5_K block; `minimum` comes out negated, as in value = scale * q - m.
+template <DType type>
+inline Codes k_codes(const uint8_t* b, int s) {
+  uint8_t scale, minimum;
+  k_scale_min(s, b + 4, scale, minimum);
+  const uint8_t* low = b + (type == DType::kQ5_K ? 48 : 16) + 32 * (s / 2);
+  Codes out{{}, half_at(b) * static_cast<float>(scale), 0, -(half_at(b + 2) * static_cast<float>(minimum))};
+  for (int i = 0; i < 2; ++i) {
+    const uint8x16_t bytes = vld1q_u8(low + 16 * i);
+    out.q[i] = s & 1 ? high_nibbles(bytes) : low_nibbles(bytes);
+    if constexpr (type == DType::kQ5_K) {
+      const uint8x16_t bit = vandq_u8(vshlq_u8(vld1q_u8(b + 16 + 16 * i), vdupq_n_s8(static_cast<int8_t>(-s))), vdupq_n_u8(1));
+      out.q[i] = vorrq_s8(out.q[i], vreinterpretq_s8_u8(vshlq_n_u8(bit, 4)));
+    }
+  }
+  return out;
+}
+
+struct Int8Sum {
+  float32x4_t products = vdupq_n_f32(0);
+  float offsets = 0;
+
+  inline void add_block(const Codes& c, const int8_t* x, float x_scale, int32_t x_sum) {
+    const int32x4_t product = vdotq_s32(vdotq_s32(vdupq_n_s32(0), c.q[0], vld1q_s8(x)), c.q[1], vld1q_s8(x + 16));
+    products = vfmaq_n_f32(products, vcvtq_f32_s32(product), c.scale * x_scale);
+    offsets += (c.minimum - c.scale * static_cast<float>(c.zero)) * x_scale * static_cast<float>(x_sum);
+  }
+  inline float total() const { return vaddvq_f32(products) + offsets; }
+};
+
+template <DType type>
+float dot_32(const uint8_t* b, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t block_bytes) {
+  Int8Sum sum;
+  for (int64_t i = 0; i < n / 32; ++i, b += block_bytes) sum.add_block(codes<type>(b), x + 32 * i, scales[i], sums[i]);
+  return sum.total();
+}
+
+template <DType type>
+float dot_k(const uint8_t* b, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t block_bytes) {
+  Int8Sum sum;
+  for (int64_t i = 0; i < n / 32; i += 8, b += block_bytes)
+    for (int s = 0; s < 8; ++s) sum.add_block(k_codes<type>(b, s), x + 32 * (i + s), scales[i + s], sums[i + s]);
+  return sum.total();
+}
+
+// Q6_K scales sixteen values at a time.
+inline float dot_q6_k(const uint8_t* b, const int8_t* x, const float* scales, int64_t n) {
+  float32x4_t products = vdupq_n_f32(0);
+  for (int64_t i = 0; i < n / 32; i += 8, b += 210) {
+    const auto* block_scales = reinterpret_cast<const int8_t*>(b + 192);
+    const float d = half_at(b + 208);
+    for (int part = 0; part < 8; ++part) {
+      const int half = part / 4, quarter = part % 4;
+      for (int side = 0; side < 2; ++side) {
+        const uint8x16_t low = vld1q_u8(b + 64 * half + 32 * (quarter & 1) + 16 * side), high = vld1q_u8(b + 128 + 32 * half + 16 * side);
+        const uint8x16_t top = vandq_u8(vshlq_u8(high, vdupq_n_s8(static_cast<int8_t>(-2 * quarter))), vdupq_n_u8(3));
+        const int8x16_t q = vsubq_s8(vorrq_s8(quarter < 2 ? low_nibbles(low) : high_nibbles(low), vreinterpretq_s8_u8(vshlq_n_u8(top, 4))), vdupq_n_s8(32));
+        const int32x4_t product = vdotq_s32(vdupq_n_s32(0), q, vld1q_s8(x + 32 * (i + part) + 16 * side));
+        products = vfmaq_n_f32(products, vcvtq_f32_s32(product), d * scales[i + part] * static_cast<float>(block_scales[2 * part + side]));
+      }
+    }
+  }
+  return vaddvq_f32(products);
+}
+
+float dot_int8(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n) {
+  const auto* b = reinterpret_cast<const uint8_t*>(row);
+  switch (type) {
+    case DType::kQ8_0: return dot_32<DType::kQ8_0>(b, x, scales, sums, n, 34);
+    case DType::kQ4_0: return dot_32<DType::kQ4_0>(b, x, scales, sums, n, 18);
+    case DType::kQ4_1: return dot_32<DType::kQ4_1>(b, x, scales, sums, n, 20);
+    case DType::kQ5_0: return dot_32<DType::kQ5_0>(b, x, scales, sums, n, 22);
+    case DType::kQ5_1: return dot_32<DType::kQ5_1>(b, x, scales, sums, n, 24);
+    case DType::kQ4_K: return dot_k<DType::kQ4_K>(b, x, scales, sums, n, 144);
+    case DType::kQ5_K: return dot_k<DType::kQ5_K>(b, x, scales, sums, n, 176);
+    default: return dot_q6_k(b, x, scales, n);
+  }
+}
+
+}  // namespace
+}  // namespace longview::cpu

@@ -1,0 +1,67 @@
+// Products of stored rows with 8-bit activations on every code path that has them, against double over the same codes.
+#include <cmath>
+#include <cstring>
+#include <random>
+
+#include "check.h"
+#include "cpu/cpu_features.h"
+#include "model/quant_formats.h"
+
+using namespace longview;
+
+namespace {
+
+// Where a block's scales in half precision stand.
+struct Scales {
+  DType type;
+  int64_t block_bytes, first, count;
+};
+const Scales kTypes[] = {{DType::kQ8_0, 34, 0, 1}, {DType::kQ4_0, 18, 0, 1}, {DType::kQ4_1, 20, 0, 2}, {DType::kQ5_0, 22, 0, 1},
+                         {DType::kQ5_1, 24, 0, 2}, {DType::kQ4_K, 144, 0, 2}, {DType::kQ5_K, 176, 0, 2}, {DType::kQ6_K, 210, 208, 1}};
+
+// Any codes, with scales of either sign between 2^-7 and 2^-3.
+std::vector<std::byte> random_row(const Scales& of, int64_t elements, std::mt19937_64& random) {
+  std::vector<std::byte> row(static_cast<size_t>(row_bytes(of.type, elements)));
+  for (std::byte& byte : row) byte = static_cast<std::byte>(random());
+  for (size_t block = 0; block < row.size(); block += static_cast<size_t>(of.block_bytes))
+    for (int64_t i = 0; i < of.count; ++i) {
+      const auto bits = static_cast<uint16_t>((random() & 0x83ff) | (8 + random() % 4) << 10);
+      std::memcpy(&row[block + static_cast<size_t>(of.first + 2 * i)], &bits, 2);
+    }
+  return row;
+}
+
+}  // namespace
+
+TEST("products of quantised rows with codes of x are those in double, for all types and extreme x") {
+  std::mt19937_64 random(11);
+  for (const cpu::Kernels* kernels : cpu::available_kernels()) {
+    if (!kernels->dot_int8) continue;
+    for (const Scales& of : kTypes)
+      for (const int64_t elements : {256, 768, 2048})
+        for (const float outlier : {1.0f, 1000.0f, 0.0f}) {
+          std::vector<float> x(static_cast<size_t>(elements)), weights(x.size());
+          for (float& value : x) value = std::normal_distribution<float>()(random);
+          x[static_cast<size_t>(random() % x.size())] *= outlier;
+          if (outlier == 0) std::fill(x.begin(), x.begin() + 64, 0.0f);
+          std::vector<int8_t> codes(x.size());
+          std::vector<float> scales(x.size() / 32);
+          std::vector<int32_t> sums(scales.size());
+          kernels->quantize_row(x.data(), codes.data(), scales.data(), sums.data(), elements);
+          const std::vector<std::byte> row = random_row(of, elements, random);
+          dequantize_row(of.type, row.data(), weights.data(), elements);
+          double expected = 0, magnitude = 0;
+          for (size_t i = 0; i < x.size(); ++i) {
+            CHECK(std::fabs(static_cast<double>(codes[i]) * scales[i / 32] - x[i]) <= 0.5001 * scales[i / 32]);
+            const double term = static_cast<double>(weights[i]) * codes[i] * scales[i / 32];
+            expected += term;
+            magnitude += std::fabs(term);
+          }
+          const double got = kernels->dot_int8(of.type, row.data(), codes.data(), scales.data(), sums.data(), elements);
+          if (!(std::fabs(got - expected) <= 4e-6 * magnitude))
+            check::fail(__FILE__, __LINE__, std::string(kernels->isa) + ", " + format_of(of.type).name + ": " + std::to_string(got) + ", not " + std::to_string(expected) + " of " + std::to_string(magnitude));
+        }
+  }
+}
+
+TEST_MAIN()
