@@ -1,44 +1,16 @@
-// Dot products of quantised rows with 8-bit activations. Every type is codes q (unsigned) with value = scale (q - zero) +
-// minimum in blocks of 32, so a block's product is  s x_scale (dot(q, x) - zero sum(x)) + minimum x_scale sum(x).
+// Dot products of quantised rows with 8-bit activations. Every type is codes q with value = scale (q - zero) + minimum in blocks of
+// 32, so a block's product is  s x_scale (dot(q, x) - zero sum(x)) + minimum x_scale sum(x). How codes are taken from a block and
+// multiplied is each instruction set's own.
 #pragma once
 
-#include "cpu/dequantize_simd.h"
-
-#if defined(__AVX2__)
+#if defined(LONGVIEW_NEON)
+#include "cpu/dot_int8_neon.h"
+#else
+#include "cpu/dot_int8_avx.h"
+#endif
 
 namespace longview::cpu {
 namespace {
-
-// Eight partial sums of 32 products of unsigned q and signed x.
-inline __m256i dot32(__m256i q, __m256i x) {
-#if defined(__AVX512VNNI__)
-  return _mm256_dpbusd_epi32(_mm256_setzero_si256(), q, x);
-#else
-  // maddubs saturates at 16 bits: codes above 127 would overflow, so their top bit is taken apart.
-  const __m256i low = _mm256_and_si256(q, _mm256_set1_epi8(127));
-  const __m256i high = _mm256_and_si256(_mm256_srli_epi16(q, 7), _mm256_set1_epi8(1));
-  const __m256i ones = _mm256_set1_epi16(1);
-  const __m256i sum_low = _mm256_madd_epi16(_mm256_maddubs_epi16(low, x), ones);
-  const __m256i sum_high = _mm256_madd_epi16(_mm256_maddubs_epi16(high, x), ones);
-  return _mm256_add_epi32(sum_low, _mm256_slli_epi32(sum_high, 7));
-#endif
-}
-
-struct Int8Sum {
-  __m256 products = _mm256_setzero_ps();
-  float offsets = 0;
-
-  inline void add_block(const Codes& c, const int8_t* x, float x_scale, int32_t x_sum) {
-    const __m256 product = _mm256_cvtepi32_ps(dot32(c.q, load256(x)));
-    products = _mm256_fmadd_ps(product, _mm256_set1_ps(c.scale * x_scale), products);
-    offsets += (c.minimum - c.scale * static_cast<float>(c.zero)) * x_scale * static_cast<float>(x_sum);
-  }
-  inline float total() const {
-    __m128 half = _mm_add_ps(_mm256_castps256_ps128(products), _mm256_extractf128_ps(products, 1));
-    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half))) + offsets;
-  }
-};
 
 template <DType type>
 float dot_32(const uint8_t* b, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t block_bytes) {
@@ -60,26 +32,6 @@ float dot_k(const uint8_t* b, const int8_t* x, const float* scales, const int32_
   return sum.total();
 }
 
-// Q6_K scales sixteen values at a time: the two halves of a block of 32 get factors of their own.
-inline float dot_q6_k(const uint8_t* b, const int8_t* x, const float* scales, int64_t n) {
-  __m256 products = _mm256_setzero_ps();
-  for (int64_t i = 0; i < n / 32; i += 8, b += 210) {
-    const auto* block_scales = reinterpret_cast<const int8_t*>(b + 192);
-    const float d = half_at(b + 208);
-    for (int part = 0; part < 8; ++part) {
-      // Signed codes: |q| goes with x * sign(q).
-      const __m256i q = _mm256_sub_epi8(q6_codes(b, part / 4, part % 4), _mm256_set1_epi8(32));
-      const __m256i product = dot32(_mm256_abs_epi8(q), _mm256_sign_epi8(load256(x + 32 * (i + part)), q));
-      const float scale = d * scales[i + part];
-      const __m256 factor = _mm256_set_m128(_mm_set1_ps(scale * static_cast<float>(block_scales[2 * part + 1])), _mm_set1_ps(scale * static_cast<float>(block_scales[2 * part])));
-      products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(product), factor, products);
-    }
-  }
-  Int8Sum sum;
-  sum.products = products;
-  return sum.total();
-}
-
 float dot_int8(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n) {
   const auto* b = reinterpret_cast<const uint8_t*>(row);
   switch (type) {
@@ -96,5 +48,3 @@ float dot_int8(DType type, const std::byte* row, const int8_t* x, const float* s
 
 }  // namespace
 }  // namespace longview::cpu
-
-#endif

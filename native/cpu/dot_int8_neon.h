@@ -1,4 +1,4 @@
-// dot_int8.h for aarch64 with dot products (Armv8.2): the same blocks and the same sums, from signed codes of 16 in a vector.
+// Products of a block's codes with 32 of x (dot_int8.h) on aarch64 with dot products (Armv8.2): signed codes, 16 in a vector.
 #pragma once
 
 #include <arm_neon.h>
@@ -81,21 +81,6 @@ struct Int8Sum {
   inline float total() const { return vaddvq_f32(products) + offsets; }
 };
 
-template <DType type>
-float dot_32(const uint8_t* b, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t block_bytes) {
-  Int8Sum sum;
-  for (int64_t i = 0; i < n / 32; ++i, b += block_bytes) sum.add_block(codes<type>(b), x + 32 * i, scales[i], sums[i]);
-  return sum.total();
-}
-
-template <DType type>
-float dot_k(const uint8_t* b, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t block_bytes) {
-  Int8Sum sum;
-  for (int64_t i = 0; i < n / 32; i += 8, b += block_bytes)
-    for (int s = 0; s < 8; ++s) sum.add_block(k_codes<type>(b, s), x + 32 * (i + s), scales[i + s], sums[i + s]);
-  return sum.total();
-}
-
 // Q6_K scales sixteen values at a time.
 inline float dot_q6_k(const uint8_t* b, const int8_t* x, const float* scales, int64_t n) {
   float32x4_t products = vdupq_n_f32(0);
@@ -114,20 +99,6 @@ inline float dot_q6_k(const uint8_t* b, const int8_t* x, const float* scales, in
     }
   }
   return vaddvq_f32(products);
-}
-
-float dot_int8(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n) {
-  const auto* b = reinterpret_cast<const uint8_t*>(row);
-  switch (type) {
-    case DType::kQ8_0: return dot_32<DType::kQ8_0>(b, x, scales, sums, n, 34);
-    case DType::kQ4_0: return dot_32<DType::kQ4_0>(b, x, scales, sums, n, 18);
-    case DType::kQ4_1: return dot_32<DType::kQ4_1>(b, x, scales, sums, n, 20);
-    case DType::kQ5_0: return dot_32<DType::kQ5_0>(b, x, scales, sums, n, 22);
-    case DType::kQ5_1: return dot_32<DType::kQ5_1>(b, x, scales, sums, n, 24);
-    case DType::kQ4_K: return dot_k<DType::kQ4_K>(b, x, scales, sums, n, 144);
-    case DType::kQ5_K: return dot_k<DType::kQ5_K>(b, x, scales, sums, n, 176);
-    default: return dot_q6_k(b, x, scales, n);
-  }
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 #define LONGVIEW_NEON  // as kernels_neon.cpp, with products of four bytes at a time
-#include "cpu/dot_int8_neon.h"
+#include "cpu/dot_int8.h"
 #include "cpu/kernels_simd.h"
 
 namespace longview::cpu {
