@@ -43,15 +43,18 @@ export function answerMessage(stats: AskStats): string {
   const count = (tokens: number) => Math.round(tokens).toLocaleString('en');
   const read = promptTokens - reusedTokens;
   const held = reusedTokens - (loaded?.tokens ?? 0);
-  const kept = held > 0 ? `, ${count(held)} were read before` : '';
   const fromDisk = loaded
     ? `Loaded ${count(loaded.tokens)} tokens from disk in ${loaded.seconds.toFixed(1)} s. `
     : '';
+  // How sparse the longest reading was: this one, or one before it.
   const sparse =
-    density !== undefined && density < 1 ? `, ${Math.round(100 * density)} % of dense attention` : '';
+    density !== undefined && density < 1 ? `${Math.round(100 * density)} % of dense attention` : undefined;
+  const now = sparse && read >= held ? `, ${sparse}` : '';
+  const before = sparse && !now ? ` with ${sparse}` : '';
+  const kept = held > 0 ? `, ${count(held)} were read before${before}` : '';
   const rate = count(read / Math.max(prefillSeconds, 1e-3));
   return (
-    `${fromDisk}Read ${count(read)} tokens in ${prefillSeconds.toFixed(1)} s (${rate} tokens/s${sparse})${kept}. ` +
+    `${fromDisk}Read ${count(read)} tokens in ${prefillSeconds.toFixed(1)} s (${rate} tokens/s${now})${kept}. ` +
     `Answered with ${count(decodeTokensPerSecond)} tokens/s, first word after ${firstTokenSeconds.toFixed(1)} s.`
   );
 }

@@ -44,7 +44,10 @@ describe('answerMessage', () => {
   it('says what was read before, and how much attention was left out', () => {
     const again = { ...stats, reusedTokens: 5_000, prefillSeconds: 0, density: 0.198 };
     expect(answerMessage(again)).toMatch(
-      /^Read 220 tokens in 0\.0 s \(220,000 tokens\/s, 20 % of dense attention\), 5,000 were read before\. /,
+      /^Read 220 tokens in 0\.0 s \(220,000 tokens\/s\), 5,000 were read before with 20 % of dense attention\. /,
+    );
+    expect(answerMessage({ ...again, reusedTokens: 220, prefillSeconds: 2.5 })).toMatch(
+      /^Read 5,000 tokens in 2\.5 s \(2,000 tokens\/s, 20 % of dense attention\), 220 were read before\. /,
     );
     expect(answerMessage({ ...stats, density: 1 })).not.toContain('%');
   });
