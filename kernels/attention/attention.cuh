@@ -11,8 +11,6 @@ constexpr int64_t kMostParts = 1024;
 // Few rows, whose parts are joined by the kernel that makes them (attention/join.cuh): a block's warps, rows and shared memory for it.
 constexpr int kJoinWarps = 4, kJoinThreads = kJoinWarps * 32, kJoinRows = 16, kMostJoinedParts = 512;
 constexpr int64_t kJoinSharedBytes = int64_t{40} << 10;
-// As many such blocks could share a multiprocessor's registers: it is given two, and what they leave is the next kernel's.
-constexpr int kJoinRegisterShares = 3;
 
 struct AttentionPlan {
   AttentionArgs args;

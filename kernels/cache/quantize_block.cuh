@@ -21,6 +21,24 @@ __device__ inline float largest_of_block(float largest) {
   return largest;
 }
 
+// What a value counts for its page's scale.
+__device__ inline float finite_magnitude(float x) { return isfinite(x) ? fabsf(x) : 0.0f; }
+
+// Codes of a lane's dimensions of a token, the first in the lowest byte.
+template <int kDims>
+__device__ inline uint32_t lane_codes(const float (&x)[kDims]) {
+  static_assert(kDims == 2 || kDims == 4);
+  if constexpr (kDims == 4) return pack_e4m3(x[0], x[1], x[2], x[3]);
+  else return pack_e4m3(x[0], x[1], 0, 0);
+}
+
+// The same to their place in a K block.
+template <int kDims>
+__device__ inline void write_codes(char* at, uint32_t codes) {
+  if constexpr (kDims == 4) *reinterpret_cast<uint32_t*>(at) = codes;
+  else *reinterpret_cast<uint16_t*>(at) = static_cast<uint16_t>(codes);
+}
+
 // Writes tokens from .. to - 1 of the page and, where from is 0, the scale that they choose. read(token, x): a token's dimensions from
 // threadIdx.x % 32 * D / 32 on. What begins a page is read twice, since few registers, and many threads, are worth more.
 template <int D, typename Read, int kDims = D / 32>
@@ -46,7 +64,7 @@ __device__ inline void quantize_block(char* block, bool is_value, int from, int 
 #pragma unroll
       for (int j = 0; j < 4; ++j)
 #pragma unroll
-        for (int k = 0; k < kDims; ++k) largest = fmaxf(largest, isfinite(x[j][k]) ? fabsf(x[j][k]) : 0.0f);
+        for (int k = 0; k < kDims; ++k) largest = fmaxf(largest, finite_magnitude(x[j][k]));
     }
     scale = e4m3_page_scale(largest_of_block(largest));
     if (threadIdx.x == 0) e4m3_scale_of<D>(block) = scale;
@@ -73,8 +91,7 @@ __device__ inline void quantize_block(char* block, bool is_value, int from, int 
     for (int j = 0; j < 4; ++j) {
       if (!written(token_of(i, j))) continue;
       char* at = block + e4m3_key_offset(D, token_of(i, j), lane * kDims);
-      if constexpr (D == 128) *reinterpret_cast<uint32_t*>(at) = pack_e4m3(x[j][0], x[j][1], x[j][2], x[j][3]);
-      else *reinterpret_cast<uint16_t*>(at) = static_cast<uint16_t>(pack_e4m3(x[j][0], x[j][1], 0, 0));
+      write_codes<kDims>(at, lane_codes(x[j]));
     }
   }
   if (!is_value) return;

@@ -58,20 +58,17 @@ __global__ void __launch_bounds__(kThreads) rope_append_token_e4m3_kernel(const 
   if (token == 0) {
     float largest = 0;
 #pragma unroll
-    for (int i = 0; i < kDims; ++i) largest = fmaxf(largest, isfinite(x[i]) ? fabsf(x[i]) : 0.0f);
+    for (int i = 0; i < kDims; ++i) largest = fmaxf(largest, finite_magnitude(x[i]));
     scale = e4m3_page_scale(warp_max(largest));
     if (lane == 0) e4m3_scale_of<D>(block) = scale;
   }
   const float inverse = 1 / scale;
-  const uint32_t codes = pack_e4m3(x[0] * inverse, x[1] * inverse, D == 128 ? x[kDims - 2] * inverse : 0, D == 128 ? x[kDims - 1] * inverse : 0);
-  if (is_value) {
 #pragma unroll
-    for (int i = 0; i < kDims; ++i) block[e4m3_value_offset(token, lane * kDims + i)] = static_cast<char>(codes >> 8 * i);
-    return;
-  }
-  char* at = block + e4m3_key_offset(D, token, lane * kDims);
-  if constexpr (D == 128) *reinterpret_cast<uint32_t*>(at) = codes;
-  else *reinterpret_cast<uint16_t*>(at) = static_cast<uint16_t>(codes);
+  for (int i = 0; i < kDims; ++i) x[i] *= inverse;
+  const uint32_t codes = lane_codes(x);
+  if (!is_value) return write_codes<kDims>(block + e4m3_key_offset(D, token, lane * kDims), codes);
+#pragma unroll
+  for (int i = 0; i < kDims; ++i) block[e4m3_value_offset(token, lane * kDims + i)] = static_cast<char>(codes >> 8 * i);
 }
 
 }  // namespace
