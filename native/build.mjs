@@ -45,52 +45,47 @@ function findNvcc() {
   return fetched;
 }
 
-for (const [command, what] of [
-  ['cmake', 'CMake 3.25 or newer'],
-  [process.env.CXX ?? 'c++', 'a C++20 compiler (g++ 12 or newer)'],
-]) {
-  if (!found(command)) {
-    console.error(
-      `Building Longview's engine needs ${what}: \`${command}\` was not found. On Debian: apt-get install cmake g++.`,
-    );
-    process.exit(1);
-  }
+function need(command, what, packages) {
+  if (found(command)) return;
+  console.error(
+    `Building Longview's engine needs ${what}: \`${command}\` was not found. On Debian: apt-get install ${packages}.`,
+  );
+  process.exit(1);
 }
+
+/** For a folder that was not configured before, Ninja where it is there. */
+function generator(build) {
+  return !existsSync(join(build, 'CMakeCache.txt')) && found('ninja') ? ['-G', 'Ninja'] : [];
+}
+
+need('cmake', 'CMake 3.25 or newer', 'cmake g++');
+need(process.env.CXX ?? 'c++', 'a C++20 compiler (g++ 12 or newer)', 'cmake g++');
 
 const parallel = ['--parallel', String(cpus().length)];
 if (process.argv.includes('--test-sanitized')) {
   const sanitized = join(root, 'build', 'sanitized');
-  const ninja = !existsSync(join(sanitized, 'CMakeCache.txt')) && found('ninja') ? ['-G', 'Ninja'] : [];
   // Without optimisation that takes long to compile; assertions on.
   const options = ['-DCMAKE_BUILD_TYPE=Debug', '-DCMAKE_CXX_FLAGS_DEBUG=-O1 -g', '-DLONGVIEW_SANITIZE=ON'];
-  run('cmake', ['-S', 'native', '-B', sanitized, ...ninja, ...options, '--log-level=WARNING']);
+  run('cmake', ['-S', 'native', '-B', sanitized, ...generator(sanitized), ...options, '--log-level=WARNING']);
   run('cmake', ['--build', sanitized, ...parallel, '--target', 'input_tests']);
   run('ctest', ['--test-dir', sanitized, '--output-on-failure', '-L', 'input']);
   process.exit(0);
 }
 
 if (process.argv.includes('--test-arm64')) {
-  for (const [command, packages] of [
-    ['aarch64-linux-gnu-g++', 'g++-aarch64-linux-gnu'],
-    ['qemu-aarch64-static', 'qemu-user-static'],
-  ])
-    if (!found(command)) {
-      console.error(`\`${command}\` was not found. On Debian: apt-get install ${packages}.`);
-      process.exit(1);
-    }
+  need('aarch64-linux-gnu-g++', 'a compiler for arm64', 'g++-aarch64-linux-gnu');
+  need('qemu-aarch64-static', 'an emulator, to run what is for arm64', 'qemu-user-static');
   const arm64 = join(root, 'build', 'arm64');
-  const ninja = !existsSync(join(arm64, 'CMakeCache.txt')) && found('ninja') ? ['-G', 'Ninja'] : [];
   const target = ['-DCMAKE_SYSTEM_NAME=Linux', '-DCMAKE_SYSTEM_PROCESSOR=aarch64'];
   target.push('-DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++');
   target.push('-DCMAKE_CROSSCOMPILING_EMULATOR=qemu-aarch64-static;-L;/usr/aarch64-linux-gnu');
-  run('cmake', ['-S', 'native', '-B', arm64, ...ninja, ...target, '--log-level=WARNING']);
+  run('cmake', ['-S', 'native', '-B', arm64, ...generator(arm64), ...target, '--log-level=WARNING']);
   run('cmake', ['--build', arm64, ...parallel, '--target', 'portable_tests']);
   run('ctest', ['--test-dir', arm64, '--output-on-failure', '-L', 'portable']);
   process.exit(0);
 }
 
-const configure = ['-S', 'native', '-B', folder, '-DCMAKE_BUILD_TYPE=Release'];
-if (!existsSync(join(folder, 'CMakeCache.txt')) && found('ninja')) configure.push('-G', 'Ninja');
+const configure = ['-S', 'native', '-B', folder, ...generator(folder), '-DCMAKE_BUILD_TYPE=Release'];
 configure.push(`-DNODE_ADDON_API=${join(root, 'node_modules/node-addon-api')}`);
 configure.push(`-DNODE_API_HEADERS=${join(root, 'node_modules/node-api-headers/include')}`);
 const testGpu = process.argv.includes('--test-gpu');

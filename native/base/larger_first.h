@@ -1,8 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <span>
+#include <vector>
 
 namespace longview {
 
@@ -17,5 +20,15 @@ struct LargerFirst {
     return x == y || std::isnan(x) ? a < b : x > y;
   }
 };
+
+// Indices of the `count` first in that order, themselves in no order; all where there are no more.
+inline std::vector<int32_t> largest(std::span<const float> values, int64_t count) {
+  std::vector<int32_t> order(values.size());
+  std::iota(order.begin(), order.end(), 0);
+  if (count >= static_cast<int64_t>(order.size())) return order;
+  std::nth_element(order.begin(), order.begin() + count, order.end(), LargerFirst{values});
+  order.resize(static_cast<size_t>(count));
+  return order;
+}
 
 }  // namespace longview

@@ -1,7 +1,6 @@
 #include "sparse/block_sparse.h"
 
 #include <algorithm>
-#include <numeric>
 #include <vector>
 
 #include "base/larger_first.h"
@@ -12,10 +11,7 @@ KeySet block_sparse_keys(const HeadPlan& plan, int64_t end_position, std::span<c
   const auto blocks = static_cast<int64_t>(scores.size());
   const int64_t own = (end_position + kPoolTokens - 1) / kPoolTokens - blocks;
   const int64_t budget = std::clamp<int64_t>(plan.blocks - own, 0, blocks);
-  std::vector<int32_t> order(scores.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::nth_element(order.begin(), order.begin() + budget, order.end(), LargerFirst{scores});
-  order.resize(static_cast<size_t>(budget));
+  std::vector<int32_t> order = largest(scores, budget);
   std::sort(order.begin(), order.end());
 
   KeySet keys;

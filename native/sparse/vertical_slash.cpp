@@ -2,24 +2,10 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 
 #include "base/larger_first.h"
 
 namespace longview::sparse {
-namespace {
-
-// Indices of the `count` largest values; among equals the first. Unordered.
-std::vector<int32_t> largest(std::span<const float> values, int64_t count) {
-  std::vector<int32_t> order(values.size());
-  std::iota(order.begin(), order.end(), 0);
-  if (count >= static_cast<int64_t>(order.size())) return order;
-  std::nth_element(order.begin(), order.begin() + count, order.end(), LargerFirst{values});
-  order.resize(static_cast<size_t>(count));
-  return order;
-}
-
-}  // namespace
 
 VerticalSlashIndex vertical_slash_index(const HeadPlan& plan, int64_t rows, int64_t end_position, bool in_chunks,
                                         const std::function<std::span<const float>(int64_t row)>& probabilities) {

@@ -29,7 +29,7 @@ export interface Asked {
   reusedTokens: number;
   answerTokens: number;
   /** Of the repository, as RepositoryState says. */
-  loaded: Reading['loaded'];
+  loaded?: Reading['loaded'];
   prefillSeconds: number;
   firstTokenSeconds: number;
   decodeTokensPerSecond: number;
@@ -113,7 +113,7 @@ export class Conversation {
     }
     // The state of an earlier turn serves when the repository has not changed under it.
     let prefillSeconds = 0;
-    let loaded = { tokens: 0, seconds: 0 };
+    let loaded: Reading['loaded'];
     let reused = commonPrefix(this.tokens, tokens);
     if (!this.context || reused < prompt.length) {
       await this.dispose();

@@ -18,8 +18,8 @@ export interface Reading {
   seconds: number;
   /** Tokens of the prompt whose state was there before. */
   reused: number;
-  /** Of these, tokens that came from the store, and how long that took. */
-  loaded: { tokens: number; seconds: number };
+  /** Of these, tokens that came from the store, and how long that took; absent where none did. */
+  loaded?: { tokens: number; seconds: number };
 }
 
 /** Where the state lies between processes. */
@@ -81,15 +81,15 @@ export class RepositoryState {
     let reused = commonPrefix(this.held.subarray(0, this.context.length), prompt);
     if (reused < this.context.length) await this.context.truncate(reused);
     this.held = prompt;
-    const loaded = { tokens: 0, seconds: 0 };
+    if (reused === total) return { seconds: 0, reused };
+    let loaded: Reading['loaded'];
     let seconds = 0;
-    if (reused === total) return { seconds, reused, loaded };
     try {
       if (total - reused >= pageTokens) {
         const start = performance.now();
-        loaded.tokens = await this.load(prompt.subarray(reused), total, onProgress, signal);
-        loaded.seconds = (performance.now() - start) / 1000;
-        reused += loaded.tokens;
+        const tokens = await this.load(prompt.subarray(reused), total, onProgress, signal);
+        if (tokens > 0) loaded = { tokens, seconds: (performance.now() - start) / 1000 };
+        reused += tokens;
       }
       if (reused < total) {
         const start = performance.now();

@@ -223,7 +223,7 @@ export class Session {
       const prompt = this.prompt(repository);
       request.onPhase?.('reading');
       const { reused, seconds, loaded } = await this.state.read(prompt, request.onProgress, signal);
-      return { tokens: prompt.length, reused, seconds: seconds + loaded.seconds };
+      return { tokens: prompt.length, reused, seconds: seconds + (loaded?.seconds ?? 0) };
     });
   }
 
@@ -274,7 +274,7 @@ export class Session {
         promptTokens: asked.promptTokens,
         reusedTokens: asked.reusedTokens,
         prefillSeconds: asked.prefillSeconds,
-        loaded: asked.loaded.tokens > 0 ? asked.loaded : undefined,
+        loaded: asked.loaded,
         firstTokenSeconds: packedSeconds + asked.firstTokenSeconds,
         decodeTokensPerSecond: asked.decodeTokensPerSecond,
         answerTokens: asked.answerTokens,
