@@ -138,7 +138,6 @@ class CudaBackend final : public Backend {
 
   void run_token(const TokenStep& token, const std::function<void()>& work) override {
     auto& rope = static_cast<CudaRope&>(*token.rope);
-    rope.tokens = 0;  // the work makes the table of this position
     const int64_t length = token.position + 1;
     const kernels::AttentionArgs attending{nullptr, nullptr, tables_.paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
     reserve_partial(attending);
@@ -146,7 +145,13 @@ class CudaBackend final : public Backend {
       return DecodeStep::Key{token.caller, token.pages.storage, &rope, {tables_.pointers(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as(), rope.sine.as()},
                              library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
     };
-    step_.run(token.token, token.position, key, work);
+    rope.tokens = 0;  // the work makes the table of this position
+    try {
+      step_.run(token.token, token.position, key, work);
+    } catch (...) {
+      rope.tokens = 0;  // what was recorded half-way does not run
+      throw;
+    }
     rope.tokens = 0;
   }
 
@@ -250,6 +255,7 @@ class CudaBackend final : public Backend {
     const int64_t heads = q.cols / shape.head_dim, d = page_dim(shape.head_dim);
     if (d != shape.head_dim) queries_.grow(device_, q.rows * heads * d * 2, "the queries");
     void* rotated = d == shape.head_dim ? q.data : queries_.as();
+    widened_ = static_cast<const char*>(q.data);
     check(library_.rope_append({q.data, rotated, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), tables_.paged(shape, layer, pages, first_position + q.rows), q.rows, heads, shape.head_dim, half,
                                 first_position, table.config.pairing == RopePairing::kAdjacent, step_.position()},
                                device_.stream()),
@@ -286,9 +292,7 @@ class CudaBackend final : public Backend {
   bool add_focus(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, int64_t keys) override {
     const int64_t length = first_position + q.rows;
     const kernels::PagedKv kv = shape.format == KvFormat::kBFloat16 ? tables_.paged(shape, layer, pages, length) : tables_.expanded(shape, layer, pages, length);
-    // Heads of another width than the pages' still lie in queries_, where rotation put them.
-    const void* queries = page_dim(shape.head_dim) == shape.head_dim ? q.data : queries_.as();
-    focus_.add({queries, kv, q.rows, heads, first_position, nullptr, keys, nullptr});
+    focus_.add({page_wide(q, shape), kv, q.rows, heads, first_position, nullptr, keys, nullptr});
     return true;
   }
   void take_focus(std::span<float> out) override { focus_.take(out); }
@@ -386,14 +390,21 @@ class CudaBackend final : public Backend {
     check(library_.fill(partial_.as(), 0, static_cast<size_t>(bytes), device_.stream()), "clearing partial results of attention");
   }
 
-  // Calls attend(queries, results) with rows as wide as the pages'. Heads of another width were put into queries_ so; their
-  // results come back narrowed.
+  // Rotated queries, with heads as wide as the pages'. Those of another width lie in queries_, where rotation put them; `q` may be
+  // some of their rows.
+  const void* page_wide(Activation q, const KvShape& shape) const {
+    const int64_t d = page_dim(shape.head_dim);
+    if (d == shape.head_dim) return q.data;
+    return queries_.as<char>() + (static_cast<const char*>(q.data) - widened_) / shape.head_dim * d;
+  }
+
+  // Calls attend(queries, results) with rows as wide as the pages'. Results of heads of another width come back narrowed.
   template <typename Attend>
   void with_page_width(Activation q, const KvShape& shape, int64_t heads, Activation out, Attend attend) {
     const int64_t d = page_dim(shape.head_dim);
-    if (d == shape.head_dim) return attend(q.data, out.data);
+    if (d == shape.head_dim) return attend(page_wide(q, shape), out.data);
     results_.grow(device_, q.rows * heads * d * 2, "the results of attention");
-    attend(queries_.as(), results_.as());
+    attend(page_wide(q, shape), results_.as());
     const auto bytes = [](int64_t dimensions) { return static_cast<size_t>(2 * dimensions); };
     check(library_.copy_rows_on_device(out.data, bytes(shape.head_dim), results_.as(), bytes(d), bytes(shape.head_dim), static_cast<size_t>(q.rows * heads), device_.stream()), "attending");
   }
@@ -410,6 +421,7 @@ class CudaBackend final : public Backend {
   Focus focus_{device_};
   Buffer tokens_, partial_, dequantized_, codes_, queries_, results_, largest_;
   DecodeStep step_{device_};
+  const char* widened_ = nullptr;  // the queries that queries_ has
   HostBuffer row_{device_};  // that read_row brings
 };
 

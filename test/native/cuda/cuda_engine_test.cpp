@@ -84,6 +84,14 @@ void check_tiny(const std::string& path, const std::string& reference) {
   Comparison comparison;
   for (size_t t = 0; t < tokens.size(); ++t) comparison.add(std::span(got).subspan(t * vocabulary, vocabulary), std::span(logits).subspan(t * vocabulary, vocabulary), least_margin);
 
+  // Read without every token's logits, of which the last layer computes the last token's alone.
+  Engine parts(with_rounded_frequencies(path), on_gpu(engine.model().config, 37));
+  for (Engine* reader : {&engine, &parts}) {
+    const auto read = reader->create_context();
+    reader->prefill(*read, tokens, CancelToken());
+    comparison.add(read->logits(), std::span(logits).last(vocabulary), least_margin);
+  }
+
   // The reference's continuation, token by token, beside the CPU in float32.
   if (expected.contains("greedy")) {
     Engine cpu(with_rounded_frequencies(path), exact());
