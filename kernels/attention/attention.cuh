@@ -11,6 +11,10 @@ constexpr int64_t kMostParts = 1024;
 // Few rows, whose parts are joined by the kernel that makes them (attention/join.cuh): a block's warps, rows and shared memory for it.
 constexpr int kJoinWarps = 4, kJoinThreads = kJoinWarps * 32, kJoinRows = 16, kMostJoinedParts = 512;
 constexpr int64_t kJoinSharedBytes = int64_t{40} << 10;
+// Two blocks of so many registers a thread leave a multiprocessor what the next product's block takes (256 threads of 80 registers), and
+// a third of their own has no room: where one found it, another multiprocessor would be left with one.
+constexpr int kJoinRegisters = 176;
+static_assert(2 * kJoinThreads * kJoinRegisters + 256 * 80 == 65536);
 
 struct AttentionPlan {
   AttentionArgs args;

@@ -18,10 +18,6 @@ namespace longview::kernels {
 namespace {
 
 constexpr int kStepKeys = 32, kTiles = kStepKeys / 8, kStages = 2;
-// Two blocks leave a multiprocessor what the next product's block takes (256 threads of 80 registers), and a third of their own has no
-// room: where one had, others would go short of theirs, and this kernel waits for its arithmetic as much as for memory.
-constexpr int kRegisters = 176;
-static_assert(kCodeBlocks * kJoinThreads * kRegisters + 256 * 80 == 65536);
 
 // Of 32 keys and their values: K as in the page, V [D, 2 chunks of 16 tokens], then the scales of both, 16 bytes each.
 template <int D>
@@ -131,7 +127,7 @@ struct Rows {
 };
 
 template <int D>
-__global__ void __maxnreg__(kRegisters) attention_e4m3_kernel(const AttentionPlan p) {
+__global__ void __maxnreg__(kJoinRegisters) attention_e4m3_kernel(const AttentionPlan p) {
   extern __shared__ __align__(128) char shared[];
   static_assert(kJoinWarps * kStages * kStageBytes<D> <= attention_e4m3_shared_bytes(D));
   const AttentionArgs& a = p.args;

@@ -145,7 +145,7 @@ Status launch_merge(const AttentionPlan& plan, Stream stream) {
 template <int D, int kWarps>
 Status launch(const AttentionPlan& p, Stream stream) {
   constexpr auto kSharedBytes = static_cast<int>(attention_sm80_shared_bytes(kWarps * 16, D));
-  if (const auto error = cudaFuncSetAttribute(attention_sm80_kernel<D, kWarps>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes)) return static_cast<Status>(error);
+  if (const Status error = allow_shared(attention_sm80_kernel<D, kWarps>, kSharedBytes)) return error;
   const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads * p.parts));
   if (const Status status = launch_dependent(attention_sm80_kernel<D, kWarps>, grid, kWarps * 32, kSharedBytes, stream, p)) return status;
   return p.parts == 1 ? kOk : launch_merge(p, stream);

@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
 template <int D, class Rows>
 Status launch(const AttentionPlan& p, Stream stream) {
   const auto kernel = attention_sm90_kernel<D, Rows>;
-  if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kSharedBytes<Rows>))) return static_cast<Status>(error);
+  if (const Status error = allow_shared(kernel, kSharedBytes<Rows>)) return error;
   const dim3 grid(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads));
   kernel<<<grid, kThreads, kSharedBytes<Rows>, cuda(stream)>>>(p);
   return launched();

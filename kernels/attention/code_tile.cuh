@@ -67,7 +67,7 @@ __device__ inline void join_sums(float (&sum)[2]) {
 }
 
 inline Status launch_code_tiles(void (*kernel)(AttentionPlan), int64_t shared_bytes, const AttentionPlan& p, Stream stream) {
-  if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes))) return static_cast<Status>(error);
+  if (const Status error = allow_shared(kernel, shared_bytes)) return error;
   return launch_dependent(kernel, dim3(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads), static_cast<unsigned>(p.parts)), kJoinThreads, static_cast<size_t>(shared_bytes), stream, p);
 }
 

@@ -11,8 +11,6 @@ namespace longview::kernels {
 namespace {
 
 constexpr int kWarps = kJoinWarps, kThreads = kJoinThreads, kStages = 2;
-// As many blocks could share a multiprocessor's registers: it is given two, and what they leave is the next kernel's.
-constexpr int kRegisterShares = 3;
 
 // What a warp takes of a tile: as many keys and values as 8 KiB hold. A tile lies within a page.
 template <int D>
@@ -40,7 +38,7 @@ __device__ inline void load_warp_keys(uint32_t to, const __nv_bfloat16* keys, in
 }
 
 template <int D>
-__global__ void __launch_bounds__(kThreads, kRegisterShares) decode_attention_kernel(const AttentionPlan p) {
+__global__ void __maxnreg__(kJoinRegisters) decode_attention_kernel(const AttentionPlan p) {
   constexpr int kTile = kWarps * kWarpKeys<D>;
   extern __shared__ __align__(128) char shared[];
   const AttentionArgs& a = p.args;
@@ -112,7 +110,7 @@ __global__ void __launch_bounds__(kThreads, kRegisterShares) decode_attention_ke
 
 template <int D>
 Status launch(const AttentionPlan& p, Stream stream) {
-  if (const auto error = cudaFuncSetAttribute(decode_attention_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, kRingBytes)) return static_cast<Status>(error);
+  if (const Status error = allow_shared(decode_attention_kernel<D>, kRingBytes)) return error;
   return launch_dependent(decode_attention_kernel<D>, dim3(static_cast<unsigned>(p.parts), static_cast<unsigned>(p.args.kv.kv_heads)), kThreads, kRingBytes, stream, p);
 }
 

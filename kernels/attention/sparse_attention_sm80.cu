@@ -85,7 +85,7 @@ __global__ void __launch_bounds__(kThreads) sparse_attention_sm80_kernel(const S
 template <int D>
 Status launch(const SparsePlan& p, Stream stream) {
   constexpr int kBytes = (kTileRows + 4 * kKeys) * D * 2;
-  if (const auto error = cudaFuncSetAttribute(sparse_attention_sm80_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
+  if (const Status error = allow_shared(sparse_attention_sm80_kernel<D>, kBytes)) return error;
   sparse_attention_sm80_kernel<D><<<static_cast<unsigned>(p.args.tiles), kThreads, kBytes, cuda(stream)>>>(p);
   return launched();
 }

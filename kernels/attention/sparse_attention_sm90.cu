@@ -215,8 +215,8 @@ template <int D, class Rows>
 Status launch(const SparsePlan& p, Stream stream) {
   const auto kernel = sparse_attention_sm90_kernel<D, Rows>;
   const auto bytes = static_cast<int>(Shared<Rows>::bytes(p));
-  if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return static_cast<Status>(error);
-  if (const auto error = cudaMemsetAsync(p.next_tile, 0, sizeof(int32_t), cuda(stream))) return static_cast<Status>(error);
+  if (const Status error = allow_shared(kernel, bytes)) return error;
+  if (const Status error = clear(p.next_tile, sizeof(int32_t), stream)) return error;
   const auto grid = static_cast<unsigned>(std::min<int64_t>(p.args.tiles, p.args.multiprocessors));
   kernel<<<grid, kThreads, bytes, cuda(stream)>>>(p);
   return launched();

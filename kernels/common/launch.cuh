@@ -17,6 +17,18 @@ inline cudaStream_t cuda(Stream stream) { return static_cast<cudaStream_t>(strea
 inline Status launched() { return static_cast<Status>(cudaGetLastError()); }
 inline bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
+// Lets a kernel ask for so much shared memory.
+template <typename... Params>
+Status allow_shared(void (*kernel)(Params...), int64_t bytes) {
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  return launched();
+}
+
+inline Status clear(void* at, size_t bytes, Stream stream) {
+  cudaMemsetAsync(at, 0, bytes, cuda(stream));
+  return launched();
+}
+
 // Whether the kernels of sm_90a run: on that device, unless a test asks for others.
 inline bool on_sm90(int32_t asked) {
   int device = 0, major = 0;
@@ -26,13 +38,16 @@ inline bool on_sm90(int32_t asked) {
 }
 
 // Launches a kernel that may begin while the one before it ends: it calls ptx::wait_for_previous() before it touches what others
-// write. Devices before sm_90 run it behind the other. Multiprocessors are divided into cache and shared memory alike for all of them:
-// they cannot be divided anew while a kernel is there, so that the next one would wait for its end.
+// write. Code of before sm_90 cannot wait and runs behind the other, also on newer devices that it was made for from PTX.
+// Multiprocessors are divided into cache and shared memory alike for all of them: they cannot be divided anew while a kernel is there,
+// so that the next one would wait for its end.
 template <typename... Params, typename... Args>
 Status launch_dependent(void (*kernel)(Params...), dim3 grid, unsigned threads, size_t shared_bytes, Stream stream, Args&&... args) {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  static const bool waits = [&] {
+    cudaFuncAttributes code{};
+    cudaFuncGetAttributes(&code, kernel);
+    return code.ptxVersion >= 90;  // for all kernels alike
+  }();
   cudaLaunchAttribute attributes[2]{};
   attributes[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attributes[0].val.programmaticStreamSerializationAllowed = 1;
@@ -44,8 +59,9 @@ Status launch_dependent(void (*kernel)(Params...), dim3 grid, unsigned threads, 
   config.dynamicSmemBytes = shared_bytes;
   config.stream = cuda(stream);
   config.attrs = attributes;
-  config.numAttrs = major >= 9 ? 2 : 0;
-  return static_cast<Status>(cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...));
+  config.numAttrs = waits ? 2 : 0;
+  cudaLaunchKernelEx(&config, kernel, std::forward<Args>(args)...);
+  return launched();
 }
 
 __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

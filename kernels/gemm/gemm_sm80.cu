@@ -123,7 +123,7 @@ template <typename Out>
 Status launch(const GemmArgs& args, Stream stream) {
   const int64_t tiles_m = ceil_div(args.m, kTile), tiles_n = ceil_div(args.n, kTile);
   if (tiles_m * tiles_n > kLargestGrid) return kInvalidShape;
-  if (const auto error = cudaFuncSetAttribute(gemm_sm80_kernel<Out>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes)) return static_cast<Status>(error);
+  if (const Status error = allow_shared(gemm_sm80_kernel<Out>, kSharedBytes)) return error;
   gemm_sm80_kernel<Out><<<static_cast<unsigned>(tiles_m * tiles_n), kThreads, kSharedBytes, cuda(stream)>>>(args, tiles_m, tiles_n);
   return launched();
 }

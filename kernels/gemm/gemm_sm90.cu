@@ -285,7 +285,7 @@ Status describe(CUtensorMap* map, const void* data, WeightType type, int64_t row
 
 template <WeightType kType, typename Out>
 Status launch(const Params& p, unsigned blocks, const CUtensorMap& x, const CUtensorMap& weight, Stream stream) {
-  if (const auto error = cudaFuncSetAttribute(gemm_sm90_kernel<kType, Out>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes)) return static_cast<Status>(error);
+  if (const Status error = allow_shared(gemm_sm90_kernel<kType, Out>, kSharedBytes)) return error;
   gemm_sm90_kernel<kType, Out><<<blocks, kThreads, kSharedBytes, cuda(stream)>>>(p, x, weight);
   return launched();
 }

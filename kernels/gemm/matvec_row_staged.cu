@@ -215,7 +215,7 @@ template <WeightType kType>
 Status launch(const Params& p, int32_t multiprocessors, Stream stream) {
   const int64_t shared = Ring<kType>::kBytes + (codes_x(kType) ? codes_bytes(p.args.k) : p.args.k * 2);
   if (shared > kMostShared) return kUnsupportedType;
-  if (const auto error = cudaFuncSetAttribute(matvec_row_staged_kernel<kType>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(kMostShared))) return static_cast<Status>(error);
+  if (const Status error = allow_shared(matvec_row_staged_kernel<kType>, kMostShared)) return error;
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(multiprocessors, p.pairs));
   return launch_dependent(matvec_row_staged_kernel<kType>, dim3(blocks), kThreads, static_cast<size_t>(shared), stream, p);
 }

@@ -75,7 +75,7 @@ static __global__ void __launch_bounds__(kProbeTokens) add_coverage_kernel(const
 template <int D, class Machine>
 Status launch_coverage(const SparsePlan& p, Stream stream) {
   constexpr int kBytes = page_scores_bytes<D, Machine>;
-  if (const auto error = cudaFuncSetAttribute(coverage_kernel<D, Machine>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
+  if (const Status error = allow_shared(coverage_kernel<D, Machine>, kBytes)) return error;
   const int64_t group = p.args.heads / p.args.kv.kv_heads;
   const dim3 grid(static_cast<unsigned>(ceil_div(probe_count(p.args.tokens) * group, kTileRows)), static_cast<unsigned>(p.args.group_count), static_cast<unsigned>(p.probe_parts));
   coverage_kernel<D, Machine><<<grid, kIndexThreads, kBytes, cuda(stream)>>>(p);

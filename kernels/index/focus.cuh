@@ -85,7 +85,7 @@ template <int D, class Machine>
 Status launch_focus(const FocusPlan& p, Stream stream) {
   const dim3 grid(static_cast<unsigned>(ceil_div(p.args.tokens * (p.args.heads / p.args.kv.kv_heads), kTileRows)), static_cast<unsigned>(p.args.kv.kv_heads), static_cast<unsigned>(p.parts));
   for (const auto kernel : {focus_sums_kernel<D, Machine>, focus_kernel<D, Machine>}) {
-    if (const auto error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, page_scores_bytes<D, Machine>)) return static_cast<Status>(error);
+    if (const Status error = allow_shared(kernel, page_scores_bytes<D, Machine>)) return error;
     kernel<<<grid, kIndexThreads, page_scores_bytes<D, Machine>, cuda(stream)>>>(p);
     if (const Status status = launched()) return status;
   }

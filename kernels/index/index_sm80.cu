@@ -137,7 +137,7 @@ Status launch_index(const SparsePlan& p, Stream stream) {
   constexpr int64_t kStatic = 256;  // room for what the kernel has of static shared memory, about 130 bytes
   static_assert(IndexShared<D, Sm80>::kMass + kMostSparsePages * 4 + 1024 + kStatic <= 99 * 1024);
   const auto bytes = static_cast<int>(std::max<int64_t>(IndexShared<D, Sm80>::kMass + p.pages * 4, choice_words<D>(p.pages) * 4) + 1024);
-  if (const auto error = cudaFuncSetAttribute(index_kernel<D>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes)) return static_cast<Status>(error);
+  if (const Status error = allow_shared(index_kernel<D>, bytes)) return error;
   return launch_with_patterns<D, Sm80>(p, stream, [&](const SparsePlan& plan) {
     index_kernel<D><<<static_cast<unsigned>(p.args.tiles), kIndexThreads, bytes, cuda(stream)>>>(plan);
     return launched();

@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(kWarpgroups * 128, kWarpgroups == 2 ? 2 : 1) i
 
 template <int D, int kWarpgroups>
 Status launch_index(const SparsePlan& p, int64_t bytes, Stream stream) {
-  if (const auto error = cudaFuncSetAttribute(index_kernel<D, kWarpgroups>, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes))) return static_cast<Status>(error);
+  if (const Status error = allow_shared(index_kernel<D, kWarpgroups>, bytes)) return error;
   return launch_with_patterns<D, Sm90>(p, stream, [&](const SparsePlan& plan) {
     index_kernel<D, kWarpgroups><<<static_cast<unsigned>(p.args.tiles), kWarpgroups * 128, static_cast<size_t>(bytes), cuda(stream)>>>(plan);
     return launched();

@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(kIndexThreads, 2) probe_weights_kernel(const S
 template <int D, class Machine>
 Status launch_probe_weights(const SparsePlan& p, int64_t first_kv_head, int64_t count, Stream stream) {
   constexpr int kBytes = page_scores_bytes<D, Machine>;
-  if (const auto error = cudaFuncSetAttribute(probe_weights_kernel<D, Machine>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
+  if (const Status error = allow_shared(probe_weights_kernel<D, Machine>, kBytes)) return error;
   // As many parts as fill the device twice, of eight pages at least.
   const int64_t parts = std::clamp<int64_t>(ceil_div(2 * p.args.multiprocessors, count), 1, std::max<int64_t>(1, p.pages / 8));
   probe_weights_kernel<D, Machine><<<dim3(static_cast<unsigned>(parts), static_cast<unsigned>(count)), kIndexThreads, kBytes, cuda(stream)>>>(p, static_cast<int>(first_kv_head));

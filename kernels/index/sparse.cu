@@ -56,7 +56,7 @@ Status make_means(const SparsePlan& p, Stream stream) {
   if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), stream)) return status;
   if (p.mean_shift > 0)
     if (const Status status = launch_fine_means(args.kv, (args.first_position + args.tokens) / kPageTokens, p.mean_blocks, const_cast<__nv_bfloat16*>(p.fine_means), stream)) return status;
-  if (const auto error = cudaMemsetAsync(p.gains, 0, static_cast<size_t>(args.kv.kv_heads * p.mean_blocks * kPageTokens) * sizeof(float), cuda(stream))) return static_cast<Status>(error);
+  if (const Status error = clear(p.gains, static_cast<size_t>(args.kv.kv_heads * p.mean_blocks * kPageTokens) * sizeof(float), stream)) return error;
   return kOk;
 }
 

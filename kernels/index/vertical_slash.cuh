@@ -133,13 +133,13 @@ template <int D, class Machine>
 Status launch_vertical_slash(const SparsePlan& p, Stream stream) {
   constexpr int kBytes = IndexShared<D, Machine>::kNormalisers + kSlashTokens * kWeightStride * 4 + 1024;
   static_assert(kBytes <= (Machine::kStages == 1 ? 99 : 227) * 1024);
-  if (const auto error = cudaFuncSetAttribute(slash_kernel<D, Machine, false>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
-  if (const auto error = cudaFuncSetAttribute(slash_kernel<D, Machine, true>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes)) return static_cast<Status>(error);
+  if (const Status error = allow_shared(slash_kernel<D, Machine, false>, kBytes)) return error;
+  if (const Status error = allow_shared(slash_kernel<D, Machine, true>, kBytes)) return error;
   const int64_t batch = slash_batch(p), end = p.args.slash_group + p.args.slash_groups;
   for (int64_t group = p.args.slash_group; group < end; group += batch) {
     const auto heads = static_cast<unsigned>(std::min(batch, end - group));
     const dim3 grid(static_cast<unsigned>(p.probe_parts), heads);
-    if (const auto error = cudaMemsetAsync(p.sums, 0, heads * 2 * p.pages * kBlockKeys * sizeof(float), cuda(stream))) return static_cast<Status>(error);
+    if (const Status error = clear(p.sums, heads * 2 * p.pages * kBlockKeys * sizeof(float), stream)) return error;
     slash_kernel<D, Machine, false><<<grid, kIndexThreads, kBytes, cuda(stream)>>>(p, static_cast<int>(group));
     slash_kernel<D, Machine, true><<<grid, kIndexThreads, kBytes, cuda(stream)>>>(p, static_cast<int>(group));
     select_slash_kernel<<<dim3(2, heads), kSelectThreads, 0, cuda(stream)>>>(p, static_cast<int>(group));
