@@ -8,6 +8,7 @@ import { clearCache, defaultCacheFolder, defaultMaxGiB, savedWorkspaces } from '
 import { WorkspaceCache } from './cache/workspaceCache';
 import type { PrefillOptions, PrefillProgress } from './engine/engine';
 import { LongviewError } from './errors';
+import { here } from './here';
 import { calibrate } from './models/calibrate';
 import { catalog } from './models/catalog';
 import { downloadModel } from './models/download';
@@ -55,17 +56,19 @@ Options:
 What was read is saved in LONGVIEW_CACHE_DIR (default: ~/.cache/longview; empty: nowhere).`;
 
 const extensionFolder = path.join(__dirname, '..');
-// npm runs scripts in the package's folder; people mean the one they stand in.
-const here = process.env.INIT_CWD ?? process.cwd();
+/** Ctrl-C. */
+const interrupt = new AbortController();
+/** Nobody reads the output any more, as behind `| head`: the work ends, but what was read is still saved. */
+const unread = new AbortController();
 
 class UsageError extends Error {}
 
 type Options = ReturnType<typeof parse>['values'];
 
-function parse(args: string[]) {
+function parse(args: string[], allowPositionals = false) {
   return parseArgs({
     args,
-    allowPositionals: true,
+    allowPositionals,
     options: {
       model: { type: 'string' },
       repo: { type: 'string', multiple: true },
@@ -123,11 +126,7 @@ function openedModel(options: Options, prefill: PrefillOptions): Promise<OpenMod
 }
 
 /** Opens model and session, runs `work`, closes them. */
-async function withSession<T>(
-  options: Options,
-  signal: AbortSignal,
-  work: (session: Session) => Promise<T>,
-): Promise<T> {
+async function withSession<T>(options: Options, work: (session: Session) => Promise<T>): Promise<T> {
   const maxAnswerTokens = whole(options['max-tokens'], 'max-tokens');
   const model = await openedModel(options, {
     mode: oneOf(options['prefill-mode'], 'prefill-mode', ['auto', 'adaptive', 'minference', 'dense']),
@@ -152,7 +151,7 @@ async function withSession<T>(
     try {
       return await work(session);
     } finally {
-      await session.dispose(signal);
+      await session.dispose(interrupt.signal);
       if (cache?.saved.note !== undefined) console.error(cache.saved.note);
     }
   } finally {
@@ -184,10 +183,10 @@ function progressPrinter(): (progress: PrefillProgress) => void {
 }
 
 async function ask(args: string[], signal: AbortSignal): Promise<void> {
-  const { values, positionals } = parse(args);
+  const { values, positionals } = parse(args, true);
   if (positionals.length === 0 || positionals.some((question) => question.trim() === ''))
     throw new UsageError('A question is missing.');
-  await withSession(values, signal, async (session) => {
+  await withSession(values, async (session) => {
     let shown = false;
     for (const question of positionals) {
       const { conversationId, answer, citations, missing, stats } = await session.ask({
@@ -225,7 +224,7 @@ function showSources(sources: readonly Source[]): void {
 
 async function prefill(args: string[], signal: AbortSignal): Promise<void> {
   const { values } = parse(args);
-  await withSession(values, signal, async (session) => {
+  await withSession(values, async (session) => {
     const { tokens, reused, seconds } = await session.prefill({
       signal,
       onPacked: (repository) => showPacked(session, repository),
@@ -290,7 +289,7 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
 
 async function context(args: string[], signal: AbortSignal): Promise<void> {
   const { values } = parse(args);
-  await withSession(values, signal, async (session) => {
+  await withSession(values, async (session) => {
     const result = await session.context(signal);
     if (values.json) return console.log(JSON.stringify(result));
     const { files, skipped, usedTokens, reservedTokens, window } = result;
@@ -303,7 +302,7 @@ async function context(args: string[], signal: AbortSignal): Promise<void> {
 }
 
 async function models(args: string[], signal: AbortSignal): Promise<void> {
-  const { values, positionals } = parse(args);
+  const { values, positionals } = parse(args, true);
   const [verb = 'list', what] = positionals;
   const folder = defaultModelsFolder();
   if (verb === 'list' && what === undefined) {
@@ -340,7 +339,7 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
 }
 
 async function cache(args: string[]): Promise<void> {
-  const { values, positionals } = parse(args);
+  const { values, positionals } = parse(args, true);
   const [verb = 'list', what] = positionals;
   const root = defaultCacheFolder();
   if (what !== undefined || (verb !== 'list' && verb !== 'clear'))
@@ -371,8 +370,10 @@ const commands: Record<string, (args: string[], signal: AbortSignal) => Promise<
 };
 
 async function main(): Promise<number> {
-  const stop = new AbortController();
-  process.once('SIGINT', () => stop.abort());
+  process.once('SIGINT', () => interrupt.abort());
+  process.stdout.on('error', () => unread.abort());
+  // An answer does without its progress.
+  process.stderr.on('error', () => undefined);
   const [name = '', ...args] = process.argv.slice(2);
   if (name === 'help' || [name, ...args].includes('--help')) {
     console.log(usage);
@@ -382,8 +383,8 @@ async function main(): Promise<number> {
     const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (!command)
       throw new UsageError(name === '' ? 'A command is missing.' : `There is no command ${name}.`);
-    await command(args, stop.signal);
-    return 0;
+    await command(args, AbortSignal.any([interrupt.signal, unread.signal]));
+    return unread.signal.aborted ? 1 : 0;
   } catch (error) {
     const wrongUse =
       error instanceof UsageError || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS');

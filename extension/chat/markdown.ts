@@ -14,8 +14,8 @@ markdown.disable('image');
 markdown.validateLink = (url) => /^https:\/\//i.test(url);
 
 // What the server has checked of the places in an answer: a link, or a mark that there is no such place. A link to the web
-// goes before.
-const brackets = /\[[^\][]*\]/y;
+// goes before. Paths have brackets of their own, a few.
+const brackets = /\[[^\][]*(?:(?:\[[^\][]*\]|\[\[[^\][]*\]\])[^\][]*){0,8}\]/y;
 markdown.inline.ruler.after('link', 'citation', (state, silent) => {
   brackets.lastIndex = state.pos;
   const text = brackets.exec(state.src)?.[0];

@@ -5,8 +5,17 @@ import type { PackedFile } from '../prompt/pack';
 import type { Citation, MissingPlace, Span } from '../protocol';
 import { matchesOutsideCode } from './codeRanges';
 
-/** Escaped brackets are none. */
-const pattern = /(?<!\\)\[([^\][\s#:]+)(?:#([^\][\s]+)|:L?(\d+)(?:-L?(\d+))?)?\]/g;
+/**
+ * Escaped brackets are none. A path may have brackets of its own, `app/[slug]/[[...rest]]/page.tsx`: a few, so that open ones
+ * are not looked through to the end of the answer each time.
+ */
+const pattern = (() => {
+  const plain = String.raw`[^\][\s#:]`;
+  const inner = String.raw`(?<=[\][/\w.@-])(?:\[${plain}+\]|\[\[${plain}+\]\])`;
+  const path = String.raw`(?!\[${plain}+\]\])(?=\[|${plain})${plain}*(?:${inner}${plain}*){0,8}`;
+  const place = String.raw`#([^\][\s]+)|:L?(\d+)(?:-L?(\d+))?`;
+  return new RegExp(String.raw`(?<!\\)\[(${path})(?:${place})?\]`, 'g');
+})();
 /** No two parts of it take the same spaces: a line of nothing else would be tried in every way to share them. */
 const definition =
   /^\s*(?:(?:export|default|public|private|protected|static|async|pub|abstract|final|declare|const|let|var)\s+)*(?:(?:def|class|function|interface|type|struct|enum|trait|impl|fn|func|const|let|var|namespace|module)(?=[\s*])\s*)?(?:\*\s*)?/;

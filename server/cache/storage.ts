@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { promises as fs } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
+import { here } from '../here';
 import type { SavedWorkspace } from '../protocol';
 
 export const defaultMaxGiB = 40;
@@ -10,7 +11,7 @@ export const defaultMaxGiB = 40;
 /** The terminal's; the editor has its own. Undefined: LONGVIEW_CACHE_DIR is set and empty, and nothing is kept on disk. */
 export function defaultCacheFolder(): string | undefined {
   const given = process.env.LONGVIEW_CACHE_DIR;
-  if (given !== undefined) return given === '' ? undefined : path.resolve(given);
+  if (given !== undefined) return given === '' ? undefined : path.resolve(here, given);
   return path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache'), 'longview');
 }
 
@@ -64,15 +65,35 @@ export async function savedWorkspaces(root: string): Promise<SavedWorkspace[]> {
   return all.sort((a, b) => b.usedMs - a.usedMs);
 }
 
-/** Gone at once for everyone, then deleted: who writes in it at this time finds no place for its manifest. */
+/**
+ * Gone at once for everyone, then deleted: who writes in it at this time finds no place for its manifest. Another process may
+ * have been faster.
+ */
 async function remove(root: string, folder: string): Promise<void> {
   const trash = path.join(root, `.trash-${randomBytes(6).toString('hex')}`);
-  await fs.rename(folder, trash);
+  try {
+    await fs.rename(folder, trash);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    throw error;
+  }
   await fs.rm(trash, { recursive: true, force: true });
+}
+
+/** Deletes what a process left that ended while it deleted; returns the bytes that were freed. */
+async function removeTrash(root: string): Promise<number> {
+  let freed = 0;
+  for (const name of await fs.readdir(root).catch(() => [])) {
+    if (!trashName.test(name)) continue;
+    freed += (await describe(path.join(root, name))).bytes;
+    await fs.rm(path.join(root, name), { recursive: true, force: true });
+  }
+  return freed;
 }
 
 /** Deletes saved states, those used least recently first, until all together take at most `maxBytes`; `keep` stays. */
 export async function evict(root: string, maxBytes: number, keep: string): Promise<void> {
+  await removeTrash(root);
   const all = await savedWorkspaces(root);
   let total = all.reduce((sum, { bytes }) => sum + bytes, 0);
   for (const { folder, bytes } of all.reverse()) {
@@ -85,10 +106,8 @@ export async function evict(root: string, maxBytes: number, keep: string): Promi
 
 /** Deletes every saved state; returns the bytes that were freed. */
 export async function clearCache(root: string): Promise<number> {
+  const trash = await removeTrash(root);
   const all = await savedWorkspaces(root);
   for (const { folder } of all) await remove(root, folder);
-  // Left by a process that ended while it deleted.
-  for (const name of await fs.readdir(root).catch(() => []))
-    if (trashName.test(name)) await fs.rm(path.join(root, name), { recursive: true, force: true });
-  return all.reduce((sum, { bytes }) => sum + bytes, 0);
+  return all.reduce((sum, { bytes }) => sum + bytes, trash);
 }

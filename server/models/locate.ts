@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from '
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { LongviewError } from '../errors';
+import { here } from '../here';
 
 export const builtInFile = 'longview-135m-64k.Q5_0.gguf';
 
@@ -39,8 +40,9 @@ export function chooseModel(modelsFolder: string, file: string): void {
 
 /** Throws LongviewError `no_model` when the one named (by `named` or LONGVIEW_MODEL) is not there, or none is. */
 export function locateModel(named: string, modelsFolder: string, extensionFolder: string): string {
-  const asked = named || process.env.LONGVIEW_MODEL;
-  if (asked) {
+  const given = named || process.env.LONGVIEW_MODEL;
+  if (given) {
+    const asked = path.resolve(here, given);
     if (existsSync(asked)) return asked;
     throw new LongviewError(
       'no_model',

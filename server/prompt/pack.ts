@@ -8,7 +8,7 @@ import { LongviewError, throwIfAborted } from '../errors';
 import type { ContextFile, SkippedFile, SkipReason } from '../protocol';
 import type { Tokenizer } from '../tokenizer/types';
 import { readText, textFault, type ScannedFile, type ScanResult } from '../workspace/scan';
-import { stayingOrder } from './budget';
+import { littleRoom, stayingOrder } from './budget';
 import { deletedFile, fileText, head, laterVersion, tail } from './frame';
 import { concat } from './template';
 
@@ -191,6 +191,8 @@ export class Packer {
     const tailTokens = tokenizer.encode(tail).length;
     let used = tokenizer.encode(head(name, [])).length + tailTokens;
     let full = false;
+    // A file of so many bytes is not looked into: one of as many did not fit, or hardly any would.
+    let limit = Infinity;
     let done = 0;
     for (const file of stayingOrder(scan.files)) {
       throwIfAborted(signal);
@@ -199,7 +201,7 @@ export class Packer {
         await breathe();
       }
       const over = (detail: string) => leftOut.push({ path: file.path, reason: 'over-budget', detail });
-      if (full) {
+      if (file.bytes >= limit) {
         over(`${Math.ceil(file.bytes / 1024)} KiB`);
         continue;
       }
@@ -213,6 +215,7 @@ export class Packer {
       // Its name in the tree counts too; exactly below.
       if (used + ids.length > budget) {
         full = true;
+        limit = budget - used < budget * littleRoom ? 1 : Math.min(limit, Buffer.byteLength(text));
         over(`${ids.length} tokens`);
         continue;
       }
@@ -386,6 +389,7 @@ async function contentOf(
 ): Promise<{ text: string; ctimeMs: number } | { reason: SkipReason; detail?: string }> {
   const buffer = buffers?.get(file.absolutePath);
   if (buffer === undefined) {
+    if (file.bytes === 0) return { reason: 'empty' };
     const content = await readText(file);
     return 'reason' in content ? content : { ...content, ctimeMs: file.ctimeMs };
   }

@@ -32,33 +32,77 @@ export function concat(...parts: Int32Array[]): Int32Array {
   return all;
 }
 
-/** Throws LongviewError `unsupported_tokenizer` for a template that cannot hold a system turn and a conversation. */
-export function createChatFormat(tokenizer: Tokenizer): ChatFormat {
-  const [system, first, answer, second] = [randomUUID(), randomUUID(), randomUUID(), randomUUID()];
-  const template = new Template(tokenizer.chatTemplate ?? chatMl);
-  const text = template.render({
-    messages: [
-      { role: 'system', content: system },
-      { role: 'user', content: first },
-      { role: 'assistant', content: answer },
-      { role: 'user', content: second },
-    ],
+interface Message {
+  role: 'system' | 'user' | 'assistant';
+  content: string;
+}
+
+/** The day that Llama's templates fall back on. With today's, nothing that was read could be gone on with tomorrow. */
+const date = '26 Jul 2024';
+const dateParts: Readonly<Record<string, string>> = {
+  ...{ d: '26', m: '07', Y: '2024', y: '24', b: 'Jul', B: 'July', a: 'Fri', A: 'Friday' },
+  ...{ H: '00', M: '00', S: '00', '%': '%' },
+};
+const formatDate = (form: string) => form.replace(/%(.)/g, (code, part: string) => dateParts[part] ?? code);
+// Where a block ends with its line, the line feed is not of the text.
+const fixDate = '{% set strftime_now = format_date %}\n';
+
+function render(tokenizer: Tokenizer, messages: readonly Message[]): string {
+  const special = (token = -1) => tokenizer.specialText(token) ?? '';
+  return new Template(fixDate + (tokenizer.chatTemplate ?? chatMl)).render({
+    messages,
     add_generation_prompt: true,
-    bos_token: tokenizer.bosToken === undefined ? '' : (tokenizer.specialText(tokenizer.bosToken) ?? ''),
-    eos_token: tokenizer.specialText(tokenizer.stopTokens[0] ?? -1) ?? '',
+    bos_token: special(tokenizer.bosToken),
+    eos_token: special(tokenizer.stopTokens[0]),
+    date_string: date,
+    format_date: formatDate,
   });
-  const pieces: string[] = [];
+}
+
+/** What stands before each of the sentinels; undefined where one is missing. */
+function piecesBefore(sentinels: readonly string[], text: string): string[] | undefined {
   let rest = text;
-  for (const sentinel of [system, first, answer, second]) {
+  const pieces: string[] = [];
+  for (const sentinel of sentinels) {
     const at = rest.indexOf(sentinel);
-    if (at < 0)
-      throw new LongviewError(
-        'unsupported_tokenizer',
-        "The model's chat template has no place for a system turn and a conversation.",
-      );
+    if (at < 0) return undefined;
     pieces.push(rest.slice(0, at));
     rest = rest.slice(at + sentinel.length);
   }
+  return pieces;
+}
+
+/**
+ * Where a template has no system turn, the text stands before the first question. Throws LongviewError
+ * `unsupported_tokenizer` for one that cannot hold a conversation.
+ */
+export function createChatFormat(tokenizer: Tokenizer): ChatFormat {
+  const [system, first, answer, second] = [randomUUID(), randomUUID(), randomUUID(), randomUUID()];
+  const sentinels = [system, first, answer, second];
+  const later: Message[] = [
+    { role: 'assistant', content: answer },
+    { role: 'user', content: second },
+  ];
+  let refusal: unknown;
+  const piecesOf = (...messages: Message[]) => {
+    try {
+      return piecesBefore(sentinels, render(tokenizer, [...messages, ...later]));
+    } catch (error) {
+      refusal ??= error;
+      return undefined;
+    }
+  };
+  const pieces =
+    piecesOf({ role: 'system', content: system }, { role: 'user', content: first }) ??
+    piecesOf({ role: 'user', content: `${system}\n\n${first}` });
+  if (!pieces)
+    throw new LongviewError(
+      'unsupported_tokenizer',
+      refusal instanceof Error
+        ? `The model's chat template holds no conversation (${refusal.message}). Take another file of the model.`
+        : "The model's chat template has no place for a conversation. Take another file of the model.",
+      { cause: refusal },
+    );
   const [beforeSystem, beforeQuestion, beforeAnswer, between] = pieces.map((piece) =>
     tokenizer.encodeWithSpecials(piece),
   );

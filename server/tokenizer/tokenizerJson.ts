@@ -114,7 +114,7 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
     merges,
     normalize: normalizers.includes('NFC'),
     stopTokens: [...new Set(stops.filter((stop) => stop !== undefined))],
-    bosToken: config.add_bos_token === true ? idOf(config.bos_token) : undefined,
+    bosToken: idOf(config.bos_token),
     chatTemplate: chatTemplate(folder, config),
   };
 }

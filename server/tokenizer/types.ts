@@ -10,7 +10,10 @@ export interface Tokenizer {
   decoder(): StreamDecoder;
   /** Ids that end an answer (eos, eot, im_end...). */
   readonly stopTokens: readonly number[];
-  /** Put before everything when the model wants it, else undefined. */
+  /**
+   * What a chat template calls bos_token. Only the template says whether it stands anywhere: `add_bos_token` is about texts
+   * without one.
+   */
   readonly bosToken?: number;
   /** The model's own Jinja chat template; undefined: ChatML. */
   readonly chatTemplate?: string;

@@ -127,7 +127,7 @@ export function vocabularyFromGguf(metadata: ModelMetadata): Vocabulary {
     merges,
     normalize: pre === 'qwen2',
     stopTokens: [...new Set(stops.filter((stop) => stop !== undefined))],
-    bosToken: metadata.values['tokenizer.ggml.add_bos_token'] === true ? id('bos_token_id') : undefined,
+    bosToken: id('bos_token_id'),
     chatTemplate: typeof template === 'string' ? template : undefined,
   };
 }

@@ -6,35 +6,40 @@ const maxCommits = 20_000;
 const maxSeconds = 5;
 
 /**
+ * Settings of a folder's own `.git/config` that would have `git log` run programs, or read files without an end. Aliases cannot
+ * hide a command of git's, and no file of the folder is converted.
+ */
+const settings = [
+  ...['log.showSignature=false', 'core.fsmonitor=false', 'core.hooksPath=/dev/null'],
+  'core.alternateRefsCommand=',
+].flatMap((setting) => ['-c', setting]);
+
+const log = [
+  ...['log', `--max-count=${maxCommits}`, '--no-merges', '--no-renames', '--no-ext-diff', '--no-textconv'],
+  ...['--no-show-signature', '--no-mailmap', '-O/dev/null', '--name-only', '--relative', '-z'],
+  ...['--format=format:%x01%ct', '--', '.'],
+];
+
+/**
+ * A partial clone fetches what it lacks, by programs that its configuration names: ssh, a remote's `uploadpack`, helpers. An
+ * older git does not know the first variable and goes by the second: there is no transport of that name.
+ */
+const fetchesNothing = { GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: 'none' };
+
+/**
  * Path relative to `folder` -> time of the last commit that touched it, in ms. Empty where there is no git or no history;
- * partial after five seconds. Nothing of the repository is run: no pager, no hooks, no signature checks, no file filters.
+ * partial after five seconds, or where history is missing. Nothing that the folder names is run.
  */
 export function lastCommitTimes(folder: string, signal?: AbortSignal): Promise<Map<string, number>> {
   const times = new Map<string, number>();
   return new Promise((resolve) => {
-    const git = spawn(
-      'git',
-      [
-        ...[
-          '--no-pager',
-          '--no-optional-locks',
-          '-c',
-          'log.showSignature=false',
-          '-c',
-          'core.fsmonitor=false',
-        ],
-        ...[
-          'log',
-          `--max-count=${maxCommits}`,
-          '--no-renames',
-          '--no-ext-diff',
-          '--no-textconv',
-          '--no-merges',
-        ],
-        ...['--name-only', '--relative', '-z', '--format=format:%x01%ct', '--', '.'],
-      ],
-      { cwd: folder, stdio: ['ignore', 'pipe', 'ignore'], timeout: maxSeconds * 1000, signal },
-    );
+    const git = spawn('git', ['--no-pager', '--no-optional-locks', ...settings, ...log], {
+      cwd: folder,
+      env: { ...process.env, ...fetchesNothing },
+      stdio: ['ignore', 'pipe', 'ignore'],
+      timeout: maxSeconds * 1000,
+      signal,
+    });
     let time = 0;
     let rest = '';
     // A record is "\x01<seconds>" and then the commit's paths, each ended by NUL or a line feed after the time.

@@ -1,5 +1,5 @@
 /** Rules of .gitignore and .ignore files, as git on Linux reads them: with the case of letters, and those above a folder too. */
-import { promises as fs } from 'node:fs';
+import { constants, promises as fs } from 'node:fs';
 import path from 'node:path';
 import ignore, { type Ignore } from 'ignore';
 
@@ -13,6 +13,42 @@ export interface Rules {
 
 export function ignoreRules(lines: string | readonly string[]): Ignore {
   return ignore({ ignorecase: false }).add(lines);
+}
+
+/** Of an ignore file; what is longer was not written by hand. */
+const maxBytes = 1 << 20;
+/**
+ * A rule that does not match costs the depth of the path to the power of this. Repositories come from anywhere: a line of
+ * an ignore file that asks for more is dropped, and what it would hide is read. The settings are the user's own.
+ */
+const maxDoubleStars = 3;
+
+/** The rules of an ignore file; none where there is no such file. */
+export async function rulesOfFile(file: string): Promise<Ignore> {
+  const lines = (await readStart(file))
+    .split('\n')
+    .map((line) => line.replace(/(^|\/)(?:\*\*\/)+/g, '$1**/'))
+    .filter((line) => line.split('**').length - 1 <= maxDoubleStars);
+  return ignoreRules(lines.join('\n'));
+}
+
+/** Whole lines, as many as are looked at; '' for what is no file. Waits for no pipe. */
+async function readStart(file: string): Promise<string> {
+  try {
+    const handle = await fs.open(file, constants.O_RDONLY | constants.O_NONBLOCK);
+    try {
+      const status = await handle.stat();
+      if (!status.isFile()) return '';
+      const bytes = Buffer.alloc(Math.min(status.size, maxBytes));
+      const { bytesRead } = await handle.read(bytes, 0, bytes.length, 0);
+      const text = bytes.toString('utf8', 0, bytesRead);
+      return status.size > maxBytes ? text.slice(0, text.lastIndexOf('\n') + 1) : text;
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    return '';
+  }
 }
 
 /** Whether rules, the later ones counting more, hide a path; a folder's ends in `/`. */
@@ -33,7 +69,8 @@ export function hides(stack: readonly Rules[], relative: string): boolean {
  */
 export async function ignoringAbove(root: string): Promise<Rules[]> {
   const names: string[] = [];
-  let top = path.resolve(root);
+  // A link's own place is in another repository, or in none.
+  let top = await fs.realpath(root).catch(() => path.resolve(root));
   while (!(await exists(path.join(top, '.git')))) {
     if (path.dirname(top) === top) return [];
     names.unshift(path.basename(top));
@@ -42,14 +79,23 @@ export async function ignoringAbove(root: string): Promise<Rules[]> {
   const found: Rules[] = [];
   const take = async (file: string, below: readonly string[]) => {
     const down = below.map((name) => `${name}/`).join('');
-    const rules = ignoreRules(await fs.readFile(file, 'utf8').catch(() => ''));
+    const rules = await rulesOfFile(file);
     if (down === '' || !rules.ignores(down)) found.push({ folder: '', down, rules });
   };
-  await take(path.join(top, '.git', 'info', 'exclude'), names);
+  await take(path.join(await gitFolder(top), 'info', 'exclude'), names);
   for (let depth = 0; depth < names.length; depth++)
     for (const name of ['.gitignore', '.ignore'])
       await take(path.join(top, ...names.slice(0, depth), name), names.slice(depth));
   return found;
+}
+
+/** `.git`, or where that leads in a worktree and a submodule. What is not there has no rules. */
+async function gitFolder(top: string): Promise<string> {
+  const git = path.join(top, '.git');
+  const link = /^gitdir: ([^\r\n]+)/.exec(await readStart(git))?.[1];
+  const folder = link === undefined ? git : path.resolve(top, link);
+  const common = (await readStart(path.join(folder, 'commondir'))).trim();
+  return path.resolve(folder, common);
 }
 
 function exists(file: string): Promise<boolean> {

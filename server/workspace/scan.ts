@@ -5,7 +5,7 @@ import type { Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
 import type { SkippedFile, SkipReason } from '../protocol';
 import { lastCommitTimes } from './gitHistory';
-import { hides, ignoreRules, ignoringAbove, type Rules } from './ignoreRules';
+import { hides, ignoreRules, ignoringAbove, rulesOfFile, type Rules } from './ignoreRules';
 import { isSecretName, secretIn } from './secrets';
 
 export interface ScannedFile {
@@ -31,7 +31,7 @@ export interface ScanOptions {
   exclude?: string[];
   /** Larger files are left out. Default: 1 MiB. */
   maxFileBytes?: number;
-  /** Ask git when files last changed. Off in folders that are not trusted: git runs what their configuration names. */
+  /** Ask git when files last changed. Off in folders that are not trusted: git reads their configuration. */
   gitHistory?: boolean;
   signal?: AbortSignal;
 }
@@ -43,7 +43,6 @@ export interface ScanResult {
 
 /** Folders that nobody wrote by hand, left out whole. */
 const folderReasons: Record<string, SkipReason> = {
-  '.git': 'ignored',
   '.hg': 'ignored',
   '.svn': 'ignored',
   node_modules: 'dependency',
@@ -113,13 +112,15 @@ class Scanner {
     const stack = [...above];
     for (const name of ['.gitignore', '.ignore']) {
       if (!entries.some((entry) => entry.name === name && entry.isFile())) continue;
-      const text = await fs.readFile(path.join(folder, name), 'utf8').catch(() => '');
-      stack.push({ folder: relative, rules: ignoreRules(text) });
+      stack.push({ folder: relative, rules: await rulesOfFile(path.join(folder, name)) });
     }
     entries.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const entry of entries) {
       const inner = relative === '' ? entry.name : `${relative}/${entry.name}`;
-      if (entry.isDirectory()) await this.folder(inner, entry.name, stack, narrow);
+      // Of a worktree or a submodule it is a file. No setting brings it back.
+      if (entry.name === '.git') {
+        if (!narrow) this.skip(entry.isDirectory() ? `${inner}/` : inner, 'ignored');
+      } else if (entry.isDirectory()) await this.folder(inner, entry.name, stack, narrow);
       else if (!narrow || this.matches(this.include, inner)) await this.file(inner, entry, stack);
     }
   }
@@ -178,7 +179,6 @@ class Scanner {
     try {
       const { size, mtimeMs, ctimeMs } = await fs.lstat(absolutePath);
       const limit = this.options.maxFileBytes ?? 1 << 20;
-      if (size === 0) return this.skip(relative, 'empty');
       if (size > limit) return this.skip(relative, 'too-large', `${Math.ceil(size / 1024)} KiB`);
       this.files.push({ path: relative, absolutePath, bytes: size, mtimeMs, ctimeMs, changedMs: mtimeMs });
     } catch {

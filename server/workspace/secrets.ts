@@ -10,10 +10,11 @@ export function isSecretName(name: string): boolean {
 
 /** Only forms that their issuers fixed: nothing that a hash or an identifier could look like. */
 const tokens: [what: string, form: RegExp][] = [
-  // With headers or quotes, its first line: code names the marker too.
+  // With headers or quotes, its first line: code names the marker too. No two parts begin alike, and a header ends before the
+  // next marker: each character is looked at a few times, whatever the text.
   [
     'a private key',
-    /-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:\\[nr]|[\s"'`+,;\\#*>]|[\w-]+: [^\n\\]*(?:\n|\\n)){0,1000}[A-Za-z0-9+/]{40}/g,
+    /-----BEGIN [A-Z ]*PRIVATE KEY(?: BLOCK)?-----(?:\\[nr]|\\(?![nr])|[\s"'`+,;#*>]|[\w-]+: (?:(?!-----)[^\n\\])*(?:\n|\\n)){0,1000}[A-Za-z0-9+/]{40}/g,
   ],
   ['an AWS access key', /(?<![A-Z0-9])(?:AKIA|ASIA)[A-Z2-7]{16}(?![A-Z0-9])/g],
   ['a GitHub token', /(?<!\w)(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9_]{82})(?!\w)/g],

@@ -54,6 +54,18 @@ describe('renderBlocks', () => {
     expect(out).toContain('[b.py#f]');
   });
 
+  it('makes links of paths with brackets', () => {
+    const texts = ['[a/[slug]/p.ts#f]', '[a/[[...opt]]/[id].vue]', '[a/(group)/p.ts]', '[[id].vue:L2]'];
+    const links = texts.map((text) => citation(text, 'p'));
+    const out = html(`In ${texts.join(', ')} and [see [a/(group)/p.ts]].`, links);
+    expect(out.match(/data-citation="\d"/g)).toEqual(
+      [0, 1, 2, 3, 2].map((index) => `data-citation="${index}"`),
+    );
+    expect(out).toContain('>a/<wbr>[slug]/<wbr>p.ts#<wbr>f</a>');
+    expect(out).toContain('[see <a ');
+    expect(html('[a/[b]/[gone].ts]')).toBe('<p>[a/[b]/[gone].ts]</p>\n');
+  });
+
   it('leads each of several citations of one text to its own lines', () => {
     const there = citation('[a.py:L9]', 'a.py');
     const at = (startLine: number) => ({ ...there, span: { startLine, endLine: startLine } });

@@ -167,6 +167,28 @@ describe('checkCitations', () => {
     expect(checkCitations('[a.sh#run]', source).citations[0]?.span?.startLine).toBe(1);
   });
 
+  describe('paths with brackets', () => {
+    const paths = [
+      ...['app/[slug]/page.tsx', 'app/[...all]/route.ts', 'app/[[...opt]]/page.tsx', 'app/(group)/page.tsx'],
+      ...['[id].vue', '[[lang]]/page.ts', 'users-[group]/[id].vue', 'routes/[slug=integer]/[x]-[y].ts'],
+    ];
+    const named = paths.map((path) => ({ ...files[0]!, path, text: 'export default function Page() {}\n' }));
+
+    it.each(paths)('%s', (path) => {
+      const texts = [`[${path}]`, `[${path}#Page]`, `[${path}:L1]`];
+      const { citations, missing } = checkCitations(`See ${texts.join(', ')}, not [${path}#Nope].`, named);
+      expect(citations.map((citation) => citation.text)).toEqual(texts);
+      expect(citations.every((citation) => citation.path === path)).toBe(true);
+      expect(missing).toEqual([{ text: `[${path}#Nope]`, why: `${path} does not contain Nope.` }]);
+    });
+
+    it('are told apart from places in brackets', () => {
+      for (const answer of ['[[app/io.py]]', '[see,[app/io.py]]', '[app/io.py][0]', 'x[i[0]], [app/io.py]'])
+        expect(findCitations(answer).map(({ text }) => text)).toEqual(['[app/io.py]']);
+      expect(missing('[app/[gone]/io.py#f]')).toEqual(['[app/[gone]/io.py#f]']);
+    });
+  });
+
   it('takes no other brackets for places', () => {
     for (const answer of [
       'See [0], [string], [first:10], [1:2], [note#1], [a.b], [x] and [label](https://example.com/a#b).',
@@ -195,7 +217,8 @@ describe('checkCitations', () => {
   it('reads an answer once, whatever it is', () => {
     const sentence = '`absent_name` and `load_config` [app/io.py:L2] '.repeat(4_000);
     expect(new Set(line(sentence))).toEqual(new Set([20]));
-    for (const part of ['[', '[app/io.py', '[app/io.py#', '[a:1', '`[', './'])
+    const nested = ['[/[a]', '[/', '/[a]', '[a/[b', '[a/[[b]', '[/[a]]', '[[a]', '[[a]]/'];
+    for (const part of ['[', '[app/io.py', '[app/io.py#', '[a:1', '`[', './', ...nested])
       expect(checkCitations(part.repeat(50_000), files)).toEqual({ citations: [], missing: [] });
   });
 

