@@ -1,6 +1,7 @@
 /** Earlier chats of this workspace: kept by the editor, shown in a pick list, deleted one by one or all at once. */
 import { ThemeIcon, window, type Memento, type QuickPickItem } from 'vscode';
 import type { SavedChat } from './chatState';
+import { plainText } from './plainText';
 
 interface PastChat extends SavedChat {
   id: string;
@@ -49,7 +50,7 @@ export class ChatHistory {
     const show = () => {
       picker.items = this.chats.map(({ id, time, turns }) => ({
         id,
-        label: turns[0]?.question ?? '',
+        label: plainText(turns[0]?.question ?? ''),
         description: `${turns.length} ${turns.length === 1 ? 'question' : 'questions'} · ${new Date(time).toLocaleString()}`,
         buttons: [remove],
       }));

@@ -56,9 +56,6 @@ export class ChatView implements WebviewViewProvider {
         void this.loadContents();
       }),
     );
-    context.subscriptions.push(
-      server.onCrash((message) => this.chat.setStatus({ health: 'error', phase: 'failed', message })),
-    );
   }
 
   private post(message: ToWebview): void {
@@ -169,15 +166,8 @@ export class ChatView implements WebviewViewProvider {
     };
     const batches = setInterval(flush, batchMs);
     const notice = notify ? new ReadingNotice(() => stopper.cancel()) : undefined;
-    // A server that dies takes the question with it: the request itself might never settle.
-    let crash = { dispose() {} };
-    const crashed = new Promise<never>((_, reject) => {
-      crash = this.server.onCrash((message) =>
-        reject(new Error(`${message} Ask again: nothing else is lost.`)),
-      );
-    });
     try {
-      const asking = this.server.ask(
+      const result = await this.server.ask(
         { question, conversationId, history },
         (progress) => {
           if (progress.kind === 'text') waiting += progress.text;
@@ -187,7 +177,6 @@ export class ChatView implements WebviewViewProvider {
         },
         stopper.token,
       );
-      const result = await Promise.race([asking, crashed]);
       flush();
       this.chat.done(id, result);
       void this.lookAt(id, result.conversationId);
@@ -198,7 +187,6 @@ export class ChatView implements WebviewViewProvider {
     } finally {
       clearInterval(batches);
       notice?.dispose();
-      crash.dispose();
       stopper.dispose();
       // In a new chat another question may be under way.
       if (this.stopper === stopper) this.stopper = undefined;

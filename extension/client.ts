@@ -58,10 +58,9 @@ export class Server {
   private nextToken = 1;
   private readonly watcher = workspace.createFileSystemWatcher('**/*');
   private readonly statusChanged = new EventEmitter<Status>();
+  /** The server is gone; the text says what happens now. */
   private readonly crashed = new EventEmitter<string>();
   readonly onStatus = this.statusChanged.event;
-  /** The server is gone; the text says what happens now. Requests under way fail. */
-  readonly onCrash = this.crashed.event;
 
   constructor(private readonly context: ExtensionContext) {
     context.subscriptions.push(
@@ -131,29 +130,58 @@ export class Server {
     if (this.stopping) return;
     this.crashes = Date.now() - this.startedAt > calmMs ? 1 : this.crashes + 1;
     if (this.crashes > maxCrashes) {
-      this.crashed.fire(
-        'The engine stopped several times. Ask again to restart it; Output > Longview says more.',
-      );
+      this.sayGone('The engine stopped several times. Ask again to restart it; Output > Longview says more.');
       return;
     }
     const seconds = 2 ** (this.crashes - 1);
-    this.crashed.fire(`The engine stopped unexpectedly and restarts in ${seconds} s.`);
+    this.sayGone(`The engine stopped unexpectedly and restarts in ${seconds} s.`);
     setTimeout(() => void this.running().catch(() => undefined), seconds * 1000);
   }
 
-  async ask(
+  private sayGone(message: string): void {
+    this.statusChanged.fire({ health: 'error', phase: 'failed', message });
+    this.crashed.fire(message);
+  }
+
+  /** Every request goes this way: what a dying server leaves open fails with what happens now, not with words of the wire. */
+  private async answered<T>(work: (client: LanguageClient) => Promise<T>): Promise<T> {
+    let listener = { dispose() {} };
+    const crash = new Promise<never>((_, reject) => {
+      listener = this.crashed.event((message) =>
+        reject(new Error(`${message} Try again: nothing else is lost.`)),
+      );
+    });
+    try {
+      return await Promise.race([this.running().then(work), crash]);
+    } finally {
+      listener.dispose();
+    }
+  }
+
+  private requestWithProgress<R, P>(
+    method: string,
+    params: object,
+    type: ProgressType<P>,
+    onProgress: (progress: P) => void,
+    token: CancellationToken,
+  ): Promise<R> {
+    const partialResultToken = `longview-${this.nextToken++}`;
+    return this.answered(async (client) => {
+      const listener = client.onProgress(type, partialResultToken, onProgress);
+      try {
+        return await client.sendRequest<R>(method, { ...params, partialResultToken }, token);
+      } finally {
+        listener.dispose();
+      }
+    });
+  }
+
+  ask(
     params: AskParams,
     onProgress: (progress: AskProgress) => void,
     token: CancellationToken,
   ): Promise<AskResult> {
-    const client = await this.running();
-    const partialResultToken = `longview-ask-${this.nextToken++}`;
-    const listener = client.onProgress(askProgress, partialResultToken, onProgress);
-    try {
-      return await client.sendRequest<AskResult>(methods.ask, { ...params, partialResultToken }, token);
-    } finally {
-      listener.dispose();
-    }
+    return this.requestWithProgress(methods.ask, params, askProgress, onProgress, token);
   }
 
   /**
@@ -165,53 +193,61 @@ export class Server {
     if (client?.state !== State.Running) return undefined;
     const params: SourcesParams = { conversationId };
     try {
-      return (await client.sendRequest<SourcesResult>(methods.sources, params, token)).sources;
+      return (
+        await this.answered((running) => running.sendRequest<SourcesResult>(methods.sources, params, token))
+      ).sources;
     } catch (error) {
       if (!isCancelled(error)) client.warn(`No sources: ${(error as Error).message}`, undefined, false);
       return undefined;
     }
   }
 
-  async prefill(token: CancellationToken): Promise<PrefillResult> {
-    return (await this.running()).sendRequest<PrefillResult>(methods.prefill, token);
+  prefill(token: CancellationToken): Promise<PrefillResult> {
+    return this.answered((client) => client.sendRequest(methods.prefill, token));
   }
 
-  async calibrate(token: CancellationToken): Promise<CalibrateResult> {
-    return (await this.running()).sendRequest<CalibrateResult>(methods.calibrate, token);
+  calibrate(token: CancellationToken): Promise<CalibrateResult> {
+    return this.answered((client) => client.sendRequest(methods.calibrate, token));
   }
 
-  async promptContents(): Promise<ContextResult> {
-    return (await this.running()).sendRequest<ContextResult>(methods.context);
+  promptContents(): Promise<ContextResult> {
+    return this.answered((client) => client.sendRequest(methods.context));
   }
 
   async savedStates(): Promise<SavedWorkspace[]> {
-    return (await (await this.running()).sendRequest<CacheResult>(methods.cacheList)).saved;
+    const { saved } = await this.answered((client) => client.sendRequest<CacheResult>(methods.cacheList));
+    return saved;
   }
 
   /** Returns the bytes that were freed. */
   async clearSavedStates(): Promise<number> {
-    return (await (await this.running()).sendRequest<ClearCacheResult>(methods.cacheClear)).freedBytes;
+    const { freedBytes } = await this.answered((client) =>
+      client.sendRequest<ClearCacheResult>(methods.cacheClear),
+    );
+    return freedBytes;
   }
 
-  async models(): Promise<ModelsResult> {
-    return (await this.running()).sendRequest<ModelsResult>(methods.modelsList);
+  models(): Promise<ModelsResult> {
+    return this.answered((client) => client.sendRequest(methods.modelsList));
   }
 
   /** Undefined: the repository is not read yet, or does not know the symbol. */
   async explain(symbol: string, token: CancellationToken): Promise<string | undefined> {
     const params: ExplainParams = { symbol };
-    const client = await this.running();
-    return (await client.sendRequest<ExplainResult>(methods.explain, params, token)).text;
+    const { text } = await this.answered((client) =>
+      client.sendRequest<ExplainResult>(methods.explain, params, token),
+    );
+    return text;
   }
 
   async deleteModel(path: string): Promise<void> {
     const params: DeleteModelParams = { path };
-    await (await this.running()).sendRequest(methods.modelsDelete, params);
+    await this.answered((client) => client.sendRequest(methods.modelsDelete, params));
   }
 
   async useModel(path: string): Promise<void> {
     const params: UseModelParams = { path };
-    await (await this.running()).sendRequest(methods.modelsUse, params);
+    await this.answered((client) => client.sendRequest(methods.modelsUse, params));
   }
 
   async download(
@@ -219,15 +255,15 @@ export class Server {
     onProgress: (progress: DownloadProgress) => void,
     token: CancellationToken,
   ): Promise<string> {
-    const client = await this.running();
-    const partialResultToken = `longview-download-${this.nextToken++}`;
-    const listener = client.onProgress(downloadProgress, partialResultToken, onProgress);
-    const params: DownloadParams = { id, partialResultToken };
-    try {
-      return (await client.sendRequest<DownloadResult>(methods.modelsDownload, params, token)).path;
-    } finally {
-      listener.dispose();
-    }
+    const params: DownloadParams = { id };
+    const { path } = await this.requestWithProgress<DownloadResult, DownloadProgress>(
+      methods.modelsDownload,
+      params,
+      downloadProgress,
+      onProgress,
+      token,
+    );
+    return path;
   }
 
   async stop(): Promise<void> {

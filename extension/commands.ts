@@ -61,11 +61,23 @@ async function ask(chat: ChatView, given: unknown): Promise<void> {
   await chat.ask(question, { notify: true });
 }
 
-/** From a hover's link, or for what the cursor is on. Ends with the hover, which then shows the explanation. */
-async function explain(server: Server, given: unknown): Promise<void> {
+function symbolAtCursor(): string | undefined {
   const editor = window.activeTextEditor;
   const word = editor?.document.getWordRangeAtPosition(editor.selection.active, /[A-Za-z_$][\w$]*/);
-  const symbol = typeof given === 'string' ? given : word && editor?.document.getText(word);
+  return word && editor?.document.getText(word);
+}
+
+/** Whether a hover at the cursor shows what is known of a symbol. Ours are over names in files, of three letters or more. */
+function hoverShows(symbol: string): boolean {
+  const inFile = window.activeTextEditor?.document.uri.scheme === 'file';
+  return readSettings().hover && inFile && symbol.length > 2 && symbolAtCursor() === symbol;
+}
+
+/** From a hover's link, or for what the cursor is on. Ends with a hover at the cursor, or a message where that has no place. */
+async function explain(server: Server, given: unknown): Promise<void> {
+  // While the one with the link is open, none is shown anew.
+  await commands.executeCommand('editor.action.hideHover');
+  const symbol = typeof given === 'string' ? given : symbolAtCursor();
   if (!symbol) return void window.showInformationMessage('Put the cursor on a symbol to have it explained.');
   const options = {
     location: ProgressLocation.Notification,
@@ -79,7 +91,7 @@ async function explain(server: Server, given: unknown): Promise<void> {
         `The repository has to be read first, and to name ${symbol}: Longview: Read the Repository Now.`,
       ),
     );
-  if (readSettings().hover) await commands.executeCommand('editor.action.showHover');
+  if (hoverShows(symbol)) await commands.executeCommand('editor.action.showHover');
   else void window.showInformationMessage(plainText(text));
 }
 

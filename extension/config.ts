@@ -3,9 +3,22 @@ import { isDeepStrictEqual } from 'node:util';
 import { ConfigurationTarget, workspace } from 'vscode';
 import type { Settings } from '../server/protocol';
 
+const isStrings = (value: unknown): value is string[] =>
+  Array.isArray(value) && value.every((entry) => typeof entry === 'string');
+
+/** Whether a value has a default's type: the editor warns of one that has not, and hands it out all the same. */
+function isAlike<T>(value: unknown, defaultValue: T): value is T {
+  return Array.isArray(defaultValue) ? isStrings(value) : typeof value === typeof defaultValue;
+}
+
+/** A value of another type counts as the default. */
 export function readSettings(): Settings {
   const config = workspace.getConfiguration('longview');
-  const get = <T>(key: string) => config.get<T>(key) as T;
+  const get = <T>(key: string): T => {
+    const value = config.get(key);
+    const { defaultValue } = config.inspect<T>(key)!;
+    return isAlike(value, defaultValue!) ? value : defaultValue!;
+  };
   return {
     modelPath: get<string>('model.path').trim(),
     device: get<Settings['device']>('device'),
@@ -33,9 +46,10 @@ export async function excludeFromPrompt(folder: string): Promise<() => Promise<v
     workspace.getConfiguration().update(key, value, ConfigurationTarget.Workspace);
   const pattern = `/${folder.replace(/[\\*?[\]!#]/g, '\\$&')}/`;
   await write([...readSettings().exclude, pattern]);
-  return () => {
+  return async () => {
     const now = workspace.getConfiguration().inspect<string[]>(key);
-    const rest = now?.workspaceValue?.filter((other) => other !== pattern);
-    return write(isDeepStrictEqual(rest, now?.globalValue ?? now?.defaultValue) ? undefined : rest);
+    if (!isStrings(now?.workspaceValue)) return;
+    const rest = now.workspaceValue.filter((other) => other !== pattern);
+    await write(isDeepStrictEqual(rest, now.globalValue ?? now.defaultValue) ? undefined : rest);
   };
 }

@@ -1,5 +1,7 @@
 /** Choosing a model: installed ones, downloads, or a file. */
+import { basename } from 'node:path';
 import {
+  commands,
   ProgressLocation,
   QuickPickItemKind,
   ThemeIcon,
@@ -9,6 +11,7 @@ import {
 } from 'vscode';
 import type { CatalogEntry, ModelsResult } from '../server/protocol';
 import type { Server } from './client';
+import { readSettings } from './config';
 import { plainText } from './plainText';
 
 interface Item extends QuickPickItem {
@@ -21,6 +24,8 @@ const trash: QuickInputButton = {
   iconPath: new ThemeIcon('trash'),
   tooltip: 'Delete this model from the disk',
 };
+
+const modelSetting = 'longview.model.path';
 
 const size = (bytes: number) =>
   bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
@@ -48,17 +53,30 @@ export async function chooseModel(server: Server): Promise<void> {
   await chosen?.run?.();
 }
 
+/** While another one is in use, the server does not list it. */
+function itemOfSetting(named: string, server: Server): Item {
+  const name = basename(named);
+  return {
+    label: plainText(name),
+    description: modelSetting,
+    detail: plainText(named),
+    run: () => use(server, named, name),
+  };
+}
+
 function items({ installed, catalog }: ModelsResult, server: Server): Item[] {
+  const named = readSettings().modelPath;
   const heading = (label: string): Item => ({ label, kind: QuickPickItemKind.Separator });
   return [
     heading('On this machine'),
     ...installed.map(({ name, path, bytes, builtIn, current, deletable }) => ({
-      label: `${current ? '$(check) ' : ''}${name}`,
+      label: `${current ? '$(check) ' : ''}${plainText(name)}`,
       description: `${size(bytes)}${builtIn ? ' · built in: finds and quotes' : ''}`,
-      detail: path,
+      detail: plainText(path),
       run: () => use(server, path, name),
       ...(deletable && { buttons: [trash], remove: () => remove(server, path, name, bytes) }),
     })),
+    ...(named && installed.every(({ path }) => path !== named) ? [itemOfSetting(named, server)] : []),
     { label: '$(folder-opened) Choose a model file…', detail: 'A .gguf file', run: () => chooseFile(server) },
     heading('Download'),
     ...catalog
@@ -77,6 +95,11 @@ async function use(server: Server, path: string, name: string): Promise<void> {
     { location: ProgressLocation.Notification, title: plainText(`Loading ${name}`) },
     () => server.useModel(path),
   );
+  const named = readSettings().modelPath;
+  if (named === '' || named === path) return;
+  const warning = `${modelSetting} names another model: from the next window on, that is used again.`;
+  if ((await window.showWarningMessage(warning, 'Open Settings')) === 'Open Settings')
+    await commands.executeCommand('workbench.action.openSettings', modelSetting);
 }
 
 async function remove(server: Server, path: string, name: string, bytes: number): Promise<void> {

@@ -19,10 +19,6 @@ export function createStatusBar(context: ExtensionContext, server: Server): void
       item.backgroundColor =
         status.health === 'error' ? new ThemeColor('statusBarItem.errorBackground') : undefined;
     }),
-    server.onCrash((message) => {
-      item.text = '$(error) Longview';
-      item.tooltip = message;
-    }),
   );
 }
 

@@ -79,20 +79,19 @@ function folderRow(folder: Folder, total: number, post: (message: FromWebview) =
   exclude.type = 'button';
   exclude.title = `Leave ${folder.path}/ out of the prompt`;
   exclude.setAttribute('aria-label', exclude.title);
-  exclude.addEventListener('click', (event) => {
-    event.preventDefault();
-    post({ type: 'excludeFolder', path: folder.path });
-  });
+  exclude.addEventListener('click', () => post({ type: 'excludeFolder', path: folder.path }));
   const line = [
     element('span', 'name', `${name}/`, markOf(folder.path)),
     shareBar(folder.tokens / Math.max(total, 1)),
     element('span', 'tokens', count(folder.tokens)),
-    exclude,
   ];
-  if (folder.folders.size === 0) return element('div', 'folder', ...line);
-  const details = element('details', 'folder', element('summary', '', ...line));
+  if (folder.folders.size === 0) return element('div', 'folder', ...line, exclude);
+  const summary = element('summary', '', ...line);
+  summary.dataset.of = folder.path;
+  const details = element('details', 'folder', summary);
   details.append(...folderRows(folder, total, post));
-  return details;
+  // Beside the summary: a screen reader does not get to a button within another.
+  return element('div', 'branch', exclude, details);
 }
 
 function folderRows(folder: Folder, total: number, post: (message: FromWebview) => void): HTMLElement[] {
@@ -110,43 +109,73 @@ function leftOutGroups(skipped: ContextResult['skipped']): HTMLElement[] {
     for (const file of files.slice(0, maxListed)) list.append(element('li', '', leftOutLine(file)));
     if (files.length > maxListed)
       list.append(element('li', '', `and ${count(files.length - maxListed)} more`));
-    return element('details', 'left-out', element('summary', '', heading), list);
+    const summary = element('summary', '', heading);
+    // Without the count, which changes.
+    summary.dataset.of = `left out: ${files[0]!.reason}`;
+    return element('details', 'left-out', summary, list);
   });
+}
+
+/** Controls that one can get to, of one kind. */
+function inReach(map: HTMLElement, kind: string): HTMLElement[] {
+  return [...map.querySelectorAll<HTMLElement>(kind)].filter((control) => control.checkVisibility());
+}
+
+const nameOf = ({ dataset, title, textContent }: HTMLElement) => dataset.of ?? (title || textContent);
+
+/** Fills a map anew by `fill`. What was open stays so, and the focus on its control; where that is gone, on the next of its kind. */
+function keepingPlace(map: HTMLElement, fill: () => void): void {
+  const open = new Set([...map.querySelectorAll<HTMLElement>('details[open] > summary')].map(nameOf));
+  const { scrollTop } = map;
+  const { activeElement } = document;
+  const focused =
+    document.hasFocus() && map.contains(activeElement) ? (activeElement as HTMLElement) : undefined;
+  const before = focused ? inReach(map, focused.tagName) : [];
+  fill();
+  for (const summary of map.querySelectorAll('summary'))
+    (summary.parentElement as HTMLDetailsElement).open = open.has(nameOf(summary));
+  map.scrollTop = scrollTop;
+  if (!focused) return;
+  const now = inReach(map, focused.tagName);
+  const same = now.find((control) => nameOf(control) === nameOf(focused));
+  (same ?? now[before.indexOf(focused)] ?? now.at(-1))?.focus();
 }
 
 /** Fills `into`. */
 export function showContextMap(
   into: HTMLElement,
-  { files, skipped, usedTokens, reservedTokens, window }: ContextResult,
+  contents: ContextResult,
   post: (message: FromWebview) => void,
 ): void {
+  keepingPlace(into, () => into.replaceChildren(...rows(contents, post)));
+}
+
+function rows(
+  { files, skipped, usedTokens, reservedTokens, window }: ContextResult,
+  post: (message: FromWebview) => void,
+): HTMLElement[] {
   const tree = folderTree(files);
   const own = files.filter(({ path }) => !path.includes('/'));
   const document = element('button', 'action', 'Open as a document');
   document.type = 'button';
   document.addEventListener('click', () => post({ type: 'showContext' }));
-  into.replaceChildren(
-    element(
-      'p',
-      'sums',
-      `${count(usedTokens)} tokens used, ${count(reservedTokens)} kept free for questions and answers, of ${count(window)}. `,
-      document,
-    ),
+  const sums = `${count(usedTokens)} tokens used, ${count(reservedTokens)} kept free for questions and answers, of ${count(window)}. `;
+  return [
+    element('p', 'sums', sums, document),
     ...folderRows(tree, tree.tokens, post),
+    ...(own.length > 0 ? [ownRow(own)] : []),
+    ...(skipped.length > 0 ? [element('h3', '', 'Left out'), ...leftOutGroups(skipped)] : []),
+  ];
+}
+
+/** The files that lie in no folder. */
+function ownRow(own: ContextResult['files']): HTMLElement {
+  const name = `${own.length} ${own.length === 1 ? 'file' : 'files'} beside the folders`;
+  const tokens = own.reduce((sum, file) => sum + file.tokens, 0);
+  return element(
+    'div',
+    'folder',
+    element('span', 'name', name, markOf('')),
+    element('span', 'tokens', count(tokens)),
   );
-  if (own.length > 0)
-    into.append(
-      element(
-        'div',
-        'folder',
-        element(
-          'span',
-          'name',
-          `${own.length} ${own.length === 1 ? 'file' : 'files'} beside the folders`,
-          markOf(''),
-        ),
-        element('span', 'tokens', count(own.reduce((sum, file) => sum + file.tokens, 0))),
-      ),
-    );
-  if (skipped.length > 0) into.append(element('h3', '', 'Left out'), ...leftOutGroups(skipped));
 }

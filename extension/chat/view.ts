@@ -42,8 +42,19 @@ function submit(): void {
   stickToEnd = true;
 }
 
+/** The box is as high as its text; where the style sheet alone does not make it so. */
 function grow(): void {
-  input.rows = Math.min(8, Math.max(1, input.value.split('\n').length));
+  if (CSS.supports('field-sizing', 'content')) return;
+  input.style.height = 'auto';
+  input.style.height = `${input.scrollHeight}px`;
+}
+
+/** What had the focus may be gone now: from there one goes on with a question. */
+function keepFocus(before: Element | null): void {
+  const { activeElement, body } = document;
+  const lost = activeElement === body || !activeElement?.checkVisibility();
+  if (!lost || before === body || !document.hasFocus()) return;
+  (before?.checkVisibility() ? (before as HTMLElement) : input).focus();
 }
 
 /** Discrete events only: streaming text is never announced. */
@@ -170,6 +181,8 @@ function showProgress(): void {
 function showStatus(now: Status): void {
   status = now;
   const { health, message, model } = now;
+  // What was wrong and is mended is news when it happens again.
+  if (health === 'ok' && form.dataset.health !== 'ok') announce('');
   form.dataset.health = health;
   if (health !== 'ok') announce(message);
   budget.show(now);
@@ -187,6 +200,7 @@ function refresh(): void {
 window.addEventListener('message', ({ data }: MessageEvent<ToWebview>) => {
   if (data.type !== 'snapshot' && data.seq <= lastSeq) return;
   lastSeq = data.seq;
+  const { activeElement } = document;
   switch (data.type) {
     case 'snapshot':
       showSnapshot(data.state);
@@ -220,6 +234,7 @@ window.addEventListener('message', ({ data }: MessageEvent<ToWebview>) => {
       break;
   }
   refresh();
+  keepFocus(activeElement);
 });
 
 list.addEventListener('scroll', () => {

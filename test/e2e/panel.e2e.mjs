@@ -52,10 +52,17 @@ describe('the panel', function () {
     assert.deepEqual((await map.locator('.folder .name').allInnerTexts()).slice(0, 2), ['net/', 'orders/']);
     await map.getByText('Secrets (1)').click();
     await map.getByText('.env').waitFor();
+    await map.getByText('orders/').click();
+    await map.getByText('lines/').waitFor();
     await shot('prompt-map');
     await bar.evaluate((button) => (button.dataset.same = 'yes'));
-    await map.getByRole('button', { name: 'Leave net/ out of the prompt' }).click();
+    await map.getByRole('button', { name: 'Leave net/ out of the prompt' }).press('Enter');
     await panel.locator('#budget button', { hasText: '2 of 2 files' }).waitFor({ timeout: 15_000 });
+    await map.getByText('By your settings').waitFor();
+    await map.getByText('.env').waitFor();
+    await map.getByText('lines/').waitFor();
+    const next = map.getByRole('button', { name: 'Leave orders/ out of the prompt', exact: true });
+    assert.ok(await next.evaluate((button) => button.matches(':focus')), 'the next one has the focus');
     await page.getByRole('button', { name: 'Undo' }).click();
     await panel.locator('#budget button', { hasText: '4 of 4 files' }).waitFor({ timeout: 15_000 });
     assert.equal(await bar.getAttribute('data-same'), 'yes', 'a new status leaves the button its focus');
@@ -113,8 +120,24 @@ describe('the panel', function () {
   it('shows the note about the built-in model until it is dismissed', async () => {
     const note = workbench.panel.locator('#note');
     await note.waitFor();
-    await note.getByRole('button', { name: 'Got it' }).click();
+    await note.getByRole('button', { name: 'Got it' }).press('Enter');
     await note.waitFor({ state: 'hidden' });
+    await workbench.panel.locator('#question:focus').waitFor();
+  });
+
+  it('makes the question box as high as its text, up to a limit', async () => {
+    const input = workbench.panel.locator('#question');
+    const heights = () => input.evaluate(({ clientHeight, scrollHeight }) => [clientHeight, scrollHeight]);
+    const [line] = await heights();
+    await input.fill('Where is the delay between two attempts computed, and what uses it? '.repeat(2));
+    const [height, needed] = await heights();
+    assert.ok(height > 2 * line && height === needed, `${height} of ${needed}`);
+    await shot('long-question');
+    await input.fill('x\n'.repeat(40));
+    const [most, all] = await heights();
+    assert.ok(most < all && most > height, `${most} of ${all}`);
+    await input.fill('');
+    assert.deepEqual(await heights(), [line, line]);
   });
 
   it('answers a follow-up typed in the panel, for its own tokens', async () => {
@@ -240,7 +263,8 @@ describe('the panel', function () {
     await input.press('Enter');
     const turn = await workbench.answered(2);
     await turn.getByText('Stopped. What was read is kept.').waitFor();
-    await turn.getByRole('button', { name: 'Ask again' }).click();
+    await turn.getByRole('button', { name: 'Ask again' }).press('Enter');
+    await workbench.panel.locator('#question:focus').waitFor();
     await workbench.answered(2);
     await workbench.panel.getByText('Stopped. What was read is kept.').waitFor({ state: 'detached' });
     await shot('code');
@@ -303,7 +327,7 @@ describe('the panel', function () {
     // It may have answered before it was killed.
     const retry = turn.getByRole('button', { name: 'Ask again' });
     if (await retry.count()) {
-      assert.match(await turn.locator('.error').innerText(), /stopped unexpectedly.*Ask again/);
+      assert.match(await turn.locator('.error').innerText(), /stopped unexpectedly.*Try again/);
       await shot('server-died');
       await retry.click();
     } else {
@@ -314,5 +338,17 @@ describe('the panel', function () {
       .locator('article.turn .answer', { hasText: 'backoff' })
       .last()
       .waitFor({ timeout: 60_000 });
+  });
+
+  it('says that its server is gone wherever it says how that is, until it is back', async () => {
+    const { page, panel } = workbench;
+    for (const pid of servers()) process.kill(pid, 'SIGKILL');
+    const gone = /The engine stopped unexpectedly and restarts in \d s\./;
+    await panel.locator('#status', { hasText: gone }).waitFor();
+    const item = page.locator('.statusbar-item[id*="longview.status"]');
+    assert.match(await item.locator('a').getAttribute('aria-label'), gone);
+    assert.match(await item.getAttribute('class'), /error-kind/);
+    await panel.locator('#ask[data-health="ok"]').waitFor({ timeout: 60_000 });
+    assert.equal(await panel.locator('#status').innerText(), '', 'the same words again are announced again');
   });
 });

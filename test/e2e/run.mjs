@@ -9,7 +9,7 @@ import Mocha from 'mocha';
 import { chromium, install, packageExtension, root, start } from './codeServer.mjs';
 import { startHub } from './slowHub.mjs';
 
-const suites = ['host', 'panel', 'reading', 'models', 'walkthrough'];
+const suites = ['host', 'panel', 'reading', 'hover', 'models', 'walkthrough'];
 const wanted = process.argv.length > 2 ? process.argv.slice(2) : suites;
 for (const name of wanted) if (!suites.includes(name)) throw new Error(`There is no suite ${name}.`);
 
@@ -30,7 +30,7 @@ const files = {
     '"""Retries of requests."""\n\nimport random\n\nMAX_ATTEMPTS = 7\n\n\ndef retry_delay(attempt: int) -> float:\n    """Seconds to wait before the next attempt."""\n    return min(60.0, 0.5 * 2**attempt) + random.random()\n\n\ndef backoff(attempt: int) -> bool:\n    """Whether there is another attempt."""\n    return attempt < MAX_ATTEMPTS\n',
   'net/session.py':
     'from net.retry import backoff, retry_delay\n\n\nclass Session:\n    """A connection that is opened again when it breaks."""\n\n    def __init__(self, host: str, port: int = 8443) -> None:\n        self.host = host\n        self.port = port\n\n    def connect(self) -> None:\n        """Open the connection, with retries."""\n        attempt = 0\n        while backoff(attempt):\n            retry_delay(attempt)\n            attempt += 1\n',
-  'orders/model.py':
+  'orders/lines/model.py':
     'from dataclasses import dataclass\n\n\n@dataclass\nclass Order:\n    """An order of a customer."""\n\n    number: str\n    total: float = 0.0\n',
   'README.md': '# Orders\n\nTakes orders over a network that breaks.\n',
   '.env': 'SECRET=1\n',

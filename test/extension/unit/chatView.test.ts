@@ -17,7 +17,10 @@ const editor = vi.hoisted(() => ({
 
 vi.mock('vscode', () => {
   const { exclude } = editor;
-  const inspect = () => ({ defaultValue: [], globalValue: exclude.user, workspaceValue: exclude.workspace });
+  const inspect = (key: string) =>
+    key.endsWith('files.exclude')
+      ? { defaultValue: [], globalValue: exclude.user, workspaceValue: exclude.workspace }
+      : { defaultValue: '' };
   const get = (key: string) => (key === 'files.exclude' ? (exclude.workspace ?? exclude.user ?? []) : '');
   const update = (_key: string, value: string[] | undefined) =>
     editor.write().then(() => void (exclude.workspace = value));
@@ -63,7 +66,6 @@ async function host() {
   const contents = { files: ['a/x', 'b/x'].map((path) => ({ path, tokens: 1 })), skipped: [] };
   const server = {
     onStatus: event,
-    onCrash: event,
     promptContents: () => Promise.resolve(contents),
     ask: (_params: unknown, _progress: unknown, token: Token) =>
       new Promise((answer, fail) => asked.push({ token, answer, fail })),

@@ -1,4 +1,4 @@
-/** What a model says, or a folder is called, must not become a link in a notification. */
+/** What a model says, or a folder is called, must not become a link in a notification, nor an icon. */
 import { expect, it } from 'vitest';
 import { plainText } from '../../../extension/plainText';
 
@@ -13,6 +13,11 @@ it.each([
 ])('%s stays text', (text) => {
   expect(plainText(text)).not.toMatch(link);
   expect(plainText(text).replaceAll(' ', '')).toBe(text.replaceAll(' ', ''));
+});
+
+it.each(['What is $(trash)?', '$(loading~spin).gguf', '\\$(zap)', '$$(a)'])('%s holds no icon', (text) => {
+  expect(plainText(text)).not.toMatch(/\$\([\w-]/);
+  expect(plainText(text).replaceAll('\u200b', '')).toBe(text);
 });
 
 it('changes nothing else', () => {

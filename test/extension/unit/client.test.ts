@@ -1,0 +1,102 @@
+/** What requests come to when their server dies. */
+import { beforeEach, describe, expect, it, vi } from 'vitest';
+import type { CancellationToken } from 'vscode';
+import { Server } from '../../../extension/client';
+import type { Status } from '../../../server/protocol';
+
+const wire = vi.hoisted(() => ({
+  /** As the library does it when the connection closes. */
+  die: (): void => undefined,
+  /** What a request comes to. */
+  answer: (): Promise<unknown> => new Promise(() => undefined),
+}));
+
+vi.mock('vscode', () => ({
+  EventEmitter: class<T> {
+    private readonly listeners = new Set<(value: T) => void>();
+    readonly event = (listener: (value: T) => void) => {
+      this.listeners.add(listener);
+      return { dispose: () => this.listeners.delete(listener) };
+    };
+    fire(value: T) {
+      for (const listener of [...this.listeners]) listener(value);
+    }
+  },
+  Uri: { joinPath: () => ({ fsPath: '' }) },
+  workspace: {
+    createFileSystemWatcher: () => ({}),
+    onDidChangeConfiguration: () => ({}),
+    getConfiguration: () => ({ get: () => '', inspect: () => ({ defaultValue: '' }) }),
+  },
+}));
+
+vi.mock('vscode-languageclient/node', () => ({
+  LanguageClient: class {
+    state = 2;
+    constructor(_id: string, _name: string, _server: unknown, options: { errorHandler: { closed(): void } }) {
+      wire.die = () => options.errorHandler.closed();
+    }
+    start = () => Promise.resolve();
+    dispose = () => Promise.resolve();
+    onNotification() {}
+    onProgress = () => ({ dispose() {} });
+    sendRequest = () => wire.answer();
+  },
+  CloseAction: {},
+  ErrorAction: {},
+  LSPErrorCodes: {},
+  ProgressType: class {},
+  ResponseError: class {},
+  State: { Running: 2 },
+  TransportKind: {},
+}));
+
+const token = {} as CancellationToken;
+const nothing = () => undefined;
+const requests: Record<string, (server: Server) => Promise<unknown>> = {
+  ask: (server) => server.ask({ question: 'Where?' }, nothing, token),
+  prefill: (server) => server.prefill(token),
+  calibrate: (server) => server.calibrate(token),
+  context: (server) => server.promptContents(),
+  models: (server) => server.models(),
+  download: (server) => server.download('id', nothing, token),
+  explain: (server) => server.explain('symbol', token),
+  'saved states': (server) => server.savedStates(),
+};
+
+describe('a server that dies', () => {
+  let server: Server;
+  let statuses: Status[];
+
+  beforeEach(() => {
+    vi.useFakeTimers();
+    server = new Server({ subscriptions: [], extensionUri: { fsPath: '' } } as never);
+    statuses = [];
+    server.onStatus((status) => statuses.push(status));
+    wire.answer = () => new Promise(() => undefined);
+    return () => vi.useRealTimers();
+  });
+
+  it.each(Object.keys(requests))('fails the request %s with what happens now', async (name) => {
+    const failed = expect(requests[name]!(server)).rejects.toThrow(
+      'The engine stopped unexpectedly and restarts in 1 s. Try again: nothing else is lost.',
+    );
+    await server.running();
+    wire.die();
+    await failed;
+  });
+
+  it('is a status of its own', async () => {
+    await server.running();
+    wire.die();
+    const message = 'The engine stopped unexpectedly and restarts in 1 s.';
+    expect(statuses).toEqual([{ health: 'error', phase: 'failed', message }]);
+  });
+
+  it('leaves answers as they are', async () => {
+    wire.answer = () => Promise.resolve({ tokens: 1 });
+    expect(await server.prefill(token)).toEqual({ tokens: 1 });
+    wire.answer = () => Promise.reject(new Error('There is no model.'));
+    await expect(server.prefill(token)).rejects.toThrow('There is no model.');
+  });
+});

@@ -1,0 +1,66 @@
+/** Settings as the server gets them, whatever stands in the files. */
+import { readFileSync } from 'node:fs';
+import { beforeEach, expect, it, vi } from 'vitest';
+import { excludeFromPrompt, readSettings } from '../../../extension/config';
+
+type Values = Record<string, unknown>;
+
+const editor = vi.hoisted((): { defaults: Values; workspace: Values } => ({ defaults: {}, workspace: {} }));
+
+vi.mock('vscode', () => ({
+  ConfigurationTarget: { Workspace: 2 },
+  workspace: {
+    getConfiguration: (section?: string) => {
+      const name = (key: string) => (section ? `${section}.${key}` : key);
+      const { defaults, workspace } = editor;
+      return {
+        get: (key: string) => (name(key) in workspace ? workspace[name(key)] : defaults[name(key)]),
+        inspect: (key: string) => ({
+          defaultValue: defaults[name(key)],
+          workspaceValue: workspace[name(key)],
+        }),
+        update: (key: string, value: unknown) => {
+          workspace[name(key)] = value;
+          return Promise.resolve();
+        },
+      };
+    },
+  },
+}));
+
+const { contributes } = JSON.parse(readFileSync('package.json', 'utf8')) as {
+  contributes: { configuration: { properties: Record<string, { default: unknown }> } };
+};
+const properties = Object.entries(contributes.configuration.properties);
+editor.defaults = Object.fromEntries(properties.map(([name, { default: value }]) => [name, value]));
+
+beforeEach(() => {
+  editor.workspace = {};
+});
+
+it.each(properties.map(([name]) => name))(
+  'takes the default of %s where its value has another type',
+  (name) => {
+    const usual = readSettings();
+    const array = Array.isArray(editor.defaults[name]);
+    for (const value of [null, {}, array ? 'dist/' : ['a'], array ? [1] : Symbol.iterator]) {
+      editor.workspace = { [name]: value };
+      expect(readSettings()).toEqual(usual);
+    }
+  },
+);
+
+it('takes values of the right type', () => {
+  editor.workspace = { 'longview.model.path': ' /m.gguf ', 'longview.files.exclude': ['a/'] };
+  expect(readSettings()).toMatchObject({ modelPath: '/m.gguf', exclude: ['a/'] });
+});
+
+it('leaves a folder out where the patterns are no list, and takes that back once', async () => {
+  const key = 'longview.files.exclude';
+  editor.workspace = { [key]: 'dist/' };
+  const undo = await excludeFromPrompt('net');
+  expect(editor.workspace[key]).toEqual(['/net/']);
+  editor.workspace = { [key]: 'dist/' };
+  await undo();
+  expect(editor.workspace[key]).toBe('dist/');
+});

@@ -1,0 +1,97 @@
+/** The pick list of models, and what a choice comes to. */
+import { beforeEach, expect, it, vi } from 'vitest';
+import { chooseModel } from '../../../extension/modelPicker';
+
+interface Item {
+  label: string;
+  description?: string;
+  detail?: string;
+}
+
+const editor = vi.hoisted(() => ({
+  modelPath: '',
+  items: [] as Item[],
+  /** The user's choice, once the items are there. */
+  choose: (_items: Item[]): Item | undefined => undefined,
+  warnings: [] as string[],
+  commands: [] as unknown[][],
+}));
+
+vi.mock('vscode', () => ({
+  commands: { executeCommand: (...command: unknown[]) => editor.commands.push(command) },
+  ProgressLocation: {},
+  QuickPickItemKind: {},
+  ThemeIcon: class {},
+  window: {
+    createQuickPick: () => {
+      const picker = {
+        items: [] as Item[],
+        selectedItems: [] as Item[],
+        show() {},
+        hide() {},
+        dispose() {},
+        onDidTriggerItemButton() {},
+        onDidHide() {},
+        onDidAccept(accept: () => void) {
+          editor.items = picker.items;
+          const chosen = editor.choose(picker.items);
+          picker.selectedItems = chosen ? [chosen] : [];
+          accept();
+        },
+      };
+      return picker;
+    },
+    withProgress: (_options: unknown, work: () => Promise<void>) => work(),
+    showWarningMessage: (message: string, button: string) => {
+      editor.warnings.push(message);
+      return Promise.resolve(button);
+    },
+  },
+  workspace: {
+    getConfiguration: () => ({
+      get: (key: string) => (key === 'model.path' ? editor.modelPath : ''),
+      inspect: () => ({ defaultValue: '' }),
+    }),
+  },
+}));
+
+let used: string[];
+
+beforeEach(() => {
+  Object.assign(editor, { modelPath: '', items: [], warnings: [], commands: [], choose: () => undefined });
+  used = [];
+});
+
+const builtIn = { name: 'small', path: '/ext/small.gguf', bytes: 1e8, builtIn: true, current: true };
+const server = {
+  models: () => Promise.resolve({ installed: [builtIn], catalog: [] }),
+  useModel: (path: string) => Promise.resolve(void used.push(path)),
+};
+const withDetail = (detail: string) => (items: Item[]) => items.find((item) => item.detail === detail);
+
+it('draws no icon that a file is called after', async () => {
+  const path = '/m/$(trash)/$(zap).gguf';
+  const models = { installed: [{ ...builtIn, name: '$(zap)', path, current: false }], catalog: [] };
+  await chooseModel({ models: () => Promise.resolve(models) } as never);
+  const shown = editor.items.find(({ detail }) => detail?.startsWith('/m/'))!;
+  expect([shown.label, shown.detail].join()).not.toContain('$(');
+});
+
+it('says no more of a choice that lasts', async () => {
+  editor.choose = withDetail(builtIn.path);
+  await chooseModel(server as never);
+  expect(used).toEqual([builtIn.path]);
+  expect(editor.warnings).toEqual([]);
+});
+
+it('lists the one of the setting, and warns that it comes back when another is chosen', async () => {
+  editor.modelPath = '/m/mine.gguf';
+  editor.choose = withDetail(builtIn.path);
+  await chooseModel(server as never);
+  expect(editor.warnings).toEqual([expect.stringContaining('longview.model.path names another model')]);
+  expect(editor.commands).toEqual([['workbench.action.openSettings', 'longview.model.path']]);
+  editor.choose = withDetail('/m/mine.gguf');
+  await chooseModel(server as never);
+  expect(used).toEqual([builtIn.path, '/m/mine.gguf']);
+  expect(editor.warnings).toHaveLength(1);
+});
