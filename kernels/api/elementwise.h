@@ -71,4 +71,21 @@ struct LargestArgs {
 };
 Status launch_largest(const LargestArgs& args, Stream stream);
 
+// An index that is drawn by `random` from the softmax of x under limits, as native/base/draw.h says; the largest where its value is not
+// finite.
+struct DrawArgs {
+  const float* x;  // [count]
+  int64_t count;
+  const int32_t* largest;  // of x, on the device
+  double scale;            // log2(e) / temperature, finite
+  uint32_t least;          // of a weight that is drawn, in 2^-31 of the largest one's
+  int64_t top_k;           // 0: no limit
+  double top_p;
+  uint64_t random;
+  uint32_t* weights;  // draw_weights(count) of workspace, aligned to 16 bytes
+  int32_t* index;
+};
+int64_t draw_weights(int64_t count);
+Status launch_draw(const DrawArgs& args, Stream stream);
+
 }  // namespace longview::kernels

@@ -12,7 +12,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 11;
+constexpr int32_t kLibraryVersion = 12;
 
 struct Library {
   int32_t version;
@@ -48,6 +48,8 @@ struct Library {
   decltype(&kernels::launch_silu_mul_quantize) silu_mul_quantize;
   decltype(&kernels::launch_add) add;
   decltype(&kernels::launch_largest) largest;
+  decltype(&kernels::draw_weights) draw_weights;
+  decltype(&kernels::launch_draw) draw;
   decltype(&kernels::launch_rope_table) rope_table;
   decltype(&kernels::launch_rope_append) rope_append;
   decltype(&kernels::launch_expand_pages) expand_pages;

@@ -35,6 +35,8 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_silu_mul_quantize,
       launch_add,
       launch_largest,
+      draw_weights,
+      launch_draw,
       launch_rope_table,
       launch_rope_append,
       launch_expand_pages,

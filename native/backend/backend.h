@@ -2,7 +2,7 @@
 //
 // Letters: T tokens of a chunk, H query heads, G KV heads, D head dim. Activations are row-major [T, cols]; their element
 // type is the device's own affair (float32 on the CPU, bfloat16 on CUDA), so the engine never looks inside: it allocates,
-// passes on, and reads logits back. Operations are queued in order; only read_* and largest wait.
+// passes on, and reads logits back. Operations are queued in order; only read_*, largest and draw wait.
 #pragma once
 
 #include <algorithm>
@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/argmax.h"
+#include "base/draw.h"
 #include "base/tensor.h"
 #include "model/config.h"
 #include "sparse/pattern.h"
@@ -251,6 +252,12 @@ class Backend {
     std::vector<float> values(static_cast<size_t>(x.cols));
     read_row(x, row, values);
     return argmax(values);
+  }
+  // That, and what draw() gives (base/draw.h).
+  virtual Drawn draw(Activation x, int64_t row, const Sampling& sampling, uint64_t random) {
+    std::vector<float> values(static_cast<size_t>(x.cols));
+    read_row(x, row, values);
+    return {argmax(values), longview::draw(values, sampling, random)};
   }
 };
 

@@ -88,31 +88,34 @@ EngineOptions read_options(const Napi::Object& from) {
   return options;
 }
 
-Napi::Value describe(Napi::Env env, const Engine& engine) {
+// By value: the engine may be closed before JavaScript reads it.
+Outcome::Make description(const Engine& engine) {
   const Model& m = engine.model();
-  const DeviceInfo d = engine.device();
-  Napi::Object model = Napi::Object::New(env), device = Napi::Object::New(env), out = Napi::Object::New(env);
-  model.Set("architecture", m.config.architecture);
-  model.Set("name", m.config.name);
-  model.Set("fingerprint", m.fingerprint);
-  model.Set("window", static_cast<double>(m.config.window));
-  model.Set("vocabularySize", static_cast<double>(m.config.vocabulary));
-  model.Set("layers", static_cast<double>(m.config.layers));
-  model.Set("parameters", static_cast<double>(m.parameters));
-  model.Set("weightBytes", static_cast<double>(m.weight_bytes));
-  model.Set("kvBytesPerToken", static_cast<double>(engine.pool().page_bytes()) / static_cast<double>(kPageTokens));
-  model.Set("kvLayout", engine.cache_layout());
-  device.Set("kind", d.kind);
-  device.Set("name", d.name);
-  device.Set("note", d.note);
-  device.Set("isa", d.isa);
-  device.Set("threads", d.threads);
-  device.Set("memoryBytes", static_cast<double>(d.memory_bytes));
-  device.Set("freeMemoryBytes", static_cast<double>(d.free_memory_bytes));
-  out.Set("model", model);
-  out.Set("device", device);
-  out.Set("window", static_cast<double>(engine.window()));
-  return out;
+  return [config = m.config, fingerprint = m.fingerprint, parameters = m.parameters, weight_bytes = m.weight_bytes, page_bytes = engine.pool().page_bytes(),
+          layout = engine.cache_layout(), d = engine.device(), window = engine.window()](Napi::Env env) {
+    Napi::Object model = Napi::Object::New(env), device = Napi::Object::New(env), out = Napi::Object::New(env);
+    model.Set("architecture", config.architecture);
+    model.Set("name", config.name);
+    model.Set("fingerprint", fingerprint);
+    model.Set("window", static_cast<double>(config.window));
+    model.Set("vocabularySize", static_cast<double>(config.vocabulary));
+    model.Set("layers", static_cast<double>(config.layers));
+    model.Set("parameters", static_cast<double>(parameters));
+    model.Set("weightBytes", static_cast<double>(weight_bytes));
+    model.Set("kvBytesPerToken", static_cast<double>(page_bytes) / static_cast<double>(kPageTokens));
+    model.Set("kvLayout", layout);
+    device.Set("kind", d.kind);
+    device.Set("name", d.name);
+    device.Set("note", d.note);
+    device.Set("isa", d.isa);
+    device.Set("threads", d.threads);
+    device.Set("memoryBytes", static_cast<double>(d.memory_bytes));
+    device.Set("freeMemoryBytes", static_cast<double>(d.free_memory_bytes));
+    out.Set("model", model);
+    out.Set("device", device);
+    out.Set("window", static_cast<double>(window));
+    return out;
+  };
 }
 
 // {density?, coveredMass?}: nothing where nothing was counted.
@@ -175,8 +178,9 @@ Napi::Value EngineObject::open(const Napi::CallbackInfo& info) {
   }
   options.on_load = [outcome](int64_t done, int64_t total) { outcome->call(static_cast<double>(done), static_cast<double>(total)); };
   queue_->add({kHousekeeping, guarded(outcome, [state = state_, outcome, path = info[0].As<Napi::String>().Utf8Value(), options = std::move(options)] {
+                 LONGVIEW_CHECK(!state->engine, kInvalidArgument, "The engine is open already: close it before it opens another model.");
                  state->engine = std::make_unique<Engine>(path, options);
-                 outcome->resolve([state](Napi::Env env) { return describe(env, *state->engine); });
+                 outcome->resolve(description(*state->engine));
                  return false;
                })});
   return outcome->promise();
@@ -315,6 +319,7 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
   struct Progress {
     explicit Progress(std::vector<std::vector<int32_t>> sequences) : stops(std::move(sequences)) {}
     std::optional<Sampler> sampler;
+    std::optional<int32_t> drawn;  // behind the last token
     StopSequences stops;
     int64_t count = 0;
     double first = 0;
@@ -327,7 +332,7 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
                  Context& context = find(*state, id);
                  if (!progress->sampler) progress->sampler.emplace(sampling);
                  const bool greedy = progress->sampler->greedy();
-                 if (!greedy) state->engine->complete_logits(context);
+                 if (!greedy && !progress->drawn) state->engine->complete_logits(context);
                  LONGVIEW_CHECK(context.choice().has_value(), kInvalidArgument, "Nothing was read before this answer: extend the context first.");
                  const auto finish = [&](const char* why) {
                    outcome->resolve([why, length = context.length(), first = progress->first, all = seconds_since(progress->start)](Napi::Env e) {
@@ -349,7 +354,7 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
                    release();
                    return finish(progress->count >= limit ? "length" : "window");
                  }
-                 const int32_t next = greedy ? *context.choice() : progress->sampler->choose(context.logits());
+                 const int32_t next = greedy ? *context.choice() : progress->drawn ? *progress->drawn : progress->sampler->choose(context.logits());
                  if (progress->count++ == 0) progress->first = seconds_since(progress->start);
                  const bool stop = progress->stops.push(next);
                  release();
@@ -358,7 +363,8 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
                    if (progress->stops.held() > 1) context.truncate(context.length() - (progress->stops.held() - 1));
                    return finish("stop");
                  }
-                 state->engine->decode(context, next, token, greedy ? Next::kChoice : Next::kLogits);
+                 if (greedy) state->engine->decode(context, next, token, Next::kChoice);
+                 else progress->drawn = state->engine->decode(context, next, *progress->sampler, token);
                  return true;
                })});
   return outcome->promise();

@@ -20,6 +20,7 @@ int64_t PageList::adopt(std::span<const int32_t> tokens) {
   const int64_t start = length();
   int64_t covered = 0;
   std::vector<int32_t> page(kPageTokens);
+  make_room(static_cast<int64_t>(tokens.size()));
   while (true) {
     const int64_t tail = length() % kPageTokens, wanted = kPageTokens - tail;
     if (covered + wanted >= static_cast<int64_t>(tokens.size())) return covered;
@@ -44,22 +45,31 @@ int64_t PageList::pages_for(int64_t tokens) const {
   return all - held + (copies ? 1 : 0);
 }
 
-void PageList::reserve(int64_t tokens) {
-  const int64_t tail = length() % kPageTokens;
-  if (tokens > 0 && tail != 0) {
-    int32_t& slot = slots_[static_cast<size_t>(length() / kPageTokens)];
-    if (pool_->shared(slot)) {
-      const int32_t own = pool_->take();
-      try {
-        backend_->copy_page(pool_->storage(), slot, own, tail);
-      } catch (...) {
-        pool_->release(own);
-        throw;
-      }
-      pool_->release(slot);
-      slot = own;
-    }
+void PageList::make_room(int64_t tokens) {
+  const auto pages = static_cast<size_t>(pages_of(length() + tokens));
+  tokens_.reserve(pages * kPageTokens);
+  slots_.reserve(pages);
+  entries_.reserve(pages);
+}
+
+void PageList::own_last() {
+  if (length() == 0) return;
+  int32_t& slot = slots_[static_cast<size_t>((length() - 1) / kPageTokens)];
+  if (!pool_->shared(slot)) return;
+  const int32_t own = pool_->take();
+  try {
+    backend_->copy_page(pool_->storage(), slot, own, (length() - 1) % kPageTokens + 1);
+  } catch (...) {
+    pool_->release(own);
+    throw;
   }
+  pool_->release(slot);
+  slot = own;
+}
+
+void PageList::reserve(int64_t tokens) {
+  make_room(tokens);
+  if (tokens > 0 && length() % kPageTokens != 0) own_last();
   const auto pages = static_cast<size_t>(pages_of(length() + tokens));
   const size_t before = slots_.size();
   try {

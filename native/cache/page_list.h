@@ -30,6 +30,8 @@ class PageList {
   int64_t adopt(std::span<const int32_t> tokens);
   // Pages that room for `tokens` more takes from the pool, the copy of a shared tail among them.
   int64_t pages_for(int64_t tokens) const;
+  // Makes the page of the last token this list's own, so that the token can be written again. What fails leaves the list as before.
+  void own_last();
   // Makes room for `tokens` more without counting them: the tail becomes this list's own, pages are taken. What fails
   // leaves the list as before.
   void reserve(int64_t tokens);
@@ -39,6 +41,9 @@ class PageList {
   void truncate(int64_t length);
 
  private:
+  // Room in this list's own memory for `tokens` more, by whole pages: what takes or shares pages after it cannot fail and lose them.
+  void make_room(int64_t tokens);
+
   Backend* backend_;
   PagePool* pool_;
   PrefixIndex* index_;

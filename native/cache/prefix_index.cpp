@@ -1,12 +1,14 @@
 #include "cache/prefix_index.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "cache/chain.h"
 
 namespace longview {
 
 PrefixIndex::PrefixIndex(PagePool& pool, uint64_t root) : pool_(pool), root_(root) {
+  free_.reserve(static_cast<size_t>(pool_.capacity()));  // every entry has a page of its own: reclaim() needs no memory
   pool_.when_full([this] { return reclaim(); });
 }
 
@@ -30,14 +32,15 @@ int32_t PrefixIndex::insert(int32_t parent, std::span<const int32_t> tokens, int
   if (const int32_t known = find(parent, tokens); known != kNone) return known;
   const uint64_t hash = chain_hash(hash_of(parent), tokens);
   if (by_hash_.contains(hash)) return kNone;
+  Entry added{hash, parent, page, 0, ++clock_, {tokens.begin(), tokens.end()}};
   if (free_.empty()) {
-    free_.push_back(static_cast<int32_t>(entries_.size()));
     entries_.emplace_back();
+    free_.push_back(static_cast<int32_t>(entries_.size()) - 1);
   }
   const int32_t entry = free_.back();
-  by_hash_.emplace(hash, entry);
+  by_hash_.emplace(hash, entry);  // nothing behind it throws
   free_.pop_back();
-  entries_[static_cast<size_t>(entry)] = {hash, parent, page, 0, ++clock_, {tokens.begin(), tokens.end()}};
+  entries_[static_cast<size_t>(entry)] = std::move(added);
   if (parent >= 0) ++entries_[static_cast<size_t>(parent)].children;
   pool_.share(page);
   return entry;

@@ -27,7 +27,8 @@ class PrefixIndex {
   // The entry of the page that follows `parent` and holds these kPageTokens token ids, or kNone.
   int32_t find(int32_t parent, std::span<const int32_t> tokens);
   // Adds a full page, which the index then shares. Where the sequence is known already, its entry: the caller should take
-  // that page in place of its own. kNone where another sequence has this hash, or the parent is kNone.
+  // that page in place of its own. kNone where another sequence has this hash, or the parent is kNone. What fails leaves the
+  // index as before.
   int32_t insert(int32_t parent, std::span<const int32_t> tokens, int32_t page);
   int32_t page(int32_t entry) const { return entries_[static_cast<size_t>(entry)].page; }
 

@@ -4,6 +4,7 @@
 // float32. The work on a single token is hundreds of small kernels: run_token() launches them as one graph (decode_step.h).
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <unordered_map>
 
@@ -315,17 +316,20 @@ class CudaBackend final : public Backend {
   }
 
   int32_t largest(Activation x, int64_t row) override {
-    LONGVIEW_CHECK(x.wide, kInternal, "the largest is that of float32 values");
-    if (largest_.bytes() == 0) {
-      largest_.grow(device_, kernels::kLargestWorkspaceBytes + static_cast<int64_t>(sizeof(int32_t)), "the choice");
-      check(library_.fill(largest_.as(), 0, static_cast<size_t>(largest_.bytes()), device_.stream()), "clearing the choice");
-    }
-    auto* index = reinterpret_cast<int32_t*>(largest_.as<char>() + kernels::kLargestWorkspaceBytes);
-    check(library_.largest({static_cast<const float*>(rows(x, row, 1).data), x.cols, largest_.as(), index}, device_.stream()), "choosing");
-    auto* chosen = static_cast<int32_t*>(row_.room(sizeof(int32_t)));
-    check(library_.copy_to_host(chosen, index, sizeof(int32_t), device_.stream()), "choosing");
-    check(library_.synchronize(device_.stream()), "computing");
-    return *chosen;
+    find_largest(x, row);
+    return choices()[0];
+  }
+
+  Drawn draw(Activation x, int64_t row, const Sampling& sampling, uint64_t random) override {
+    find_largest(x, row);
+    weights_.grow(device_, library_.draw_weights(x.cols) * static_cast<int64_t>(sizeof(uint32_t)), "the weights to draw by");
+    const double scale = 1.44269504088896340736 / static_cast<double>(sampling.temperature);
+    const auto least = static_cast<uint32_t>(std::ceil(static_cast<double>(sampling.min_p) * 0x1p31));
+    check(library_.draw({static_cast<const float*>(rows(x, row, 1).data), x.cols, choice_.as<int32_t>(), scale, least, sampling.top_k, sampling.top_p, random, weights_.as<uint32_t>(), choice_.as<int32_t>() + 1},
+                        device_.stream()),
+          "drawing");
+    const std::span<const int32_t> both = choices();
+    return {both[0], both[1]};
   }
 
  private:
@@ -382,6 +386,23 @@ class CudaBackend final : public Backend {
     return {data, rows, cols, wide};
   }
 
+  // Into choice_.
+  void find_largest(Activation x, int64_t row) {
+    LONGVIEW_CHECK(x.wide, kInternal, "the largest is that of float32 values");
+    choice_.grow(device_, 2 * sizeof(int32_t), "the choice");
+    if (largest_.bytes() == 0) {
+      largest_.grow(device_, kernels::kLargestWorkspaceBytes, "the choice");
+      check(library_.fill(largest_.as(), 0, static_cast<size_t>(largest_.bytes()), device_.stream()), "clearing the choice");
+    }
+    check(library_.largest({static_cast<const float*>(rows(x, row, 1).data), x.cols, largest_.as(), choice_.as<int32_t>()}, device_.stream()), "choosing");
+  }
+  std::span<const int32_t> choices() {
+    auto* both = static_cast<int32_t*>(row_.room(2 * sizeof(int32_t)));
+    check(library_.copy_to_host(both, choice_.as(), 2 * sizeof(int32_t), device_.stream()), "choosing");
+    check(library_.synchronize(device_.stream()), "computing");
+    return {both, 2};
+  }
+
   // Room for what attention keeps of parts of the keys. It expects zeros there and leaves them where it needs them.
   void reserve_partial(const kernels::AttentionArgs& args) {
     const int64_t bytes = library_.attention_workspace_floats(args) * 4;
@@ -419,7 +440,8 @@ class CudaBackend final : public Backend {
   PageTables tables_{device_};
   SparseAttention sparse_{device_, tables_};
   Focus focus_{device_};
-  Buffer tokens_, partial_, dequantized_, codes_, queries_, results_, largest_;
+  Buffer tokens_, partial_, dequantized_, codes_, queries_, results_, largest_, weights_;
+  Buffer choice_;  // the largest logit's token, and one that is drawn
   DecodeStep step_{device_};
   const char* widened_ = nullptr;  // the queries that queries_ has
   HostBuffer row_{device_};  // that read_row brings

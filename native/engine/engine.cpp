@@ -105,11 +105,12 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t resu
   for (HeadPlan& plan : plans) plan = sparse::at_length(plan, context.length() + count, kv_shape().mean_tokens);
   context.pages_.reserve(count);
   context.forget_next();
+  if (next == Next::kLogits) context.logits_.reserve(static_cast<size_t>(model_.config.vocabulary));
   try {
     forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, plans, results, cancel);
   } catch (...) {
     context.pages_.truncate(context.length());  // gives reserved pages back
-    if (!plans.empty()) drop_coverage();
+    if (!plans.empty() || observed_) drop_coverage();  // who observes may have tried some
     throw;
   }
   if (sparse) count_coverage(context, count, !plans.empty());
@@ -221,8 +222,16 @@ void Engine::decode(Context& context, int32_t token, const CancelToken& cancel, 
   ++counters_.decoded_tokens;
 }
 
+int32_t Engine::decode(Context& context, int32_t token, Sampler& sampler, const CancelToken& cancel) {
+  decode(context, token, cancel, Next::kNothing);
+  const auto [largest, drawn] = forward_->draw(0, sampler.sampling(), sampler.random());
+  context.choice_ = largest;
+  return drawn;
+}
+
 void Engine::complete_logits(Context& context) {
   if (!context.choice_) return;
+  context.pages_.own_last();  // or the token would be lost where there is no room for a copy
   const int32_t last = context.tokens().back();
   context.truncate(context.length() - 1);
   run(context, {&last, 1}, 1, Next::kLogits, CancelToken());

@@ -106,6 +106,8 @@ class Engine {
   void prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);
   // One token behind the context; updates its logits, or its choice alone.
   void decode(Context& context, int32_t token, const CancelToken& cancel, Next next = Next::kLogits);
+  // The same, and draws the token behind it.
+  int32_t decode(Context& context, int32_t token, Sampler& sampler, const CancelToken& cancel);
   // Where the last token left its choice alone: reads it again for all logits.
   void complete_logits(Context& context);
   // Pre-fills the first chunk of `tokens`, as prefill_chunk does, and says for each of its tokens how the model foresaw it

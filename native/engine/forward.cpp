@@ -124,6 +124,11 @@ int32_t Forward::choice(int64_t row) {
   return backend_.largest(logits_, 0);
 }
 
+Drawn Forward::draw(int64_t row, const Sampling& sampling, uint64_t random) {
+  multiply_output(row);
+  return backend_.draw(logits_, 0, sampling, random);
+}
+
 void Forward::each_logits(int64_t count, const CancelToken& cancel, const std::function<void(int64_t row, std::span<const float>)>& each) {
   if (!logit_rows_.data) logit_rows_ = backend_.allocate_float(kLogitRows, config_.vocabulary);
   std::vector<float> row(static_cast<size_t>(config_.vocabulary));

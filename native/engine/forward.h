@@ -46,6 +46,8 @@ class Forward {
   void logits(int64_t row, std::span<float> out);
   // The first of the largest of them, which alone comes from the device.
   int32_t choice(int64_t row);
+  // That, and one that is drawn from them.
+  Drawn draw(int64_t row, const Sampling& sampling, uint64_t random);
 
   // Calls `each` with the logits [vocabulary] after every token row 0 .. count - 1 of the last run, in order, all of them results. The output
   // matrix is applied to kLogitRows rows at once: their float32 logits are all the memory that this takes.

@@ -6,11 +6,13 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <functional>
 #include <numeric>
 
 #include "base/error.h"
 #include "bench/random_llama.h"
 #include "engine/forward.h"
+#include "engine/sampler.h"
 #include "kernels/gpu.h"
 
 using namespace longview;
@@ -65,23 +67,36 @@ int main(int argc, char** argv) try {
   // Reading copies of pages takes as long as reading others, and making others would take minutes.
   for (int64_t page = read / kPageTokens; page < context / kPageTokens; ++page) backend->copy_page(*storage, static_cast<int32_t>(page % (kChunk / kPageTokens)), static_cast<int32_t>(page), kPageTokens);
   int32_t token = forward.choice((read - 1) % kChunk);
-  std::vector<double> times;
-  for (int64_t i = 0; i < kLeftOut + kMeasured; ++i) {
-    const double begin = now();
-    forward.run({&token, 1}, pages, context + i, false, {}, 1, CancelToken());
-    token = forward.choice(0);
-    if (i >= kLeftOut) times.push_back(now() - begin);
-  }
+  // In order.
+  const auto measure = [&](const std::function<int32_t()>& choose) {
+    std::vector<double> times;
+    for (int64_t i = 0; i < kLeftOut + kMeasured; ++i) {
+      const double begin = now();
+      forward.run({&token, 1}, pages, context + i, false, {}, 1, CancelToken());
+      token = choose();
+      if (i >= kLeftOut) times.push_back(now() - begin);
+    }
+    std::sort(times.begin(), times.end());
+    return times;
+  };
+  const std::vector<double> times = measure([&] { return forward.choice(0); });
   std::vector<float> logits(static_cast<size_t>(kVocabulary));
   forward.logits(0, logits);
   LONGVIEW_CHECK(std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }), kInternal, "the results are not finite");
-  std::sort(times.begin(), times.end());
   double bytes = static_cast<double>(context * config.layers * config.kv_dim()) * 2 * (kept == "bf16" ? 2 : kept == "q8" ? 1 + 2.0 / 32 : 1) + static_cast<double>(llama.model().weights.output.bytes);
   for (const LayerWeights& l : llama.model().weights.layers)
     for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down}) bytes += static_cast<double>(w->bytes);
   const double median = times[times.size() / 2], floor = bytes / speed;
   std::printf("%s; %s behind %lld tokens in %s: %.3f ms a token (worst %.3f); %.2f GB at the copy's %.0f GB/s take %.3f ms: %.1f %%\n", backend->info().name.c_str(), quantised ? "Q4_K" : "bf16",
               static_cast<long long>(context), kept.c_str(), median * 1e3, times.back() * 1e3, bytes / 1e9, speed / 1e9, floor * 1e3, 100 * floor / median);
+  // Drawn from the vocabulary: there, and on the host.
+  Sampler sampler({.temperature = 0.7f, .top_k = 20, .top_p = 0.95f});
+  const double there = measure([&] { return forward.draw(0, sampler.sampling(), sampler.random()).token; })[kMeasured / 2];
+  const double here = measure([&] {
+    forward.logits(0, logits);
+    return sampler.choose(logits);
+  })[kMeasured / 2];
+  std::printf("tokens that are drawn on the device %.3f ms, from logits on the host %.3f ms\n", there * 1e3, here * 1e3);
   return 0;
 } catch (const check::Skip& skip) {
   std::printf("skipped: %s\n", skip.why.c_str());

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/argmax.h"
+#include "base/draw.h"
 #include "kernels/gpu.h"
 #include "model/quant_formats.h"
 
@@ -83,6 +84,48 @@ TEST("the largest, as on the CPU: the first of equals, -0 equal to 0, NaN behind
     check(values);
     check(std::vector<float>(count, NAN));
   }
+}
+
+// Tokens that are drawn from `count` logits by the same random numbers on the device and on the host, under every limit.
+void check_draws(size_t count) {
+  std::mt19937_64 random(6);
+  std::vector<uint8_t> zeros(kernels::kLargestWorkspaceBytes, 0);
+  const gpu::Memory<uint8_t> workspace(zeros);
+  const gpu::Memory<int32_t> largest(1), token(1);
+  const gpu::Memory<uint32_t> weights(static_cast<size_t>(gpu::library().draw_weights(static_cast<int64_t>(count))));
+  const auto check = [&](const std::vector<float>& values, const Sampling& sampling) {
+    const gpu::Memory<float> x(values);
+    GPU(largest({x.get(), static_cast<int64_t>(count), workspace.get(), largest.get()}, gpu::stream()));
+    for (int i = 0; i < 20; ++i) {
+      const uint64_t number = random();
+      GPU(draw({x.get(), static_cast<int64_t>(count), largest.get(), 1.44269504088896340736 / static_cast<double>(sampling.temperature), static_cast<uint32_t>(std::ceil(static_cast<double>(sampling.min_p) * 0x1p31)),
+                sampling.top_k, sampling.top_p, number, weights.get(), token.get()},
+               gpu::stream()));
+      CHECK(token.read()[0] == draw(values, sampling, number));
+    }
+  };
+  std::vector<float> values = gpu::random_float(count, random);
+  for (float& x : values) x *= 4;
+  for (const Sampling& sampling : {Sampling{.temperature = 1}, Sampling{.temperature = 0.6f, .top_k = 20, .top_p = 0.95f}, Sampling{.temperature = 100}, Sampling{.temperature = 1e-30f}, Sampling{.temperature = 2, .top_k = 1},
+                                   Sampling{.temperature = 1, .top_p = 0}, Sampling{.temperature = 1.5f, .min_p = 0.1f}, Sampling{.temperature = 1, .min_p = 1}})
+    check(values, sampling);
+  for (float& x : values) x = std::round(x);  // many equals
+  check(values, {.temperature = 1, .top_k = 3});
+  for (size_t i = 0; i < count; i += 2) values[i] = i % 4 == 0 ? NAN : -INFINITY;
+  check(values, {.temperature = 1});
+  values[count / 2] = INFINITY;
+  check(values, {.temperature = 1});
+  check(std::vector<float>(count, NAN), {.temperature = 1});
+  check(std::vector<float>(count, -INFINITY), {.temperature = 1});
+  check(std::vector<float>(count, 7), {.temperature = 1, .top_p = 0.5f});
+}
+
+TEST("drawing from a few logits, as on the CPU") {
+  for (const size_t count : {size_t{1}, size_t{31}, size_t{4097}}) check_draws(count);
+}
+
+TEST("drawing from those of whole vocabularies, as on the CPU") {
+  for (const size_t count : {size_t{49152}, size_t{128256}, size_t{151936}}) check_draws(count);
 }
 
 TEST("embeddings of bf16 and quantised tables") {

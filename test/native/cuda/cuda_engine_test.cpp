@@ -155,6 +155,12 @@ TEST("chunks, forks and truncation leave the logits as they are") {
   CHECK(b->logits().empty() && b->choice() == argmax(once) && b->fork()->choice() == argmax(once));
   parts.complete_logits(*b);
   CHECK(std::equal(once.begin(), once.end(), b->logits().begin()));
+  // A token that is drawn there, as from these.
+  Sampler sampler({.temperature = 1, .seed = 3}), same({.temperature = 1, .seed = 3});
+  for (int i = 0; i < 20; ++i) {
+    b->truncate(static_cast<int64_t>(tokens.size()));
+    CHECK(parts.decode(*b, 5, same, CancelToken()) == sampler.choose(once) && b->choice() == argmax(once));
+  }
   CancelToken cancel;
   cancel.cancel();
   CHECK_THROWS(parts.decode(*b, 5, cancel), kCancelled);

@@ -1,6 +1,7 @@
 // What an engine does with what probe rows find: heads that see too little of their attention get more, and in the end all.
 #include <algorithm>
 
+#include "base/error.h"
 #include "check.h"
 #include "engine/engine.h"
 #include "model/files.h"
@@ -59,6 +60,39 @@ TEST("heads that see too little of their attention see four times as much with t
     if (raises == 3) CHECK_NEAR(seen.visited, seen.causal, 0.5);
     else CHECK_NEAR(seen.probes, heads, 0.5);
   }
+}
+
+TEST("what was tried on a reading that stopped counts for no other") {
+  files::Scratch scratch;
+  EngineOptions options;
+  options.chunk_tokens = kChunk;
+  options.prefill.mode = PrefillMode::kAdaptive;
+  {
+    const Engine engine(files::fixture("llama.Q8_0.gguf"), options);
+    files::write(scratch.path("heads.json"), a_shape_profile(engine.model().config, 16, 16));
+  }
+  options.prefill.profile = scratch.path("heads.json");
+  Engine engine(files::fixture("llama.Q8_0.gguf"), options);
+  const ModelConfig& config = engine.model().config;
+  const std::vector<int32_t> tokens(kChunk, 7);
+  const auto read = [&] {
+    const HeadCoverage before = engine.counters().coverage;
+    Context context(engine);
+    engine.prefill(context, tokens, CancelToken(), true);
+    return engine.counters().coverage - before;
+  };
+  const HeadCoverage alone = read();
+  const Activation tried = engine.backend().allocate(kChunk, config.heads * config.head_dim);
+  const std::vector<HeadPlan> plans(static_cast<size_t>(config.heads), {.pattern = Pattern::kAShape, .sink = 16, .window = 16});
+  engine.observe_attention([&](const Forward::Attention& a) {
+    engine.backend().attention_sparse(a.q, engine.kv_shape(), config.heads, a.layer, a.pages, a.first_position, plans, tried);
+    LONGVIEW_CHECK(false, kCancelled, "Stopped.");
+  });
+  Context stopped(engine);
+  CHECK_THROWS(engine.prefill(stopped, tokens, CancelToken()), kCancelled);
+  engine.observe_attention({});
+  const HeadCoverage again = read();
+  CHECK(again.visited == alone.visited && again.causal == alone.causal && again.probes == alone.probes);
 }
 
 TEST_MAIN()

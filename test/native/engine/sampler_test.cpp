@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
+#include <random>
 #include <vector>
 
 #include "base/argmax.h"
+#include "base/larger_first.h"
 #include "base/error.h"
 #include "check.h"
 
@@ -66,6 +69,41 @@ TEST("top-k, top-p and min-p leave out what they must, and nothing else") {
   CHECK(m[0] == 0 && m[1] > 0);
 }
 
+TEST("of many tokens as many are left as sorting them leaves, and they come as often as they should") {
+  std::mt19937_64 random(11);
+  std::normal_distribution<float> normal(0, 3);
+  std::vector<float> logits(5000);
+  for (float& logit : logits) logit = normal(random);
+  logits[17] = logits[4000] = 11;  // equals share a limit
+  for (const Sampling& sampling : {Sampling{.temperature = 0.7f, .seed = 1}, Sampling{.temperature = 1, .top_k = 40, .seed = 2}, Sampling{.temperature = 1.3f, .top_p = 0.8f, .seed = 3},
+                                   Sampling{.temperature = 1, .min_p = 0.05f, .seed = 4}, Sampling{.temperature = 2, .top_k = 300, .top_p = 0.5f, .min_p = 0.01f, .seed = 5}}) {
+    std::vector<int32_t> order(logits.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), LargerFirst{logits});
+    const auto logit = [&](int32_t token) { return static_cast<double>(logits[static_cast<size_t>(token)]); };
+    const auto weight = [&](int32_t token) { return std::exp((logit(token) - logit(order[0])) / static_cast<double>(sampling.temperature)); };
+    double all = 0, mass = 0;
+    for (const int32_t token : order) all += weight(token);
+    std::vector<double> wanted(logits.size());
+    double above = 0;
+    for (size_t i = 0, equals = 0; i < order.size(); ++i) {
+      equals = i > 0 && weight(order[i]) == weight(order[i - 1]) ? equals + 1 : 0;
+      above += i > 0 && equals == 0 ? mass - above : 0;
+      if ((sampling.top_k > 0 && i - equals >= static_cast<size_t>(sampling.top_k)) || above >= static_cast<double>(sampling.top_p) * all || weight(order[i]) < static_cast<double>(sampling.min_p)) break;
+      mass += wanted[static_cast<size_t>(order[i])] = weight(order[i]);
+    }
+    Sampler sampler(sampling);
+    std::vector<int> counts(logits.size());
+    for (int i = 0; i < kDraws; ++i) ++counts[static_cast<size_t>(sampler.choose(logits))];
+    double off = 0;
+    for (size_t i = 0; i < counts.size(); ++i) {
+      if (wanted[i] == 0) CHECK(counts[i] == 0);
+      off = std::max(off, std::fabs(counts[i] - kDraws * wanted[i] / mass) / std::sqrt(kDraws));
+    }
+    CHECK(off < 2.5);  // five standard deviations of the likeliest there can be
+  }
+}
+
 TEST("what is not a number is not drawn, and infinite ones are as argmax has them") {
   std::vector<float> logits(1000, NAN);
   for (size_t i = 0; i < logits.size(); i += 3) logits[i] = static_cast<float>(i % 7);
@@ -90,7 +128,7 @@ TEST("the same seed gives the same tokens, another seed others") {
   CHECK(sequence(5) != sequence(6));
   // The first tokens of seed 1, on every machine.
   const std::vector<int32_t> first = sequence(1);
-  CHECK(std::vector<int32_t>(first.begin(), first.begin() + 8) == std::vector<int32_t>({3, 3, 2, 3, 3, 0, 2, 3}));
+  CHECK(std::vector<int32_t>(first.begin(), first.begin() + 8) == std::vector<int32_t>({1, 1, 2, 0, 2, 3, 2, 0}));
 }
 
 TEST("values out of range are refused") {

@@ -104,6 +104,34 @@ TEST("scoring behind a token that left its choice alone is as behind one that le
   CHECK(chosen->length() == context->length());
 }
 
+TEST("drawing behind a token is as drawing from its logits, and leaves the choice") {
+  Engine engine(files::fixture("qwen3-tied"), exact());
+  const auto context = engine.create_context(), drawn = engine.create_context();
+  for (Context* one : {context.get(), drawn.get()}) engine.prefill(*one, std::vector<int32_t>{1, 2, 3, 4}, CancelToken());
+  Sampler sampler({.temperature = 1, .seed = 3}), same({.temperature = 1, .seed = 3});
+  for (int32_t token = 5; drawn->length() < 40;) {
+    engine.decode(*context, token, CancelToken());
+    const int32_t next = engine.decode(*drawn, token, same, CancelToken());
+    CHECK(next == sampler.choose(context->logits()) && drawn->choice() == context->choice());
+    token = next;
+  }
+}
+
+TEST("where there is no room for a copy of the last token's page, its logits cannot be had, and the context is as before") {
+  const std::string model = files::fixture("llama.Q8_0.gguf");
+  EngineOptions options = exact();
+  options.kv_budget_bytes = Engine(model, options).pool().page_bytes() * 8;
+  Engine engine(model, options);
+  const auto context = engine.create_context();
+  std::vector<int32_t> tokens(static_cast<size_t>(engine.pool().capacity() * kPageTokens - 50), 7);
+  engine.prefill(*context, tokens, CancelToken());
+  engine.decode(*context, 5, CancelToken(), Next::kChoice);
+  const auto fork = context->fork();
+  const auto choice = context->choice();
+  CHECK_THROWS(engine.complete_logits(*context), kOutOfMemory);
+  CHECK(context->length() == static_cast<int64_t>(tokens.size()) + 1 && context->choice() == choice);
+}
+
 TEST("scoring needs something before it, and a stopped one leaves the context as it was") {
   Engine engine(files::shared("golden/tiny/llama"), exact());
   const auto context = engine.create_context();
