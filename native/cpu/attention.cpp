@@ -80,7 +80,6 @@ void Attention::run(const float* q, int64_t tokens, int64_t heads, int64_t layer
       float sum = 0;
       for (int64_t p = 0; p < job.parts; ++p) {
         const int64_t at = (base * job.parts + p) * job.part_rows + r;
-        if (job.part_maximum[at] == -std::numeric_limits<float>::infinity()) continue;
         const float factor = std::exp2(job.part_maximum[at] - maximum);
         sum += factor * job.part_sum[at];
         const float* part = job.part_output + at * width;

@@ -25,7 +25,8 @@ struct Kernels {
   void (*dequantize)(DType type, const std::byte* source, float* destination, int64_t n);
   // Dot products of one quantised row with 8-bit activations (see quantize_row); null where there is no such path.
   float (*dot_int8)(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n);
-  // x in blocks of 32: int8 codes [n], a scale and the sum of the codes per block [n/32].
+  // x in blocks of 32: int8 codes [n], a scale and the sum of the codes per block [n/32]. The scale of a block that holds an infinity or a
+  // NaN is NaN.
   void (*quantize_row)(const float* x, int8_t* codes, float* scales, int32_t* sums, int64_t n);
 
   float (*dot)(const float* a, const float* b, int64_t n);
@@ -40,7 +41,8 @@ struct Kernels {
   void (*transpose16)(const uint32_t* in, int64_t ldi, int64_t cols, uint32_t* out, int64_t ldo);
 
   // One online-softmax step of a row of scores that are already in log2 units: returns the new maximum, multiplies `sum` and
-  // output[d] by 2^(old - new), adds the row's weights to `sum`, and leaves the weights in place of the scores.
+  // output[d] by 2^(old - new), adds the row's weights to `sum`, and leaves the weights in place of the scores. The weight of a score that
+  // is NaN is NaN; the maximum is that of the others.
   void (*softmax_step)(float* scores, int64_t n, float* maximum, float* sum, float* output, int64_t d);
   // The same with the weights in bf16, and the scores as they were. Null where gemm_bf16 is.
   void (*softmax_step_bf16)(const float* scores, int64_t n, float* maximum, float* sum, float* output, int64_t d, uint16_t* weights);

@@ -169,14 +169,10 @@ inline float to_weights(const float* scores, int64_t n, float highest, Keep keep
 
 template <typename Keep>
 inline void softmax_rows(const float* scores, int64_t n, float* maximum, float* total, float* output, int64_t d, Keep keep) {
-  Vec peak = load(scores);
-  for (int64_t i = kWidth; i < n; i += kWidth) peak = max(peak, load(scores + i));
+  Vec peak = set1(-__builtin_inff());
+  for (int64_t i = 0; i < n; i += kWidth) peak = max(load(scores + i), peak);  // of what are numbers
   const float old = *maximum, seen = largest(peak);
   const float now = seen > old ? seen : old;
-  if (now == -__builtin_inff()) {  // nothing is visible yet
-    for (int64_t i = 0; i < n; i += kWidth) keep(i, zero());
-    return;
-  }
   if (now > old) {
     float factors[kWidth];
     store(factors, exp2(set1(old - now)));
@@ -185,7 +181,7 @@ inline void softmax_rows(const float* scores, int64_t n, float* maximum, float* 
     for (int64_t i = 0; i < d; i += kWidth) store(output + i, mul(load(output + i), set1(factor)));
     *maximum = now;
   }
-  *total += to_weights(scores, n, now, keep);
+  *total += to_weights(scores, n, now == -__builtin_inff() ? 0.0f : now, keep);  // nothing visible yet weighs nothing
 }
 
 void softmax_step(float* scores, int64_t n, float* maximum, float* total, float* output, int64_t d) {
@@ -196,7 +192,7 @@ float weigh_means(const float* scores, const float* spreads, float gain, float m
   Vec peak = set1(-__builtin_inff());
   for (int64_t i = 0; i < n; i += kWidth) {
     const Vec score = add(load(scores + i), min(mul(load(spreads + i), set1(gain)), set1(most)));
-    peak = max(peak, score);
+    peak = max(score, peak);
     store(weights + i, score);
   }
   return to_weights(weights, n, largest(peak), [&](int64_t i, Vec weight) { store(weights + i, weight); });
@@ -233,10 +229,20 @@ void add_rows(float* x, const float* y, int64_t n) {
 
 void quantize_row(const float* x, int8_t* out, float* scales, int32_t* sums, int64_t n) {
   for (int64_t block = 0; block < n / 32; ++block, x += 32, out += 32) {
-    float peak = 0;
-    for (int i = 0; i < 32; ++i) peak = __builtin_fmaxf(peak, __builtin_fabsf(x[i]));
+    int32_t bits = 0;  // without signs they order floats, and infinities and NaN behind all numbers
+    for (int i = 0; i < 32; ++i) {
+      const int32_t other = std::bit_cast<int32_t>(x[i]) & 0x7fffffff;
+      bits = other > bits ? other : bits;
+    }
+    if (bits >= 0x7f800000) {
+      scales[block] = __builtin_nanf("");
+      std::memset(out, 0, 32);
+      sums[block] = 0;
+      continue;
+    }
+    const float peak = std::bit_cast<float>(bits);
     scales[block] = peak / 127.0f;
-    const float inverse = peak > 0 ? 127.0f / peak : 0.0f;
+    const float inverse = peak > 0x1p-120f ? 127.0f / peak : 0.0f;  // it would be infinite for less
     int32_t total = 0;
     for (int i = 0; i < 32; ++i) {
       const int q = static_cast<int>(__builtin_rintf(x[i] * inverse));

@@ -61,7 +61,7 @@ inline float largest(Vec v) {
   return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
 inline Vec round(Vec v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-// n is a whole number; below -126 the result is 0.
+// n is a whole number, or NaN as v is; below -126 the result is 0.
 inline Vec times_power_of_2(Vec v, Vec n) {
   const Vec tiny = _mm256_cmp_ps(n, set1(-126.0f), _CMP_LT_OQ);
   const __m256i exponent = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
@@ -87,7 +87,7 @@ inline Vec min(Vec a, Vec b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 inline float sum(Vec v) { return vaddvq_f32(v); }
 inline float largest(Vec v) { return vmaxvq_f32(v); }
 inline Vec round(Vec v) { return vrndnq_f32(v); }
-// n is a whole number; below -126 the result is 0.
+// n is a whole number, or NaN as v is; below -126 the result is 0.
 inline Vec times_power_of_2(Vec v, Vec n) {
   const uint32x4_t tiny = vcltq_f32(n, set1(-126.0f));
   const int32x4_t exponent = vshlq_n_s32(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)), 23);
@@ -112,14 +112,14 @@ inline Vec min(Vec a, Vec b) { return a < b ? a : b; }
 inline float sum(Vec v) { return v; }
 inline float largest(Vec v) { return v; }
 inline Vec round(Vec v) { return __builtin_nearbyintf(v); }
-inline Vec times_power_of_2(Vec v, Vec n) { return n < -126.0f ? 0.0f : __builtin_ldexpf(v, static_cast<int>(n)); }
+inline Vec times_power_of_2(Vec v, Vec n) { return n < -126.0f ? 0.0f : n == n ? __builtin_ldexpf(v, static_cast<int>(n)) : n; }
 
 #endif
 
 // 2^x for x <= 127 (the callers' arguments are differences to a maximum, or bounded); relative error below 2e-7. Far below
-// -126 it is 0. Polynomial on [-0.5, 0.5]: Cephes' exp2f.
+// -126 it is 0; of NaN it is NaN. Polynomial on [-0.5, 0.5]: Cephes' exp2f.
 inline Vec exp2(Vec x) {
-  x = max(x, set1(-200.0f));
+  x = max(set1(-200.0f), x);
   const Vec n = round(x);
   const Vec f = sub(x, n);
   Vec p = set1(1.535336188319500e-4f);

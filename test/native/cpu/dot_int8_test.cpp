@@ -1,6 +1,8 @@
 // Products of stored rows with 8-bit activations on every code path that has them, against double over the same codes.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <random>
 
 #include "check.h"
@@ -61,6 +63,30 @@ TEST("products of quantised rows with codes of x are those in double, for all ty
           if (!(std::fabs(got - expected) <= 4e-6 * magnitude))
             check::fail(__FILE__, __LINE__, std::string(kernels->isa) + ", " + format_of(of.type).name + ": " + std::to_string(got) + ", not " + std::to_string(expected) + " of " + std::to_string(magnitude));
         }
+  }
+}
+
+TEST("x that is not finite makes its block's scale and every product NaN; x too small for a scale counts as zeros") {
+  std::mt19937_64 random(12);
+  for (const cpu::Kernels* kernels : cpu::available_kernels()) {
+    std::vector<int8_t> codes(256);
+    std::vector<float> scales(8);
+    std::vector<int32_t> sums(8);
+    for (const float fault : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
+      for (const size_t at : {0, 13, 95, 255}) {
+        std::vector<float> x(256, 1.0f);
+        x[at] = fault;
+        kernels->quantize_row(x.data(), codes.data(), scales.data(), sums.data(), 256);
+        for (size_t block = 0; block < 8; ++block) CHECK(std::isnan(scales[block]) == (block == at / 32));
+        if (!kernels->dot_int8) continue;
+        for (const Scales& of : kTypes) CHECK(std::isnan(kernels->dot_int8(of.type, random_row(of, 256, random).data(), codes.data(), scales.data(), sums.data(), 256)));
+      }
+    for (const float small : {1e-37f, std::numeric_limits<float>::min(), std::numeric_limits<float>::denorm_min()}) {
+      kernels->quantize_row(std::vector<float>(32, small).data(), codes.data(), scales.data(), sums.data(), 32);
+      CHECK(std::all_of(codes.begin(), codes.begin() + 32, [](int8_t code) { return code == 0; }) && std::isfinite(scales[0]) && sums[0] == 0);
+    }
+    kernels->quantize_row(std::vector<float>(32, std::numeric_limits<float>::max()).data(), codes.data(), scales.data(), sums.data(), 32);
+    CHECK(codes[0] == 127 && sums[0] == 32 * 127 && std::isfinite(scales[0]));
   }
 }
 

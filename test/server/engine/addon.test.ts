@@ -1,0 +1,51 @@
+/** The addon's own object: one engine at a time, and nothing is read of one that is gone. */
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { expect, it } from 'vitest';
+import { root } from '../reference';
+
+interface AddonEngine {
+  open(path: string, options: object, onLoad: () => void): Promise<{ model: { layers: number } }>;
+  create(context: number): Promise<void>;
+  extend(
+    context: number,
+    tokens: Int32Array,
+    priority: number,
+    job: number,
+    onProgress: () => void,
+    sparse: boolean,
+  ): Promise<object>;
+  close(): Promise<void>;
+}
+
+const { Engine } = createRequire(__filename)(process.env.LONGVIEW_ADDON!) as {
+  Engine: new () => AddonEngine;
+};
+const nothing = () => undefined;
+const open = (engine: AddonEngine) =>
+  engine.open(
+    path.join(root, 'test/fixtures/native/llama.Q8_0.gguf'),
+    { device: 'cpu', threads: 1 },
+    nothing,
+  );
+
+it('tells of a model that is closed before it is told of', async () => {
+  const engine = new Engine();
+  const opened = open(engine);
+  const closed = engine.close();
+  // Longer than both take on the engine's thread, while this one cannot look at what is settled.
+  for (const start = Date.now(); Date.now() - start < 500;);
+  expect((await opened).model.layers).toBe(2);
+  await closed;
+});
+
+it('refuses to open twice, and goes on with what is open; closed, it opens again', async () => {
+  const engine = new Engine();
+  await open(engine);
+  await engine.create(1);
+  await expect(open(engine)).rejects.toMatchObject({ code: 'invalid_argument' });
+  expect(await engine.extend(1, Int32Array.of(1, 2, 3), 1, 1, nothing, false)).toEqual({ reused: 0 });
+  await engine.close();
+  await open(engine);
+  await engine.close();
+});
