@@ -9,15 +9,19 @@ namespace {
 constexpr int64_t kLeastPartTokens = 256, kLeastDecodePartTokens = 128;  // a part shorter than this costs more to merge than it saves
 constexpr int64_t kCounters = 4096;                                      // at the workspace's beginning
 
+int64_t block_shared_bytes(const AttentionPlan& p) {
+  const int64_t d = p.args.kv.head_dim;
+  if (p.tile_rows != kJoinRows) return attention_sm80_shared_bytes(p.tile_rows, d);
+  return p.args.kv.format == PageFormat::kQ8 ? attention_q8_shared_bytes(d) : p.args.kv.format == PageFormat::kE4M3 ? attention_e4m3_shared_bytes(d) : kDecodeSharedBytes;
+}
+
 // Blocks that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
 int64_t resident_blocks(const AttentionPlan& p) {
-  if (p.args.kv.format == PageFormat::kQ8) return kCodeBlocks;
   int device = 0, shared = 0;
   cudaGetDevice(&device);
   if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) != cudaSuccess) return 1;
-  if (p.tile_rows == kJoinRows && p.args.kv.format == PageFormat::kE4M3) return std::clamp<int64_t>(shared / (attention_e4m3_shared_bytes(p.args.kv.head_dim) + 1024), 1, kCodeBlocks);
-  if (p.tile_rows == kJoinRows) return std::clamp<int64_t>(shared / (kDecodeSharedBytes + 1024), 1, kDecodeBlocks);
-  return std::max<int64_t>(1, shared / (attention_sm80_shared_bytes(p.tile_rows, p.args.kv.head_dim) + 1024));
+  const int64_t blocks = std::max<int64_t>(1, shared / (block_shared_bytes(p) + 1024));
+  return p.tile_rows == kJoinRows ? std::min(blocks, kJoinBlocks) : blocks;
 }
 
 // Of a part of the keys.

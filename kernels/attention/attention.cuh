@@ -11,10 +11,11 @@ constexpr int64_t kMostParts = 1024;
 // Few rows, whose parts are joined by the kernel that makes them (attention/join.cuh): a block's warps, rows and shared memory for it.
 constexpr int kJoinWarps = 4, kJoinThreads = kJoinWarps * 32, kJoinRows = 16, kMostJoinedParts = 512;
 constexpr int64_t kJoinSharedBytes = int64_t{40} << 10;
-// Two blocks of so many registers a thread leave a multiprocessor what the next product's block takes (256 threads of 80 registers), and
-// a third of their own has no room: where one found it, another multiprocessor would be left with one.
+// Blocks that a multiprocessor is given, and registers of a thread: they leave what the next product's block takes (256 threads of 80
+// registers), and a third of their own has no room: where one found it, another multiprocessor would be left with one.
+constexpr int64_t kJoinBlocks = 2;
 constexpr int kJoinRegisters = 176;
-static_assert(2 * kJoinThreads * kJoinRegisters + 256 * 80 == 65536);
+static_assert(kJoinBlocks * kJoinThreads * kJoinRegisters + 256 * 80 == 65536);
 
 struct AttentionPlan {
   AttentionArgs args;
@@ -29,15 +30,19 @@ struct AttentionPlan {
 // Of a block of the sm_80 kernel: the tile's queries, two stages of 64 keys and values.
 constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_dim) { return (tile_rows + 4 * 64) * head_dim * 2; }
 
-// Over 8-bit pages: blocks that a multiprocessor is given; of q8 its registers hold no more.
-constexpr int64_t kCodeBlocks = 2;
-Status launch_attention_q8(const AttentionPlan& plan, Stream stream);
-// Of a block's shared memory, for each warp two stages of 32 keys, values and scales.
+// Over 8-bit pages: of a block's shared memory, for each warp two stages of 32 keys, values and scales.
+constexpr int64_t attention_q8_shared_bytes(int64_t head_dim) { return std::max(kJoinSharedBytes, kJoinWarps * 2 * (64 * head_dim + 4 * head_dim)); }
 constexpr int64_t attention_e4m3_shared_bytes(int64_t head_dim) { return std::max(kJoinSharedBytes, kJoinWarps * 2 * (64 * head_dim + 128)); }
+Status launch_attention_q8(const AttentionPlan& plan, Stream stream);
 Status launch_attention_e4m3(const AttentionPlan& plan, Stream stream);
 
-// Of a block of launch_decode_attention, and blocks that a multiprocessor is given: a block of the next kernel fits beside them.
-constexpr int64_t kDecodeSharedBytes = int64_t{64} << 10, kDecodeBlocks = 2;
+// Of a block of launch_decode_attention.
+constexpr int64_t kDecodeSharedBytes = int64_t{64} << 10;
+
+// Two blocks and the next product's (gemm/matvec_row_staged: 80 KiB of weights, and 4,096 elements of x in bf16) fit the 228 KiB of a
+// multiprocessor of compute capability 9.0, each with 1 KiB of the system's and 128 bytes of its own: else the product's weights would come
+// when attention is over.
+static_assert(kJoinBlocks * (std::max(attention_q8_shared_bytes(128), kDecodeSharedBytes) + 1152) + (80 << 10) + 4096 * 2 + 1152 <= 228 << 10);
 
 // One tile of rows.
 Status launch_decode_attention(const AttentionPlan& plan, Stream stream);

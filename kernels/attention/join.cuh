@@ -8,8 +8,8 @@
 
 namespace longview::kernels {
 
-// Of a block's shared memory, while it joins: a row's dimensions of each warp, then factors of the parts and results.
-static_assert(kJoinSharedBytes >= kJoinWarps * kJoinRows * 128 * 4 && kJoinSharedBytes >= kJoinRows * (kMostJoinedParts + 128) * 4);
+// Of a block's shared memory, while it joins: a row's dimensions, maximum and sum of each warp, then factors of the parts and results.
+static_assert(kJoinSharedBytes >= kJoinWarps * kJoinRows * (128 + 2) * 4 && kJoinSharedBytes >= kJoinRows * (kMostJoinedParts + 128) * 4);
 
 // The steps of the keys that a part takes, begin .. end - 1: parts differ by one step at most.
 struct KeyRange {
@@ -113,7 +113,8 @@ __device__ inline void join_block(const AttentionPlan& p, const JoinedRows& j, c
   constexpr int kColumns = D / 4;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   auto* results = reinterpret_cast<float*>(shared);  // [warps, rows, D]
-  __shared__ float maxima[kJoinWarps][kJoinRows], sums[kJoinWarps][kJoinRows];
+  auto* maxima = reinterpret_cast<float(*)[kJoinRows]>(results + kJoinWarps * kJoinRows * D);  // [warps, rows]
+  auto* sums = maxima + kJoinWarps;
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = lane / 4 + 8 * r;
