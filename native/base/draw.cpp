@@ -49,7 +49,7 @@ uint64_t mix(uint64_t x) {
 // Draws among all, and again among those above what was drawn while that lies outside a limit: nothing is sorted.
 int32_t draw(std::span<const float> logits, const Sampling& sampling, uint64_t random) {
   const int32_t first = argmax(logits);
-  const double best = logits[static_cast<size_t>(first)], scale = 1.44269504088896340736 / static_cast<double>(sampling.temperature);
+  const double best = logits[static_cast<size_t>(first)], scale = sampling.scale();
   if (!std::isfinite(best)) return first;
   std::vector<uint32_t> weights(logits.size());
   std::transform(logits.begin(), logits.end(), weights.begin(), [&](float logit) { return power((best - static_cast<double>(logit)) * scale); });
@@ -64,7 +64,7 @@ int32_t draw(std::span<const float> logits, const Sampling& sampling, uint64_t r
     return sum;
   };
   const double most = static_cast<double>(sampling.top_p) * static_cast<double>(above(0).mass);
-  const auto least = static_cast<uint32_t>(std::ceil(static_cast<double>(sampling.min_p) * kOne));
+  const uint32_t least = sampling.least_weight();
   uint32_t floor = least > 0 ? least - 1 : 0;  // what is not above it is out
   uint64_t mass = above(floor).mass;
   for (;; random = mix(random)) {

@@ -2,6 +2,7 @@
 // same logits and the same random number give the same token on every machine and every device (kernels/elementwise/draw.cu).
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <span>
 
@@ -13,6 +14,10 @@ struct Sampling {
   float top_p = 1;        // tokens with less than this probability above them together, and the best
   float min_p = 0;        // at least this share of the best token's probability
   uint64_t seed = 0;
+
+  // What draw() makes of them: a weight is 2^(-scale() * distance to the largest logit), in units of 2^-31, and at least least_weight().
+  double scale() const { return 1.44269504088896340736 / static_cast<double>(temperature); }
+  uint32_t least_weight() const { return static_cast<uint32_t>(std::ceil(static_cast<double>(min_p) * 0x1p31)); }
 };
 
 // The largest logit's token, and one that was drawn.

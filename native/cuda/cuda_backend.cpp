@@ -4,7 +4,6 @@
 // float32. The work on a single token is hundreds of small kernels: run_token() launches them as one graph (decode_step.h).
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
 #include <unordered_map>
 
@@ -323,9 +322,8 @@ class CudaBackend final : public Backend {
   Drawn draw(Activation x, int64_t row, const Sampling& sampling, uint64_t random) override {
     find_largest(x, row);
     weights_.grow(device_, library_.draw_weights(x.cols) * static_cast<int64_t>(sizeof(uint32_t)), "the weights to draw by");
-    const double scale = 1.44269504088896340736 / static_cast<double>(sampling.temperature);
-    const auto least = static_cast<uint32_t>(std::ceil(static_cast<double>(sampling.min_p) * 0x1p31));
-    check(library_.draw({static_cast<const float*>(rows(x, row, 1).data), x.cols, choice_.as<int32_t>(), scale, least, sampling.top_k, sampling.top_p, random, weights_.as<uint32_t>(), choice_.as<int32_t>() + 1},
+    check(library_.draw({static_cast<const float*>(rows(x, row, 1).data), x.cols, choice_.as<int32_t>(), sampling.scale(), sampling.least_weight(), sampling.top_k, sampling.top_p, random, weights_.as<uint32_t>(),
+                         choice_.as<int32_t>() + 1},
                         device_.stream()),
           "drawing");
     const std::span<const int32_t> both = choices();

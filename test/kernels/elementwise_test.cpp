@@ -98,9 +98,7 @@ void check_draws(size_t count) {
     GPU(largest({x.get(), static_cast<int64_t>(count), workspace.get(), largest.get()}, gpu::stream()));
     for (int i = 0; i < 20; ++i) {
       const uint64_t number = random();
-      GPU(draw({x.get(), static_cast<int64_t>(count), largest.get(), 1.44269504088896340736 / static_cast<double>(sampling.temperature), static_cast<uint32_t>(std::ceil(static_cast<double>(sampling.min_p) * 0x1p31)),
-                sampling.top_k, sampling.top_p, number, weights.get(), token.get()},
-               gpu::stream()));
+      GPU(draw({x.get(), static_cast<int64_t>(count), largest.get(), sampling.scale(), sampling.least_weight(), sampling.top_k, sampling.top_p, number, weights.get(), token.get()}, gpu::stream()));
       CHECK(token.read()[0] == draw(values, sampling, number));
     }
   };
