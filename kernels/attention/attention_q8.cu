@@ -1,27 +1,24 @@
-// Attention of few queries (decode) over q8 pages, read as they are.
+// Attention of few queries (decode) over q8 pages.
 //
-// A warp takes the tile's 16 rows (attention/code_tile.cuh) and 32 keys at a time, through its own stages of cp.async, half of them at
-// once. Codes become the operands of the tensor cores in registers: a product's sums do not ask for an order of its dimensions, so each
-// thread takes 16 that lie together, of queries as of keys; of the results each takes the dimensions whose values it read.
-#include "kernels/attention/code_tile.cuh"
-#include "kernels/cache/q8.cuh"
+// Codes become bf16 in registers without their scales. Those of keys multiply scores, those of values the weights.
+#include "kernels/attention/code_attention.cuh"
 #include "kernels/common/bf16.cuh"
-#include "kernels/ptx/cp_async.cuh"
-#include "kernels/ptx/exp2.cuh"
 #include "kernels/ptx/mma.cuh"
 
 namespace longview::kernels {
 namespace {
-
-constexpr int kStepKeys = 32, kHalfKeys = 16, kStages = 2;
 
 // Of 32 keys, then their values: codes [32, D], scales [32, D / 32].
 template <int D>
 constexpr uint32_t kCodeBytes = kStepKeys * D;
 template <int D>
 constexpr uint32_t kBlockBytes = kCodeBytes<D> + kCodeBytes<D> / kQ8Block * 2;
-template <int D>
-constexpr uint32_t kStageBytes = 2 * kBlockBytes<D>;
+
+// The bits of a byte are those of its value times 2^-133 in bf16: up to 255 its numbers lie evenly. What codes are multiplied with is 2^80
+// times as large, so that products are normal numbers: of queries below 2^47, and of weights times scales from 2^-73 on.
+constexpr uint32_t kSigns = 0x80808080, kZero = 0x00800080;            // of four codes; 128, which stands for 0, twice
+constexpr uint32_t kRaise = 0x67806780;                                // 2^80 twice
+constexpr float kRaiseLog2 = 80, kUnraise = 0x1p-80f, kUnit = 0x1p53f;  // what products are multiplied with in the end
 
 // Where 16 codes of a token lie: those that eight threads read together are in different banks, of keys (two tokens that follow each other)
 // and of values (every second of eight).
@@ -32,7 +29,7 @@ __device__ inline uint32_t code_place(int token, int chunk) {
 
 // Starts copying tokens first .. first + 31. `block`: the head's K block of the page, V behind it.
 template <int D>
-__device__ inline void load_step(uint32_t to, const char* block, int first) {
+__device__ inline void load_q8(uint32_t to, const char* block, int first) {
   constexpr int kChunks = D / 16, kScaleChunks = static_cast<int>(kBlockBytes<D> - kCodeBytes<D>) / 16;
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
@@ -46,159 +43,128 @@ __device__ inline void load_step(uint32_t to, const char* block, int first) {
   if (b < 2) ptx::cp_async_16(to + b * kBlockBytes<D> + kCodeBytes<D> + chunk * 16, block + b * page_block_bytes(PageFormat::kQ8, D) + kPageTokens * D + first * (D / kQ8Block * 2) + chunk * 16, true);
 }
 
-// The scale of a dimension of a token of `block`, which holds either's.
+// Of a token of `block`, which holds either's: two blocks of dimensions in a word.
 template <int D>
-__device__ inline __nv_bfloat16 scale_of(const char* block, int token, int dimension) {
-  return reinterpret_cast<const __nv_bfloat16*>(block + kCodeBytes<D>)[token * (D / static_cast<int>(kQ8Block)) + dimension / static_cast<int>(kQ8Block)];
+__device__ inline void load_scales(const char* block, int token, uint32_t (&scales)[D / 64]) {
+  const char* from = block + kCodeBytes<D> + token * (D / 16);
+  if constexpr (D == 128) *reinterpret_cast<uint2*>(scales) = *reinterpret_cast<const uint2*>(from);
+  else scales[0] = *reinterpret_cast<const uint32_t*>(from);
 }
 
-// A thread holds parts of rows lane / 4 and + 8. Their results are of the dimensions (lane % 4 * 2 + i % 2) * D / 8 + j at out[j][i].
-template <int D>
-struct Rows {
-  float score[8], maximum[2] = {-INFINITY, -INFINITY}, sum[2] = {0, 0}, out[D / 8][4] = {};
-  uint32_t query[D / 16][4];
+__device__ inline __nv_bfloat162 as_bf16(uint32_t two) { return reinterpret_cast<const __nv_bfloat162&>(two); }
+__device__ inline uint32_t as_bits(__nv_bfloat162 two) { return reinterpret_cast<const uint32_t&>(two); }
 
-  // Keys first .. first + 15 of the stage. A thread has keys lane / 4 and + 8, 16 dimensions of each 64 from lane % 4 * 16 on.
-  __device__ void multiply_keys(const char* stage, int first) {
+// The first and the last two codes of a word whose signs are the other way round.
+__device__ inline uint32_t low_codes(uint32_t word) { return as_bits(__hsub2(as_bf16(__byte_perm(word, 0, 0x4140)), as_bf16(kZero))); }
+__device__ inline uint32_t high_codes(uint32_t word) { return as_bits(__hsub2(as_bf16(__byte_perm(word, 0, 0x4342)), as_bf16(kZero))); }
+
+template <int D, int kEights>
+struct Q8Rows : CodeRows<D, kEights> {
+  using CodeRows<D, kEights>::score, CodeRows<D, kEights>::out, CodeRows<D, kEights>::query;
+  static constexpr int kHeadDim = D, kStepsAtOnce = kEights == 1 ? 2 : 1;
+  static constexpr PageFormat kFormat = PageFormat::kQ8;
+  static constexpr uint32_t kStageBytes = 2 * kBlockBytes<D>;
+  static constexpr int64_t kSharedBytes = attention_q8_shared_bytes(D);
+
+  __device__ static void load(uint32_t to, const char* block, int first) { load_q8<D>(to, block, first); }
+
+  // Of each block of 32 dimensions a thread has the 8 from lane % 4 * 8 on.
+  __device__ void read_queries(const CodeTile& tile) {
+    CodeRows<D, kEights>::read_queries(tile, [](int i) { return i / 2 * 32 + threadIdx.x % 4 * 8 + i % 2 * 4; });
+  }
+  __device__ void prepare_queries(float softmax_scale) {
+#pragma unroll
+    for (int n = 0; n < kEights; ++n) {
+      slope[n][0] = slope[n][1] = softmax_scale * kUnit;
+#pragma unroll
+      for (int i = 0; i < D / 16; ++i)
+#pragma unroll
+        for (int two = 0; two < 2; ++two) query[n][i][two] = as_bits(__hmul2(as_bf16(query[n][i][two]), as_bf16(kRaise)));
+    }
+  }
+  __device__ void multiply_keys(const char* stage) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) score[i] = 0;
+    for (int j = 0; j < 2; ++j) {
+      const int token = 16 * j + lane / 4;
+      uint32_t scales[2][D / 64];  // of two blocks each
 #pragma unroll
-    for (int h = 0; h < D / 64; ++h)
+      for (int h = 0; h < 2; ++h) load_scales<D>(stage, token + 8 * h, scales[h]);
 #pragma unroll
-      for (int j = 0; j < 2; ++j) {
-        const int token = first + lane / 4 + 8 * j;
-        const uint4 four = *reinterpret_cast<const uint4*>(stage + code_place<D>(token, h * 4 + lane % 4));
-        const __nv_bfloat162 scales = __bfloat162bfloat162(scale_of<D>(stage, token, h * 64 + lane % 4 * 16));
-        const uint32_t words[4] = {four.x, four.y, four.z, four.w};
+      for (int b = 0; b < D / 32; ++b) {
+        uint32_t keys[2][4];
 #pragma unroll
-        for (int i = 0; i < 4; ++i) ptx::mma_bf16(reinterpret_cast<float(&)[4]>(score[4 * j]), query[4 * h + i], q8_bits(q8_low(words[i]), scales), q8_bits(q8_high(words[i]), scales));
+        for (int h = 0; h < 2; ++h) {
+          const uint2 two = *reinterpret_cast<const uint2*>(stage + code_place<D>(token + 8 * h, 2 * b + lane % 4 / 2) + lane % 2 * 8);
+          keys[0][h] = low_codes(two.x ^ kSigns), keys[0][2 + h] = high_codes(two.x ^ kSigns);
+          keys[1][h] = low_codes(two.y ^ kSigns), keys[1][2 + h] = high_codes(two.y ^ kSigns);
+        }
+#pragma unroll
+        for (int n = 0; n < kEights; ++n) {
+          float product[4] = {};
+#pragma unroll
+          for (int i = 0; i < 2; ++i) ptx::mma_bf16(product, keys[i], query[n][2 * b + i][0], query[n][2 * b + i][1]);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const uint32_t two = scales[i / 2][b / 2];
+            score[j][n][i] = fmaf(product[i], __uint_as_float(b % 2 == 0 ? two << 16 : two & 0xffff0000u), b == 0 ? 0.0f : score[j][n][i]);
+          }
+        }
       }
-  }
-  // Scores become weights, earlier results shrink.
-  __device__ void soften(float scale) {
-    float factor[2], base[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      float highest = fmaxf(fmaxf(score[2 * r], score[2 * r + 1]), fmaxf(score[4 + 2 * r], score[5 + 2 * r]));
-      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 1));
-      highest = fmaxf(maximum[r], fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2)));
-      const float finite = highest == -INFINITY ? 0.0f : highest;  // a row that has seen nothing yet
-      factor[r] = ptx::exp2((maximum[r] - finite) * scale);
-      maximum[r] = highest;
-      base[r] = finite * scale;
-      sum[r] *= factor[r];
-    }
-    if (__any_sync(0xffffffffu, factor[0] != 1.0f || factor[1] != 1.0f))
-#pragma unroll
-      for (int j = 0; j < D / 8; ++j)
-#pragma unroll
-        for (int i = 0; i < 4; ++i) out[j][i] *= factor[i / 2];
-#pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      score[i] = ptx::exp2(fmaf(score[i], scale, -base[i / 2 % 2]));
-      sum[i / 2 % 2] += score[i];
     }
   }
-  // Of these keys, of which those from `visible` on count as zeros. A thread has keys lane % 4 * 2, + 1, + 8, + 9, D / 8 dimensions from
-  // lane / 4 * D / 8 on.
-  __device__ void multiply_values(const char* stage, int first, int visible) {
-    constexpr int kWords = D / 32;
+  __device__ void soften() { CodeRows<D, kEights>::soften(slope, 0, kRaiseLog2, kUnraise); }
+  // Of these keys, of which those from `visible` on count as zeros. A thread has codes of keys lane % 4 * 2, + 1, + 8, + 9 of each 16,
+  // four dimensions of each block of 32.
+  __device__ void multiply_values(const char* stage, int visible) {
     const int lane = threadIdx.x % 32;
-    uint32_t weight[4], values[4][kWords];
-    __nv_bfloat16 scales[4];
     stage += kBlockBytes<D>;
 #pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      weight[k] = pack_bf16(score[2 * k], score[2 * k + 1]);
-      const int token = first + lane % 4 * 2 + k % 2 + k / 2 * 8, dimension = lane / 4 * (D / 8);
-      const char* codes = stage + code_place<D>(token, dimension / 16) + dimension % 16;
-      if constexpr (D == 128) *reinterpret_cast<uint4*>(values[k]) = *reinterpret_cast<const uint4*>(codes);
-      else *reinterpret_cast<uint2*>(values[k]) = *reinterpret_cast<const uint2*>(codes);
-      scales[k] = token < visible ? scale_of<D>(stage, token, dimension) : __nv_bfloat16(__nv_bfloat16_raw{0});
-    }
-    const __nv_bfloat162 near = {scales[0], scales[1]}, far = {scales[2], scales[3]};
+    for (int j = 0; j < 2; ++j) {
+      uint32_t weight[kEights][2], scales[2][D / 32];  // of two keys each
 #pragma unroll
-    for (int word = 0; word < kWords; ++word)
+      for (int h = 0; h < 2; ++h) {
 #pragma unroll
-      for (int two = 0; two < 2; ++two) {  // codes of two neighbouring keys side by side, two dimensions
-        const uint32_t order = two == 0 ? 0x5140 : 0x7362;
-        const uint32_t a = __byte_perm(values[0][word], values[1][word], order), b = __byte_perm(values[2][word], values[3][word], order);
-        ptx::mma_bf16(out[4 * word + 2 * two], weight, q8_bits(q8_low(a), near), q8_bits(q8_low(b), far));
-        ptx::mma_bf16(out[4 * word + 2 * two + 1], weight, q8_bits(q8_high(a), near), q8_bits(q8_high(b), far));
+        for (int n = 0; n < kEights; ++n) weight[n][h] = ptx::transpose(pack_bf16(score[j][n][2 * h], score[j][n][2 * h + 1]));
+        const int token = 16 * j + 8 * h + lane % 4 * 2;
+        const uint32_t seen = token + 1 < visible ? 0xffffffffu : token < visible ? 0xffffu : 0;
+        uint32_t words[2][D / 64];
+#pragma unroll
+        for (int t = 0; t < 2; ++t) load_scales<D>(stage, token + t, words[t]);
+#pragma unroll
+        for (int b = 0; b < D / 32; ++b) scales[h][b] = __byte_perm(words[0][b / 2], words[1][b / 2], b % 2 == 0 ? 0x5410 : 0x7632) & seen;
       }
+#pragma unroll
+      for (int b = 0; b < D / 32; ++b) {
+        uint32_t values[2][4];
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          uint32_t codes[2];
+#pragma unroll
+          for (int t = 0; t < 2; ++t) codes[t] = *reinterpret_cast<const uint32_t*>(stage + code_place<D>(16 * j + 8 * h + lane % 4 * 2 + t, 2 * b + lane / 16) + lane / 4 % 4 * 4) ^ kSigns;
+          const uint32_t near = __byte_perm(codes[0], codes[1], 0x5140), far = __byte_perm(codes[0], codes[1], 0x7362);
+          values[0][2 * h] = low_codes(near), values[0][2 * h + 1] = high_codes(near);
+          values[1][2 * h] = low_codes(far), values[1][2 * h + 1] = high_codes(far);
+        }
+#pragma unroll
+        for (int n = 0; n < kEights; ++n) {
+          uint32_t scaled[2];
+#pragma unroll
+          for (int h = 0; h < 2; ++h) scaled[h] = as_bits(__hmul2(as_bf16(weight[n][h]), as_bf16(scales[h][b])));
+#pragma unroll
+          for (int e = 0; e < 2; ++e) ptx::mma_bf16(out[2 * b + e][n], values[e], scaled[0], scaled[1]);
+        }
+      }
+    }
   }
+  __device__ void put(const WarpResults<D>& to) const { CodeRows<D, kEights>::put(to, kUnit); }
+
+ private:
+  float slope[kEights][2];
 };
-
-template <int D>
-__global__ void __maxnreg__(kJoinRegisters) attention_q8_kernel(const AttentionPlan p) {
-  extern __shared__ __align__(128) char shared[];
-  static_assert(kJoinWarps * kStages * kStageBytes<D> <= attention_q8_shared_bytes(D));
-  const AttentionArgs& a = p.args;
-  const CodeTile tile(p, kStepKeys);
-  const int lane = threadIdx.x % 32;
-  char* own = shared + threadIdx.x / 32 * (kStages * kStageBytes<D>);  // stages of this warp
-  const auto stage_of = [&](int i) { return static_cast<uint32_t>(i % kStages) * kStageBytes<D>; };
-  const auto load = [&](int i) {  // the warp's step i
-    const int64_t step = tile.first + i * kJoinWarps, token = step * kStepKeys;
-    if (step < tile.end) load_step<D>(ptx::shared_address(own) + stage_of(i), tile.block<PageFormat::kQ8>(token), static_cast<int>(token % kPageTokens));
-    ptx::cp_async_commit();
-  };
-  // Recorded work reads keys that lie there already (api/attention.h): they need not wait for the kernel that writes the last one.
-  const bool early = a.position && min(tile.begin + kStages * kJoinWarps, tile.end) * kStepKeys <= tile.first_position;
-  if (early)
-    for (int i = 0; i < kStages; ++i) load(i);
-  ptx::wait_for_previous();
-  ptx::start_dependents();
-
-  Rows<D> rows;
-#pragma unroll
-  for (int i = 0; i < D / 16; ++i)
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      uint2 four = {0, 0};
-      if (tile.row[r] < p.rows) four = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(a.q) + tile.offset[r] + i / 4 * 64 + lane % 4 * 16 + i % 4 * 4);
-      rows.query[i][r] = four.x;
-      rows.query[i][2 + r] = four.y;
-    }
-
-  if (!early)
-    for (int i = 0; i < kStages; ++i) load(i);
-
-  for (int i = 0; tile.first + i * kJoinWarps < tile.end; ++i) {
-    ptx::cp_async_wait<kStages - 1>();
-    __syncwarp();
-    const int64_t token = (tile.first + i * kJoinWarps) * kStepKeys;
-    const char* stage = own + stage_of(i);
-#pragma unroll
-    for (int half = 0; half < kStepKeys; half += kHalfKeys) {
-      rows.multiply_keys(stage, half);
-      tile.hide(rows.score, token + half, kHalfKeys);
-      rows.soften(p.scale);
-      rows.multiply_values(stage, half, static_cast<int>(min(tile.visible - token, int64_t{kStepKeys})));
-    }
-    __syncwarp();
-    load(i + kStages);
-  }
-  ptx::cp_async_wait<0>();
-  join_sums(rows.sum);
-  __syncthreads();
-  const float maximum[2] = {rows.maximum[0] * p.scale, rows.maximum[1] * p.scale};
-  join_block<D>(p, tile.joined(), shared, maximum, rows.sum, [&](float* to, int r) {
-#pragma unroll
-    for (int c = 0; c < 2; ++c)
-#pragma unroll
-      for (int j = 0; j < D / 8; j += 4) {
-        const int i = 2 * r + c;
-        *reinterpret_cast<float4*>(to + (lane % 4 * 2 + c) * (D / 8) + j) = {rows.out[j][i], rows.out[j + 1][i], rows.out[j + 2][i], rows.out[j + 3][i]};
-      }
-  });
-}
 
 }  // namespace
 
-Status launch_attention_q8(const AttentionPlan& p, Stream stream) {
-  return launch_code_tiles(p.args.kv.head_dim == 64 ? attention_q8_kernel<64> : attention_q8_kernel<128>, attention_q8_shared_bytes(p.args.kv.head_dim), p, stream);
-}
+Status launch_attention_q8(const AttentionPlan& p, Stream stream) { return launch_code_attention<Q8Rows>(p, stream); }
 
 }  // namespace longview::kernels

@@ -2,14 +2,14 @@
 // warps take their own steps of the keys in turn, each against all rows.
 #pragma once
 
-#include "kernels/attention/hide.cuh"
 #include "kernels/attention/join.cuh"
 #include "kernels/common/launch.cuh"
-#include "kernels/ptx/dependent_launch.cuh"
 
 namespace longview::kernels {
 
-// What this warp takes, in steps of `step_keys` keys. A thread has parts of rows lane / 4 and + 8.
+constexpr int kStepKeys = 32;
+
+// What this warp takes, in steps of the keys. A thread knows rows lane / 4 and + 8.
 struct CodeTile {
   const AttentionPlan& p;
   int64_t first_position, first_row, row[2], position[2];
@@ -19,7 +19,7 @@ struct CodeTile {
   int64_t first, begin, end;       // steps: the block's are begin .. end - 1, this warp's every kJoinWarps-th of them from `first` on
 
   // Long divisions take as long as a read from memory: there are two.
-  __device__ CodeTile(const AttentionPlan& plan, int step_keys)
+  __device__ explicit CodeTile(const AttentionPlan& plan)
       : p(plan),
         first_position(p.args.position ? *p.args.position : p.args.first_position),
         first_row((p.tiles - 1 - blockIdx.x) * kJoinRows),  // the longest first
@@ -38,7 +38,7 @@ struct CodeTile {
     const int rows = static_cast<int>(min(int64_t{kJoinRows}, p.rows - first_row));
     first_visible = first_position + first_token;
     visible = first_visible + (head + rows - 1) / group + 1;
-    const KeyRange range(ceil_div(visible, step_keys), p.parts, part);
+    const KeyRange range(ceil_div(visible, kStepKeys), p.parts, part);
     begin = range.begin;
     end = range.end;
     first = begin + threadIdx.x / 32;
@@ -52,23 +52,8 @@ struct CodeTile {
   __device__ const char* block(int64_t token) const {
     return static_cast<const char*>(p.args.kv.pages[token / kPageTokens]) + (p.args.kv.layer * p.args.kv.kv_heads + kv_head) * 2 * page_block_bytes(kFormat, p.args.kv.head_dim);
   }
-  // What a row sees no more of the keys from `token` on is hidden.
-  template <int kCount>
-  __device__ void hide(float (&score)[kCount], int64_t token, int step_keys) const {
-    if (token + step_keys > first_visible + 1)  // the diagonal crosses these keys
-      hide_behind(score, static_cast<int>(position[0] - token), static_cast<int>(position[1] - token));
-  }
+  // Whether a row does not see all keys of the step from `token` on.
+  __device__ bool crosses(int64_t token) const { return token + kStepKeys > first_visible + 1; }
 };
-
-// Over the four threads of a row.
-__device__ inline void join_sums(float (&sum)[2]) {
-#pragma unroll
-  for (float& of_row : sum) of_row = quad_sum(of_row);
-}
-
-inline Status launch_code_tiles(void (*kernel)(AttentionPlan), int64_t shared_bytes, const AttentionPlan& p, Stream stream) {
-  if (const Status error = allow_shared(kernel, shared_bytes)) return error;
-  return launch_dependent(kernel, dim3(static_cast<unsigned>(p.tiles), static_cast<unsigned>(p.args.kv.kv_heads), static_cast<unsigned>(p.parts)), kJoinThreads, static_cast<size_t>(shared_bytes), stream, p);
-}
 
 }  // namespace longview::kernels

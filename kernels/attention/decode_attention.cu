@@ -101,10 +101,14 @@ __global__ void __maxnreg__(kJoinRegisters) decode_attention_kernel(const Attent
   rows.join();
   __syncthreads();
 
-  const float maximum[2] = {rows.maximum[0] * p.scale, rows.maximum[1] * p.scale};
-  join_block<D>(p, {static_cast<int>(part), static_cast<int>(kv_head), 0, rows_count, p.counters + kv_head}, shared, maximum, rows.sum, [&](float* to, int r) {
+  join_block<D>(p, {static_cast<int>(part), static_cast<int>(kv_head), 0, rows_count, p.counters + kv_head}, shared, [&](const WarpResults<D>& to) {
 #pragma unroll
-    for (int j = 0; j < D / 8; ++j) *reinterpret_cast<float2*>(to + j * 8 + lane % 4 * 2) = {rows.out[j][2 * r], rows.out[j][2 * r + 1]};
+    for (int r = 0; r < 2; ++r) {
+      if (row[r] >= to.rows) continue;
+      if (lane % 4 == 0) to.set(row[r], rows.maximum[r] * p.scale, rows.sum[r]);
+#pragma unroll
+      for (int j = 0; j < D / 8; ++j) *reinterpret_cast<float2*>(to.result(row[r], j * 8 + lane % 4 * 2)) = {rows.out[j][2 * r], rows.out[j][2 * r + 1]};
+    }
   });
 }
 

@@ -106,25 +106,29 @@ __device__ inline void join_parts(const AttentionPlan& p, const JoinedRows& j, c
   }
 }
 
-// Ends a block of kJoinThreads. A thread has parts of rows lane / 4 and + 8: their maxima in log2 units, their sums over all four
-// threads of a row, and write(to, r) writes its dimensions of row r to D floats. `shared`: kJoinSharedBytes that nobody uses any more.
-template <int D, typename Write>
-__device__ inline void join_block(const AttentionPlan& p, const JoinedRows& j, char* shared, const float (&maximum)[2], const float (&sum)[2], Write write) {
+// Where a warp puts what it has of the first `rows` rows: maxima in log2 units, and sums and results relative to them.
+template <int D>
+struct WarpResults {
+  int rows;
+  float *maxima, *sums;  // [kJoinRows] each
+  float* results;        // [kJoinRows, D]
+
+  __device__ void set(int row, float maximum, float sum) const {
+    maxima[row] = maximum;
+    sums[row] = sum;
+  }
+  __device__ float* result(int row, int dimension) const { return results + row * D + dimension; }
+};
+
+// Ends a block of kJoinThreads. put(WarpResults) puts what a warp has. `shared`: kJoinSharedBytes that nobody uses any more.
+template <int D, typename Put>
+__device__ inline void join_block(const AttentionPlan& p, const JoinedRows& j, char* shared, Put put) {
   constexpr int kColumns = D / 4;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const int warp = threadIdx.x / 32;
   auto* results = reinterpret_cast<float*>(shared);  // [warps, rows, D]
   auto* maxima = reinterpret_cast<float(*)[kJoinRows]>(results + kJoinWarps * kJoinRows * D);  // [warps, rows]
   auto* sums = maxima + kJoinWarps;
-#pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    const int row = lane / 4 + 8 * r;
-    if (row >= j.rows) continue;
-    if (lane % 4 == 0) {
-      maxima[warp][row] = maximum[r];
-      sums[warp][row] = sum[r];
-    }
-    write(results + (warp * kJoinRows + row) * D, r);
-  }
+  put(WarpResults<D>{j.rows, maxima[warp], sums[warp], results + warp * kJoinRows * D});
   __syncthreads();
   for (int item = threadIdx.x; item < j.rows * kColumns; item += kJoinThreads) {
     const int row = item / kColumns, column = item % kColumns;

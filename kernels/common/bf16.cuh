@@ -36,6 +36,17 @@ __device__ inline float quad_sum(float value) {
   value += __shfl_xor_sync(0xffffffffu, value, 1);
   return value + __shfl_xor_sync(0xffffffffu, value, 2);
 }
+// Over the eight threads that have a column of a product's results together.
+__device__ inline float column_sum(float value) {
+#pragma unroll
+  for (int step = 16; step > 2; step /= 2) value += __shfl_xor_sync(0xffffffffu, value, step);
+  return value;
+}
+__device__ inline float column_max(float value) {
+#pragma unroll
+  for (int step = 16; step > 2; step /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, step));
+  return value;
+}
 __device__ inline float warp_max(float value) {
 #pragma unroll
   for (int step = 16; step > 0; step /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, step));

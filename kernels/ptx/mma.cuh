@@ -35,4 +35,11 @@ __device__ inline void ldmatrix_x4_transposed(uint32_t (&r)[4], uint32_t shared_
                : "memory");
 }
 
+// An 8 x 8 matrix of 16-bit elements, of which lane i has two of row i / 4: those of column i / 4.
+__device__ inline uint32_t transpose(uint32_t two) {
+  uint32_t of_column;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(of_column) : "r"(two));
+  return of_column;
+}
+
 }  // namespace longview::kernels::ptx

@@ -167,10 +167,7 @@ struct Pages {
     table.emplace(pointers);
   }
   kernels::PagedKv kv(bool means) const { return {table->get(), kv_heads, d, layer, means ? layers : 0, format}; }
-  // As attention reads it: rounded to bf16.
-  double value(int64_t token, int64_t head, int is_value, int64_t i) const {
-    return bf16_to_float(float_to_bf16(at(token / kPageTokens).value(layer, head, is_value, token % kPageTokens, i)));
-  }
+  double value(int64_t token, int64_t head, int is_value, int64_t i) const { return at(token / kPageTokens).value(layer, head, is_value, token % kPageTokens, i); }
 
  private:
   void fill(uint8_t* to, std::mt19937_64& random, float scale) const {
@@ -258,11 +255,12 @@ struct Case {
   int64_t tokens, first, heads, kv_heads, d;
 };
 
-// `multiplied`: by the tensor cores of compute capability 9.0 as codes, on as few multiprocessors as that takes.
-inline void check_attention(PageFormat format, const Case& c, float spread, bool multiplied = false) {
+// Of queries of size `spread` and keys and values of size `scale`. `multiplied`: by the tensor cores of compute capability 9.0 as codes, on
+// as few multiprocessors as that takes.
+inline void check_attention(PageFormat format, const Case& c, float spread, bool multiplied = false, float scale = 1.0f) {
   std::mt19937_64 random(static_cast<uint64_t>(c.tokens * 7919 + c.first * 31 + c.heads * 7 + c.d));
   const int64_t length = c.first + c.tokens;
-  Pages pages(format, c.kv_heads, c.d, (length + kPageTokens - 1) / kPageTokens, random, 1.0f);
+  Pages pages(format, c.kv_heads, c.d, (length + kPageTokens - 1) / kPageTokens, random, scale);
   pages.spoil_behind(length, multiplied ? 0x7e : 0xff);
   pages.upload();
   const auto q = gpu::random_bf16(static_cast<size_t>(c.tokens * c.heads * c.d), random, spread);
@@ -321,6 +319,11 @@ inline void check_few_queries(PageFormat format) {
     for (const Case& c : {Case{1, 0, 1, 1, d}, Case{1, 127, 9, 3, d}, Case{1, 128, 8, 8, d}, Case{1, 5000, 32, 8, d}, Case{1, 20011, 9, 3, d}, Case{3, 14, 28, 4, d}, Case{16, 4000, 32, 8, d}, Case{5, 1000, 24, 1, d}, Case{130, 60, 4, 2, d}})
       check_attention(format, c, 0.5f);
   check_attention(format, {1, 3000, 8, 2, 128}, 20.0f);  // scores of hundreds
+  for (const float small : {0x1p-30f, 0x1p-12f})
+    for (const int64_t tokens : {1, 3}) {
+      check_attention(format, {tokens, 1000, 8, 2, 128}, 0.5f * small, false, 1 / small);
+      check_attention(format, {tokens, 1000, 9, 3, 64}, 0.5f / small, false, small);
+    }
 }
 
 }  // namespace narrow_pages
