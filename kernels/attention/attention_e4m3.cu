@@ -49,6 +49,7 @@ template <int D, int kEights>
 struct E4M3Rows : CodeRows<D, kEights> {
   using CodeRows<D, kEights>::score, CodeRows<D, kEights>::out, CodeRows<D, kEights>::query;
   static constexpr int kHeadDim = D, kStepsAtOnce = kEights == 1 ? 2 : 1;
+  static constexpr bool kHoldsRegisters = true;
   static constexpr PageFormat kFormat = PageFormat::kE4M3;
   static constexpr uint32_t kStageBytes = 2 * kKeyBytes<D> + 128;
   static constexpr int64_t kSharedBytes = attention_e4m3_shared_bytes(D);

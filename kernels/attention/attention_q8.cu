@@ -62,6 +62,7 @@ template <int D, int kEights>
 struct Q8Rows : CodeRows<D, kEights> {
   using CodeRows<D, kEights>::score, CodeRows<D, kEights>::out, CodeRows<D, kEights>::query;
   static constexpr int kHeadDim = D, kStepsAtOnce = kEights == 1 ? 2 : 1;
+  static constexpr bool kHoldsRegisters = false;  // it has as many of itself
   static constexpr PageFormat kFormat = PageFormat::kQ8;
   static constexpr uint32_t kStageBytes = 2 * kBlockBytes<D>;
   static constexpr int64_t kSharedBytes = attention_q8_shared_bytes(D);

@@ -15,7 +15,8 @@ constexpr int kCodeStages = 2;
 template <typename Rows>
 __global__ void __maxnreg__(kJoinRegisters) code_attention_kernel(const AttentionPlan p) {
   extern __shared__ __align__(128) char shared[];
-  if (p.parts < 0) ptx::hold_registers<kJoinRegisters - 8>();  // never: with fewer, a third block would find room (kJoinBlocks)
+  if constexpr (Rows::kHoldsRegisters)
+    if (p.parts < 0) ptx::hold_registers<kJoinRegisters - 8>();  // never: with fewer, a third block would find room (kJoinBlocks)
   const CodeTile tile(p);
   char* own = shared + threadIdx.x / 32 * (kCodeStages * Rows::kStageBytes);
   const auto stage_of = [&](int i) { return own + static_cast<uint32_t>(i % kCodeStages) * Rows::kStageBytes; };
