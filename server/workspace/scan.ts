@@ -248,9 +248,14 @@ export async function readText(
   return textFault(file.path, text) ?? { text };
 }
 
-/** What a tokenizer takes for such a run grows with its square: a fifth of a second for this many characters. */
+/**
+ * What a tokenizer takes for a run that it does not split grows with the square of its bytes: up to half a second for this many
+ * characters, and two for the squares of all runs of a file.
+ */
 const longestRun = 16_384;
-const runs = /[\p{L}\p{M}]+|\p{N}+|\s+|[^\p{L}\p{M}\p{N}\s]+/gu;
+const mostSquares = 2 ** 30;
+/** As tokenizers' patterns tell them apart: marks go on with words in some, with signs in others; white space is Unicode's. */
+const runs = [/[\p{L}\p{M}]+|\p{N}+|\p{White_Space}+/gu, /[^\p{L}\p{N}\p{White_Space}]+/gu];
 
 /** Why a text has no place in the prompt; undefined where it has. */
 export function textFault(file: string, text: string): { reason: SkipReason; detail?: string } | undefined {
@@ -260,12 +265,16 @@ export function textFault(file: string, text: string): { reason: SkipReason; det
   if (/\.(js|css|mjs|cjs)$/.test(file) && text.length > 20_000 && text.length / lines > 400)
     return { reason: 'minified' };
   if (text.trim() === '') return { reason: 'empty' };
-  if (text.length <= longestRun) return undefined;
-  for (const { 0: run } of text.matchAll(runs))
-    if (run.length > longestRun)
-      return {
-        reason: 'generated',
-        detail: `one unbroken run of ${run.length.toLocaleString('en')} characters`,
-      };
+  if (Buffer.byteLength(text) <= longestRun) return undefined;
+  let squares = 0;
+  for (const kind of runs)
+    for (const { 0: run } of text.matchAll(kind)) {
+      squares += Buffer.byteLength(run) ** 2;
+      const characters = run.length.toLocaleString('en');
+      if (run.length > longestRun) return generated(`one unbroken run of ${characters} characters`);
+      if (squares > mostSquares) return generated(`unbroken runs as long as ${characters} characters`);
+    }
   return undefined;
 }
+
+const generated = (detail: string) => ({ reason: 'generated' as const, detail });

@@ -300,6 +300,21 @@ describe('readText', () => {
     expect(textFault('a.txt', `x${' '.repeat(20_000)}x`)).toEqual({ reason: 'generated', detail });
   });
 
+  it('sees runs as tokenizers do, and what many of them take together', () => {
+    const generated = { reason: 'generated', detail: expect.stringContaining('unbroken run') as string };
+    // A mark, U+FEFF and the control NEL do not end a run of signs or of white space in their patterns.
+    for (const [run, between] of [
+      ['=', '\u0301'],
+      ['=', '\ufeff'],
+      [' ', '\u0085'],
+    ] as const)
+      expect(textFault('a.txt', `x${`${run.repeat(15_000)}${between}`.repeat(2)}x`)).toEqual(generated);
+    expect(textFault('a.txt', `${'a'.repeat(16_000)}1`.repeat(60))).toEqual(generated);
+    expect(textFault('a.txt', '中'.repeat(16_000))).toEqual(generated);
+    expect(textFault('a.txt', `${'中'.repeat(200)}。\n`.repeat(1500))).toBeUndefined();
+    expect(textFault('a.txt', `${'-'.repeat(80)} ${'word '.repeat(20)}\n`.repeat(5000))).toBeUndefined();
+  });
+
   it('does not follow a link that took the place of a file, nor wait for a pipe', async () => {
     const folder = repository([['real.ts', 'x']]);
     symlinkSync('real.ts', path.join(folder, 'link.ts'));
