@@ -5,6 +5,12 @@ import type { StreamDecoder, Tokenizer } from './types';
 import { bytesOf, type Vocabulary } from './vocabulary';
 
 /**
+ * In place of the id of a byte that no token has: SmolLM's vocabulary lacks some control characters. Hugging Face's tokenizers
+ * leave them out too.
+ */
+const unknown = -1;
+
+/**
  * tiktoken merges by rank, so ranks must be in the order in which pairs were learned. Ids often are not: ranks are made up
  * here (the 256 bytes, then the merges in order) and mapped back to ids.
  */
@@ -27,6 +33,11 @@ function rankTable(vocabulary: Vocabulary): { bytes: Uint8Array[]; ids: Int32Arr
   };
   for (let byte = 0; byte < 256; byte++) {
     if (idOf.has(String.fromCharCode(byte))) add(Uint8Array.of(byte), `byte ${byte}`);
+    else {
+      // tiktoken ends with a trap at a byte that it does not know, and is no good from then on.
+      bytes.push(Uint8Array.of(byte));
+      ids.push(unknown);
+    }
   }
   for (const merge of vocabulary.merges) {
     const space = merge.indexOf(' ', 1);
@@ -67,7 +78,9 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
   );
   const normalize = (text: string) => (vocabulary.normalize ? text.normalize('NFC') : text);
   const toIds = (ranks: Uint32Array) =>
-    Int32Array.from(ranks, (rank) => (rank < base ? ids[rank] : specials[rank - base]?.[1]) ?? 0);
+    Int32Array.from(ranks, (rank) => (rank < base ? ids[rank] : specials[rank - base]?.[1]) ?? 0).filter(
+      (id) => id !== unknown,
+    );
   const specialTexts = new Map(specials.map(([text, id]) => [id, text]));
   return {
     vocabularySize: vocabulary.tokens.length,

@@ -37,6 +37,7 @@ const odd = [
   "I'LL don't we'Re  \t\t  x\r\n\r\n  \n\n\n   end   ",
   'a'.repeat(500) + ' '.repeat(300) + '\n'.repeat(70) + '='.repeat(200),
   '\u0000\u0001\u007f\u00a0\u200b\ufeff',
+  'a\u0004\u0006b\u0013\u0014 \u0016\u001d\u{40000}\u{80000}\u{f0000}\u{10ffff}c',
 ];
 
 /** The built-in model's vocabulary as a tokenizer.json: digits one by one, then GPT-2's pattern on bytes. */

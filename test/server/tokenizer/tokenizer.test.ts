@@ -43,6 +43,12 @@ describe('the built-in tokenizer', () => {
     expect(pieces.join('')).not.toContain('\uFFFD');
   });
 
+  it('leaves out bytes that no token has, and goes on', () => {
+    expect(tokenizer.decode(tokenizer.encode('a\u0004 b\u001d'))).toBe('a b');
+    expect([...tokenizer.encodeWithSpecials('\u0004<|im_end|>')]).toEqual([2]);
+    expect([...tokenizer.encode('\u0016')]).toEqual([]);
+  });
+
   it('names a tokenizer that it does not have', () => {
     const metadata = { format: 'gguf' as const, values: { 'tokenizer.ggml.model': 'llama' } };
     expect(() => vocabularyFromGguf(metadata)).toThrow(/tokenizer \(llama, default\).*no SentencePiece/);
