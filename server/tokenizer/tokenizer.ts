@@ -69,7 +69,8 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
   const { bytes, ids } = rankTable(vocabulary);
   // tiktoken's own format: "! first-rank token token ...", base64.
   const table = `! 0 ${bytes.map((token) => Buffer.from(token).toString('base64')).join(' ')}`;
-  const specials = Object.entries(vocabulary.special);
+  // An empty one would be found everywhere, without an end.
+  const specials = Object.entries(vocabulary.special).filter(([text]) => text !== '');
   const base = bytes.length;
   const engine = new Tiktoken(
     table,

@@ -49,6 +49,18 @@ describe('the built-in tokenizer', () => {
     expect([...tokenizer.encode('\u0016')]).toEqual([]);
   });
 
+  it('finds no special token that has no text', () => {
+    const values = { 'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.tokens': ['a', '', '<|end|>'] };
+    const other = createTokenizer(
+      vocabularyFromGguf({
+        format: 'gguf',
+        values: { ...values, 'tokenizer.ggml.token_type': [1, 3, 3], 'tokenizer.ggml.merges': [] },
+      }),
+    );
+    expect([...other.encodeWithSpecials('ab<|end|>a')]).toEqual([0, 2, 0]);
+    other.dispose();
+  });
+
   it('names a tokenizer that it does not have', () => {
     const metadata = { format: 'gguf' as const, values: { 'tokenizer.ggml.model': 'llama' } };
     expect(() => vocabularyFromGguf(metadata)).toThrow(/tokenizer \(llama, default\).*no SentencePiece/);
