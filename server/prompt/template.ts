@@ -3,6 +3,7 @@
  * stands in place of a sentinel as plain text, so that no file of a repository can forge a turn.
  */
 import { randomUUID } from 'node:crypto';
+import { runInNewContext } from 'node:vm';
 import { Template } from '@huggingface/jinja';
 import { LongviewError } from '../errors';
 import type { Tokenizer } from '../tokenizer/types';
@@ -47,7 +48,20 @@ const formatDate = (form: string) => form.replace(/%(.)/g, (code, part: string) 
 // Where a block ends with its line, the line feed is not of the text.
 const fixDate = '{% set strftime_now = format_date %}\n';
 
+/** A template is a program, and comes with the model: one that counts to a billion is stopped. Others take milliseconds. */
+const maxSeconds = 2;
+
 function render(tokenizer: Tokenizer, messages: readonly Message[]): string {
+  const context = { render: () => renderFreely(tokenizer, messages) };
+  try {
+    return runInNewContext('render()', context, { timeout: maxSeconds * 1000 }) as string;
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw code === 'ERR_SCRIPT_EXECUTION_TIMEOUT' ? new Error(`it takes over ${maxSeconds} seconds`) : error;
+  }
+}
+
+function renderFreely(tokenizer: Tokenizer, messages: readonly Message[]): string {
   const special = (token = -1) => tokenizer.specialText(token) ?? '';
   return new Template(fixDate + (tokenizer.chatTemplate ?? chatMl)).render({
     messages,

@@ -25,6 +25,9 @@ const turns =
   "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content | trim + '<|im_end|>\n' }}{% endfor %}" +
   "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
+const loops = (depth: number): string =>
+  depth === 0 ? '' : `{% for i in range(1000) %}${loops(depth - 1)}{% endfor %}`;
+
 describe('createChatFormat', () => {
   it('gives the turns of the template', () => {
     expect(chat(turns)).toEqual({
@@ -84,6 +87,7 @@ describe('createChatFormat', () => {
     ['refuses all', "{{ raise_exception('Roles must alternate') }}", /\(Roles must alternate\)/],
     ['is damaged', '{% for m in messages %}{{ m.content }', /chat template/],
     ['holds nothing', 'Hello', /no place for a conversation/],
+    ['does not end', loops(4), /\(it takes over 2 seconds\)/],
   ])('says so where a template %s', (_, template, message) => {
     expect(() => chat(template)).toThrow(
       expect.objectContaining({
