@@ -2,6 +2,7 @@
 import { constants, promises as fs } from 'node:fs';
 import path from 'node:path';
 import ignore, { type Ignore } from 'ignore';
+import { LongviewError } from '../errors';
 
 export interface Rules {
   /** The folder that they are for, relative to the one that is walked; '' for that itself. */
@@ -19,16 +20,33 @@ export function ignoreRules(lines: string | readonly string[]): Ignore {
 const maxBytes = 1 << 20;
 /**
  * A rule that does not match costs the depth of the path to the power of this. Repositories come from anywhere: a line of
- * an ignore file that asks for more is dropped, and what it would hide is read. The settings are the user's own.
+ * an ignore file that asks for more is dropped, and what it would hide is read.
  */
 const maxDoubleStars = 3;
+/** Folders on the way to a file that is looked at, for the same reason. */
+export const deepest = 128;
+
+const collapsed = (rule: string) => rule.replace(/(^|\/)(?:\*\*\/)+/g, '$1**/');
+const isCostly = (rule: string) => rule.split('**').length - 1 > maxDoubleStars;
+
+/** Patterns of the settings, which a repository can bring along too. Throws LongviewError `invalid_argument` for a costly one. */
+export function settingRules(patterns: readonly string[] = []): Ignore {
+  const rules = patterns.map(collapsed);
+  const costly = rules.find(isCostly);
+  if (costly !== undefined)
+    throw new LongviewError(
+      'invalid_argument',
+      `The pattern ${JSON.stringify(costly.slice(0, 100))} in longview.files has more than ${maxDoubleStars} \`**\`: write it with fewer.`,
+    );
+  return ignoreRules(rules);
+}
 
 /** The rules of an ignore file; none where there is no such file. */
 export async function rulesOfFile(file: string): Promise<Ignore> {
   const lines = (await readStart(file))
     .split('\n')
-    .map((line) => line.replace(/(^|\/)(?:\*\*\/)+/g, '$1**/'))
-    .filter((line) => line.split('**').length - 1 <= maxDoubleStars);
+    .map(collapsed)
+    .filter((line) => !isCostly(line));
   return ignoreRules(lines.join('\n'));
 }
 

@@ -5,7 +5,7 @@ import type { Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
 import type { SkippedFile, SkipReason } from '../protocol';
 import { lastCommitTimes } from './gitHistory';
-import { hides, ignoreRules, ignoringAbove, rulesOfFile, type Rules } from './ignoreRules';
+import { deepest, hides, ignoringAbove, rulesOfFile, settingRules, type Rules } from './ignoreRules';
 import { isSecretName, secretIn } from './secrets';
 
 export interface ScannedFile {
@@ -89,13 +89,15 @@ class Scanner {
     /** What stands before the paths in the prompt: `app/`, or nothing. */
     private readonly prefix: string,
   ) {
-    this.include = ignoreRules(options.include ?? []);
-    this.exclude = ignoreRules(options.exclude ?? []);
+    this.include = settingRules(options.include);
+    this.exclude = settingRules(options.exclude);
   }
 
   /** `narrow`: a folder that is left out, in which the settings include something; only that is taken. */
   async walk(relative: string, above: readonly Rules[], narrow = false): Promise<void> {
     throwIfAborted(this.options.signal);
+    if (relative.split('/').length > deepest)
+      return this.skip(`${relative}/`, 'unreadable', `more than ${deepest} folders deep`);
     const folder = path.join(this.root, relative);
     let entries: Dirent[];
     try {

@@ -183,6 +183,29 @@ describe('scanFolder', () => {
     expect(await scan(`${'# long\n'.repeat(200_000)}*.ts`)).toEqual(both.slice(1));
   });
 
+  it('goes no deeper than where such rules cost too much', async () => {
+    const folder = repository([
+      ['.gitignore', '**/a/**/a/**/a/b\n'],
+      [`${'a/'.repeat(800)}c.ts`, 'x'],
+      [`${'b/'.repeat(120)}c.ts`, 'x'],
+    ]);
+    const { files, skipped } = await scanFolder(folder);
+    expect(files.map((file) => file.path)).toEqual(['.gitignore', `${'b/'.repeat(120)}c.ts`]);
+    expect(skipped).toEqual([
+      { path: 'a/'.repeat(129), reason: 'unreadable', detail: 'more than 128 folders deep' },
+    ]);
+  });
+
+  it('says which pattern of the settings would cost as much', async () => {
+    const folder = repository([[`${'a/'.repeat(60)}c.ts`, 'x']]);
+    for (const key of ['include', 'exclude']) {
+      await expect(scanFolder(folder, { [key]: [`${'**/a/'.repeat(20)}b`] })).rejects.toThrow(
+        /\*\*\/a.*in longview\.files has more than 3/,
+      );
+      expect((await scanFolder(folder, { [key]: [`${'**/'.repeat(20)}b`] })).files).toHaveLength(1);
+    }
+  });
+
   it('takes what the settings include inside of a folder that is left out, and that alone', async () => {
     const folder = repository([
       ['.gitignore', 'generated/\n'],
