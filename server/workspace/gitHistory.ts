@@ -14,7 +14,7 @@ const settings = [
   'core.alternateRefsCommand=',
 ].flatMap((setting) => ['-c', setting]);
 
-const log = [
+const logArguments = [
   ...['log', `--max-count=${maxCommits}`, '--no-merges', '--no-renames', '--no-ext-diff', '--no-textconv'],
   ...['--no-show-signature', '--no-mailmap', '-O/dev/null', '--name-only', '--relative', '-z'],
   ...['--format=format:%x01%ct', '--', '.'],
@@ -26,20 +26,56 @@ const log = [
  */
 const fetchesNothing = { GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: 'none' };
 
+function git(folder: string, args: readonly string[], signal?: AbortSignal) {
+  return spawn('git', ['--no-pager', '--no-optional-locks', ...settings, ...args], {
+    cwd: folder,
+    env: { ...process.env, ...fetchesNothing },
+    stdio: ['ignore', 'pipe', 'ignore'],
+    timeout: maxSeconds * 1000,
+    signal,
+  });
+}
+
+/** The commit that is checked out; empty where there is none. */
+function head(folder: string, signal?: AbortSignal): Promise<string> {
+  let id = '';
+  return new Promise((resolve) => {
+    const child = git(folder, ['rev-parse', '--verify', '--quiet', 'HEAD'], signal);
+    child.stdout.setEncoding('utf8').on('data', (data: string) => (id += data));
+    child.on('error', () => resolve(''));
+    child.on('close', (code) => resolve(code === 0 ? id.trim() : ''));
+  });
+}
+
+interface History {
+  commit: string;
+  times: ReadonlyMap<string, number>;
+}
+/** By folder. A long history takes seconds to walk, and every question looks at the files. */
+const walked = new Map<string, History>();
+
 /**
  * Path relative to `folder` -> time of the last commit that touched it, in ms. Empty where there is no git or no history;
- * partial after five seconds, or where history is missing. Nothing that the folder names is run.
+ * partial after five seconds, or where history is missing. It is walked again when another commit is checked out. Nothing
+ * that the folder names is run.
  */
-export function lastCommitTimes(folder: string, signal?: AbortSignal): Promise<Map<string, number>> {
+export async function lastCommitTimes(
+  folder: string,
+  signal?: AbortSignal,
+): Promise<ReadonlyMap<string, number>> {
+  const commit = await head(folder, signal);
+  if (commit === '') return new Map();
+  const known = walked.get(folder);
+  if (known?.commit === commit) return known.times;
+  const times = await walk(folder, signal);
+  if (!signal?.aborted) walked.set(folder, { commit, times });
+  return times;
+}
+
+function walk(folder: string, signal?: AbortSignal): Promise<Map<string, number>> {
   const times = new Map<string, number>();
   return new Promise((resolve) => {
-    const git = spawn('git', ['--no-pager', '--no-optional-locks', ...settings, ...log], {
-      cwd: folder,
-      env: { ...process.env, ...fetchesNothing },
-      stdio: ['ignore', 'pipe', 'ignore'],
-      timeout: maxSeconds * 1000,
-      signal,
-    });
+    const log = git(folder, logArguments, signal);
     let time = 0;
     let rest = '';
     // A record is "\x01<seconds>" and then the commit's paths, each ended by NUL or a line feed after the time.
@@ -51,12 +87,12 @@ export function lastCommitTimes(folder: string, signal?: AbortSignal): Promise<M
         if (end >= 0) take(line.slice(end + 1));
       } else if (line !== '' && !times.has(line)) times.set(line, time);
     };
-    git.stdout.setEncoding('utf8').on('data', (data: string) => {
+    log.stdout.setEncoding('utf8').on('data', (data: string) => {
       const records = (rest + data).split('\0');
       rest = records.pop() ?? '';
       records.forEach(take);
     });
-    git.on('error', () => resolve(times));
-    git.on('close', () => resolve(times));
+    log.on('error', () => resolve(times));
+    log.on('close', () => resolve(times));
   });
 }

@@ -1,6 +1,15 @@
 /** A folder's own git configuration names programs: none is run. */
 import { execFileSync } from 'node:child_process';
-import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -124,4 +133,21 @@ it('runs no program that a setting names', async () => {
 it('reads no file without an end for the order of paths or for names', async () => {
   configure({ 'diff.orderFile': '/dev/zero', 'mailmap.file': '/dev/zero' });
   expect((await lastCommitTimes(folder)).size).toBe(2);
+});
+
+it('walks a history once, until another commit is checked out', async () => {
+  const first = await lastCommitTimes(folder);
+  expect(first.size).toBe(2);
+  const objects = path.join(folder, '.git/objects');
+  renameSync(objects, path.join(parent, 'away'));
+  mkdirSync(objects);
+  expect(await lastCommitTimes(folder)).toEqual(first);
+  rmdirSync(objects);
+  renameSync(path.join(parent, 'away'), objects);
+  writeFolder(folder, [['b.ts', 'y = 1\n']]);
+  git('add', '.');
+  git('commit', '-q', '-m', 'y');
+  expect((await lastCommitTimes(folder)).has('b.ts')).toBe(true);
+  git('checkout', '-q', 'HEAD~1');
+  expect(await lastCommitTimes(folder)).toEqual(first);
 });
