@@ -5,7 +5,7 @@
  * One file, replaced whole: `LVPACK1\n`, SHA-256 of the rest (32 bytes), length of the JSON (4 bytes, little-endian), the
  * JSON, and the token ids of base and overlay as 32-bit integers. What does not read back exactly is as good as absent.
  */
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, promises as fs } from 'node:fs';
 import path from 'node:path';
 import { frameFingerprint } from '../prompt/frame';
@@ -55,15 +55,22 @@ export async function writePacking(folder: string, packing: Packing): Promise<vo
   const size = Buffer.alloc(4);
   size.writeUInt32LE(json.length);
   const tokens = new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
-  const fresh = path.join(folder, `${name}.new`);
-  const file = await fs.open(fresh, 'w', 0o600);
+  // Another window may write at the same time.
+  const fresh = path.join(folder, `${name}.${randomBytes(6).toString('hex')}.new`);
   try {
-    for (const part of [magic, digest(size, json, tokens), size, json, tokens]) await file.write(part);
-    await file.sync();
-  } finally {
-    await file.close();
+    const file = await fs.open(fresh, 'wx', 0o600);
+    try {
+      // Whole, or an error: `write` stops without one where the disk is full.
+      for (const part of [magic, digest(size, json, tokens), size, json, tokens]) await file.writeFile(part);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await fs.rename(fresh, path.join(folder, name));
+  } catch (error) {
+    await fs.rm(fresh, { force: true });
+    throw error;
   }
-  await fs.rename(fresh, path.join(folder, name));
 }
 
 export function hasPacking(folder: string): boolean {

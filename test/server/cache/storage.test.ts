@@ -143,6 +143,29 @@ describe('a packing on disk', () => {
     expect(await readPacking(folder, 7)).toBeUndefined(); // more than there are
   });
 
+  it('is one of those that two processes write at once, whole', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
+    const long = { ...packing, base: new Int32Array(200_000).fill(5) };
+    await Promise.all([writePacking(folder, long), writePacking(folder, packing)]);
+    expect([4, 200_000]).toContain((await readPacking(folder, 7))?.base.length);
+    expect(readdirSync(folder)).toEqual(['packing.bin']);
+  });
+
+  it('stays where there is no room for the next one', async ({ skip }) => {
+    const disk = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
+    const mount = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', disk]);
+    skip(mount.status !== 0, 'a small file system can be mounted by root alone');
+    try {
+      await writePacking(disk, packing);
+      const long = { ...packing, base: new Int32Array(200_000).fill(5) };
+      await expect(writePacking(disk, long)).rejects.toMatchObject({ code: 'ENOSPC' });
+      expect((await readPacking(disk, 7))?.base).toEqual(packing.base);
+      expect(readdirSync(disk)).toEqual(['packing.bin']);
+    } finally {
+      spawnSync('umount', [disk]);
+    }
+  });
+
   it('is as good as absent with any byte changed, cut or added', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
     await writePacking(folder, packing);
