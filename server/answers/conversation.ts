@@ -116,7 +116,7 @@ export class Conversation {
     let loaded: Reading['loaded'];
     let reused = commonPrefix(this.tokens, tokens);
     if (!this.context || reused < prompt.length) {
-      await this.dispose();
+      await this.release();
       const fork = await this.repository.fork(prompt, options.onProgress, signal);
       this.context = fork.context;
       prefillSeconds += fork.seconds;
@@ -174,7 +174,13 @@ export class Conversation {
     }
   }
 
-  async dispose(): Promise<void> {
+  /** Frees the state when the turns before are over: who goes on after it has all read again. */
+  dispose(): Promise<void> {
+    this.stopLooking();
+    return this.turns.run(() => this.release());
+  }
+
+  private async release(): Promise<void> {
     const context = this.context;
     this.context = undefined;
     this.last = undefined;

@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { PrefillProgress } from '../engine/engine';
 import { LongviewError } from '../errors';
 import type { WorkspaceCache } from '../cache/workspaceCache';
-import { Lock } from '../lock';
+import { Lock, whileWanted } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { Packer, type PackedRepository } from '../prompt/pack';
 import type { AskResult, ContextResult, Phase, Source } from '../protocol';
@@ -259,7 +259,8 @@ export class Session {
     const asked = await ask().catch(async (error: unknown) => {
       if (spoken || !(error instanceof LongviewError) || error.code !== 'out_of_memory') throw error;
       // The state of other conversations makes room: they read their turns again when they go on.
-      for (const other of this.conversations.values()) if (other !== conversation) await other.dispose();
+      for (const other of this.conversations.values())
+        if (other !== conversation) await whileWanted(other.dispose(), signal);
       return ask();
     });
     this.answeredFrom.set(conversation, repository);

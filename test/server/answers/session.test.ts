@@ -143,6 +143,25 @@ describe('a session', () => {
     expect((await model.engine.counters()).prefilledTokens - before.prefilledTokens).toBe(own);
   });
 
+  it('ends an answer also when more chats begin than are kept, and frees what it leaves', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-chats-'));
+    writeFolder(folder, [['limit.py', 'LIMIT = 17\n']]);
+    const own = await Session.create(model, [rootOf(folder)], { maxAnswerTokens: 8 });
+    const ask = (onText?: () => void) => own.ask({ question: 'What is the value of `LIMIT`?', onText });
+    const alone = await ask();
+    const chats: ReturnType<typeof ask>[] = [];
+    const begin = () => {
+      while (chats.length < 9) chats.push(ask());
+    };
+    expect((await ask(begin)).answer).toBe(alone.answer);
+    await Promise.all(chats.splice(0));
+    const { kvPagesUsed } = await model.engine.counters();
+    begin();
+    for (const { answer } of await Promise.all(chats)) expect(answer).toBe(alone.answer);
+    expect((await model.engine.counters()).kvPagesUsed).toBe(kvPagesUsed);
+    await own.dispose();
+  });
+
   it('stops and waits for a listing of the prompt before it closes', async () => {
     const own = await Session.create(model, [rootOf(unpackReference())]);
     const listing = own.context();
