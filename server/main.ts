@@ -194,5 +194,7 @@ connection.onHover(({ textDocument, position }, token) =>
 );
 
 connection.onShutdown(() => service?.dispose());
+// An editor that crashed asks for no shutdown: what was read is kept all the same, and nothing goes on.
+process.once('disconnect', () => void Promise.resolve(service?.dispose()).finally(() => process.exit(1)));
 documents.listen(connection);
 connection.listen();

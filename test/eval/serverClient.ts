@@ -191,6 +191,13 @@ export class ServerClient {
     await exited;
   }
 
+  /** Is gone as an editor that crashed; the server's exit code. */
+  async vanish(): Promise<number | null> {
+    const exited = new Promise<number | null>((done) => this.child.once('exit', done));
+    this.child.disconnect();
+    return exited;
+  }
+
   /** Of the server, for /proc. */
   get processId(): number | undefined {
     return this.child.pid;

@@ -261,6 +261,22 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     await second.close();
   });
 
+  it('ends with its editor, and keeps what it had read by then', async () => {
+    const place = path.join(parent, 'vanished');
+    const large = path.join(parent, 'large');
+    writeFolder(large, [['pack.ts', readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8')]]);
+    let reading: () => void;
+    const begun = new Promise<void>((done) => (reading = done));
+    const onStatus = ({ prefill }: Status) => prefill && prefill.done > 0 && reading();
+    const running = await ServerClient.start(large, {}, onStatus, place);
+    running.ask(questions[0]!).catch(() => undefined);
+    await begun;
+    expect(await running.vanish()).toBe(1);
+    const [state] = await savedWorkspaces(place);
+    expect(state?.folders).toEqual([large]);
+    expect(state?.bytes).toBeGreaterThan(1 << 20);
+  });
+
   it('keeps what was read in 8 bits where the setting says so, apart from what is kept in 16', async () => {
     const folders = () => new Set(readdirSync(saved, { recursive: true }).map(String));
     const before = folders();
