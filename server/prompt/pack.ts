@@ -200,7 +200,7 @@ export class Packer {
         onProgress?.(done, scan.files.length);
         await breathe();
       }
-      const over = (detail: string) => leftOut.push({ path: file.path, reason: 'over-budget', detail });
+      const over = (detail: string) => leftOut.push(overBudget(file, detail));
       if (file.bytes >= limit) {
         over(`${Math.ceil(file.bytes / 1024)} KiB`);
         continue;
@@ -221,17 +221,8 @@ export class Packer {
       }
       used += ids.length;
       const { path, absolutePath, bytes } = file;
-      const entry = {
-        path,
-        absolutePath,
-        text,
-        hash: hashOf(text),
-        tokens: ids.length,
-        version: 1,
-        bytes,
-        ctimeMs,
-      };
-      kept.push({ ...entry, ids, file });
+      const entry = { path, absolutePath, text, hash: hashOf(text), tokens: ids.length, version: 1 };
+      kept.push({ ...entry, bytes, ctimeMs, ids, file });
     }
     let headTokens: Int32Array;
     let inOrder: typeof kept;
@@ -253,7 +244,7 @@ export class Packer {
       do {
         const file = kept.pop()!;
         excess -= file.tokens;
-        leftOut.push({ path: file.path, reason: 'over-budget', detail: `${file.tokens} tokens` });
+        leftOut.push(overBudget(file, `${file.tokens} tokens`));
       } while (excess > 0 && kept.length > 1);
     }
     if (kept.length === 0)
@@ -295,6 +286,7 @@ export class Packer {
     );
     const deleted = [...entries.keys()].filter((path) => !found.has(path));
     const changed: { entry: Entry; text: string }[] = [];
+    const room = budget - packing.base.length - overlayTokens(packing) - 8;
     for (const file of stableOrder(scan.files)) {
       throwIfAborted(signal);
       const known = entries.get(file.path);
@@ -302,16 +294,23 @@ export class Packer {
       if (former && buffers?.has(file.absolutePath)) {
         if (buffers.get(file.absolutePath) === undefined) continue;
       } else if (former?.ctimeMs === file.ctimeMs && former.bytes === file.bytes) continue;
-      if (leftOut.get(file.path)?.reason === 'over-budget') continue;
+      const over = leftOut.get(file.path)?.reason === 'over-budget';
+      // Room was short: only for what has become smaller there may be some now.
+      if (over && file.bytes >= (former?.bytes ?? 0)) continue;
       const content = await contentOf(file, buffers);
       if ('reason' in content) {
         if (known) deleted.push(file.path);
         leftOut.set(file.path, leftOutFile(file, content, buffers));
         continue;
       }
-      leftOut.delete(file.path);
       const { text, ctimeMs } = content;
       const { path, absolutePath, bytes } = file;
+      const size = over ? tokenizer.encode(fileText(path, text)).length : 0;
+      if (size > room) {
+        leftOut.set(path, overBudget(file, `${size} tokens`));
+        continue;
+      }
+      leftOut.delete(path);
       const hash = hashOf(text);
       if (known?.hash === hash) entries.set(path, { ...known, absolutePath, text, ctimeMs, bytes });
       else
@@ -375,6 +374,10 @@ function leftOutFile(
   // What could not be read is tried again, and what an editor holds is looked at again.
   const settled = why.reason !== 'unreadable' && buffers?.get(absolutePath) === undefined;
   return { path, ...why, ...(settled && { bytes, ctimeMs }) };
+}
+
+function overBudget({ path, bytes, ctimeMs }: ScannedFile | Entry, detail: string): LeftOutFile {
+  return { path, reason: 'over-budget', detail, bytes, ctimeMs };
 }
 
 /** Whether edits, and what they made useless, are at most so many tenths of the rest; a few tokens always are. */

@@ -148,6 +148,28 @@ describe('Packer', () => {
     expect(skipped.map((file) => file.path)).not.toContain('LARGE.py');
   });
 
+  it('takes a file that did not fit when it has become small enough', async () => {
+    const folder = repository([
+      ['a.py', long('a')],
+      ['large.py', long('large').repeat(9)],
+    ]);
+    const packer = new Packer({ name: 'r', tokenizer, budget: 3000 });
+    const first = await packer.pack(await scanFolder(folder));
+    const [over] = first.skipped;
+    expect(over).toMatchObject({ path: 'large.py', reason: 'over-budget' });
+    edit(folder, 'large.py', long('large').repeat(8));
+    const smaller = await packer.pack(await scanFolder(folder));
+    expect(smaller.tokens).toEqual(first.tokens);
+    expect(smaller.skipped[0]).toMatchObject({ path: 'large.py', reason: 'over-budget' });
+    expect(smaller.skipped[0]?.detail).not.toBe(over?.detail);
+    edit(folder, 'large.py', 'LIMIT = 17\n');
+    const small = await packer.pack(await scanFolder(folder));
+    expect(small.skipped).toEqual([]);
+    expect(tokenizer.decode(small.tokens)).toContain('<file path="large.py">\nLIMIT = 17\n</file>\n');
+    const base = first.tokens.length - tokenizer.encode('</repository>').length;
+    expect(small.tokens.subarray(0, base)).toEqual(first.tokens.subarray(0, base));
+  });
+
   it('leaves whole files out by its rule, and lists them', async () => {
     const folder = repository([
       ['src/small.py', 'x = 1\n'],
