@@ -74,7 +74,7 @@ const fileRules: [RegExp, SkipReason][] = [
 /** Where a glob can first name something inside a folder: `vendor/mine/` of `/vendor/mine/**`; '' where that is anywhere. */
 function folderOfGlob(glob: string): string {
   const literal = /^\/?([^*?[\\]*)/.exec(glob)?.[1] ?? '';
-  return glob.startsWith('!') ? '' : literal.slice(0, literal.lastIndexOf('/') + 1);
+  return literal.slice(0, literal.lastIndexOf('/') + 1);
 }
 
 class Scanner {

@@ -21,9 +21,11 @@ describe('scanFolder', () => {
       ['debug.log', 'x'],
       ['keep.log', 'x'],
       ['generated/g.ts', 'x'],
-      ['sub/.gitignore', '*.ts\n!b.ts\n'],
+      ['sub/.gitignore', '*.ts\n!b.ts\n/c.py\n'],
       ['sub/a.ts', 'x'],
       ['sub/b.ts', 'x'],
+      ['sub/c.py', 'x'],
+      ['sub/deep/c.py', 'x'],
       ['sub/deep/generated/c.js', 'x'],
     ]);
     execFileSync('git', ['init', '-q'], { cwd: folder });
@@ -62,9 +64,10 @@ describe('scanFolder', () => {
       ['yarn.lock', 'x'],
       ['docs/a.md', 'x'],
       ['src/a.ts', 'x'],
+      ['src/private.ts', 'x'],
       ['.env', 'KEY=1'],
     ]);
-    const options = { include: ['generated/', 'dist/', '*.lock', '.env'], exclude: ['docs/'] };
+    const options = { include: ['generated/', 'dist/', '*.lock', '.env'], exclude: ['docs/', 'private.ts'] };
     const { files, skipped } = await scanFolder(folder, options);
     const taken = files.map((file) => file.path).filter((name) => name !== '.gitignore');
     expect(taken).toEqual(['dist/d.js', 'generated/g.ts', 'src/a.ts', 'yarn.lock']);
@@ -72,6 +75,7 @@ describe('scanFolder', () => {
     expect(skipped).toEqual([
       { path: '.env', reason: 'secret' },
       { path: 'docs/', reason: 'excluded' },
+      { path: 'src/private.ts', reason: 'excluded' },
     ]);
   });
 
@@ -217,6 +221,7 @@ describe('scanFolder', () => {
       ['generated/api/e.ts', 'x'],
       ['generated/f.ts', 'x'],
       ['node_modules/m/index.ts', 'x'],
+      ['node_modules/m/README.md', 'x'],
     ]);
     const { files, skipped } = await scanFolder(folder, {
       include: ['vendor/mine/**', '/generated/api/*.ts', '*.md'],
@@ -281,10 +286,20 @@ describe('scanFolder', () => {
   });
 
   it('knows files of secrets by their names', () => {
-    const secret = '.env .ENV.local .envrc prod.env .git-credentials .pgpass me.ppk id_ed25519_sk ID_RSA';
+    const secret =
+      '.env .ENV.local .envrc prod.env .git-credentials .pgpass .netrc .npmrc .pypirc .htpasswd me.ppk a.pem a.key a.p12 a.pfx ' +
+      'a.jks a.keystore id_ed25519_sk ID_RSA id_dsa id_ecdsa credentials credentials.json';
     for (const name of secret.split(' ')) expect(isSecretName(name), name).toBe(true);
-    for (const name of '.env.example example.env environment.ts id_token.ts keys.ts'.split(' '))
-      expect(isSecretName(name), name).toBe(false);
+    const harmless =
+      '.env.example .env.sample .env.template example.env sample.env template.env environment.ts id_token.ts keys.ts ' +
+      'credentials.ts id_rsa.pub a.pem.ts';
+    for (const name of harmless.split(' ')) expect(isSecretName(name), name).toBe(false);
+  });
+
+  it('fails where the folder itself cannot be read', async () => {
+    const gone = path.join(repository([]), 'gone');
+    await expect(scanFolder(gone)).rejects.toMatchObject({ code: 'no_workspace' });
+    await expect(scanWorkspace([])).rejects.toMatchObject({ code: 'no_workspace' });
   });
 
   it('stops when it is told to', async () => {
@@ -360,9 +375,16 @@ describe('readText', () => {
       [`AKIAIOSFODNN7EXAMPLE, ${'AKIA'}${'IOSFODNN7QWERTYU'}`, 'an AWS access key'],
       [`${'hf'}_${'aB'.repeat(17)}`, 'a Hugging Face token'],
       [`id: ${'AKIA'}${'IOSFODNN7QWERTYU'}`, 'an AWS access key'],
+      [`id: ${'ASIA'}${'IOSFODNN7QWERTYU'}`, 'an AWS access key'],
       [`token = "${'ghp'}_${'a1B2'.repeat(9)}"`, 'a GitHub token'],
+      [`token = "${'github'}_pat_${'a1B2_'.repeat(16)}a1"`, 'a GitHub token'],
       [`slack: ${'xoxb'}-123456789012-${'abcDEF'.repeat(4)}`, 'a Slack token'],
       [`${'sk'}_live_${'x9Y8'.repeat(6)}`, 'a Stripe key'],
+      [`${'glpat'}-${'a1B2'.repeat(5)}`, 'a GitLab token'],
+      [`key: ${'AIza'}${'Sy1_a'.repeat(7)}`, 'a Google API key'],
+      [`//registry.npmjs.org/:_authToken=${'npm'}_${'a1B2'.repeat(9)}`, 'an npm token'],
+      [`${'sk'}-ant-api03-${'a1_B'.repeat(8)}`, 'an API key of a model provider'],
+      [`${'sk'}-proj-${'a1_B'.repeat(8)}`, 'an API key of a model provider'],
     ])
       expect(await read(text!)).toEqual({ reason: 'secret', detail: `it holds ${what}` });
     for (const text of [
