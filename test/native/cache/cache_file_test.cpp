@@ -12,6 +12,8 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "cache/chain.h"
+#include "cache/collision.h"
 #include "cache/save_pages.h"
 #include "check.h"
 #include "model/files.h"
@@ -107,6 +109,14 @@ TEST("another model's, layout's or version's state is ignored, and replaced by t
   CHECK(save(scratch.path(), tokens, {}, other).tokens == 500);
   CHECK(held(scratch.path(), tokens, other) == 500);
   CHECK(held(scratch.path(), tokens) == 0);
+}
+
+TEST("saved pages of the same hash are told apart by their tokens") {
+  const files::Scratch scratch;
+  const Collision pages = collision(kIdentity.root);
+  CHECK(pages.one != pages.other && chain_hash(kIdentity.root, pages.one) == chain_hash(kIdentity.root, pages.other));
+  save(scratch.path(), pages.one);
+  CHECK(held(scratch.path(), pages.one) == kPageTokens && held(scratch.path(), pages.other) == 0);
 }
 
 TEST("a manifest of a later version is no damage") {

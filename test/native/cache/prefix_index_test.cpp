@@ -4,6 +4,8 @@
 #include <random>
 
 #include "base/error.h"
+#include "cache/chain.h"
+#include "cache/collision.h"
 #include "cache/page_list.h"
 #include "check.h"
 
@@ -118,6 +120,56 @@ TEST("pages outlive their list while there is room; the oldest chain goes first,
   again.truncate(0);
   CHECK(again.adopt(b) == 128);  // its last page holds the last token
   CHECK(f.index.find(f.index.find(PrefixIndex::kRoot, std::span(b).first(128)), std::span(b).subspan(128)) != PrefixIndex::kNone);
+}
+
+TEST("what was looked up last stays longest, and all pages come back to the pool") {
+  Fixture f(6);
+  const std::vector<int32_t> a = Fixture::ids(0, 257), b = Fixture::ids(1000, 257);
+  for (const std::vector<int32_t>& tokens : {a, b}) {
+    PageList list(*f.backend, f.pool, f.index);
+    f.extend(list, tokens);
+  }
+  PageList list(*f.backend, f.pool, f.index);
+  CHECK(list.adopt(a) == 256);
+  list.truncate(0);
+  f.extend(list, Fixture::ids(2000, 384));  // three pages: two are free, one must go
+  list.truncate(0);
+  CHECK(list.adopt(a) == 256);
+  list.truncate(0);
+  CHECK(list.adopt(b) == 128);
+  list.truncate(0);
+  f.extend(list, Fixture::ids(3000, 6 * kPageTokens));
+  CHECK(f.pool.used() == 6 && f.index.size() == 6);
+}
+
+TEST("pages of the same hash are told apart by their tokens") {
+  Fixture f(4);
+  const uint64_t root = uint64_t{42} + static_cast<uint32_t>(PrefixIndex::kRoot);
+  const Collision pages = collision(root);
+  CHECK(pages.one != pages.other && chain_hash(root, pages.one) == chain_hash(root, pages.other));
+  PageList first(*f.backend, f.pool, f.index), second(*f.backend, f.pool, f.index), third(*f.backend, f.pool, f.index);
+  f.extend(first, pages.one);
+  std::vector<int32_t> longer = pages.other;
+  longer.push_back(0);
+  CHECK(second.adopt(longer) == 0);
+  f.extend(second, longer);
+  CHECK(f.index.size() == 1 && second.view().page_slots[0] != first.view().page_slots[0]);
+  CHECK(third.adopt(longer) == 0);
+  second.truncate(0);
+  CHECK(f.pool.used() == 1);
+}
+
+TEST("what was computed in another way is found as such alone, also behind a fork") {
+  Fixture f(8);
+  const std::vector<int32_t> tokens = Fixture::ids(0, 200);
+  PageList first(*f.backend, f.pool, f.index), fork(*f.backend, f.pool, f.index), other(*f.backend, f.pool, f.index);
+  first.start_at(PrefixIndex::kLongRoot);
+  f.extend(first, std::span(tokens).first(100));
+  fork.share(first);
+  f.extend(fork, std::span(tokens).subspan(100));
+  CHECK(other.adopt(tokens) == 0);
+  other.start_at(PrefixIndex::kLongRoot);
+  CHECK(other.adopt(tokens) == 128);
 }
 
 TEST("a pool whose pages are all in use says so, and the list stays as it was") {
