@@ -170,7 +170,7 @@ export class Packer {
       })),
       places: placesOf(packing),
       skipped: [
-        ...scan.skipped.filter((file) => !entries.has(file.path)),
+        ...scan.skipped,
         ...leftOut.map(({ path, reason, detail }) => ({ path, reason, ...(detail && { detail }) })),
       ],
       tokens: this.promptOf(packing),

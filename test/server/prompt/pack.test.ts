@@ -34,6 +34,7 @@ describe('Packer', () => {
     ]);
     const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
     const first = await packer.pack(await scanFolder(folder));
+    edit(folder, 'b.py', 'LIMIT = 1\n');
     const same = await packer.pack(await scanFolder(folder));
     expect(same.tokens).toEqual(first.tokens);
 
@@ -68,19 +69,40 @@ describe('Packer', () => {
     expect(third.tokens.subarray(0, base + second.overlayTokens)).toEqual(
       second.tokens.subarray(0, base + second.overlayTokens),
     );
+
+    // The last version that was read is replaced, not followed.
+    edit(folder, 'b.py', 'LIMIT = 4\n');
+    const fourth = await packer.pack(await scanFolder(folder));
+    expect(fourth.places.map((place) => place.path)).toEqual(third.places.map((place) => place.path));
+    expect(tokenizer.decode(fourth.tokens)).toMatch(/version="3">\nLIMIT = 4\n<\/file>\n<\/repository>$/);
+    expect(tokenizer.decode(fourth.tokens)).not.toContain('LIMIT = 3');
+
+    // One that came back is a first version behind the deletion, also when it is edited again.
+    rmSync(path.join(folder, 'b.py'));
+    await packer.pack(await scanFolder(folder));
+    for (const limit of [5, 6]) {
+      edit(folder, 'b.py', `LIMIT = ${limit}\n`);
+      const { tokens } = await packer.pack(await scanFolder(folder));
+      const end = `<deleted path="b.py"/>\n<file path="b.py">\nLIMIT = ${limit}\n</file>\n</repository>`;
+      expect(tokenizer.decode(tokens).endsWith(end)).toBe(true);
+    }
   });
 
   it('starts afresh when the edits have grown past a tenth', async () => {
     const folder = repository([
       ['a.py', long('a')],
       ['b.py', 'LIMIT = 1\n'],
+      ['c.py', 'LAST = 1\n'],
     ]);
     const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
-    await packer.pack(await scanFolder(folder));
+    const first = await packer.pack(await scanFolder(folder));
     edit(folder, 'b.py', long('b'));
     const again = await packer.pack(await scanFolder(folder));
     expect(again.overlayTokens).toBe(0);
     expect(tokenizer.decode(again.tokens)).not.toContain('version=');
+    // Up to the first edit, what was read serves.
+    const { start } = first.places.find((place) => place.path === 'b.py')!;
+    expect(again.tokens.subarray(0, start)).toEqual(first.tokens.subarray(0, start));
   });
 
   it('counts what was deleted, and starts afresh at once when much of it was excluded', async () => {
@@ -96,6 +118,9 @@ describe('Packer', () => {
     const second = await packer.pack(await scanFolder(folder), { rebaseLater });
     expect(second.overlayTokens).toBeLessThan(20);
     expect(packer.rebaseDue).toBe(true);
+    const alone = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    alone.adopt(packer.current!);
+    expect((await alone.pack(await scanFolder(folder))).overlayTokens).toBe(0);
     const third = await packer.pack(await scanFolder(folder, { exclude: ['lib/'] }), { rebaseLater });
     expect(third.overlayTokens).toBe(0);
     expect(third.tokens.length).toBeLessThan(first.tokens.length * 0.6);
@@ -109,23 +134,22 @@ describe('Packer', () => {
       ['b.py', secret],
       ['c.py', ' \n'],
       ['d.py', 'LIMIT = 1\n'],
+      ['e.pem', 'x'],
     ]);
     const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
     const left = async () => {
       const { files, skipped } = await packer.pack(await scanFolder(folder));
-      expect(files.length + skipped.length).toBe(4);
+      expect(files.length + skipped.length).toBe(5);
       return skipped.map(({ path, reason }) => [path, reason]).sort();
     };
-    expect(await left()).toEqual([
-      ['b.py', 'secret'],
-      ['c.py', 'empty'],
-    ]);
+    const always = ['e.pem', 'secret'];
+    expect(await left()).toEqual([['b.py', 'secret'], ['c.py', 'empty'], always]);
     edit(folder, 'b.py', 'TOKEN = read()\n');
     edit(folder, 'c.py', 'FILLED = 1\n');
     edit(folder, 'd.py', secret);
-    expect(await left()).toEqual([['d.py', 'secret']]);
+    expect(await left()).toEqual([['d.py', 'secret'], always]);
     edit(folder, 'd.py', 'LIMIT = 2\n');
-    expect(await left()).toEqual([]);
+    expect(await left()).toEqual([always]);
   });
 
   it('keeps room for edits where not all fits, and forgets what had no room when it is gone', async () => {
@@ -134,6 +158,8 @@ describe('Packer', () => {
       ['LARGE.py', long('larger') + long('more')],
     ]);
     const whole = await new Packer({ name: 'r', tokenizer, budget: 60_000 }).pack(await scanFolder(folder));
+    const exact = new Packer({ name: 'r', tokenizer, budget: whole.tokens.length, editRoom: 200 });
+    expect((await exact.pack(await scanFolder(folder))).skipped).toEqual([]);
     const budget = whole.tokens.length - 100;
     const packer = new Packer({ name: 'r', tokenizer, budget, editRoom: 200 });
     const first = await packer.pack(await scanFolder(folder));
@@ -250,11 +276,20 @@ describe('Packer', () => {
       const { files, skipped } = await packer.pack(await scanFolder(folder), { buffers });
       return [files.map((file) => file.path), skipped.map(({ path, reason }) => [path, reason])];
     };
-    const text = new Map([[path.join(folder, 'new.py'), 'def brand_new(): pass\n']]);
+    const text = new Map([[path.join(folder, 'new.py'), 'def brand_new():\r\n    pass\r\n']]);
     const empty = ['empty.py', 'empty'];
     expect(await pack()).toEqual([['a.py'], [empty, ['new.py', 'empty']]]);
     expect(await pack(text)).toEqual([['a.py', 'new.py'], [empty]]);
+    expect(packer.current!.entries.get('new.py')!.text).toBe('def brand_new():\n    pass\n');
     expect(await pack(new Map())).toEqual([['a.py'], [empty, ['new.py', 'empty']]]);
+    // What is left out for what an editor holds comes back when that is not saved.
+    const secret = new Map([[path.join(folder, 'a.py'), `TOKEN = "${'ghp'}_${'a1B2'.repeat(9)}"\n`]]);
+    edit(folder, 'b.py', 'y = 1\n');
+    expect(await pack(secret)).toEqual([['b.py'], [empty, ['new.py', 'empty'], ['a.py', 'secret']]]);
+    expect(await pack(new Map())).toEqual([
+      ['b.py', 'a.py'],
+      [empty, ['new.py', 'empty']],
+    ]);
   });
 
   it('is stopped by its signal', async () => {
@@ -265,5 +300,8 @@ describe('Packer', () => {
       code: 'cancelled',
     });
     expect((await packer.pack(scan)).files.length).toBe(1);
+    await expect(packer.pack(scan, { signal: AbortSignal.abort() })).rejects.toMatchObject({
+      code: 'cancelled',
+    });
   });
 });
