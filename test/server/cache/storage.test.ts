@@ -1,5 +1,6 @@
 /** What goes when the disk's budget is used up, and what the terminal says about it. */
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -11,11 +12,17 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { homedir, tmpdir } from 'node:os';
 import path from 'node:path';
-import { describe, expect, it } from 'vitest';
+import { afterEach, describe, expect, it, vi } from 'vitest';
 import { readPacking, writePacking } from '../../../server/cache/packingFile';
-import { clearCache, evict, savedWorkspaces, writeLabel } from '../../../server/cache/storage';
+import {
+  clearCache,
+  defaultCacheFolder,
+  evict,
+  savedWorkspaces,
+  writeLabel,
+} from '../../../server/cache/storage';
 import type { Packing } from '../../../server/prompt/pack';
 import { root, writeFolder } from '../reference';
 
@@ -27,6 +34,21 @@ async function savedState(parent: string, name: string, bytes: number, usedSecon
   utimesSync(path.join(folder, 'label.json'), usedSeconds, usedSeconds);
   return folder;
 }
+
+describe("the terminal's folder of saved states", () => {
+  afterEach(() => void vi.unstubAllEnvs());
+
+  it.each([
+    ['', '/xdg', undefined],
+    ['/given', '/xdg', '/given'],
+    [undefined, '/xdg', '/xdg/longview'],
+    [undefined, '', path.join(homedir(), '.cache/longview')],
+  ])('where LONGVIEW_CACHE_DIR is %o and XDG_CACHE_HOME %o: %s', (given, xdg, folder) => {
+    vi.stubEnv('LONGVIEW_CACHE_DIR', given);
+    vi.stubEnv('XDG_CACHE_HOME', xdg);
+    expect(defaultCacheFolder()).toBe(folder);
+  });
+});
 
 describe('saved states', () => {
   it('go by their last use, whatever the clock says; the present one stays', async () => {
@@ -164,6 +186,46 @@ describe('a packing on disk', () => {
     } finally {
       spawnSync('umount', [disk]);
     }
+  });
+
+  it('is as good as absent where its header is not what is written now, or does not add up', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
+    const file = path.join(folder, 'packing.bin');
+    await writePacking(folder, packing);
+    const bytes = readFileSync(file);
+    const end = 44 + bytes.readUInt32LE(40);
+    type Header = Record<string, unknown> & Record<'entries' | 'overlay', Record<string, unknown>[]>;
+    const read = (change: (header: Header) => unknown) => {
+      const header = JSON.parse(bytes.toString('utf8', 44, end)) as Header;
+      const json = Buffer.from(JSON.stringify(change(header) ?? header));
+      const size = Buffer.alloc(4);
+      size.writeUInt32LE(json.length);
+      const body = Buffer.concat([size, json, bytes.subarray(end)]);
+      writeFileSync(
+        file,
+        Buffer.concat([bytes.subarray(0, 8), createHash('sha256').update(body).digest(), body]),
+      );
+      return readPacking(folder, 7);
+    };
+    expect(await read(() => undefined)).toBeDefined();
+    for (const other of [
+      { frame: 'another' },
+      { baseTokens: 3 },
+      { baseTokens: -1 },
+      { basePaths: [1] },
+      { basePaths: {} },
+      { baseSizes: [-1, 1] },
+      { overlay: [null] },
+      { dead: 0.5 },
+      { leftOut: ['a.py'] },
+      { leftOut: [{ path: 'a.py' }] },
+    ])
+      expect(await read((header) => ({ ...header, ...other })), JSON.stringify(other)).toBeUndefined();
+    for (const member of ['path', 'hash', 'tokens', 'version', 'bytes', 'ctimeMs'])
+      expect(await read(({ entries }) => void (entries[0]![member] = null)), member).toBeUndefined();
+    for (const member of ['path', 'tokens'])
+      expect(await read(({ overlay }) => void (overlay[0]![member] = null)), member).toBeUndefined();
+    expect(await read(() => [])).toBeUndefined();
   });
 
   it('is as good as absent with any byte changed, cut or added', async () => {

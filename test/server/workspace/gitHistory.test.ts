@@ -6,14 +6,16 @@ import {
   mkdirSync,
   mkdtempSync,
   renameSync,
-  rmdirSync,
   rmSync,
+  rmdirSync,
+  utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { lastCommitTimes } from '../../../server/workspace/gitHistory';
+import { scanFolder } from '../../../server/workspace/scan';
 import { writeFolder } from '../reference';
 
 let parent: string;
@@ -150,4 +152,14 @@ it('walks a history once, until another commit is checked out', async () => {
   expect((await lastCommitTimes(folder)).has('b.ts')).toBe(true);
   git('checkout', '-q', 'HEAD~1');
   expect(await lastCommitTimes(folder)).toEqual(first);
+});
+
+it('is not looked at but where that is asked for', async () => {
+  utimesSync(path.join(folder, 'a.ts'), 1000, 1000);
+  const changedMs = async (gitHistory?: boolean) => {
+    const { files } = await scanFolder(folder, { gitHistory });
+    return files.find((file) => file.path === 'a.ts')!.changedMs;
+  };
+  expect(await changedMs()).toBe(1_000_000);
+  expect(await changedMs(true)).toBeGreaterThan(1_700_000_000_000);
 });
