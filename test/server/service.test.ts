@@ -1,12 +1,13 @@
 /** The backend without its wire: what a question does when its model or its settings change under it. */
-import { mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { AskProgress, Settings } from '../../server/protocol';
-import type { Service } from '../../server/service';
+import { Service } from '../../server/service';
 import { plainSettings } from '../eval/settings';
-import { builtInModel, writeFolder } from './reference';
+import { builtInModel, root, writeFolder } from './reference';
 import { WatchedService } from './watchedService';
 
 const settings: Settings = { ...plainSettings, maxAnswerTokens: 64, cacheMaxGiB: 0 };
@@ -84,6 +85,64 @@ describe('a question', () => {
     await expect(asked).rejects.toMatchObject({ code: 'cancelled' });
     expect(loaded).toBe(false);
     expect((await ask()).answer).toContain('17');
+  });
+});
+
+describe('a change', () => {
+  const loaded = () => messages().some((message) => message.startsWith('Loading'));
+
+  it('of the folders is in the next answer, and of the engine loads the model again', async () => {
+    await service.start();
+    const other = mkdtempSync(path.join(tmpdir(), 'longview-service-'));
+    writeFolder(other, [['config.py', 'RETRY_LIMIT = 23\n']]);
+    watched.statuses = [];
+    await service.change({ roots: [{ name: 'other', folder: other }] });
+    await service.change({ settings: { ...settings, maxFileKiB: 512 } });
+    expect((await ask()).answer).toContain('23');
+    expect(loaded()).toBe(false);
+    await service.change({ settings: { ...settings, prefillMode: 'dense' } });
+    await service.context(new AbortController().signal);
+    expect(loaded()).toBe(true);
+  });
+
+  it('of whether hovers are wanted closes nothing', async () => {
+    const hover = () => service.hover('RETRY_LIMIT = 17', 0, 3);
+    const { conversationId } = await ask();
+    expect(hover()).toBeUndefined();
+    await service.change({ settings: { ...settings, hover: true } });
+    expect(hover()).toMatchObject({ kind: 'markdown' });
+    expect((await service.sources(conversationId, new AbortController().signal)).sources).toBeDefined();
+  });
+});
+
+describe("git's history", () => {
+  it('is asked for the order of the files in a folder that is trusted, and in no other', async () => {
+    const history = mkdtempSync(path.join(tmpdir(), 'longview-service-'));
+    const git = (day: number, ...args: string[]) =>
+      execFileSync('git', ['-c', 'user.name=x', '-c', 'user.email=x@x', ...args], {
+        cwd: history,
+        env: { ...process.env, GIT_COMMITTER_DATE: `2020-01-0${day}T00:00:00Z` },
+      });
+    git(1, 'init', '-q');
+    const committed = (name: string, day: number, changed: number) => {
+      writeFolder(history, [[name, 'x = 1\n']]);
+      utimesSync(path.join(history, name), changed, changed);
+      git(day, 'add', name);
+      git(day, 'commit', '-q', '-m', 'x');
+    };
+    committed('a.py', 2, 1000);
+    committed('b.py', 1, 2000);
+    for (const [trusted, order] of [
+      [true, ['b.py', 'a.py']],
+      [false, ['a.py', 'b.py']],
+    ] as const) {
+      const roots = [{ name: 'history', folder: history }];
+      const options = { settings, roots, modelsFolder: history, extensionFolder: root, trusted };
+      const own = new Service({ ...options, onStatus: () => {} });
+      const { files } = await own.context(new AbortController().signal);
+      expect(files.map((file) => file.path)).toEqual(order);
+      await own.dispose();
+    }
   });
 });
 

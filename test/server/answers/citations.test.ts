@@ -95,10 +95,18 @@ describe('checkCitations', () => {
   it('moves lines that are far off to what the sentence names', () => {
     expect(line('`load_config` opens it [app/io.py:L2].')).toEqual([20]);
     expect(line('`load_config` opens it [app/io.py:L900-L1000].')).toEqual([20]);
+    for (const none of ['L0-L20', 'L20-L19', 'L20-L900'])
+      expect(findCitations(`\`load_config\` opens it [app/io.py:${none}].`)[0]).toMatchObject({
+        span: { startLine: 20, endLine: 20 },
+      });
+    expect(line('`absent` and `load_config` open it [app/io.py:L2].')).toEqual([20]);
   });
 
   it('shrinks lines that nothing supports to the file', () => {
     expect(line('It is there [app/io.py:L2].')).toEqual([undefined]);
+    expect(line('`load_config` opens it. It is there [app/io.py:L2].')).toEqual([undefined]);
+    expect(line('`load_config` opens it\nIt is there [app/io.py:L2].')).toEqual([undefined]);
+    expect(line('`absent.` is there [app/io.py:L2].')).toEqual([undefined]);
   });
 
   it('tells which places are not there, and why', () => {
