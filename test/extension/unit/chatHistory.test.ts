@@ -1,24 +1,58 @@
 /** The pick list of earlier chats. */
-import { expect, it, vi } from 'vitest';
+import { beforeEach, expect, it, vi } from 'vitest';
 import { ChatHistory } from '../../../extension/chatHistory';
 
 const picker = vi.hoisted(() => ({
-  items: [] as { label: string }[],
+  items: [] as { id: string; label: string }[],
   selectedItems: [],
   show() {},
   dispose() {},
-  onDidTriggerItemButton() {},
-  onDidTriggerButton() {},
+  onDidTriggerItemButton: (press: (on: { item: { id: string } }) => void) => (picker.deleteOne = press),
+  onDidTriggerButton: (press: () => void) => (picker.deleteAll = press),
+  deleteOne: (_: { item: { id: string } }) => {},
+  deleteAll: () => {},
   onDidAccept: (accept: () => void) => accept(),
   onDidHide() {},
 }));
 
 vi.mock('vscode', () => ({ ThemeIcon: class {}, window: { createQuickPick: () => picker } }));
 
+let chats: unknown[] = [];
+const history = new ChatHistory({
+  get: () => chats,
+  update: (_: string, kept: []) => (chats = kept),
+} as never);
+const add = (id: string) =>
+  history.add({ turns: [{ question: id }] as never, conversationId: `c ${id}` }, id);
+const listed = () => picker.items.map(({ id }) => id);
+
+beforeEach(() => (chats = []));
+
+it('keeps the last fifty chats that have a turn, until one is taken', () => {
+  for (let i = 0; i < 51; i++) add(String(i));
+  history.add({ turns: [] }, 'empty');
+  expect(history.take('0')).toBeUndefined();
+  expect(history.take('1')).toMatchObject({ turns: [{ question: '1' }], conversationId: 'c 1' });
+  expect(history.take('1')).toBeUndefined();
+  expect(chats).toHaveLength(49);
+});
+
+it('deletes one chat, or all', async () => {
+  for (const id of ['a', 'b', 'c']) add(id);
+  await history.pick();
+  expect(listed()).toEqual(['c', 'b', 'a']);
+  picker.deleteOne({ item: { id: 'b' } });
+  expect(listed()).toEqual(['c', 'a']);
+  expect(chats).toHaveLength(2);
+  picker.deleteAll();
+  expect(listed()).toEqual([]);
+  expect(chats).toEqual([]);
+});
+
 it('shows questions as they were typed, with no icon in them', async () => {
   const question = 'What is $(trash) in the Makefile?';
-  const chats = [{ id: 'a', time: 0, turns: [{ question }] }];
-  await new ChatHistory({ get: () => chats, update: () => undefined } as never).pick();
+  add(question);
+  await history.pick();
   const { label } = picker.items[0]!;
   expect(label).not.toContain('$(');
   expect(label.replace('\u200b', '')).toBe(question);

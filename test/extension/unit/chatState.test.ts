@@ -123,13 +123,37 @@ describe('Chat', () => {
   });
 
   it('goes on with a chat that was put away in the middle of an answer', () => {
-    const { chat: it } = chat();
+    const { chat: it, messages } = chat();
+    it.begin('0', 'Who?');
+    it.done('0', result('I.'));
     it.begin('1', 'Where?');
     it.text('1', 'In');
     const putAway = it.saved;
     it.restore();
+    expect(it.asked).toEqual({ conversationId: undefined, history: [] });
+    expect(messages.at(-1)).toMatchObject({ type: 'snapshot', state: { turns: [] } });
     it.restore(putAway);
     expect(it.busy).toBe(false);
-    expect(it.state.turns).toMatchObject([{ state: 'stopped', answer: 'In' }]);
+    expect(it.state.turns).toMatchObject([{ state: 'done' }, { state: 'stopped', answer: 'In' }]);
+    expect(messages.at(-1)).toMatchObject({ type: 'snapshot', state: { turns: it.state.turns } });
+    expect(it.asked).toMatchObject({ conversationId: 'c', history: [{ question: 'Who?' }] });
+  });
+
+  it('keeps 200 turns, without one that is asked again', () => {
+    const { chat: it, messages } = chat();
+    for (let i = 0; i < 201; i++) it.begin(String(i), 'Where?');
+    expect([it.state.turns.length, it.state.turns[0]?.id]).toEqual([200, '1']);
+    it.remove('1');
+    expect(it.state.turns[0]?.id).toBe('2');
+    expect(messages.at(-1)).toMatchObject({ type: 'snapshot', state: { turns: it.state.turns } });
+  });
+
+  it('tells of the status and of the note that was dismissed, and tells them a panel that opens later', () => {
+    const { chat: it, messages } = chat();
+    const status = { health: 'warning', phase: 'ready', message: 'No room' } as const;
+    it.setStatus(status);
+    expect(messages.at(-1)).toMatchObject({ type: 'status', status });
+    it.dismissBuiltInNote();
+    expect(messages.at(-1)).toMatchObject({ type: 'snapshot', state: { status, builtInNote: false } });
   });
 });

@@ -77,6 +77,11 @@ describe('sources', () => {
     );
     const even = focusOn(repository, { 'beta_0 =': 0.9, 'def beta():': 1, "return 'two'": 1 });
     expect(sources(repository, even)).toEqual([['lib/b.py', 1, [62, 63]]]);
+    // The fewest lines, and of as few those that got most.
+    const first = focusOn(repository, { 'beta_0 =': 1.1, 'def beta():': 0.5, "return 'two'": 0.5 });
+    expect(sources(repository, first)).toEqual([['lib/b.py', 1, [1, 1]]]);
+    const most = focusOn(repository, { 'beta_0 =': 0.4, 'beta_1 =': 0.5, 'beta_2 =': 0.3 });
+    expect(sources(repository, most)).toEqual([['lib/b.py', 1, [1, 2]]]);
   });
 
   it('counts the line that frames a file for the file, not for its lines', async () => {
