@@ -1,7 +1,7 @@
 /** What the panel asks of the host, with an editor and a server that do as the test says. */
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { ChatView } from '../../../extension/chatView';
-import type { FromWebview, ToWebview } from '../../../server/protocol';
+import type { AskProgress, FromWebview, ToWebview } from '../../../server/protocol';
 
 type Token = { isCancellationRequested: boolean };
 
@@ -31,11 +31,27 @@ vi.mock('vscode', () => {
     }
     dispose() {}
   }
+  /** The first item is chosen. */
+  const createQuickPick = () => ({
+    items: [] as unknown[],
+    get selectedItems() {
+      return this.items.slice(0, 1);
+    },
+    show() {},
+    dispose() {},
+    onDidTriggerItemButton() {},
+    onDidTriggerButton() {},
+    onDidAccept: (accept: () => void) => accept(),
+    onDidHide() {},
+  });
   return {
     CancellationTokenSource,
+    ThemeIcon: class {},
+    commands: { executeCommand: () => Promise.resolve() },
     ConfigurationTarget: { Workspace: 2 },
     Uri: { joinPath: () => '', parse: (text: string) => new URL(text) },
     window: {
+      createQuickPick,
       showInformationMessage: () =>
         new Promise<string | undefined>((resolve) => editor.answers.push(resolve)),
       showWarningMessage: (message: string) => editor.warnings.push(message),
@@ -60,15 +76,20 @@ const memento = () => {
 
 /** The host's side, once it knows what is in the prompt, and what came to its server. */
 async function host() {
-  const asked: { token: Token; answer: (result: unknown) => void; fail: (error: Error) => void }[] = [];
+  const asked: {
+    progress: (progress: AskProgress) => void;
+    token: Token;
+    answer: (result: unknown) => void;
+    fail: (error: Error) => void;
+  }[] = [];
   const looked: { of: string; token: Token; tell: (sources?: unknown[]) => void }[] = [];
   const event = () => ({ dispose() {} });
   const contents = { files: ['a/x', 'b/x'].map((path) => ({ path, tokens: 1 })), skipped: [] };
   const server = {
     onStatus: event,
     promptContents: () => Promise.resolve(contents),
-    ask: (_params: unknown, _progress: unknown, token: Token) =>
-      new Promise((answer, fail) => asked.push({ token, answer, fail })),
+    ask: (_params: unknown, progress: (progress: AskProgress) => void, token: Token) =>
+      new Promise((answer, fail) => asked.push({ progress, token, answer, fail })),
     sources: (of: string, token: Token) => new Promise((tell) => looked.push({ of, token, tell })),
   };
   const context = { workspaceState: memento(), globalState: memento(), subscriptions: [] };
@@ -89,8 +110,57 @@ async function host() {
   } as never);
   receive({ type: 'ready' });
   await vi.waitFor(() => expect(posted).toContain('contents'));
-  return { chat, asked, looked, posted, turns, receive };
+  const kept = () => context.workspaceState.get('longview.chat');
+  const past = () => context.workspaceState.get('longview.pastChats');
+  return { chat, asked, looked, posted, turns, receive, kept, past };
 }
+
+async function answered(its: Awaited<ReturnType<typeof host>>, conversationId: string) {
+  const asking = its.chat.ask('Where?');
+  its.asked.at(-1)!.answer({ conversationId, answer: 'There.', citations: [] });
+  await asking;
+}
+
+describe('a chat', () => {
+  it('is kept from its question on, with what had come of an answer that was stopped', async () => {
+    const { chat, asked, posted, receive, kept } = await host();
+    const asking = chat.ask('Where?');
+    expect(kept()).toMatchObject({ turns: [{ question: 'Where?', state: 'waiting' }] });
+    asked[0]!.progress({ kind: 'phase', phase: 'reading', message: 'Reading' });
+    expect(posted.at(-1)).toBe('turn');
+    asked[0]!.progress({ kind: 'text', text: 'In ' });
+    await vi.waitFor(() => expect(posted).toContain('text'));
+    asked[0]!.progress({ kind: 'text', text: 'a.py' });
+    receive({ type: 'stop' });
+    asked[0]!.fail(new Error('Stopped.'));
+    await asking;
+    expect(kept()).toMatchObject({ turns: [{ state: 'stopped', answer: 'In a.py' }] });
+  });
+
+  it('says why a question failed, and has it asked again in its place', async () => {
+    const { chat, asked, turns, receive, kept } = await host();
+    const asking = chat.ask('Where?');
+    asked[0]!.fail(new Error('No model.'));
+    await asking;
+    expect(kept()).toMatchObject({ turns: [{ state: 'failed', error: 'No model.' }] });
+    receive({ type: 'retry', turnId: turns.at(-1)! });
+    expect(asked).toHaveLength(2);
+    expect(kept()).toMatchObject({ turns: [{ question: 'Where?', state: 'waiting' }] });
+    expect(kept()).not.toHaveProperty('turns.1');
+  });
+
+  it('goes into the history when another begins or comes back', async () => {
+    const its = await host();
+    await answered(its, 'c');
+    its.chat.newChat();
+    expect(its.kept()).toMatchObject({ turns: [], conversationId: undefined });
+    expect(its.past()).toMatchObject([{ conversationId: 'c' }]);
+    await answered(its, 'd');
+    await its.chat.showHistory();
+    expect(its.kept()).toMatchObject({ turns: [{ answer: 'There.' }], conversationId: 'c' });
+    expect(its.past()).toMatchObject([{ conversationId: 'd' }]);
+  });
+});
 
 describe('a new chat in the middle of an answer', () => {
   it('leaves the next question its Stop', async () => {
@@ -108,12 +178,6 @@ describe('a new chat in the middle of an answer', () => {
 
 describe('the sources of an answer', () => {
   const source = { path: 'a/x', uri: 'file:///elsewhere/a/x', share: 1 };
-  const answered = async (its: Awaited<ReturnType<typeof host>>, conversationId: string) => {
-    const asking = its.chat.ask('Where?');
-    its.asked.at(-1)!.answer({ conversationId, answer: 'There.', citations: [] });
-    await asking;
-  };
-
   it('are asked for when it is done, and shown when they are there', async () => {
     const its = await host();
     await answered(its, 'c');
@@ -177,6 +241,14 @@ describe('leaving a folder out', () => {
     await vi.waitFor(() => expect(editor.exclude.workspace).toEqual(['*.csv', '/b/']));
     undo('b');
     await vi.waitFor(() => expect(editor.exclude.workspace).toBeUndefined());
+  });
+
+  it('knows the folders of the prompt alone', async () => {
+    const { receive } = await host();
+    for (const path of ['..', 'a/x', '', 'c']) receive({ type: 'excludeFolder', path });
+    receive({ type: 'excludeFolder', path: 'a' });
+    await vi.waitFor(() => expect(editor.answers).toHaveLength(1));
+    expect(editor.exclude.workspace).toEqual(['*.csv', '/a/']);
   });
 
   it('says why the settings could not be written', async () => {

@@ -16,13 +16,21 @@ let endpoint: string;
 let folder: string;
 let target: string;
 /** What the hub does wrong, and what it was asked. */
-let fault: { cutAt?: number; status?: number; hash?: string; size?: number; noRanges?: boolean } = {};
+let fault: {
+  cutAt?: number;
+  status?: number;
+  cdnStatus?: number;
+  hash?: string;
+  size?: number;
+  noRanges?: boolean;
+} = {};
 let requests: { method?: string; range?: string }[] = [];
 
 function respond(request: IncomingMessage, response: import('node:http').ServerResponse) {
   const { method, url, headers } = request;
   requests.push({ method, range: headers.range });
   if (url === '/cdn') {
+    if (fault.cdnStatus) return response.writeHead(fault.cdnStatus).end('Try again later.');
     const from = fault.noRanges ? 0 : Number(/bytes=(\d+)-/.exec(headers.range ?? '')?.[1] ?? 0);
     response.writeHead(from > 0 ? 206 : 200, { 'content-length': content.length - from });
     if (fault.cutAt === undefined) return response.end(content.subarray(from));
@@ -72,6 +80,14 @@ describe('downloadModel', () => {
     await downloadModel(entry, folder, { endpoint });
     expect(requests.at(-1)?.range).toBe(`bytes=${have}-`);
     expect(readFileSync(target).equals(content)).toBe(true);
+  });
+
+  it('keeps its part where a hub answers with an error', async () => {
+    mkdirSync(path.dirname(target), { recursive: true });
+    writeFileSync(`${target}.part`, content.subarray(0, 1_000_000));
+    fault = { cdnStatus: 503 };
+    await expect(downloadModel(entry, folder, { endpoint })).rejects.toThrow(/answered 503/);
+    expect(readFileSync(`${target}.part`).equals(content.subarray(0, 1_000_000))).toBe(true);
   });
 
   it('starts again where a hub cannot go on', async () => {
