@@ -72,10 +72,12 @@ TEST("budgets of every pattern grow, and do not run over") {
   const std::array<HeadPlan, 4> plans = {default_plan(Pattern::kAShape), huge, default_plan(Pattern::kBlockSparse), HeadPlan{}};
   budget.update(std::array{probed(0, 16), probed(0, 16), probed(0, 16), probed(1, 16)}, std::array{0.7f, 0.7f, 0.7f, 0.7f});
   const std::vector<HeadPlan> raised = budget.apply(plans);
-  CHECK(raised[0].window > plans[0].window);
+  CHECK(raised[0].window == 4 * plans[0].window);
   CHECK(raised[1].columns == INT32_MAX && raised[1].diagonals == INT32_MAX);
-  CHECK(raised[2].blocks > plans[2].blocks);
+  CHECK(raised[2].blocks == 4 * plans[2].blocks);
   CHECK(raised[3] == HeadPlan{});
+  budget.update(std::array{probed(0, 16)}, kTarget);
+  CHECK(budget.apply(plans)[0].window == 16 * plans[0].window);
 }
 
 TEST_MAIN()

@@ -162,6 +162,25 @@ describe('a session', () => {
     await own.dispose();
   });
 
+  it('makes room for a question by the state of other conversations, which are read again', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-room-'));
+    writeFolder(folder, [['limits.py', 'MAX_ORDERS = 12\n']]);
+    const { kvBytesPerToken } = model.engine.model;
+    const tight = await openModel(builtInModel, { kvFormat: 'f32', kvBudgetBytes: 1024 * kvBytesPerToken });
+    const short = await Session.create(tight, [rootOf(folder)], { maxAnswerTokens: 32 });
+    const ask = (i: number, conversationId?: string) =>
+      short.ask({
+        question: `${i} ${'Please tell me. '.repeat(60)}Where is \`MAX_ORDERS\`?`,
+        conversationId,
+      });
+    const first = await ask(0);
+    for (const i of [1, 2, 3]) expect((await ask(i)).answer).not.toBe('');
+    const { stats } = await ask(4, first.conversationId);
+    expect(stats.promptTokens).toBeGreaterThan(first.stats.promptTokens + first.stats.answerTokens);
+    await short.dispose();
+    await tight.dispose();
+  });
+
   it('stops and waits for a listing of the prompt before it closes', async () => {
     const own = await Session.create(model, [rootOf(unpackReference())]);
     const listing = own.context();

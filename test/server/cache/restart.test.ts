@@ -210,7 +210,7 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     const model = await openModel(builtInModel);
     const cacheRoot = path.join(parent, 'cleared');
     const roots = [rootOf(folder)];
-    const cache = () => new WorkspaceCache(model.engine, roots, { root: cacheRoot, maxBytes: 1e9 });
+    const cache = () => new WorkspaceCache(model.engine, roots, { root: cacheRoot, maxBytes: 30e6 });
     const context = await model.engine.createContext();
     const base = Int32Array.from({ length: 300 }, (_, i) => 1000 + i);
     await context.extend(base.subarray(0, 200));
@@ -220,10 +220,14 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     cleared.save(context, packing);
     await expect.poll(async () => (await savedWorkspaces(cacheRoot))[0]?.model).toBe(model.engine.model.name);
     await clearCache(cacheRoot);
+    const other = path.join(cacheRoot, 'a'.repeat(24));
+    writeFolder(other, [['pages-00000.bin', Buffer.alloc(29e6, 1)]]);
     await context.extend(base.subarray(200));
     cleared.save(context, packing);
     await cleared.finish();
     expect((await cache().restore())?.base).toEqual(base);
+    // Both are too much for the disk's budget.
+    expect(existsSync(other)).toBe(false);
     await model.dispose();
   });
 

@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { lastCommitTimes } from '../../../server/workspace/gitHistory';
 import { scanFolder } from '../../../server/workspace/scan';
 import { writeFolder } from '../reference';
@@ -162,4 +162,22 @@ it('is not looked at but where that is asked for', async () => {
   };
   expect(await changedMs()).toBe(1_000_000);
   expect(await changedMs(true)).toBeGreaterThan(1_700_000_000_000);
+});
+
+it('is as good as absent where there is no git', async () => {
+  vi.stubEnv('PATH', parent);
+  expect((await lastCommitTimes(folder)).size).toBe(0);
+  vi.unstubAllEnvs();
+});
+
+it('is read to its end, also where that takes more than one piece', async () => {
+  const names = Array.from({ length: 1200 }, (_, i) => `${'long-name-'.repeat(8)}${i}.ts`);
+  writeFolder(
+    folder,
+    names.map((name) => [name, '']),
+  );
+  git('add', '.');
+  git('commit', '-q', '-m', 'y');
+  const times = await lastCommitTimes(folder);
+  expect([...times.keys()].sort()).toEqual(['.gitattributes', 'a.ts', ...names].sort());
 });
