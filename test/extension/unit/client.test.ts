@@ -9,6 +9,11 @@ const wire = vi.hoisted(() => ({
   die: (): void => undefined,
   /** What a request comes to. */
   answer: (): Promise<unknown> => new Promise(() => undefined),
+  started: 0,
+  notified: [] as string[],
+}));
+const settings = vi.hoisted(() => ({
+  change: (_: { affectsConfiguration: (section: string) => boolean }): void => undefined,
 }));
 
 vi.mock('vscode', () => ({
@@ -25,7 +30,7 @@ vi.mock('vscode', () => ({
   Uri: { joinPath: () => ({ fsPath: '' }) },
   workspace: {
     createFileSystemWatcher: () => ({}),
-    onDidChangeConfiguration: () => ({}),
+    onDidChangeConfiguration: (listener: typeof settings.change) => (settings.change = listener),
     getConfiguration: () => ({ get: () => '', inspect: () => ({ defaultValue: '' }) }),
   },
 }));
@@ -34,9 +39,13 @@ vi.mock('vscode-languageclient/node', () => ({
   LanguageClient: class {
     state = 2;
     constructor(_id: string, _name: string, _server: unknown, options: { errorHandler: { closed(): void } }) {
-      wire.die = () => options.errorHandler.closed();
+      wire.die = () => {
+        this.state = 1;
+        options.errorHandler.closed();
+      };
     }
-    start = () => Promise.resolve();
+    start = () => Promise.resolve(void wire.started++);
+    sendNotification = (method: string) => wire.notified.push(method);
     dispose = () => Promise.resolve();
     onNotification() {}
     onProgress = () => ({ dispose() {} });
@@ -73,7 +82,7 @@ describe('a server that dies', () => {
     server = new Server({ subscriptions: [], extensionUri: { fsPath: '' } } as never);
     statuses = [];
     server.onStatus((status) => statuses.push(status));
-    wire.answer = () => new Promise(() => undefined);
+    Object.assign(wire, { answer: () => new Promise(() => undefined), started: 0, notified: [] });
     return () => vi.useRealTimers();
   });
 
@@ -91,6 +100,45 @@ describe('a server that dies', () => {
     wire.die();
     const message = 'The engine stopped unexpectedly and restarts in 1 s.';
     expect(statuses).toEqual([{ health: 'error', phase: 'failed', message }]);
+  });
+
+  it('is started again, later each time, but not for ever, and anew when it ran for a while', async () => {
+    await server.running();
+    const dies = async (seconds: number) => {
+      const { started } = wire;
+      wire.die();
+      await vi.advanceTimersByTimeAsync(seconds * 1000 - 1);
+      expect(wire.started).toBe(started);
+      await vi.advanceTimersByTimeAsync(1);
+      expect(wire.started).toBe(started + 1);
+    };
+    for (const seconds of [1, 2, 4]) await dies(seconds);
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    for (const seconds of [1, 2, 4, 8, 16]) await dies(seconds);
+    wire.die();
+    expect(statuses.at(-1)?.message).toMatch(/several times/);
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect(wire.started).toBe(9);
+    await server.running();
+    expect(wire.started).toBe(10);
+  });
+
+  it('stays away when the editor has stopped it', async () => {
+    await server.running();
+    await server.stop();
+    wire.die();
+    await vi.advanceTimersByTimeAsync(3_600_000);
+    expect([wire.started, statuses]).toEqual([1, []]);
+  });
+
+  it('is told of settings of its own that change, and of no others', async () => {
+    const change = (section: string) => settings.change({ affectsConfiguration: (of) => of === section });
+    change('longview');
+    await server.running();
+    change('editor');
+    expect(wire.notified).toEqual([]);
+    change('longview');
+    expect(wire.notified).toEqual(['workspace/didChangeConfiguration']);
   });
 
   it('leaves answers as they are', async () => {
