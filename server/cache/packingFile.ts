@@ -27,6 +27,8 @@ interface Header {
   overlay: { path: string; tokens: number }[];
   /** Absent in files of before it was counted. */
   dead?: number;
+  /** As `dead`. */
+  budget?: number;
   entries: SavedEntry[];
   leftOut: LeftOutFile[];
 }
@@ -39,7 +41,7 @@ function digest(...parts: Uint8Array[]): Buffer {
 
 /** Throws Node's errors where the folder cannot be written to. */
 export async function writePacking(folder: string, packing: Packing): Promise<void> {
-  const { base, basePaths, baseSizes, overlay, dead, entries, leftOut } = packing;
+  const { base, basePaths, baseSizes, overlay, dead, budget, entries, leftOut } = packing;
   const header: Header = {
     frame: frameFingerprint(),
     baseTokens: base.length,
@@ -47,6 +49,7 @@ export async function writePacking(folder: string, packing: Packing): Promise<vo
     baseSizes,
     overlay: overlay.map(({ path, ids }) => ({ path, tokens: ids.length })),
     dead,
+    budget,
     entries: [...entries.values()].map(({ absolutePath: _a, text: _t, ...entry }) => entry),
     leftOut,
   };
@@ -102,11 +105,12 @@ const isObject = (value: unknown): value is Record<string, unknown> =>
 
 function checkHeader(value: unknown): Header | undefined {
   if (!isObject(value) || value.frame !== frameFingerprint() || !isCount(value.baseTokens)) return undefined;
-  const { basePaths, baseSizes = [], overlay, dead, entries, leftOut } = value;
+  const { basePaths, baseSizes = [], overlay, dead = 0, budget = 0, entries, leftOut } = value;
   const lists = [basePaths, baseSizes, overlay, entries, leftOut];
   if (!lists.every(Array.isArray)) return undefined;
   const sound =
-    (dead === undefined || isCount(dead)) &&
+    isCount(dead) &&
+    isCount(budget) &&
     (basePaths as unknown[]).every(isText) &&
     (baseSizes as unknown[]).every(isCount) &&
     (overlay as unknown[]).every((part) => isObject(part) && isText(part.path) && isCount(part.tokens)) &&
@@ -137,6 +141,7 @@ function assemble(header: Header, ids: Int32Array, vocabularySize: number): Pack
     baseSizes,
     overlay: header.overlay.map(({ path, tokens }) => ({ path, ids: ids.slice(at, (at += tokens)) })),
     dead: header.dead ?? 0,
+    budget: header.budget ?? 0,
     entries: new Map(
       header.entries.map(({ path, hash, tokens, version, bytes, ctimeMs }) => [
         path,

@@ -89,6 +89,8 @@ export interface Packing {
   overlay: { path: string; ids: Int32Array }[];
   /** About how many tokens of `base` are of files that are gone. */
   dead: number;
+  /** That `base` was made for: a window is smaller where memory is short. 0: an older packing did not keep it. */
+  budget: number;
   /** What the prompt holds, by path. */
   entries: Map<string, Entry>;
   leftOut: LeftOutFile[];
@@ -260,6 +262,7 @@ export class Packer {
       baseSizes: inOrder.map((file) => file.tokens),
       overlay: [],
       dead: 0,
+      budget,
       entries: new Map(inOrder.map(({ ids: _ids, file: _file, ...entry }) => [entry.path, entry])),
       leftOut,
     };
@@ -279,6 +282,8 @@ export class Packer {
     { signal, buffers, rebaseLater }: PackOptions,
   ): Promise<Packing | undefined> {
     const { tokenizer, budget } = this.options;
+    const grown = packing.budget > 0 && packing.budget < budget * (1 - littleRoom);
+    if (grown && packing.leftOut.some(({ reason }) => reason === 'over-budget')) return undefined;
     const entries = new Map(packing.entries);
     const found = new Set(scan.files.map((file) => file.path));
     const leftOut = new Map(

@@ -214,7 +214,15 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     const context = await model.engine.createContext();
     const base = Int32Array.from({ length: 300 }, (_, i) => 1000 + i);
     await context.extend(base.subarray(0, 200));
-    const nothing = { basePaths: [], baseSizes: [], overlay: [], dead: 0, entries: new Map(), leftOut: [] };
+    const nothing = {
+      basePaths: [],
+      baseSizes: [],
+      overlay: [],
+      dead: 0,
+      budget: 0,
+      entries: new Map(),
+      leftOut: [],
+    };
     const packing = { base, ...nothing };
     const cleared = cache();
     cleared.save(context, packing);

@@ -117,6 +117,7 @@ describe('a packing on disk', () => {
     baseSizes: [2, 1],
     overlay: [{ path: 'a.py', ids: Int32Array.from([5, 6]) }],
     dead: 3,
+    budget: 9,
     entries: new Map([
       [
         'a.py',
@@ -158,9 +159,9 @@ describe('a packing on disk', () => {
 
   it('is gone on with where deleted files were not counted yet, nor sizes kept', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
-    const older = { dead: undefined, baseSizes: undefined } as unknown as Packing;
+    const older = { dead: undefined, budget: undefined, baseSizes: undefined } as unknown as Packing;
     await writePacking(folder, { ...packing, ...older });
-    expect(await readPacking(folder, 7)).toMatchObject({ dead: 0, baseSizes: [] });
+    expect(await readPacking(folder, 7)).toMatchObject({ dead: 0, budget: 0, baseSizes: [] });
     await writePacking(folder, { ...packing, baseSizes: [3, 2] });
     expect(await readPacking(folder, 7)).toBeUndefined(); // more than there are
   });

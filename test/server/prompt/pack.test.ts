@@ -174,6 +174,27 @@ describe('Packer', () => {
     expect(skipped.map((file) => file.path)).not.toContain('LARGE.py');
   });
 
+  it('takes what did not fit where a later process has more room, once', async () => {
+    const folder = repository([
+      ['a.py', long('a')],
+      ['b.py', long('b').repeat(2)],
+      ['c.py', long('c').repeat(9)],
+    ]);
+    const packed = async (budget: number, former?: Packer) => {
+      const packer = new Packer({ name: 'r', tokenizer, budget });
+      if (former) packer.adopt(former.current!);
+      const { files, tokens } = await packer.pack(await scanFolder(folder));
+      return { packer, files: files.map((file) => file.path), tokens };
+    };
+    const short = await packed(2000);
+    expect(short.files).toEqual(['a.py']);
+    expect((await packed(2200, short.packer)).tokens).toEqual(short.tokens);
+    const roomy = await packed(4000, short.packer);
+    expect(roomy.files).toEqual(['a.py', 'b.py']);
+    expect((await packed(4000, roomy.packer)).tokens).toEqual(roomy.tokens);
+    expect((await packed(60_000, roomy.packer)).files).toEqual(['a.py', 'b.py', 'c.py']);
+  });
+
   it('takes a file that did not fit when it has become small enough', async () => {
     const folder = repository([
       ['a.py', long('a')],
