@@ -56,7 +56,7 @@ Options:
 What was read is saved in LONGVIEW_CACHE_DIR (default: ~/.cache/longview; empty: nowhere).`;
 
 const extensionFolder = path.join(__dirname, '..');
-/** Ctrl-C. */
+/** Ctrl-C, or `timeout`. */
 const interrupt = new AbortController();
 /** Nobody reads the output any more, as behind `| head`: the work ends, but what was read is still saved. */
 const unread = new AbortController();
@@ -151,7 +151,8 @@ async function withSession<T>(options: Options, work: (session: Session) => Prom
     try {
       return await work(session);
     } finally {
-      await session.dispose(interrupt.signal);
+      // What Ctrl-C stopped is saved all the same; where it comes during the saving, or a second time, it ends that.
+      await session.dispose(interrupt.signal.aborted ? undefined : interrupt.signal);
       if (cache?.saved.note !== undefined) console.error(cache.saved.note);
     }
   } finally {
@@ -370,7 +371,7 @@ const commands: Record<string, (args: string[], signal: AbortSignal) => Promise<
 };
 
 async function main(): Promise<number> {
-  process.once('SIGINT', () => interrupt.abort());
+  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => interrupt.abort());
   process.stdout.on('error', () => unread.abort());
   // An answer does without its progress.
   process.stderr.on('error', () => undefined);

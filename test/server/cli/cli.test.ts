@@ -1,9 +1,10 @@
 /** Bad input gets a sentence that a user can act on. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { savedWorkspaces } from '../../../server/cache/storage';
 import { builtInModel, root, writeFolder } from '../reference';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'longview-cli-'));
@@ -107,7 +108,7 @@ describe('longview ask', () => {
   });
 });
 
-describe('longview in a pipe', () => {
+describe('longview in a pipe, and stopped', () => {
   const repo = path.join(folder, 'piped');
   const saved = path.join(folder, 'saved');
   const question = 'Where is `load_config` defined?';
@@ -133,6 +134,30 @@ describe('longview in a pipe', () => {
     expect(tokens).toBeGreaterThan(500);
     expect(reusedTokens).toBe(tokens);
   });
+
+  it.each(['SIGINT', 'SIGTERM'] as const)(
+    'saves what was read when it is stopped by %s',
+    async (signal) => {
+      writeFolder(path.join(folder, 'long'), [
+        ['pack.ts', readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8')],
+      ]);
+      const place = path.join(folder, `stopped-${signal}`);
+      const reading = spawn(process.execPath, [path.join(root, 'dist/cli.js'), 'prefill', '--repo', 'long'], {
+        env: { ...env, LONGVIEW_CACHE_DIR: place },
+        stdio: ['ignore', 'ignore', 'pipe'],
+      });
+      let said = '';
+      reading.stderr.setEncoding('utf8').on('data', (text: string) => {
+        said += text;
+        if (/Reading [1-9]/.test(text)) reading.kill(signal);
+      });
+      expect(await new Promise((done) => reading.once('close', done))).toBe(1);
+      expect(said).toMatch(/\nStopped\.\n$/);
+      const [state] = await savedWorkspaces(place);
+      expect(state?.bytes).toBeGreaterThan(1 << 20);
+    },
+    60_000,
+  );
 
   it('answers when nobody reads the progress', () => {
     const { stdout } = shell(
