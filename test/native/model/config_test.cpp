@@ -170,6 +170,14 @@ TEST("RoPE in both spellings of config.json") {
       {"rope_scaling", R"({"rope_type":"llama3","factor":8,"low_freq_factor":1,"high_freq_factor":4,
                              "original_max_position_embeddings":64})"}};
   CHECK(slowest(open(with(llama3))) == plain / 8);
+  // What is slower than half the original window is stretched by all of it, what is faster than a third by nothing.
+  const HubConfig narrow = {
+      {"rope_scaling", R"({"rope_type":"llama3","factor":8,"low_freq_factor":2,"high_freq_factor":3,
+                             "original_max_position_embeddings":64})"}};
+  const std::vector<double> frequencies = plain_frequencies(10000, 16);
+  const ModelConfig stretched = open(with(narrow)).config;
+  CHECK(stretched.rope.inverse_frequencies[1] == frequencies[1]);
+  CHECK(stretched.rope.inverse_frequencies[2] == frequencies[2] / 8);
   CHECK_THROWS(open(with({{"rope_scaling", R"({"type":"linear"})"}})), kFileCorrupt);
   CHECK(message(with({{"rope_scaling", R"({"type":"dynamic","factor":4})"}})).find("dynamic") !=
         std::string::npos);
@@ -185,6 +193,8 @@ TEST("YaRN stretches the window, and its factor may follow from it") {
   CHECK_NEAR(open(with({{"rope_scaling", implied}})).config.rope.attention_scale, 0.1 * std::log(4.0) + 1,
              1e-15);
   CHECK(open(with({{"rope_scaling", implied}})).config.window == 256);
+  const char* endless = R"({"rope_type":"yarn","factor":1000,"original_max_position_embeddings":100000000})";
+  CHECK_THROWS(open(with({{"rope_scaling", endless}})), kFileCorrupt);
 }
 
 TEST("RoPE in GGUF keys") {

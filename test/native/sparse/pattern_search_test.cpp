@@ -67,6 +67,8 @@ TEST("a head that needs its keys keeps them, one that does not gives them up") {
   CHECK(choose_plans(all, 2, 0.6) == (std::vector<int32_t>{1, 0}));
   CHECK(choose_plans(all, 2, 0.1) == (std::vector<int32_t>{0, 0}));
   CHECK(choose_plans(all, 2, 0.01) == (std::vector<int32_t>{0, 0}));  // cannot be had: the sparsest
+  const std::vector<PlanMeasurement> other = {{0, 1, 10}, {0.5, 0.1, 1}, {0.001, 0.1, 1}, {0, 1, 10}};
+  CHECK(choose_plans(other, 2, 0.01) == (std::vector<int32_t>{1, 0}));
 }
 
 TEST("time counts, not keys alone") {
