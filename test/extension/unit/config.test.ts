@@ -2,6 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { beforeEach, expect, it, vi } from 'vitest';
 import { excludeFromPrompt, readSettings } from '../../../extension/config';
+import { ignoreRules } from '../../../server/workspace/ignoreRules';
 
 type Values = Record<string, unknown>;
 
@@ -63,4 +64,16 @@ it('leaves a folder out where the patterns are no list, and takes that back once
   editor.workspace = { [key]: 'dist/' };
   await undo();
   expect(editor.workspace[key]).toBe('dist/');
+});
+
+it('leaves out a folder whose name looks like a pattern, and that alone', async () => {
+  const undo = await excludeFromPrompt('app/[slug]/*#!');
+  const [pattern] = editor.workspace['longview.files.exclude'] as string[];
+  expect(pattern).toBe('/app/\\[slug\\]/\\*\\#\\!/');
+  expect(['app/[slug]/*#!/', 'app/s/x/'].map((name) => ignoreRules([pattern!]).ignores(name))).toEqual([
+    true,
+    false,
+  ]);
+  await undo();
+  expect(editor.workspace['longview.files.exclude']).toBeUndefined();
 });

@@ -207,6 +207,23 @@ TEST("LongRoPE's choice holds for scores, the first of them too") {
   for (size_t i = 0; i < scores.size(); ++i) CHECK_NEAR(scores[i].nll, score_token(std::span(logits).subspan((249 + i) * vocabulary, vocabulary), scored[i]).nll, 1e-4);
 }
 
+TEST("LongRoPE takes no pages of the other set, from memory or from disk") {
+  const std::string folder = files::fixture("phi3");
+  const std::vector<int32_t> tokens = files::references(folder + "/reference.safetensors").at("tokens").values<int32_t>();
+  const std::span<const int32_t> all(tokens);
+  Engine engine(open_model(folder), exact());
+  const auto whole = engine.create_context(), context = engine.create_context(), none = engine.create_context();
+  engine.prefill(*whole, all, CancelToken());
+  engine.prefill(*context, all.first(40), CancelToken());
+  const auto fork = context->fork();
+  CHECK(engine.cache_identity(*fork).root == engine.cache_identity(*none).root && engine.cache_identity(*fork).root != engine.cache_identity(*whole).root);
+  CHECK(engine.adopt(*context, all.subspan(40)) == 0);
+  CHECK(engine.cache_identity(*context).root == engine.cache_identity(*fork).root);
+  engine.prefill(*context, all.subspan(40), CancelToken());
+  CHECK(difference(whole->logits(), context->logits()) <= 1e-5f);
+  CHECK(engine.cache_identity(*context).root == engine.cache_identity(*whole).root && engine.cache_identity(*whole->fork()).root == engine.cache_identity(*whole).root);
+}
+
 TEST("norms behind attention and FFN, and both sets of LongRoPE, as transformers computes them") {
   for (const char* name : {"glm4", "phi3"}) {
     const std::string folder = files::fixture(name);

@@ -71,6 +71,19 @@ TEST("scores of a sequence are those of its logits, in chunks and blocks of any 
   }
 }
 
+TEST("a context that was cut has no logits, and no next token, until it goes on") {
+  Engine engine(files::fixture("qwen3-tied"), exact());
+  const auto context = engine.create_context();
+  std::vector<int32_t> tokens(20);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
+  engine.prefill(*context, tokens, CancelToken());
+  CHECK(!context->logits().empty());
+  context->truncate(19);
+  CHECK(context->logits().empty());
+  std::vector<TokenScore> scores(1);
+  CHECK_THROWS(engine.score_chunk(*context, std::span(tokens).first(1), scores, CancelToken()), kInvalidArgument);
+}
+
 TEST("a pre-filled prompt ends with the last token's logits, though the last layer leaves out the others") {
   for (const char* name : {"llama", "qwen3-tied", "glm"}) {
     const std::string folder = files::shared(std::string("golden/tiny/") + name);
