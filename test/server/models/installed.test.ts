@@ -7,7 +7,7 @@ import { deleteModel, installedModels } from '../../../server/models/installed';
 import { builtInModel, root, writeFolder } from '../reference';
 
 it('lists files and folders of models, and deletes nothing but them', async () => {
-  const folder = mkdtempSync(path.join(tmpdir(), 'longview-models-'));
+  const folder = path.join(mkdtempSync(path.join(tmpdir(), 'longview-models-')), 'models');
   writeFolder(folder, [
     ['owner/small/small.gguf', 'x'],
     ['owner/sharded/config.json', '{}'],
@@ -21,7 +21,17 @@ it('lists files and folders of models, and deletes nothing but them', async () =
     { path: sharded, bytes: 4, builtIn: false, deletable: true },
     { path: file, name: 'small', bytes: 1, current: true, deletable: false },
   ]);
-  for (const other of [builtInModel, folder, path.join(folder, 'chosen'), path.join(folder, '..')])
+  const elsewhere = path.join(folder, '../elsewhere.gguf');
+  expect((await installedModels(folder, root, elsewhere)).map((model) => model.path)).not.toContain(
+    elsewhere,
+  );
+  writeFolder(path.dirname(elsewhere), [['elsewhere.gguf', 'x']]);
+  expect((await installedModels(folder, root, elsewhere)).at(-1)).toMatchObject({
+    path: elsewhere,
+    current: true,
+    deletable: false,
+  });
+  for (const other of [elsewhere, builtInModel, folder, path.join(folder, 'chosen'), path.join(folder, '..')])
     await expect(deleteModel(other, folder)).rejects.toMatchObject({ code: 'invalid_argument' });
   await deleteModel(sharded, folder);
   expect(existsSync(sharded)).toBe(false);
