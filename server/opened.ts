@@ -58,6 +58,10 @@ export class Opened {
     });
   }
 
+  private showFailed(error: unknown): void {
+    this.board.show({ phase: 'failed', health: 'error', message: (error as Error).message });
+  }
+
   /** Runs work that shows its phases; says so when it fails, and is ready again after it. */
   async showing<T>(work: () => Promise<T>): Promise<T> {
     try {
@@ -72,7 +76,7 @@ export class Opened {
         if (known.code !== 'cancelled')
           this.board.show({ phase: 'ready', health: 'warning', message: known.message });
       } else {
-        this.board.show({ phase: 'failed', health: 'error', message: (error as Error).message });
+        this.showFailed(error);
       }
       throw error;
     }
@@ -110,6 +114,7 @@ export class Opened {
       () => this.closeModel(),
     ).catch(async (error: unknown) => {
       if (former !== undefined && !this.model) await this.openedModel(former).catch(() => undefined);
+      if (!this.model) this.showFailed(error);
       throw error;
     });
     this.model = { path: wanted, open };
@@ -122,6 +127,8 @@ export class Opened {
       device: [engine.device.name, engine.device.note].filter((text) => text !== '').join('. '),
       context: undefined,
     });
+    // Whoever opens it: what only looks at the files shows no phase of its own.
+    this.showReady();
     return open;
   }
 

@@ -167,3 +167,20 @@ describe('another model', () => {
     expect(await useBroken()).toBe(0);
   });
 });
+
+describe('what is in the prompt', () => {
+  const contents = () => service.context(new AbortController().signal);
+
+  it('leaves the status ready when it was the first to need the model', async () => {
+    expect((await contents()).files).toHaveLength(2);
+    expect(watched.statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'ok', context: { files: 2 } });
+  });
+
+  it('says that a model does not load, instead of that it is loading', async () => {
+    const broken = path.join(mkdtempSync(path.join(tmpdir(), 'longview-broken-')), 'broken.gguf');
+    writeFileSync(broken, readFileSync(builtInModel).subarray(0, 1000));
+    await service.change({ settings: { ...settings, modelPath: broken } });
+    await expect(contents()).rejects.toThrow(broken);
+    expect(watched.statuses.at(-1)).toMatchObject({ phase: 'failed', health: 'error' });
+  });
+});
