@@ -78,6 +78,9 @@ export class Service {
           progress({ kind: 'context', ...context });
         },
         onProgress: throttled((reading) => phase('reading', readingMessage(reading), prefillStatus(reading))),
+        onQuestionProgress: throttled((reading) =>
+          phase('reading', readingMessage(reading, 'the question: '), prefillStatus(reading)),
+        ),
         onText: (text) => {
           spoken = true;
           progress({ kind: 'text', text });

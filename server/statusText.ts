@@ -29,9 +29,10 @@ export function prefillStatus({ done, total, tokensPerSecond }: PrefillProgress)
   return { done, total, tokensPerSecond, etaSeconds };
 }
 
-export function readingMessage(progress: PrefillProgress): string {
+/** `what` is read, where it is not the repository. */
+export function readingMessage(progress: PrefillProgress, what = ''): string {
   const { done, total, tokensPerSecond, etaSeconds } = prefillStatus(progress);
-  const reading = `Reading ${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens`;
+  const reading = `Reading ${what}${done.toLocaleString('en')} of ${total.toLocaleString('en')} tokens`;
   if (etaSeconds === undefined) return reading;
   return `${reading}, ${Math.round(tokensPerSecond)} tokens/s, ${timeLeft(etaSeconds)} left`;
 }

@@ -16,6 +16,8 @@ export interface AskOptions {
   priority?: Priority;
   signal?: AbortSignal;
   onProgress?: (progress: PrefillProgress) => void;
+  /** The same of the question, with the turns before it where their state is lost: pasted code takes its time. */
+  onQuestionProgress?: (progress: PrefillProgress) => void;
   /** Called when everything is read and the answer begins. */
   onAnswering?: () => void;
   onText?: (text: string) => void;
@@ -129,7 +131,10 @@ export class Conversation {
     if (common < context.length) await context.truncate(common);
     this.tokens = tokens.subarray(0, common);
     try {
-      const own = await context.extend(tokens.subarray(common), { signal, priority });
+      const left = tokens.subarray(common);
+      const onProgress = options.onQuestionProgress;
+      onProgress?.({ done: 0, total: left.length, tokensPerSecond: 0 });
+      const own = await context.extend(left, { signal, priority, onProgress });
       prefillSeconds += own.seconds;
       reused += own.reused;
       this.tokens = tokens;

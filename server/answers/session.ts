@@ -40,7 +40,9 @@ export interface AskRequest {
   signal?: AbortSignal;
   onPhase?: (phase: Phase, detail?: { done: number; total: number }) => void;
   onPacked?: (repository: PackedRepository) => void;
+  /** Of the repository; then of the question. */
   onProgress?: (progress: PrefillProgress) => void;
+  onQuestionProgress?: (progress: PrefillProgress) => void;
   onText?: (text: string) => void;
 }
 
@@ -250,6 +252,7 @@ export class Session {
         maxTokens: this.maxAnswerTokens,
         signal,
         onProgress: request.onProgress,
+        onQuestionProgress: request.onQuestionProgress,
         onAnswering: () => onPhase?.('answering'),
         onText: (text) => {
           spoken = true;

@@ -56,6 +56,21 @@ describe('a question', () => {
     expect(watched.statuses.at(-1)?.freshness?.state).toBe('current');
   });
 
+  it('is read with progress of its own, as pasted code takes its time', async () => {
+    const said: string[] = [];
+    const pasted = `${question}\n${'value = compute(value)\n'.repeat(40)}`;
+    await service.ask(
+      { question: pasted },
+      (progress) => progress.kind === 'phase' && said.push(progress.message),
+      new AbortController().signal,
+    );
+    const [begin] = said.filter((message) => /^Reading the question: 0 of [\d,]+ tokens$/.test(message));
+    const [end] = said.filter((message) => /^Reading the question: ([\d,]+) of \1 tokens/.test(message));
+    expect(begin, said.join('\n')).toBeDefined();
+    expect(end, said.join('\n')).toBeDefined();
+    expect(said.indexOf(end!)).toBeLessThan(said.indexOf('Answering'));
+  });
+
   it('has sources as long as its session is open', async () => {
     const { signal } = new AbortController();
     expect(await service.sources('none yet', signal)).toEqual({});

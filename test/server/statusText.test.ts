@@ -16,6 +16,12 @@ describe('readingMessage', () => {
     );
   });
 
+  it('says what is read where that is not the repository', () => {
+    expect(readingMessage({ done: 128, total: 1446, tokensPerSecond: 0 }, 'the question: ')).toBe(
+      'Reading the question: 128 of 1,446 tokens',
+    );
+  });
+
   it('says nothing of the time where nothing has been measured', () => {
     expect(readingMessage({ done: 0, total: 2000, tokensPerSecond: 0 })).toBe('Reading 0 of 2,000 tokens');
   });
