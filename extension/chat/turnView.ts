@@ -4,6 +4,7 @@ import type { AskStats, FromWebview, Source, Turn } from '../../server/protocol'
 import { element } from './element';
 import { highlight } from './highlight';
 import { renderBlocks } from './markdown';
+import { questionName, questionView } from './questionView';
 import { sourcesView } from './sourcesView';
 
 const allowed = {
@@ -39,11 +40,6 @@ const allowed = {
 const count = (n: number) => n.toLocaleString('en');
 const seconds = (s: number) => (s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`);
 
-/** What people type, with its `code` as code. */
-function withCode(text: string): (string | Node)[] {
-  return text.split(/`([^`\n]+)`/).map((part, i) => (i % 2 === 1 ? element('code', '', part) : part));
-}
-
 function button(label: string, title: string, press: () => void): HTMLButtonElement {
   const made = element('button', 'action', label);
   made.type = 'button';
@@ -54,7 +50,6 @@ function button(label: string, title: string, press: () => void): HTMLButtonElem
 
 export class TurnView {
   readonly root = element('article', 'turn');
-  private readonly question = element('h2', 'question');
   private readonly facts = element('p', 'facts');
   private readonly body = element('div', 'answer');
   private readonly sources = element('div', '');
@@ -66,7 +61,7 @@ export class TurnView {
     private turn: Turn,
     private readonly post: (message: FromWebview) => void,
   ) {
-    this.root.append(this.question, this.facts, this.body, this.sources, this.foot);
+    this.root.append(questionView(turn.question), this.facts, this.body, this.sources, this.foot);
     this.body.addEventListener('click', ({ target }) => this.open(target as Element));
     this.body.addEventListener('keydown', ({ key, target }) => {
       if (key === 'Enter') this.open(target as Element);
@@ -89,9 +84,8 @@ export class TurnView {
   show(turn: Turn): void {
     this.turn = turn;
     this.root.setAttribute('role', 'article');
-    this.root.setAttribute('aria-label', `Question: ${turn.question}`);
+    this.root.setAttribute('aria-label', questionName(turn.question));
     this.root.setAttribute('aria-busy', String(turn.state === 'waiting' || turn.state === 'streaming'));
-    this.question.replaceChildren(...withCode(turn.question));
     this.showFacts();
     this.showAnswer();
     this.showSources(turn.sources);
