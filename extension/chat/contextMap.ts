@@ -75,7 +75,7 @@ function markOf(folder: string): HTMLElement {
 
 function folderRow(folder: Folder, total: number, post: (message: FromWebview) => void): HTMLElement {
   const name = folder.path.slice(folder.path.lastIndexOf('/') + 1);
-  const exclude = element('button', 'action', 'Leave out');
+  const exclude = element('button', 'action leave', element('span', '', 'Leave out'));
   exclude.type = 'button';
   exclude.title = `Leave ${folder.path}/ out of the prompt`;
   exclude.setAttribute('aria-label', exclude.title);

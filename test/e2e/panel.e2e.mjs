@@ -55,6 +55,12 @@ describe('the panel', function () {
     await map.getByText('orders/').click();
     await map.getByText('lines/').waitFor();
     await shot('prompt-map');
+    const lines = map.locator('.name', { hasText: 'lines/' });
+    const { height } = await lines.boundingBox();
+    await map.evaluate((element) => (element.ownerDocument.body.style.width = '180px'));
+    await shot('prompt-map-narrow');
+    assert.equal((await lines.boundingBox()).height, height, 'a name in a narrow panel stands in one line');
+    await map.evaluate((element) => (element.ownerDocument.body.style.width = ''));
     await bar.evaluate((button) => (button.dataset.same = 'yes'));
     await map.getByRole('button', { name: 'Leave net/ out of the prompt' }).press('Enter');
     await panel.locator('#budget button', { hasText: '2 of 2 files' }).waitFor({ timeout: 15_000 });
