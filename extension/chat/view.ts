@@ -2,6 +2,7 @@
 import type { ChatState, FromWebview, Status, ToWebview, Turn } from '../../server/protocol';
 import { BudgetBar } from './budgetBar';
 import { markSources, showContextMap } from './contextMap';
+import { Recall } from './recall';
 import { TurnView } from './turnView';
 
 declare function acquireVsCodeApi(): {
@@ -25,6 +26,7 @@ const map = find('map');
 const budget = new BudgetBar(find('budget'), map);
 
 const views = new Map<string, { turn: Turn; view: TurnView }>();
+const recall = new Recall(() => [...views.values()].map(({ turn }) => turn.question));
 let lastSeq = 0;
 let stickToEnd = true;
 
@@ -36,10 +38,15 @@ function submit(): void {
   const question = input.value.trim();
   if (question === '') return;
   post({ type: 'ask', question });
-  input.value = '';
-  host.setState({ draft: '' });
-  grow();
+  write('');
   stickToEnd = true;
+}
+
+/** As if it had been typed. */
+function write(text: string): void {
+  input.value = text;
+  host.setState({ draft: text });
+  grow();
 }
 
 /** The box is as high as its text; where the style sheet alone does not make it so. */
@@ -249,9 +256,17 @@ input.addEventListener('input', () => {
   grow();
 });
 input.addEventListener('keydown', (event) => {
-  if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
+  if (event.shiftKey || event.isComposing) return;
+  if (event.key === 'Enter') {
+    event.preventDefault();
+    if (!busy()) submit();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const question = recall.after(event.key, input.value);
+  if (question === undefined) return;
   event.preventDefault();
-  if (!busy()) submit();
+  write(question);
 });
 document.addEventListener('keydown', (event) => {
   if (event.key === 'Escape' && busy()) post({ type: 'stop' });

@@ -158,6 +158,12 @@ describe('the panel', function () {
     const number = (text) => Number(text.replaceAll(',', ''));
     assert.ok(number(prompt) - number(reused) < 60, facts);
     assert.match(await workbench.panel.locator('#status').innerText(), /^Answer ready/);
+    await workbench.page.keyboard.press('ArrowUp');
+    await workbench.page.keyboard.press('ArrowUp');
+    assert.equal(await input.inputValue(), 'Where is `retry_delay` defined?', 'the question before the last');
+    await workbench.page.keyboard.press('ArrowDown');
+    await workbench.page.keyboard.press('ArrowDown');
+    assert.equal(await input.inputValue(), '');
   });
 
   it('comes back with a new window, and has nothing that axe finds, in four themes', async () => {
