@@ -291,7 +291,8 @@ function page(webview: Webview, assets: Uri): string {
   <body>
     <main id="turns" aria-label="Conversation"><div id="note" hidden></div></main>
     <form id="ask">
-      <div id="status" role="status"></div>
+      <div id="status" role="status" class="unseen"></div>
+      <p id="wrong" hidden></p>
       <p id="progress" class="facts waiting" hidden></p>
       <section id="map" aria-label="What is in the prompt" hidden></section>
       <div id="budget" hidden></div>

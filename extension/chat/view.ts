@@ -20,6 +20,7 @@ const form = find<HTMLFormElement>('ask');
 const input = find<HTMLTextAreaElement>('question');
 const send = find<HTMLButtonElement>('send');
 const announcer = find('status');
+const wrong = find('wrong');
 const progress = find('progress');
 const note = find('note');
 const map = find('map');
@@ -80,8 +81,8 @@ function showTurn(turn: Turn): void {
     views.set(turn.id, { turn, view });
     list.querySelector('.empty')?.remove();
     list.append(view.root);
-    // The same words again, at this one's end, are news. What is wrong stays in sight.
-    if (status?.health === 'ok') announce('');
+    // The same words again, at this one's end, are news.
+    announce('');
   }
 }
 
@@ -185,13 +186,22 @@ function showProgress(): void {
   progress.hidden = progress.textContent === '';
 }
 
+/** What is wrong, where the last turn does not say it. */
+function showWrong(): void {
+  const { health, message = '' } = status ?? {};
+  const said = [...views.values()].at(-1)?.turn.error?.includes(message);
+  wrong.textContent = health === 'ok' || said ? '' : message;
+  wrong.hidden = wrong.textContent === '';
+}
+
 function showStatus(now: Status): void {
   status = now;
   const { health, message, model } = now;
   // What was wrong and is mended is news when it happens again.
   if (health === 'ok' && form.dataset.health !== 'ok') announce('');
   form.dataset.health = health;
-  if (health !== 'ok') announce(message);
+  // What a question fails of is said with its end.
+  if (health !== 'ok' && !busy()) announce(message);
   budget.show(now);
   showNote(noteWanted && model?.builtIn === true);
 }
@@ -201,6 +211,7 @@ function refresh(): void {
   send.title = busy() ? 'Stop (Esc)' : 'Ask (Enter)';
   send.classList.toggle('stop', busy());
   showProgress();
+  showWrong();
   if (stickToEnd) list.scrollTop = list.scrollHeight;
 }
 

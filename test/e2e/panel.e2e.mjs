@@ -340,6 +340,7 @@ describe('the panel', function () {
     const retry = turn.getByRole('button', { name: 'Ask again' });
     if (await retry.count()) {
       assert.match(await turn.locator('.error').innerText(), /stopped unexpectedly.*Try again/);
+      assert.ok(await workbench.panel.locator('#wrong').isHidden(), 'what the turn says is not said twice');
       await shot('server-died');
       await retry.click();
     } else {
@@ -354,9 +355,11 @@ describe('the panel', function () {
 
   it('says that its server is gone wherever it says how that is, until it is back', async () => {
     const { page, panel } = workbench;
+    await panel.locator('article.turn[aria-busy="true"]').waitFor({ state: 'detached' });
     for (const pid of servers()) process.kill(pid, 'SIGKILL');
     const gone = /The engine stopped unexpectedly and restarts in \d s\./;
     await panel.locator('#status', { hasText: gone }).waitFor();
+    await panel.locator('#wrong', { hasText: gone }).waitFor();
     const item = page.locator('.statusbar-item[id*="longview.status"]');
     assert.match(await item.locator('a').getAttribute('aria-label'), gone);
     assert.match(await item.getAttribute('class'), /error-kind/);
