@@ -179,10 +179,15 @@ function showNote(shown: boolean): void {
 
 let status: Status | undefined;
 
+/** Someone pressed Enter while an answer was under way. */
+let tooEarly = false;
+const oneAtATime = 'One question at a time: wait for the answer, or stop it with Esc.';
+
 /** What the server does ahead of any question; of a question, its turn says it. */
 function showProgress(): void {
+  tooEarly &&= busy();
   const ahead = ['starting', 'scanning', 'tokenizing', 'reading'].includes(status?.phase ?? '') && !busy();
-  progress.textContent = ahead ? status!.message : '';
+  progress.textContent = tooEarly ? oneAtATime : ahead ? status!.message : '';
   progress.hidden = progress.textContent === '';
 }
 
@@ -270,8 +275,10 @@ input.addEventListener('keydown', (event) => {
   if (event.shiftKey || event.isComposing) return;
   if (event.key === 'Enter') {
     event.preventDefault();
-    if (!busy()) submit();
-    return;
+    if (!busy()) return submit();
+    tooEarly = input.value.trim() !== '';
+    showProgress();
+    return announce(progress.textContent);
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   const question = recall.after(event.key, input.value);

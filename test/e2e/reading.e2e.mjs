@@ -118,6 +118,12 @@ describe('a long reading', function () {
     await notification.hover();
     await notification.getByRole('button', { name: /^Clear Notification/ }).click();
     await notification.waitFor({ state: 'detached' });
+    const { panel } = workbench;
+    await panel.locator('#question').fill('And where is `fork` defined?');
+    await panel.locator('#question').press('Enter');
+    await panel.locator('#progress', { hasText: 'One question at a time' }).waitFor();
+    assert.equal(await panel.locator('#question').inputValue(), 'And where is `fork` defined?');
+    await panel.locator('#question').fill('');
   });
 
   it('stops with the notification, and goes on from there when asked again', async () => {
