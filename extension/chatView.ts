@@ -34,6 +34,8 @@ export class ChatView implements WebviewViewProvider {
   private view: WebviewView | undefined;
   private stopper: CancellationTokenSource | undefined;
   private looking: CancellationTokenSource | undefined;
+  /** How often what is in the prompt is being asked for. */
+  private loading = 0;
   private readonly chat: Chat;
   private readonly history: ChatHistory;
 
@@ -49,8 +51,16 @@ export class ChatView implements WebviewViewProvider {
       folderOpen,
       workspaceState.get<SavedChat>(chatKey),
     );
-    context.subscriptions.push(server.onStatus((status) => this.chat.setStatus(status)));
     context.subscriptions.push(
+      server.onStatus((status) => {
+        this.chat.setStatus(status);
+        // A server that was started again, or with another model, has not looked at the files yet.
+        if (status.phase === 'ready' && !status.context && this.view && !this.loading)
+          void this.loadContents();
+      }),
+      workspace.onDidChangeConfiguration((event) => {
+        if (event.affectsConfiguration('longview.files') && this.view) void this.loadContents();
+      }),
       workspace.onDidChangeWorkspaceFolders(() => {
         this.chat.snapshot();
         void this.loadContents();
@@ -129,10 +139,13 @@ export class ChatView implements WebviewViewProvider {
   /** What is in the prompt, before the first question too. */
   private async loadContents(): Promise<void> {
     if (!folderOpen()) return;
+    this.loading++;
     try {
       this.chat.setContents(await this.server.promptContents());
     } catch {
       // The status says what is wrong, and so does the next question.
+    } finally {
+      this.loading--;
     }
   }
 

@@ -1,7 +1,7 @@
 /** What the panel asks of the host, with an editor and a server that do as the test says. */
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { ChatView } from '../../../extension/chatView';
-import type { AskProgress, FromWebview, ToWebview } from '../../../server/protocol';
+import type { AskProgress, FromWebview, Status, ToWebview } from '../../../server/protocol';
 
 type Token = { isCancellationRequested: boolean };
 
@@ -13,6 +13,7 @@ const editor = vi.hoisted(() => ({
   answers: [] as ((answer: string | undefined) => void)[],
   errors: [] as string[],
   warnings: [] as string[],
+  changed: (_event: { affectsConfiguration(name: string): boolean }): void => {},
 }));
 
 vi.mock('vscode', () => {
@@ -61,6 +62,7 @@ vi.mock('vscode', () => {
       workspaceFolders: [{}],
       getWorkspaceFolder: () => undefined,
       onDidChangeWorkspaceFolders: () => ({ dispose() {} }),
+      onDidChangeConfiguration: (listener: typeof editor.changed) => (editor.changed = listener),
       getConfiguration: () => ({ inspect, get, update }),
     },
   };
@@ -85,8 +87,9 @@ async function host() {
   const looked: { of: string; token: Token; tell: (sources?: unknown[]) => void }[] = [];
   const event = () => ({ dispose() {} });
   const contents = { files: ['a/x', 'b/x'].map((path) => ({ path, tokens: 1 })), skipped: [] };
+  let status!: (status: Partial<Status>) => void;
   const server = {
-    onStatus: event,
+    onStatus: (listener: typeof status) => (status = listener),
     promptContents: () => Promise.resolve(contents),
     ask: (_params: unknown, progress: (progress: AskProgress) => void, token: Token) =>
       new Promise((answer, fail) => asked.push({ progress, token, answer, fail })),
@@ -112,7 +115,7 @@ async function host() {
   await vi.waitFor(() => expect(posted).toContain('contents'));
   const kept = () => context.workspaceState.get('longview.chat');
   const past = () => context.workspaceState.get('longview.pastChats');
-  return { chat, asked, looked, posted, turns, receive, kept, past };
+  return { chat, asked, looked, posted, turns, receive, status, kept, past };
 }
 
 async function answered(its: Awaited<ReturnType<typeof host>>, conversationId: string) {
@@ -159,6 +162,29 @@ describe('a chat', () => {
     await its.chat.showHistory();
     expect(its.kept()).toMatchObject({ turns: [{ answer: 'There.' }], conversationId: 'c' });
     expect(its.past()).toMatchObject([{ conversationId: 'd' }]);
+  });
+});
+
+describe('what is in the prompt', () => {
+  const shown = (posted: string[]) => posted.filter((type) => type === 'contents').length;
+  const files = { files: 2, skipped: 0, tokens: 2, window: 9 };
+
+  it('is asked for again when a server or a model is ready that has not looked', async () => {
+    const { status, posted } = await host();
+    status({ phase: 'starting' });
+    status({ phase: 'ready', context: files });
+    status({ phase: 'ready' });
+    status({ phase: 'ready' });
+    await vi.waitFor(() => expect(shown(posted)).toBe(2));
+    await Promise.resolve();
+    expect(shown(posted)).toBe(2);
+  });
+
+  it('is asked for again when settings change which files are read', async () => {
+    const { posted } = await host();
+    editor.changed({ affectsConfiguration: (name) => 'longview.hover.enabled'.startsWith(name) });
+    editor.changed({ affectsConfiguration: (name) => 'longview.files.exclude'.startsWith(name) });
+    await vi.waitFor(() => expect(shown(posted)).toBe(2));
   });
 });
 
