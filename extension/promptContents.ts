@@ -50,7 +50,7 @@ export function describe({ files, skipped, usedTokens, reservedTokens, window }:
   return [
     '# What is in the prompt',
     '',
-    `${files.length} of ${files.length + over} files, ${count(usedTokens)} of ${count(window)} tokens (${percent} %); ` +
+    `${count(files.length)} of ${count(files.length + over)} files, ${count(usedTokens)} of ${count(window)} tokens (${percent} %); ` +
       `${count(reservedTokens)} are kept free for questions and answers.`,
     '',
     '## Folders, by tokens',

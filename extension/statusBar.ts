@@ -40,19 +40,20 @@ function text({ phase, health, prefill }: Status): string {
   }
 }
 
-function tooltip({ message, model, device, context, saved }: Status): MarkdownString {
-  const lines = [message];
-  if (model) lines.push(`Model: ${model.name}, window ${model.window.toLocaleString('en')} tokens`);
+const count = (n: number) => n.toLocaleString('en');
+
+function tooltip({ health, phase, message, model, device, context, saved }: Status): MarkdownString {
+  // A model that is ready has lines of its own.
+  const lines = health === 'ok' && phase === 'ready' && model ? [] : [message];
+  if (model) lines.push(`Model: ${model.name}, window ${count(model.window)} tokens`);
   if (device) lines.push(`Device: ${device}`);
   if (context)
     lines.push(
-      `In the prompt: ${context.files} of ${context.files + context.skipped} files, ${context.tokens.toLocaleString('en')} tokens`,
+      `In the prompt: ${count(context.files)} of ${count(context.files + context.skipped)} files, ${count(context.tokens)} tokens`,
     );
   if (saved?.note) lines.push(saved.note);
   else if (saved && saved.total > 0)
-    lines.push(
-      `Saved on disk: ${saved.tokens.toLocaleString('en')} of ${saved.total.toLocaleString('en')} tokens`,
-    );
+    lines.push(`Saved on disk: ${count(saved.tokens)} of ${count(saved.total)} tokens`);
   const markdown = new MarkdownString();
   for (const line of lines) markdown.appendText(`${line}\n\n`);
   return markdown;

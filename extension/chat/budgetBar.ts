@@ -1,10 +1,12 @@
 /** The bar above the question box: how much of the window the repository takes, and the way to what is in the prompt. */
 import type { Status } from '../../server/protocol';
 
+const count = (n: number) => n.toLocaleString('en');
+
 /** How what was read stands to the files, in a few words. */
 function freshnessText({ state, changedFiles }: NonNullable<Status['freshness']>): string {
   if (state === 'current') return 'up to date';
-  const files = `${changedFiles} ${changedFiles === 1 ? 'file' : 'files'} changed since`;
+  const files = `${count(changedFiles)} ${changedFiles === 1 ? 'file' : 'files'} changed since`;
   return state === 'changed' ? files : `${files}, refreshing`;
 }
 
@@ -44,8 +46,8 @@ export class BudgetBar {
     this.root.hidden = !context;
     if (!context) return;
     const percent = Math.min(100, Math.round((100 * context.tokens) / context.window));
-    const files = `${context.files} of ${context.files + context.skipped} files`;
-    const tokens = `${context.tokens.toLocaleString('en')} of ${context.window.toLocaleString('en')} tokens`;
+    const files = `${count(context.files)} of ${count(context.files + context.skipped)} files`;
+    const tokens = `${count(context.tokens)} of ${count(context.window)} tokens`;
     this.meter.setAttribute('aria-valuenow', String(percent));
     this.meter.setAttribute('aria-valuetext', `${files}, ${tokens}`);
     this.fill.style.width = `${percent}%`;

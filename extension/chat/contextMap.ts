@@ -160,8 +160,10 @@ function rows(
   document.type = 'button';
   document.addEventListener('click', () => post({ type: 'showContext' }));
   const sums = `${count(usedTokens)} tokens used, ${count(reservedTokens)} kept free for questions and answers, of ${count(window)}. `;
+  const over = skipped.filter(({ reason }) => reason === 'over-budget').length;
+  const room = `${count(over)} ${over === 1 ? 'file has' : 'files have'} no room, see below. `;
   return [
-    element('p', 'sums', sums, document),
+    element('p', 'sums', sums, over > 0 ? room : '', document),
     ...folderRows(tree, tree.tokens, post),
     ...(own.length > 0 ? [ownRow(own)] : []),
     ...(skipped.length > 0 ? [element('h3', '', 'Left out'), ...leftOutGroups(skipped)] : []),

@@ -102,7 +102,7 @@ export class TurnView {
   private showFacts(): void {
     const { context, stats, progress, state } = this.turn;
     const facts: string[] = [];
-    if (context) facts.push(`${context.files} of ${context.files + context.skipped} files`);
+    if (context) facts.push(`${count(context.files)} of ${count(context.files + context.skipped)} files`);
     if (stats) facts.push(...statFacts(stats));
     if (state === 'waiting') facts.push(progress ?? 'Waiting');
     this.facts.textContent = facts.join(' · ');
@@ -162,7 +162,8 @@ export class TurnView {
       this.foot.append(
         button('Ask again', 'Ask this question again', () => this.post({ type: 'retry', turnId: id })),
       );
-    if (state === 'done')
+    const ended = state !== 'waiting' && state !== 'streaming';
+    if (ended && answer.trim() !== '')
       this.foot.append(
         button('Copy', 'Copy the answer', () => this.post({ type: 'copy', text: answer.trim() })),
       );

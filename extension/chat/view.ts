@@ -208,7 +208,8 @@ function showStatus(now: Status): void {
   // What a question fails of is said with its end.
   if (health !== 'ok' && !busy()) announce(message);
   budget.show(now);
-  showNote(noteWanted && model?.builtIn === true);
+  // While the engine restarts nothing is known of its model, and the page stays as it is.
+  if (model) showNote(noteWanted && model.builtIn);
 }
 
 function refresh(): void {
