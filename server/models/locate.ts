@@ -46,7 +46,7 @@ export function locateModel(named: string, modelsFolder: string, extensionFolder
     if (existsSync(asked)) return asked;
     throw new LongviewError(
       'no_model',
-      `There is no model at ${asked}. Choose a .gguf file or a folder with safetensors, or leave the choice empty for the built-in model.`,
+      `There is no model at ${asked}, which longview.model.path, --model or LONGVIEW_MODEL names. Name a .gguf file or a folder with safetensors, or none for the built-in model.`,
     );
   }
   const file = chosenModel(modelsFolder) ?? builtInModel(extensionFolder);

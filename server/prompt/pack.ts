@@ -11,6 +11,7 @@ import { readText, textFault, type ScannedFile, type ScanResult } from '../works
 import { littleRoom, stayingOrder } from './budget';
 import { deletedFile, fileText, head, laterVersion, tail } from './frame';
 import { concat } from './template';
+import { whyNothing } from './whyNothing';
 
 export interface PackedFile extends ContextFile {
   absolutePath: string;
@@ -254,7 +255,7 @@ export class Packer {
         ? new LongviewError('window_exceeded', `No file of ${name} fits into the model's window.`)
         : new LongviewError(
             'empty_workspace',
-            `There is no text to read in ${name}: every file was left out.`,
+            `There is nothing to read in the folder ${name}: ${whyNothing([...scan.skipped, ...leftOut])}`,
           );
     return {
       base: concat(headTokens, ...inOrder.map((file) => file.ids)),

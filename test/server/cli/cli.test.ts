@@ -63,7 +63,7 @@ describe('longview ask', () => {
     const empty = path.join(folder, 'nothing');
     mkdirSync(empty, { recursive: true });
     const { status, stderr } = ask('--repo', empty, 'Where is x defined?');
-    expect(stderr).toMatch(/no text to read/);
+    expect(stderr).toMatch(/There is nothing to read in the folder nothing: it is empty\./);
     expect(status).toBe(1);
   });
 

@@ -26,6 +26,25 @@ function edit(folder: string, name: string, text: string) {
 const long = (name: string) => `# ${name}\n${'value = compute(value)\n'.repeat(120)}`;
 
 describe('Packer', () => {
+  it.each([
+    ['it is empty.', []],
+    [
+      'all that is in it is left out (2 empty, 1 secret).',
+      [
+        ['.env', 'A=1\n'],
+        ['a.py', ''],
+        ['b.py', ''],
+      ] as [string, string][],
+    ],
+  ])('says why there is nothing to read: %s', async (why, files) => {
+    const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const packed = scanFolder(repository(files)).then((scan) => packer.pack(scan));
+    await expect(packed).rejects.toMatchObject({
+      code: 'empty_workspace',
+      message: `There is nothing to read in the folder r: ${why}`,
+    });
+  });
+
   it('appends edits as later versions, and keeps the tokens before them', async () => {
     const folder = repository([
       ['a.py', 'OLD = 1\n'],
