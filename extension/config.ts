@@ -28,10 +28,10 @@ export function readSettings(): Settings {
     prefillTarget: get<Settings['prefillTarget']>('prefill.target'),
     include: get<string[]>('files.include'),
     exclude: get<string[]>('files.exclude'),
-    maxFileKiB: get<number>('files.maxKiB'),
+    maxFileKiB: get<number>('files.maxSize'),
     hover: get<boolean>('hover.enabled'),
     maxAnswerTokens: get<number>('answer.maxTokens'),
-    cacheMaxGiB: get<number>('cache.maxGiB'),
+    cacheMaxGiB: get<number>('cache.maxSize'),
     cacheFormat: get<Settings['cacheFormat']>('cache.format'),
   };
 }

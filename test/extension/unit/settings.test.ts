@@ -15,9 +15,13 @@ it('gives no setting to single folders: all are read for the window', () => {
   expect(new Set(scopes)).toEqual(new Set(['window', 'machine-overridable', 'machine']));
 });
 
+it('has names that the settings page can spell: it puts a space before every capital letter', () => {
+  for (const [name] of settings) expect(name).not.toMatch(/[A-Z][a-z]?[A-Z]/);
+});
+
 it('lets no folder delete what was read of others', () => {
   const ofTheMachine = settings.filter(([, { scope }]) => scope === 'machine').map(([name]) => name);
-  expect(ofTheMachine).toEqual(['longview.cache.maxGiB']);
+  expect(ofTheMachine).toEqual(['longview.cache.maxSize']);
 });
 
 it('lets no untrusted folder load a file, read what is left out, or start the engine', () => {
