@@ -50,8 +50,8 @@ export class ChatHistory {
     const show = () => {
       picker.items = this.chats.map(({ id, time, turns }) => ({
         id,
-        label: plainText(turns[0]?.question ?? ''),
-        description: `${turns.length} ${turns.length === 1 ? 'question' : 'questions'} · ${new Date(time).toLocaleString()}`,
+        label: plainText(turns[0]?.question.split('\n', 1)[0] ?? ''),
+        detail: `${turns.length} ${turns.length === 1 ? 'question' : 'questions'} · ${new Date(time).toLocaleString()}`,
         buttons: [remove],
       }));
       picker.placeholder =

@@ -26,7 +26,7 @@ export function registerCommands(server: Server, chat: ChatView, contents: Promp
     'longview.chooseModel': () => chooseModel(server),
     'longview.showPromptContents': () => contents.show(),
     'longview.openSettings': () =>
-      commands.executeCommand('workbench.action.openSettings', 'longview') as Promise<void>,
+      commands.executeCommand('workbench.action.openSettings', '@ext:longview.longview') as Promise<void>,
     'longview.explain': (symbol) => explain(server, symbol),
     'longview.clearCache': () => clearCache(server),
     'longview.showMenu': () => showMenu(server),
@@ -52,7 +52,7 @@ async function ask(chat: ChatView, given: unknown): Promise<void> {
     typeof given === 'string'
       ? given
       : await window.showInputBox({
-          title: 'Ask about this repo',
+          title: 'Longview: Ask About This Repo',
           prompt: 'The model reads the whole repository; the second question is much faster',
           placeHolder: 'Where is the retry delay computed?',
         });

@@ -32,6 +32,7 @@ const size = (bytes: number) =>
 
 export async function chooseModel(server: Server): Promise<void> {
   const picker = window.createQuickPick<Item>();
+  picker.title = 'Longview: Choose a Model';
   picker.placeholder = 'The model that reads this repository';
   picker.matchOnDetail = true;
   picker.busy = true;

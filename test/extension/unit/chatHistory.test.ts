@@ -3,7 +3,7 @@ import { beforeEach, expect, it, vi } from 'vitest';
 import { ChatHistory } from '../../../extension/chatHistory';
 
 const picker = vi.hoisted(() => ({
-  items: [] as { id: string; label: string }[],
+  items: [] as { id: string; label: string; detail?: string }[],
   selectedItems: [],
   show() {},
   dispose() {},
@@ -56,4 +56,12 @@ it('shows questions as they were typed, with no icon in them', async () => {
   const { label } = picker.items[0]!;
   expect(label).not.toContain('$(');
   expect(label.replace('\u200b', '')).toBe(question);
+});
+
+it('says of every chat how long it is and when it was, below the first line of its first question', async () => {
+  const chats = [{ id: 'a', time: 0, turns: [{ question: `${'Why? '.repeat(50)}\n\`\`\`\ncode\n\`\`\`` }] }];
+  await new ChatHistory({ get: () => chats, update: () => undefined } as never).pick();
+  const { label, detail } = picker.items[0]!;
+  expect(label).toBe('Why? '.repeat(50));
+  expect(detail).toMatch(/^1 question · /);
 });
