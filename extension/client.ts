@@ -139,6 +139,8 @@ export class Server {
   }
 
   private sayGone(message: string): void {
+    // The library has logged by then that it will not restart it.
+    this.client?.warn(message, undefined, false);
     this.statusChanged.fire({ health: 'error', phase: 'failed', message });
     this.crashed.fire(message);
   }

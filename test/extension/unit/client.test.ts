@@ -11,6 +11,7 @@ const wire = vi.hoisted(() => ({
   answer: (): Promise<unknown> => new Promise(() => undefined),
   started: 0,
   notified: [] as string[],
+  logged: [] as string[],
 }));
 const settings = vi.hoisted(() => ({
   change: (_: { affectsConfiguration: (section: string) => boolean }): void => undefined,
@@ -48,6 +49,7 @@ vi.mock('vscode-languageclient/node', () => ({
     sendNotification = (method: string) => wire.notified.push(method);
     dispose = () => Promise.resolve();
     onNotification() {}
+    warn = (message: string) => wire.logged.push(message);
     onProgress = () => ({ dispose() {} });
     sendRequest = () => wire.answer();
   },
@@ -100,6 +102,7 @@ describe('a server that dies', () => {
     wire.die();
     const message = 'The engine stopped unexpectedly and restarts in 1 s.';
     expect(statuses).toEqual([{ health: 'error', phase: 'failed', message }]);
+    expect(wire.logged.at(-1)).toBe(message);
   });
 
   it('is started again, later each time, but not for ever, and anew when it ran for a while', async () => {
