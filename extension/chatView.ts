@@ -95,7 +95,7 @@ export class ChatView implements WebviewViewProvider {
       case 'copy':
         return void env.clipboard.writeText(String(message.text));
       case 'insert':
-        return this.insert(String(message.text));
+        return void insert(String(message.text));
       case 'openCode':
         return void openCode(String(message.text), String(message.language));
       case 'excludeFolder':
@@ -252,12 +252,6 @@ export class ChatView implements WebviewViewProvider {
     return this.chat.markdown();
   }
 
-  private insert(text: string): void {
-    const editor = window.activeTextEditor;
-    if (!editor) return void window.showInformationMessage('Open a file to insert code into it.');
-    void editor.edit((edit) => edit.replace(editor.selection, text));
-  }
-
   private save(): void {
     void this.context.workspaceState.update(chatKey, this.chat.saved);
   }
@@ -274,6 +268,14 @@ const editorLanguages: Record<string, string> = {
   yml: 'yaml',
   md: 'markdown',
 };
+
+async function insert(text: string): Promise<void> {
+  const editor = window.activeTextEditor;
+  if (!editor) return void window.showInformationMessage('Open a file to insert code into it.');
+  if (await editor.edit((edit) => edit.replace(editor.selection, text))) return;
+  const said = `Nothing was inserted: ${workspace.asRelativePath(editor.document.uri)} cannot be edited.`;
+  void window.showWarningMessage(plainText(said));
+}
 
 async function openCode(content: string, language: string): Promise<void> {
   const name = Object.hasOwn(editorLanguages, language) ? editorLanguages[language] : language;

@@ -13,6 +13,7 @@ const editor = vi.hoisted(() => ({
   answers: [] as ((answer: string | undefined) => void)[],
   errors: [] as string[],
   warnings: [] as string[],
+  writable: true,
   changed: (_event: { affectsConfiguration(name: string): boolean }): void => {},
 }));
 
@@ -53,6 +54,7 @@ vi.mock('vscode', () => {
     Uri: { joinPath: () => '', parse: (text: string) => new URL(text) },
     window: {
       createQuickPick,
+      activeTextEditor: { document: { uri: 'prompt.md' }, edit: () => Promise.resolve(editor.writable) },
       showInformationMessage: () =>
         new Promise<string | undefined>((resolve) => editor.answers.push(resolve)),
       showWarningMessage: (message: string) => editor.warnings.push(message),
@@ -60,6 +62,7 @@ vi.mock('vscode', () => {
     },
     workspace: {
       workspaceFolders: [{}],
+      asRelativePath: (uri: string) => uri,
       getWorkspaceFolder: () => undefined,
       onDidChangeWorkspaceFolders: () => ({ dispose() {} }),
       onDidChangeConfiguration: (listener: typeof editor.changed) => (editor.changed = listener),
@@ -240,6 +243,19 @@ describe('the sources of an answer', () => {
     expect(editor.warnings).toEqual([]);
     its.receive({ type: 'openSource', turnId, index: 0 });
     expect(editor.warnings).toEqual(['a/x does not lie in this workspace.']);
+  });
+});
+
+describe('inserting code', () => {
+  it('says where an editor does not take it', async () => {
+    const { receive } = await host();
+    editor.warnings = [];
+    receive({ type: 'insert', text: 'a' });
+    editor.writable = false;
+    receive({ type: 'insert', text: 'a' });
+    await vi.waitFor(() =>
+      expect(editor.warnings).toEqual(['Nothing was inserted: prompt.md cannot be edited.']),
+    );
   });
 });
 
