@@ -48,6 +48,18 @@ function button(label: string, title: string, press: () => void): HTMLButtonElem
   return made;
 }
 
+const copiedMs = 1500;
+
+/** Says for a moment that it did. */
+function copyButton(title: string, copy: () => void): HTMLButtonElement {
+  const made = button('Copy', title, () => {
+    copy();
+    made.textContent = 'Copied';
+    setTimeout(() => (made.textContent = 'Copy'), copiedMs);
+  });
+  return made;
+}
+
 export class TurnView {
   readonly root = element('article', 'turn');
   private readonly facts = element('p', 'facts');
@@ -142,7 +154,7 @@ export class TurnView {
     const bar = element('div', 'code-bar');
     bar.append(
       element('span', 'language', language),
-      button('Copy', 'Copy this code', () => this.post({ type: 'copy', text })),
+      copyButton('Copy this code', () => this.post({ type: 'copy', text })),
       button('Open', 'Open in an editor', () => this.post({ type: 'openCode', text, language })),
       button('Insert', 'Insert at the cursor', () => this.post({ type: 'insert', text })),
     );
@@ -164,9 +176,7 @@ export class TurnView {
       );
     const ended = state !== 'waiting' && state !== 'streaming';
     if (ended && answer.trim() !== '')
-      this.foot.append(
-        button('Copy', 'Copy the answer', () => this.post({ type: 'copy', text: answer.trim() })),
-      );
+      this.foot.append(copyButton('Copy the answer', () => this.post({ type: 'copy', text: answer.trim() })));
   }
 }
 

@@ -84,6 +84,12 @@ describe('the panel', function () {
     const citation = turn.locator('a.citation').first();
     assert.match(await citation.innerText(), /net\/retry\.py#retry_delay:8/);
     assert.match(await turn.locator('.facts').innerText(), /4 of 4 files/);
+    await turn.getByRole('button', { name: 'Copy', exact: true }).click();
+    await turn.getByRole('button', { name: 'Copied' }).waitFor();
+    assert.match(
+      await workbench.page.evaluate('navigator.clipboard.readText()'),
+      /^`retry_delay` is a function in \[net\/retry\.py#retry_delay\]\.$/,
+    );
     await citation.click();
     await workbench.page.locator('.tab.active', { hasText: 'retry.py' }).waitFor();
     await workbench.page.locator('.statusbar-item', { hasText: /Ln 8/ }).waitFor({ timeout: 10_000 });
