@@ -96,7 +96,12 @@ async function explain(server: Server, given: unknown): Promise<void> {
 }
 
 async function readNow(server: Server): Promise<void> {
-  await withStatus(server, (token) => server.prefill(token));
+  const { tokens, reusedTokens } = await withStatus(server, (token) => server.prefill(token));
+  if (reusedTokens < tokens) return;
+  const all = tokens.toLocaleString('en');
+  void window.showInformationMessage(
+    `All ${all} tokens of the repository were read before: answers begin at once.`,
+  );
 }
 
 async function calibrate(server: Server): Promise<void> {
@@ -128,6 +133,8 @@ async function withStatus<T>(server: Server, work: (token: CancellationToken) =>
 }
 
 async function exportChat(chat: ChatView): Promise<void> {
+  if (chat.markdown === '')
+    return void window.showInformationMessage('There is no chat to export: ask something first.');
   const document = await workspace.openTextDocument({ language: 'markdown', content: chat.markdown });
   await window.showTextDocument(document);
 }

@@ -71,8 +71,10 @@ function tests(): void {
   });
 
   it('exports the chat as a document', async () => {
+    await vscode.commands.executeCommand('longview.ask', 'Where is `backoff` defined?');
     await vscode.commands.executeCommand('longview.exportChat');
     assert.equal(vscode.window.activeTextEditor?.document.languageId, 'markdown');
+    assert.match(vscode.window.activeTextEditor.document.getText(), /^## Where is `backoff` defined\?\n\n\S/);
     await vscode.commands.executeCommand('workbench.action.revertAndCloseActiveEditor');
   });
 

@@ -36,8 +36,13 @@ vi.mock('vscode', () => ({
   },
 }));
 
-const server = { explain: (symbol: string) => Promise.resolve(`What ${symbol} does.`) };
-registerCommands(server as never, {} as never, {} as never);
+let read = { tokens: 1200, reusedTokens: 0 };
+const server = {
+  explain: (symbol: string) => Promise.resolve(`What ${symbol} does.`),
+  prefill: () => Promise.resolve(read),
+  onStatus: () => ({ dispose() {} }),
+};
+registerCommands(server as never, { markdown: '' } as never, {} as never);
 const explain = async (symbol?: string) => {
   await editor.registered.get('longview.explain')!(symbol);
   return editor.done;
@@ -65,4 +70,17 @@ describe('an explanation', () => {
       expect((await explain()).at(-1)).toBe(`What ${editor.cursorOn} does.`);
     },
   );
+});
+
+it('says that the repository was read before, where there was nothing to do', async () => {
+  await editor.registered.get('longview.readNow')!();
+  expect(editor.done).toEqual([]);
+  read = { tokens: 1200, reusedTokens: 1200 };
+  await editor.registered.get('longview.readNow')!();
+  expect(editor.done).toEqual([expect.stringMatching(/^All 1,200 tokens .* were read before/)]);
+});
+
+it('exports no empty chat', async () => {
+  await editor.registered.get('longview.exportChat')!();
+  expect(editor.done).toEqual([expect.stringMatching(/^There is no chat to export/)]);
 });
