@@ -71,6 +71,9 @@ const fileRules: [RegExp, SkipReason][] = [
   [/\.min\.(js|css|mjs)$|[.-]bundle\.js$|\.map$/, 'minified'],
 ];
 
+/** The editor writes it, as when the panel leaves a folder out: the prompt would get a file with each one that goes. */
+const editorSettings = /(^|\/)\.vscode\/settings\.json$/;
+
 /** Where a glob can first name something inside a folder: `vendor/mine/` of `/vendor/mine/**`; '' where that is anywhere. */
 function folderOfGlob(glob: string): string {
   const literal = /^\/?([^*?[\\]*)/.exec(glob)?.[1] ?? '';
@@ -175,6 +178,7 @@ class Scanner {
     if (!this.matches(this.include, relative)) {
       const rule = fileRules.find(([pattern]) => pattern.test(entry.name));
       if (rule) return this.skip(relative, rule[1]);
+      if (editorSettings.test(relative)) return this.skip(relative, 'generated');
       if (hides(stack, relative)) return this.skip(relative, 'ignored');
     }
     const absolutePath = path.join(this.root, relative);

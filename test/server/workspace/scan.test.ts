@@ -79,6 +79,20 @@ describe('scanFolder', () => {
     ]);
   });
 
+  it('takes no settings of the editor, which change when a folder is left out, unless they are included', async () => {
+    const folder = repository([
+      ['.vscode/launch.json', '{}'],
+      ['.vscode/settings.json', '{}'],
+      ['app/.vscode/settings.json', '{}'],
+      ['app/settings.json', '{}'],
+    ]);
+    const { files, skipped } = await scanFolder(folder);
+    expect(files.map((file) => file.path)).toEqual(['.vscode/launch.json', 'app/settings.json']);
+    expect(new Set(skipped.map((file) => file.reason))).toEqual(new Set(['generated']));
+    const included = await scanFolder(folder, { include: ['/.vscode/'] });
+    expect(included.files.map((file) => file.path)).toContain('.vscode/settings.json');
+  });
+
   it('tells upper case from lower, as git does', async () => {
     const folder = repository([
       ['.ignore', 'logs\n'],
