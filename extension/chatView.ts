@@ -59,7 +59,10 @@ export class ChatView implements WebviewViewProvider {
           void this.loadContents();
       }),
       workspace.onDidChangeConfiguration((event) => {
-        if (event.affectsConfiguration('longview.files') && this.view) void this.loadContents();
+        // What was wrong may be mended: the model is tried again.
+        const failed = this.chat.state.status.health === 'error';
+        const matters = event.affectsConfiguration(failed ? 'longview' : 'longview.files');
+        if (matters && this.view) void this.loadContents();
       }),
       workspace.onDidChangeWorkspaceFolders(() => {
         this.chat.snapshot();

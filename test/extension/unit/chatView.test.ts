@@ -189,6 +189,13 @@ describe('what is in the prompt', () => {
     editor.changed({ affectsConfiguration: (name) => 'longview.files.exclude'.startsWith(name) });
     await vi.waitFor(() => expect(shown(posted)).toBe(2));
   });
+
+  it('is asked for again, and the model tried, when settings change after a failure', async () => {
+    const { status, posted } = await host();
+    status({ phase: 'failed', health: 'error', message: 'There is no model.' });
+    editor.changed({ affectsConfiguration: (name) => 'longview.model.path'.startsWith(name) });
+    await vi.waitFor(() => expect(shown(posted)).toBe(2));
+  });
 });
 
 describe('a new chat in the middle of an answer', () => {
