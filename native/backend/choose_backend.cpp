@@ -11,7 +11,7 @@ std::unique_ptr<Backend> choose_backend(DeviceChoice choice, const ModelConfig& 
     note = why_not_options(gpu);
     return make_cuda_backend(gpu);
   }
-  LONGVIEW_CHECK(choice == DeviceChoice::kAuto, kInvalidArgument, "%s", why.c_str());
+  LONGVIEW_CHECK(choice == DeviceChoice::kAuto, kInvalidArgument, "%s Choose the device auto or cpu to go on without a GPU.", why.c_str());
   note = why;
   return make_cpu_backend(cpu);
 }

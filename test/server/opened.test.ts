@@ -1,4 +1,6 @@
 /** What a service does about work that fails: what the status says, and whether the server is to be started again. */
+import { existsSync } from 'node:fs';
+import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { LongviewError, type ErrorCode } from '../../server/errors';
 import { Opened } from '../../server/opened';
@@ -32,6 +34,17 @@ const fail = (code: ErrorCode) =>
 
 const shows = (phase: Status['phase'], health: Status['health'], message: string) =>
   expect(statuses.at(-1)).toMatchObject({ phase, health, message });
+
+it.skipIf(existsSync(path.join(root, 'dist/longview_cuda.so')))(
+  'says how to go on where a GPU is asked for that is not there',
+  async () => {
+    opened.settings = { ...plainSettings, device: 'cuda' };
+    const go = /no GPU code .* Choose the device auto or cpu/;
+    await expect(opened.start()).rejects.toThrow(go);
+    expect(statuses.at(-1)).toMatchObject({ phase: 'failed', health: 'error' });
+    expect(statuses.at(-1)!.message).toMatch(go);
+  },
+);
 
 describe('work that fails', () => {
   it('has the server started again where the GPU was lost, and says why', async () => {
