@@ -105,6 +105,11 @@ function overlayTokens({ overlay }: Pick<Packing, 'overlay'>): number {
   return overlay.reduce((sum, { ids }) => sum + ids.length, 0);
 }
 
+/** Of a budget, with a few tokens for the tail. */
+function roomIn(budget: number, packing: Pick<Packing, 'base' | 'overlay'>): number {
+  return budget - packing.base.length - overlayTokens(packing) - 8;
+}
+
 function placesOf({ base, basePaths, baseSizes, overlay }: Packing): FilePlace[] {
   if (baseSizes.length !== basePaths.length) return [];
   let at = base.length - baseSizes.reduce((sum, tokens) => sum + tokens, 0);
@@ -292,7 +297,7 @@ export class Packer {
     );
     const deleted = [...entries.keys()].filter((path) => !found.has(path));
     const changed: { entry: Entry; text: string }[] = [];
-    const room = budget - packing.base.length - overlayTokens(packing) - 8;
+    const room = roomIn(budget, packing);
     for (const file of stableOrder(scan.files)) {
       throwIfAborted(signal);
       const known = entries.get(file.path);
@@ -326,9 +331,8 @@ export class Packer {
         });
     }
     if (deleted.length + changed.length === 0) {
-      const fits = packing.base.length + overlayTokens(packing) + 8 <= budget;
       const same = { ...packing, entries, leftOut: [...leftOut.values()] };
-      return fits && (rebaseLater || isSmall(packing, 1)) ? same : undefined;
+      return room >= 0 && (rebaseLater || isSmall(packing, 1)) ? same : undefined;
     }
 
     // A file that was the last to be edited and is edited again takes the place of that version.
@@ -361,7 +365,7 @@ export class Packer {
     // Who leaves a folder out wants a shorter prompt, now.
     const wanted = deleted.some(within(scan.skipped.filter(({ reason }) => reason === 'excluded')));
     const small = isSmall(result, rebaseLater && !wanted ? 5 : 1);
-    return small && result.base.length + overlayTokens(result) + 8 <= budget ? result : undefined;
+    return small && roomIn(budget, result) >= 0 ? result : undefined;
   }
 }
 
