@@ -91,7 +91,9 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
     if (Object.hasOwn(special, text)) continue;
     place(id, bytesOf(text) ?? new TextEncoder().encode(text));
   }
-  for (let id = 0; id < tokens.length; id++) tokens[id] ??= new Uint8Array();
+  // One for all of them: ids may be far apart.
+  const nothing = new Uint8Array();
+  for (let id = 0; id < tokens.length; id++) tokens[id] ??= nothing;
   const merges = list(model.merges).map((merge) => {
     const text = Array.isArray(merge) ? merge.join(' ') : merge;
     if (typeof text !== 'string') throw damaged('a merge is no pair');
