@@ -1,7 +1,15 @@
-/** The `longview.*` settings, as the server wants them. Defaults stand in package.json alone. */
+/** The `longview.*` settings, as the server wants them. Defaults and bounds stand in package.json alone. */
 import { isDeepStrictEqual } from 'node:util';
 import { ConfigurationTarget, workspace } from 'vscode';
+import { contributes } from '../package.json';
 import type { Settings } from '../server/protocol';
+
+interface Bounds {
+  type: string | string[];
+  minimum?: number;
+  maximum?: number;
+}
+const properties: Record<string, Bounds> = contributes.configuration.properties;
 
 const isStrings = (value: unknown): value is string[] =>
   Array.isArray(value) && value.every((entry) => typeof entry === 'string');
@@ -11,7 +19,12 @@ function isAlike<T>(value: unknown, defaultValue: T): value is T {
   return Array.isArray(defaultValue) ? isStrings(value) : typeof value === typeof defaultValue;
 }
 
-/** A value of another type counts as the default. */
+/** The editor warns of a number out of its bounds too. */
+function within({ type, minimum = -Infinity, maximum = Infinity }: Bounds, value: number): number {
+  return Math.min(Math.max(type === 'integer' ? Math.round(value) : value, minimum), maximum);
+}
+
+/** A value of another type counts as the default, a number out of its bounds as the nearest in them. */
 export function readSettings(): Settings {
   const config = workspace.getConfiguration('longview');
   const get = <T>(key: string): T => {
@@ -19,19 +32,20 @@ export function readSettings(): Settings {
     const { defaultValue } = config.inspect<T>(key)!;
     return isAlike(value, defaultValue!) ? value : defaultValue!;
   };
+  const number = (key: string) => within(properties[`longview.${key}`]!, get<number>(key));
   return {
     modelPath: get<string>('model.path').trim(),
     device: get<Settings['device']>('device'),
     gpuWeights: get<Settings['gpuWeights']>('gpu.weights'),
-    threads: get<number>('threads'),
+    threads: number('threads'),
     prefillMode: get<Settings['prefillMode']>('prefill.mode'),
     prefillTarget: get<Settings['prefillTarget']>('prefill.target'),
     include: get<string[]>('files.include'),
     exclude: get<string[]>('files.exclude'),
-    maxFileKiB: get<number>('files.maxSize'),
+    maxFileKiB: number('files.maxSize'),
     hover: get<boolean>('hover.enabled'),
-    maxAnswerTokens: get<number>('answer.maxTokens'),
-    cacheMaxGiB: get<number>('cache.maxSize'),
+    maxAnswerTokens: number('answer.maxTokens'),
+    cacheMaxGiB: number('cache.maxSize'),
     cacheFormat: get<Settings['cacheFormat']>('cache.format'),
   };
 }

@@ -56,6 +56,17 @@ it('takes values of the right type', () => {
   expect(readSettings()).toMatchObject({ modelPath: '/m.gguf', exclude: ['a/'] });
 });
 
+it('takes the nearest number that a setting may be', () => {
+  editor.workspace = {
+    'longview.threads': -1,
+    'longview.answer.maxTokens': 0,
+    'longview.files.maxSize': 1e12,
+  };
+  expect(readSettings()).toMatchObject({ threads: 0, maxAnswerTokens: 16, maxFileKiB: 102_400 });
+  editor.workspace = { 'longview.threads': 2.4, 'longview.cache.maxSize': 0.5 };
+  expect(readSettings()).toMatchObject({ threads: 2, cacheMaxGiB: 0.5 });
+});
+
 it('leaves a folder out where the patterns are no list, and takes that back once', async () => {
   const key = 'longview.files.exclude';
   editor.workspace = { [key]: 'dist/' };
