@@ -178,3 +178,11 @@ export function checkCitations(
   }
   return { citations, missing: [...missing.values()] };
 }
+
+/** An answer where nothing can be a link: places as `path:12`, those that are not there marked. */
+export function withPlainPlaces(answer: string, files: readonly PackedFile[]): string {
+  const { citations, missing } = checkCitations(answer, files);
+  const plain = new Map(missing.map(({ text }) => [text, `${text.slice(1, -1)} (not found)`]));
+  for (const { text, path, span } of citations) plain.set(text, span ? `${path}:${span.startLine}` : path);
+  return answer.replace(pattern, (text) => plain.get(text) ?? text);
+}

@@ -1,5 +1,6 @@
 /** Hover explanations: one short question a symbol, cached by the symbol and what was packed. */
 import { createHash } from 'node:crypto';
+import { withPlainPlaces } from './citations';
 import type { Session } from './session';
 
 const maxTokens = 120;
@@ -43,8 +44,9 @@ export class HoverExplanations {
     if (known !== undefined) return known;
     const answer = await session.aside(`What does \`${symbol}\` do?`, maxTokens, signal);
     if (answer === undefined) return undefined;
-    this.cache.set(key, answer.trim());
+    const text = withPlainPlaces(answer.trim(), session.repository?.files ?? []);
+    this.cache.set(key, text);
     if (this.cache.size > maxCached) this.cache.delete(this.cache.keys().next().value!);
-    return answer.trim();
+    return text;
   }
 }

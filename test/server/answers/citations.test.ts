@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { checkCitations, findSymbol } from '../../../server/answers/citations';
+import { checkCitations, findSymbol, withPlainPlaces } from '../../../server/answers/citations';
 
 const source = `import os
 
@@ -237,5 +237,16 @@ describe('checkCitations', () => {
       '[./gone/x.py#f]',
     ]);
     expect(missing('[other.rs:L3] [lib/Makefile#all] [gone.py] [app/gone]')).toEqual([]);
+  });
+});
+
+describe('withPlainPlaces', () => {
+  it('names places where nothing can be a link, and marks those that are not there', () => {
+    expect(withPlainPlaces('`load_config` is in [app/io.py#load_config], see [app/io.py].', files)).toBe(
+      '`load_config` is in app/io.py:20, see app/io.py.',
+    );
+    expect(withPlainPlaces('See [app/io.py#gone] and [gone.py:L3], row[0].', files)).toBe(
+      'See app/io.py#gone (not found) and gone.py:L3 (not found), row[0].',
+    );
   });
 });
