@@ -396,7 +396,7 @@ describe('readText', () => {
       [`${'sk'}_live_${'x9Y8'.repeat(6)}`, 'a Stripe key'],
       [`${'glpat'}-${'a1B2'.repeat(5)}`, 'a GitLab token'],
       [`key: ${'AIza'}${'Sy1_a'.repeat(7)}`, 'a Google API key'],
-      [`//registry.npmjs.org/:_authToken=${'npm'}_${'a1B2'.repeat(9)}`, 'an npm token'],
+      [`//npm.example/:_authToken=${'npm'}_${'a1B2'.repeat(9)}`, 'an npm token'],
       [`${'sk'}-ant-api03-${'a1_B'.repeat(8)}`, 'an API key of a model provider'],
       [`${'sk'}-proj-${'a1_B'.repeat(8)}`, 'an API key of a model provider'],
     ])
