@@ -7,6 +7,7 @@ import {
   type CancellationToken,
   type Disposable,
 } from 'vscode';
+import { count } from './chat/count';
 import type { ChatView } from './chatView';
 import { isCancelled, type Server } from './client';
 import { readSettings } from './config';
@@ -98,7 +99,7 @@ async function explain(server: Server, given: unknown): Promise<void> {
 async function readNow(server: Server): Promise<void> {
   const { tokens, reusedTokens } = await withStatus(server, (token) => server.prefill(token));
   if (reusedTokens < tokens) return;
-  const all = tokens.toLocaleString('en');
+  const all = count(tokens);
   void window.showInformationMessage(
     `All ${all} tokens of the repository were read before: answers begin at once.`,
   );

@@ -10,6 +10,7 @@ import {
   type QuickPickItem,
 } from 'vscode';
 import type { CatalogEntry, ModelsResult } from '../server/protocol';
+import { count } from './chat/count';
 import type { Server } from './client';
 import { readSettings } from './config';
 import { plainText } from './plainText';
@@ -84,7 +85,7 @@ function items({ installed, catalog }: ModelsResult, server: Server): Item[] {
       .filter((entry) => !entry.installed)
       .map((entry) => ({
         label: `$(cloud-download) ${entry.name}`,
-        description: `${size(entry.bytes)} · ${entry.licence} · window ${entry.window.toLocaleString('en')}`,
+        description: `${size(entry.bytes)} · ${entry.licence} · window ${count(entry.window)}`,
         detail: `${entry.goodFor}. Needs ${entry.needs}.`,
         run: () => download(server, entry),
       })),

@@ -9,6 +9,7 @@ import {
 } from 'vscode';
 import type { ContextResult } from '../server/protocol';
 import type { Server } from './client';
+import { count } from './chat/count';
 import { leftOut, leftOutLine } from './chat/leftOut';
 
 const scheme = 'longview';
@@ -35,8 +36,6 @@ export class PromptContents implements TextDocumentContentProvider {
     await window.showTextDocument(await workspace.openTextDocument(uri), { preview: true });
   }
 }
-
-const count = (n: number) => n.toLocaleString('en');
 
 export function describe({ files, skipped, usedTokens, reservedTokens, window }: ContextResult): string {
   const over = skipped.filter(({ reason }) => reason === 'over-budget').length;

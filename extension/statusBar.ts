@@ -1,6 +1,7 @@
 /** The status bar item: what the engine does, and the way to its commands. */
 import { MarkdownString, StatusBarAlignment, ThemeColor, window, type ExtensionContext } from 'vscode';
 import type { Status } from '../server/protocol';
+import { count } from './chat/count';
 import type { Server } from './client';
 
 export function createStatusBar(context: ExtensionContext, server: Server): void {
@@ -39,8 +40,6 @@ function text({ phase, health, prefill }: Status): string {
       return '$(telescope) Longview';
   }
 }
-
-const count = (n: number) => n.toLocaleString('en');
 
 function tooltip({ health, phase, message, model, device, context, saved }: Status): MarkdownString {
   // A model that is ready has lines of its own.

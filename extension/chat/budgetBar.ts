@@ -1,7 +1,6 @@
 /** The bar above the question box: how much of the window the repository takes, and the way to what is in the prompt. */
 import type { Status } from '../../server/protocol';
-
-const count = (n: number) => n.toLocaleString('en');
+import { count } from './count';
 
 /** How what was read stands to the files, in a few words. */
 function freshnessText({ state, changedFiles }: NonNullable<Status['freshness']>): string {

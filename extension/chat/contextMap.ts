@@ -1,11 +1,10 @@
 /** What is in the prompt, folder by folder with its weight, and what is left out and why. A folder can be left out from here. */
 import type { ContextResult, FromWebview, Source } from '../../server/protocol';
+import { count } from './count';
 import { element } from './element';
 import { leftOut, leftOutLine } from './leftOut';
 import { shareBar } from './shareBar';
 import { percent } from './sourceText';
-
-const count = (n: number) => n.toLocaleString('en');
 
 export interface Folder {
   /** As in the prompt, without a slash at the end; empty for all. */

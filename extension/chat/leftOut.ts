@@ -1,5 +1,6 @@
 /** What is not in the prompt, by the reason, in words. For the panel and the document. */
 import type { SkippedFile, SkipReason } from '../../server/protocol';
+import { count } from './count';
 
 const reasons: Record<SkipReason, string> = {
   ignored: 'By ignore files',
@@ -30,7 +31,7 @@ export function leftOut(skipped: readonly SkippedFile[]): [string, SkippedFile[]
   }
   return [...groups]
     .sort(([a], [b]) => Number(b === 'over-budget') - Number(a === 'over-budget'))
-    .map(([reason, files]) => [`${reasons[reason]} (${files.length.toLocaleString('en')})`, files]);
+    .map(([reason, files]) => [`${reasons[reason]} (${count(files.length)})`, files]);
 }
 
 /** A file's line in such a list. */

@@ -1,6 +1,7 @@
 /** One question and its answer on the page. */
 import DOMPurify from 'dompurify';
 import type { AskStats, FromWebview, Source, Turn } from '../../server/protocol';
+import { count } from './count';
 import { element } from './element';
 import { highlight } from './highlight';
 import { renderBlocks } from './markdown';
@@ -37,7 +38,6 @@ const allowed = {
   ALLOWED_URI_REGEXP: /^https:\/\//i,
 };
 
-const count = (n: number) => n.toLocaleString('en');
 const seconds = (s: number) => (s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`);
 
 function button(label: string, title: string, press: () => void): HTMLButtonElement {
