@@ -22,7 +22,7 @@ constexpr int64_t kAdaptivePositions = 32;
 constexpr int64_t kPositions = sparse::kSlashBlock;
 // log2 of how much more a block of keys may weigh than as many keys at its mean. Beyond that scores are no normal distribution.
 constexpr float kMostGain = 8.66f;
-// One tile in so many compares its last row with dense attention: some 2 % of the time of a reading at 32,768 tokens.
+// One tile in so many compares its last row with dense attention; of adaptive ones the samples do, one in each of their spans.
 constexpr int64_t kProbeTiles = 16;
 
 int64_t positions_of(Pattern pattern) { return pattern == Pattern::kAdaptive ? kAdaptivePositions : kPositions; }
@@ -53,10 +53,10 @@ struct SparseAttention::Item {
 // The keys that a tile visits, and the blocks that stand in by their means.
 struct SparseAttention::Choice {
   sparse::KeySet keys;
-  int64_t begin = 0, end = 0;  // blocks that were candidates
-  int64_t means = 0;           // of these, not visited
+  int64_t begin = 0;           // first block that was a candidate
+  int64_t means = 0;           // candidates that were not visited
   bool probed = false;
-  std::vector<float> weights;  // if probed, [end - begin] of the tile's last row: 2^(score - its maximum), 0 for visited blocks
+  std::vector<float> weights;  // if probed and there are means, [candidates] of the tile's last row: 2^(score - its maximum), 0 for visited blocks
 };
 
 SparseAttention::SparseAttention(const Kernels& kernels, Precision precision, ThreadPool& pool)
@@ -75,12 +75,12 @@ void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t
     pool_.parallel_for(kv_heads, [&](int64_t head, int) { means_[static_cast<size_t>(head)].gather(kernels_, bf16, job.pages(head), blocks); });
   }
   if (uses(plans, Pattern::kAdaptive)) {
-    samples_.begin(first_position, tokens, heads, kMeanTokens);
+    samples_.begin(first_position, tokens, heads, kMeanTokens, kAdaptivePositions - 1);
     pool_.parallel_for(kv_heads * samples_.spans(), [&](int64_t item, int index) {
       const int64_t kv_head = item % kv_heads;
       if (!uses(plans.subspan(static_cast<size_t>(kv_head * job.group), static_cast<size_t>(job.group)), Pattern::kAdaptive)) return;
       Thread& thread = threads_[static_cast<size_t>(index)];
-      samples_.measure(kernels_, bf16, job.pages(kv_head), means_[static_cast<size_t>(kv_head)], q, job.group, item / kv_heads, thread.tile, thread.probe);
+      samples_.measure(kernels_, bf16, job.pages(kv_head), means_[static_cast<size_t>(kv_head)], q, job.group, item / kv_heads, thread.tile, thread.probed, thread.probe);
     });
   }
   if (uses(plans, Pattern::kVerticalSlash)) {
@@ -123,7 +123,8 @@ void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread)
   const bool bf16 = bf16_ && job.storage.narrow();
   AttentionTile tile(kernels_, bf16, job.pages(item.first_head / job.group), {job.q, job.heads, item.first_head, item.joined, item.first_token, item.tokens, first}, thread.tile);
   Choice choice;
-  choice.probed = plan.pattern != Pattern::kDense && item.first_token / positions_of(plan.pattern) % kProbeTiles == 0;
+  if (plan.pattern == Pattern::kAdaptive) choice.probed = samples_.is_probed(item.first_token + item.tokens - 1);
+  else choice.probed = plan.pattern != Pattern::kDense && item.first_token / kPositions % kProbeTiles == 0;
   switch (plan.pattern) {
     case Pattern::kDense: choice.keys.ranges = {{0, first + item.tokens}}; break;
     case Pattern::kAShape: choice.keys = sparse::a_shape_keys(plan, first, first + item.tokens); break;
@@ -133,7 +134,13 @@ void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread)
   }
   if (plan.pattern != Pattern::kAdaptive) visit(tile, choice.keys);
   count(item, first, choice, thread);
-  if (choice.probed) probe(tile, choice, thread);
+  if (choice.probed) {
+    const double covered = plan.pattern == Pattern::kAdaptive ? covered_by_blocks(tile, choice) : covered_by_keys(tile, choice.keys, thread);
+    for (int64_t h = item.first_head; h < item.first_head + item.joined; ++h) {
+      thread.coverage[static_cast<size_t>(h)].covered += covered;
+      ++thread.coverage[static_cast<size_t>(h)].probes;
+    }
+  }
   tile.write(job.out);
 }
 
@@ -234,7 +241,6 @@ void SparseAttention::adaptive(const Job& job, const HeadPlan& plan, AttentionTi
   else
     kernels_.gemm_f32(count, width, n, scores + blocks.begin, ld, static_cast<const float*>(means.values(blocks.begin)), width, tile.output(), width, true);
   choice.begin = blocks.begin;
-  choice.end = blocks.end;
   if (!choice.probed) return;
   const float* last = scores + (count - 1) * ld + blocks.begin;
   choice.weights.resize(static_cast<size_t>(candidates));
@@ -280,25 +286,17 @@ void SparseAttention::index_head(const Job& job, int64_t head, Thread& thread) {
   });
 }
 
-// The last row of the tile, by dense attention: how much of its mass lies where the tile's own attention put it. A block that
-// stood in by its mean counts as a whole: a key that its mean hides is what is looked for.
-void SparseAttention::probe(AttentionTile& tile, const Choice& choice, Thread& thread) const {
-  const TileRows& rows = tile.rows();
-  const int64_t last = rows.count() - 1, end = rows.end_position();
+// The last row of the tile, by dense attention: how much of its mass lies where the tile's own attention put it.
+double SparseAttention::covered_by_keys(AttentionTile& tile, const sparse::KeySet& keys, Thread& thread) const {
+  const int64_t last = tile.rows().count() - 1, end = tile.rows().end_position();
   const int64_t padded = round_up(end, kPageTokens);
   float* p = thread.probe.get<float>(padded);
   tile.score_all(last, 1, p, padded);
   std::fill(p + end, p + padded, kHidden);
-  float maximum = kHidden, total = 0;
-  kernels_.softmax_step(p, padded, &maximum, &total, nullptr, 0);
-  const auto sum = static_cast<double>(total);
-
-  const double scale = 1.0 / static_cast<double>(tile.sum()[last]);
-  // What a visited key weighs here, beside its weight in dense attention.
-  const double ratio = std::exp2(static_cast<double>(maximum - tile.maximum()[last])) * sum * scale;
+  float maximum = kHidden, sum = 0;
+  kernels_.softmax_step(p, padded, &maximum, &sum, nullptr, 0);
   double covered = 0;
   const auto add = [&](int64_t begin, int64_t to) { covered += sum_of(p, begin, to); };
-  const sparse::KeySet& keys = choice.keys;
   for (const sparse::KeyRange& range : keys.ranges) {
     const int64_t to = std::min(range.end, end);
     if (keys.window > 0) {
@@ -309,17 +307,32 @@ void SparseAttention::probe(AttentionTile& tile, const Choice& choice, Thread& t
     }
   }
   for (const int32_t column : keys.columns) covered += static_cast<double>(p[column]);
-  covered *= std::min(1.0, ratio) / sum;
-  for (int64_t b = 0; b < choice.end - choice.begin && choice.means > 0; ++b) {
-    const float weight = choice.weights[static_cast<size_t>(b)];
-    if (weight <= 0) continue;
-    const double block = sum_of(p, (choice.begin + b) * kMeanTokens, (choice.begin + b + 1) * kMeanTokens);
-    covered += std::min(block / sum, static_cast<double>(weight * static_cast<float>(kMeanTokens)) * scale);
+  return covered * share_of(tile, maximum, sum);
+}
+
+// The same by what the samples have found of that row. A block that stood in by its mean counts as a whole: a key that its mean
+// hides is what is looked for.
+double SparseAttention::covered_by_blocks(AttentionTile& tile, const Choice& choice) const {
+  const TileRows& rows = tile.rows();
+  const RowWeights row = samples_.probed(rows.first_head, rows.first_token + rows.tokens - 1);
+  double covered = 0;
+  for (const sparse::KeyRange& range : choice.keys.ranges)
+    covered += sum_of(row.blocks.data(), range.begin / kMeanTokens, (std::min(range.end, rows.end_position()) + kMeanTokens - 1) / kMeanTokens);
+  covered *= share_of(tile, row.maximum, row.sum);
+  const double scale = static_cast<double>(kMeanTokens) / static_cast<double>(tile.sum()[rows.count() - 1]);
+  for (size_t b = 0; b < choice.weights.size(); ++b) {
+    const float weight = choice.weights[b];
+    if (weight > 0) covered += std::min(static_cast<double>(row.blocks[static_cast<size_t>(choice.begin) + b] / row.sum), static_cast<double>(weight) * scale);
   }
-  for (int64_t h = rows.first_head; h < rows.first_head + rows.joined; ++h) {
-    thread.coverage[static_cast<size_t>(h)].covered += covered;
-    ++thread.coverage[static_cast<size_t>(h)].probes;
-  }
+  return covered;
+}
+
+// Of weights relative to `maximum` whose sum in dense attention is `sum`: what part of the row's softmax 1 is, if the tile gave its keys no more.
+double SparseAttention::share_of(AttentionTile& tile, float maximum, float sum) const {
+  const int64_t last = tile.rows().count() - 1;
+  // What a visited key weighs in the tile, beside its weight in dense attention.
+  const double ratio = std::exp2(static_cast<double>(maximum - tile.maximum()[last])) * static_cast<double>(sum) / static_cast<double>(tile.sum()[last]);
+  return std::min(1.0, ratio) / static_cast<double>(sum);
 }
 
 }  // namespace longview::cpu

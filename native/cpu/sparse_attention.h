@@ -30,7 +30,7 @@ class SparseAttention {
   struct Job;
   struct Item;  // adjacent heads of a KV group with one plan, and a tile of positions
   struct Thread {
-    Scratch tile, means, index, probe;
+    Scratch tile, probed, means, index, probe;
     std::vector<uint8_t> keep;
     std::vector<int32_t> kept;
     std::vector<HeadCoverage> coverage;  // [heads]
@@ -44,8 +44,10 @@ class SparseAttention {
   void adaptive(const Job& job, const HeadPlan& plan, AttentionTile& tile, Choice& choice, Thread& thread);
   sparse::KeySet block_sparse(const Job& job, const HeadPlan& plan, const AttentionTile& tile) const;
   void count(const Item& item, int64_t first_position, const Choice& choice, Thread& thread) const;
-  // Compares the tile's last row with dense attention.
-  void probe(AttentionTile& tile, const Choice& choice, Thread& thread) const;
+  // Of the tile's last row in dense attention, the mass that lies where the tile puts it.
+  double covered_by_keys(AttentionTile& tile, const sparse::KeySet& keys, Thread& thread) const;
+  double covered_by_blocks(AttentionTile& tile, const Choice& choice) const;
+  double share_of(AttentionTile& tile, float maximum, float sum) const;
 
   const Kernels& kernels_;
   const bool bf16_;
