@@ -1,6 +1,7 @@
 #include "cache/page_list.h"
 
 #include <algorithm>
+#include <new>
 
 #include "base/error.h"
 
@@ -84,12 +85,20 @@ void PageList::advance(std::span<const int32_t> tokens) {
   tokens_.insert(tokens_.end(), tokens.begin(), tokens.end());
   while (static_cast<int64_t>(entries_.size()) < length() / kPageTokens) {
     const size_t page = entries_.size();
-    const int32_t entry = index_->insert(page == 0 ? root_ : entries_.back(), this->tokens().subspan(page * kPageTokens, kPageTokens), slots_[page]);
+    const int32_t entry = entry_of(page);
     entries_.push_back(entry);
     if (entry == PrefixIndex::kNone || index_->page(entry) == slots_[page]) continue;
     pool_->share(index_->page(entry));
     pool_->release(slots_[page]);
     slots_[page] = index_->page(entry);
+  }
+}
+
+int32_t PageList::entry_of(size_t page) const {
+  try {
+    return index_->insert(page == 0 ? root_ : entries_.back(), tokens().subspan(page * kPageTokens, kPageTokens), slots_[page]);
+  } catch (const std::bad_alloc&) {
+    return PrefixIndex::kNone;  // what was read is read: others do not find it, no more
   }
 }
 

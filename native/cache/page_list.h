@@ -35,7 +35,7 @@ class PageList {
   // Makes room for `tokens` more without counting them: the tail becomes this list's own, pages are taken. What fails
   // leaves the list as before.
   void reserve(int64_t tokens);
-  // Counts tokens whose K and V were written into reserved room.
+  // Counts tokens whose K and V were written into reserved room. Does not fail.
   void advance(std::span<const int32_t> tokens);
   // Keeps the first `length` tokens.
   void truncate(int64_t length);
@@ -43,6 +43,8 @@ class PageList {
  private:
   // Room in this list's own memory for `tokens` more, by whole pages: what takes or shares pages after it cannot fail and lose them.
   void make_room(int64_t tokens);
+  // Of full page `page`, the first that has none yet.
+  int32_t entry_of(size_t page) const;
 
   Backend* backend_;
   PagePool* pool_;

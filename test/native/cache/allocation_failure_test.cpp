@@ -35,16 +35,15 @@ std::vector<int32_t> ids(int32_t first, int64_t count) {
   return out;
 }
 
-// Whether all of `body` was done before the n-th allocation.
+// Whether `body` was done before the n-th allocation, so that none failed.
 template <typename Body>
 bool done_before(int64_t n, const Body& body) {
   allocations_left = n;
-  bool done = true;
   try {
     body();
   } catch (const std::bad_alloc&) {
-    done = false;
   }
+  const bool done = allocations_left >= 0;
   allocations_left = -1;
   return done;
 }
@@ -82,20 +81,24 @@ TEST("an entry that there is no memory for leaves the index as it was") {
     }
 }
 
-TEST("a list that there is no memory for loses no page") {
+TEST("a list that there is no memory for loses no page, and what was read counts") {
   const std::vector<int32_t> tokens = ids(0, 400);
   bool done = false;
   for (int64_t n = 0; !done; ++n) {
     Cache c;
     {
       PageList first(*c.backend, c.pool, c.index), second(*c.backend, c.pool, c.index);
+      bool reserved = false, advanced = false;
       done = done_before(n, [&] {
         first.reserve(400);
+        reserved = true;
         first.advance(tokens);
+        advanced = true;
         second.adopt(tokens);
         second.reserve(16);
         second.advance(std::span(tokens).last(16));
       });
+      CHECK(advanced == reserved && first.length() == (advanced ? 400 : 0));
       CHECK(static_cast<int64_t>(second.view().page_slots.size()) == pages_of(second.length()));
     }
     CHECK(c.pool.used() == c.index.size() && c.index.reclaimable() == c.index.size());
