@@ -124,7 +124,7 @@ CacheReader::CacheReader(std::string folder, const CacheIdentity& identity) : fo
   read_manifest();
   for (const Page& page : pages_) {
     if (page.count == 0 || segments_.contains(page.segment)) continue;
-    FileHandle file(::open((folder_ + segment_name(page.segment)).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW));
+    FileHandle file(::open((folder_ + segment_name(page.segment)).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));  // a pipe has no pages, and is not waited for
     if (file) posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
     segments_.emplace(page.segment, std::move(file));
   }
@@ -320,8 +320,9 @@ void CacheWriter::commit() {
   if (!folder) throw_errno(folder_ + " could not be opened");
   const std::string path = folder_ + kManifest, fresh = folder_ + "/manifest.new";
   std::map<int32_t, int64_t> ends = ends_;
+  unlink(fresh.c_str());  // whatever lies there
   {
-    const FileHandle file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600));
+    const FileHandle file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!file) throw_errno(fresh + " could not be opened");
     const std::string bytes = manifest();
     write_at(file.get(), 0, std::as_bytes(std::span(bytes)), fresh);

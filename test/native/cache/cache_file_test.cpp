@@ -186,6 +186,23 @@ TEST("200 damages are detected, the sound beginning is kept, and the next save m
   CHECK(less > 150);
 }
 
+TEST("a pipe or a link in the place of a file is no state, holds nobody up, and is written over") {
+  const std::vector<int32_t> tokens = ids(500);
+  for (const char* name : {"manifest.bin", "manifest.new", "pages-00000.bin", "pages-00001.bin"})
+    for (const bool pipe : {true, false}) {
+      const files::Scratch scratch;
+      save(scratch.path(), tokens);
+      std::filesystem::remove(scratch.path(name));
+      if (pipe) CHECK(mkfifo(scratch.path(name).c_str(), 0600) == 0);
+      else std::filesystem::create_symlink(scratch.put("elsewhere", "as it was"), scratch.path(name));
+      const bool other = std::string(name) == "manifest.new" || std::string(name) == "pages-00001.bin";
+      CHECK(held(scratch.path(), tokens) == (other ? 500 : 0));
+      CHECK(save(scratch.path(), tokens, with(0, true)).tokens == 500);
+      CHECK(held(scratch.path(), tokens) == 500);
+      if (!pipe) CHECK(files::read(scratch.path("elsewhere")) == "as it was");
+    }
+}
+
 TEST("a damaged page cuts there: what lies before it stays") {
   const files::Scratch scratch;
   const std::vector<int32_t> tokens = ids(2000);
