@@ -116,8 +116,9 @@ Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
   progress->tokens.assign(given.Data(), given.Data() + given.ElementLength());
   const auto outcome = std::make_shared<Outcome>(env, info[5]);
   const CancelToken token = token_for(info[4].As<Napi::Number>().Int64Value());
+  const int64_t id = info[0].As<Napi::Number>().Int64Value();
   queue_->add({info[3].As<Napi::Number>().Int32Value(),
-               guarded(outcome, [state = state_, id = info[0].As<Napi::Number>().Int64Value(), folder = info[2].As<Napi::String>().Utf8Value(), outcome, progress, token] {
+               guarded(outcome, [state = state_, id, folder = info[2].As<Napi::String>().Utf8Value(), outcome, progress, token] {
                  token.throw_if_cancelled();
                  Context& context = find(*state, id);
                  Engine& engine = *state->engine;
@@ -148,7 +149,7 @@ Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
                    return out;
                  });
                  return false;
-               })});
+               }, length_of(state_, id))});
   return outcome->promise();
 }
 

@@ -260,7 +260,7 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
                    return result;
                  });
                  return false;
-               })});
+               }, length_of(state_, id))});
   return outcome->promise();
 }
 
@@ -295,7 +295,7 @@ Napi::Value EngineObject::score(const Napi::CallbackInfo& info) {
                    return result;
                  });
                  return false;
-               })});
+               }, length_of(state_, id))});
   return outcome->promise();
 }
 
@@ -366,7 +366,7 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
                  if (greedy) state->engine->decode(context, next, token, Next::kChoice);
                  else progress->drawn = state->engine->decode(context, next, *progress->sampler, token);
                  return true;
-               })});
+               }, length_of(state_, id))});
   return outcome->promise();
 }
 

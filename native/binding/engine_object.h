@@ -5,6 +5,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 
 #include "base/cancel.h"
 #include "binding/job_queue.h"
@@ -21,6 +22,14 @@ struct EngineState {
   std::map<int64_t, std::unique_ptr<Context>> focuses;  // copies that read an answer again, by job
   std::map<int64_t, std::unique_ptr<Calibration>> calibrations;  // by job
 };
+
+// For guarded(): tells how long a context is, and nothing where it was disposed of.
+inline auto length_of(std::shared_ptr<EngineState> state, int64_t context) {
+  return [state = std::move(state), context]() -> std::optional<int64_t> {
+    const auto found = state->contexts.find(context);
+    return found == state->contexts.end() ? std::nullopt : std::optional(found->second->length());
+  };
+}
 
 class EngineObject : public Napi::ObjectWrap<EngineObject> {
  public:

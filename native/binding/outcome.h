@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "binding/metadata.h"
@@ -32,8 +33,13 @@ class Outcome {
     calls_.NonBlockingCall([deferred = deferred_, make = std::move(make)](Napi::Env env, Napi::Function) { deferred.Resolve(make(env)); });
     calls_.Release();
   }
-  void reject(const Error& error) {
-    calls_.NonBlockingCall([deferred = deferred_, error](Napi::Env env, Napi::Function) { deferred.Reject(to_js(env, error).Value()); });
+  // `length`: of the context that the job worked on, which keeps what was done.
+  void reject(const Error& error, std::optional<int64_t> length = {}) {
+    calls_.NonBlockingCall([deferred = deferred_, error, length](Napi::Env env, Napi::Function) {
+      Napi::Error out = to_js(env, error);
+      if (length) out.Set("length", static_cast<double>(*length));
+      deferred.Reject(out.Value());
+    });
     calls_.Release();
   }
 
@@ -43,13 +49,14 @@ class Outcome {
   bool has_callback_;
 };
 
-// A step that may throw becomes one that settles its promise: the queue's thread must not see exceptions.
-inline std::function<bool()> guarded(std::shared_ptr<Outcome> outcome, std::function<bool()> step) {
-  return [outcome = std::move(outcome), step = std::move(step)] {
+// A step that may throw becomes one that settles its promise: the queue's thread must not see exceptions. `length`: of the context
+// that it changes, if any.
+inline std::function<bool()> guarded(std::shared_ptr<Outcome> outcome, std::function<bool()> step, std::function<std::optional<int64_t>()> length = {}) {
+  return [outcome = std::move(outcome), step = std::move(step), length = std::move(length)] {
     try {
       return step();
     } catch (const std::exception&) {
-      outcome->reject(caught());
+      outcome->reject(caught(), length ? length() : std::nullopt);
     }
     return false;
   };

@@ -62,6 +62,7 @@ export class WorkspaceCache {
     onProgress?: (progress: { done: number; total: number }) => void,
     signal?: AbortSignal,
   ): Promise<number> {
+    const before = context.length;
     try {
       const result = await context.load(tokens, { folder: this.folder, signal, onProgress });
       this.damaged ||= result.damaged;
@@ -70,7 +71,7 @@ export class WorkspaceCache {
     } catch (error) {
       if (error instanceof LongviewError && error.code === 'cancelled') throw error;
       this.show({ note: (error as Error).message });
-      return 0;
+      return context.length - before;
     }
   }
 

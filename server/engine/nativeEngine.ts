@@ -139,6 +139,19 @@ class NativeContext implements Context {
     private readonly id: number,
   ) {}
 
+  /** A job that changes this context. One that fails has kept what it did, and its error tells how much. */
+  private async run<T>(
+    signal: AbortSignal | undefined,
+    call: (native: AddonEngine, job: number) => Promise<T>,
+  ): Promise<T> {
+    try {
+      return await this.engine.run(signal, call);
+    } catch (error) {
+      this.length = ((error as Error).cause as { length?: number } | undefined)?.length ?? this.length;
+      throw error;
+    }
+  }
+
   async extend(tokens: TokenIds, options: ExtendOptions = {}): Promise<ExtendResult> {
     const start = performance.now();
     let before = 0;
@@ -151,14 +164,14 @@ class NativeContext implements Context {
       const tokensPerSecond = (done - adopted) / Math.max(seconds, 1e-3);
       options.onProgress?.({ done, total: tokens.length, tokensPerSecond });
     };
-    const result = await this.engine.run(options.signal, (native, job) =>
+    const result = await this.run(options.signal, (native, job) =>
       native.extend(this.id, tokens, priority, job, progress, options.sparse ?? false),
     );
     return { tokens: before, ...result, seconds: (performance.now() - start) / 1000 };
   }
 
   score(tokens: TokenIds, options: ScoreOptions = {}): Promise<ScoreResult> {
-    return this.engine.run(options.signal, (native, job) =>
+    return this.run(options.signal, (native, job) =>
       native.score(this.id, tokens, priorities[options.priority ?? 'prefill'], job, (_done, length) => {
         this.length = length;
       }),
@@ -173,7 +186,7 @@ class NativeContext implements Context {
       stopTokens: [...options.stopTokens],
       stopSequences: options.stopSequences ?? [],
     };
-    const result = await this.engine.run(options.signal, (native, job) =>
+    const result = await this.run(options.signal, (native, job) =>
       native.generate(this.id, settings, priorities[options.priority ?? 'answer'], job, (token, length) => {
         tokens.push(token);
         this.length = length + 1;
@@ -204,7 +217,7 @@ class NativeContext implements Context {
 
   async load(tokens: TokenIds, { folder, signal, priority, onProgress }: LoadOptions): Promise<LoadResult> {
     const before = this.length;
-    const { length, damaged, note } = await this.engine.run(signal, (native, job) =>
+    const { length, damaged, note } = await this.run(signal, (native, job) =>
       native.load(this.id, tokens, folder, priorities[priority ?? 'prefill'], job, (done, total) => {
         this.length = done;
         onProgress?.({ done, total });

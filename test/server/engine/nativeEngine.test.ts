@@ -66,6 +66,30 @@ it('draws alike from the same seed', async () => {
   });
 });
 
+it('knows how long it is after it was stopped', async () => {
+  const { tokens } = await generate();
+  // Told of each token as it is chosen, and of none: all may begin a stop sequence.
+  for (const stopSequences of [[], [Int32Array.of(...tokens, 0)]]) {
+    await context.truncate(0);
+    await context.extend(prompt());
+    const stopping = new AbortController();
+    const { decodedTokens } = await model.engine.counters();
+    const answer = context.generate({
+      maxTokens: 500,
+      stopTokens: [],
+      stopSequences,
+      signal: stopping.signal,
+    });
+    const stopped = expect(answer).rejects.toMatchObject({ code: 'cancelled' });
+    while ((await model.engine.counters()).decodedTokens < decodedTokens + 3);
+    stopping.abort();
+    await stopped;
+    expect(context.length).toBeGreaterThanOrEqual(prompt().length + 3);
+    await expect(context.truncate(context.length + 1)).rejects.toMatchObject({ code: 'invalid_argument' });
+    await context.truncate(context.length);
+  }
+});
+
 it('lets a hover go before a reading, at a chunk', async () => {
   const reading = await model.engine.createContext();
   const ids = new Int32Array(2200).map((_, i) => 1000 + (i % 2000));
