@@ -229,6 +229,7 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
   const CancelToken token = token_for(integer(info, 3));
   const bool sparse = argument(info, 5).ToBoolean();
   queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, sparse, outcome, progress, token] {
+                 token.throw_if_cancelled();  // a closed engine has cancelled all
                  Context& context = find(*state, id);
                  const std::span<const int32_t> left = std::span<const int32_t>(progress->tokens).subspan(progress->done);
                  if (!progress->checked) {
@@ -277,6 +278,7 @@ Napi::Value EngineObject::score(const Napi::CallbackInfo& info) {
   progress->scores.resize(progress->tokens.size());
   const CancelToken token = token_for(integer(info, 3));
   queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, outcome, progress, token] {
+                 token.throw_if_cancelled();  // a closed engine has cancelled all
                  Context& context = find(*state, id);
                  const auto left = std::span<const int32_t>(progress->tokens).subspan(progress->done);
                  progress->done += static_cast<size_t>(state->engine->score_chunk(context, left, std::span(progress->scores).subspan(progress->done), token));

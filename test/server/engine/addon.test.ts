@@ -49,3 +49,12 @@ it('refuses to open twice, and goes on with what is open; closed, it opens again
   await open(engine);
   await engine.close();
 });
+
+it('closed, says of what waits that it was stopped', async () => {
+  const engine = new Engine();
+  const opened = open(engine);
+  const created = engine.create(1);
+  const reading = engine.extend(1, Int32Array.of(1, 2, 3), 1, 1, nothing, false);
+  const stopped = expect(reading).rejects.toMatchObject({ code: 'cancelled' });
+  await Promise.all([opened, created, engine.close(), stopped]);
+});
