@@ -135,11 +135,10 @@ void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread)
   if (plan.pattern != Pattern::kAdaptive) visit(tile, choice.keys);
   count(item, first, choice, thread);
   if (choice.probed) {
-    const double covered = plan.pattern == Pattern::kAdaptive ? covered_by_blocks(tile, choice) : covered_by_keys(tile, choice.keys, thread);
-    for (int64_t h = item.first_head; h < item.first_head + item.joined; ++h) {
-      thread.coverage[static_cast<size_t>(h)].covered += covered;
-      ++thread.coverage[static_cast<size_t>(h)].probes;
-    }
+    const auto heads = std::span(thread.coverage).subspan(static_cast<size_t>(item.first_head), static_cast<size_t>(item.joined));
+    if (plan.pattern == Pattern::kAdaptive) heads[0].covered += covered_by_blocks(tile, choice);
+    else add_covered_by_keys(tile, choice.keys, thread, heads);
+    for (HeadCoverage& head : heads) ++head.probes;
   }
   tile.write(job.out);
 }
@@ -286,40 +285,43 @@ void SparseAttention::index_head(const Job& job, int64_t head, Thread& thread) {
   });
 }
 
-// The last row of the tile, by dense attention: how much of its mass lies where the tile's own attention put it.
-double SparseAttention::covered_by_keys(AttentionTile& tile, const sparse::KeySet& keys, Thread& thread) const {
-  const int64_t last = tile.rows().count() - 1, end = tile.rows().end_position();
-  const int64_t padded = round_up(end, kPageTokens);
-  float* p = thread.probe.get<float>(padded);
-  tile.score_all(last, 1, p, padded);
-  std::fill(p + end, p + padded, kHidden);
-  float maximum = kHidden, sum = 0;
-  kernels_.softmax_step(p, padded, &maximum, &sum, nullptr, 0);
-  double covered = 0;
-  const auto add = [&](int64_t begin, int64_t to) { covered += sum_of(p, begin, to); };
-  for (const sparse::KeyRange& range : keys.ranges) {
-    const int64_t to = std::min(range.end, end);
-    if (keys.window > 0) {
-      add(range.begin, std::min(to, keys.sink));
-      add(std::max({range.begin, keys.sink, end - keys.window}), to);
-    } else {
-      add(range.begin, to);
+// The last position of the tile, by dense attention: how much of each head's mass lies where the tile's own attention put it.
+void SparseAttention::add_covered_by_keys(AttentionTile& tile, const sparse::KeySet& keys, Thread& thread, std::span<HeadCoverage> heads) const {
+  const auto joined = static_cast<int64_t>(heads.size());
+  const int64_t first = tile.rows().count() - joined, end = tile.rows().end_position(), padded = round_up(end, kPageTokens);
+  float* scores = thread.probe.get<float>(joined * padded);
+  tile.score_all(first, joined, scores, padded);
+  for (int64_t h = 0; h < joined; ++h) {
+    float *p = scores + h * padded, maximum = kHidden, sum = 0;
+    std::fill(p + end, p + padded, kHidden);
+    kernels_.softmax_step(p, padded, &maximum, &sum, nullptr, 0);
+    double covered = 0;
+    const auto add = [&](int64_t begin, int64_t to) { covered += sum_of(p, begin, to); };
+    for (const sparse::KeyRange& range : keys.ranges) {
+      const int64_t to = std::min(range.end, end);
+      if (keys.window > 0) {
+        add(range.begin, std::min(to, keys.sink));
+        add(std::max({range.begin, keys.sink, end - keys.window}), to);
+      } else {
+        add(range.begin, to);
+      }
     }
+    for (const int32_t column : keys.columns) covered += static_cast<double>(p[column]);
+    heads[static_cast<size_t>(h)].covered += covered * share_of(tile, first + h, maximum, sum);
   }
-  for (const int32_t column : keys.columns) covered += static_cast<double>(p[column]);
-  return covered * share_of(tile, maximum, sum);
 }
 
 // The same by what the samples have found of that row. A block that stood in by its mean counts as a whole: a key that its mean
 // hides is what is looked for.
 double SparseAttention::covered_by_blocks(AttentionTile& tile, const Choice& choice) const {
   const TileRows& rows = tile.rows();
+  const int64_t last = rows.count() - 1;
   const RowWeights row = samples_.probed(rows.first_head, rows.first_token + rows.tokens - 1);
   double covered = 0;
   for (const sparse::KeyRange& range : choice.keys.ranges)
     covered += sum_of(row.blocks.data(), range.begin / kMeanTokens, (std::min(range.end, rows.end_position()) + kMeanTokens - 1) / kMeanTokens);
-  covered *= share_of(tile, row.maximum, row.sum);
-  const double scale = static_cast<double>(kMeanTokens) / static_cast<double>(tile.sum()[rows.count() - 1]);
+  covered *= share_of(tile, last, row.maximum, row.sum);
+  const double scale = static_cast<double>(kMeanTokens) / static_cast<double>(tile.sum()[last]);
   for (size_t b = 0; b < choice.weights.size(); ++b) {
     const float weight = choice.weights[b];
     if (weight > 0) covered += std::min(static_cast<double>(row.blocks[static_cast<size_t>(choice.begin) + b] / row.sum), static_cast<double>(weight) * scale);
@@ -328,10 +330,9 @@ double SparseAttention::covered_by_blocks(AttentionTile& tile, const Choice& cho
 }
 
 // Of weights relative to `maximum` whose sum in dense attention is `sum`: what part of the row's softmax 1 is, if the tile gave its keys no more.
-double SparseAttention::share_of(AttentionTile& tile, float maximum, float sum) const {
-  const int64_t last = tile.rows().count() - 1;
+double SparseAttention::share_of(AttentionTile& tile, int64_t row, float maximum, float sum) const {
   // What a visited key weighs in the tile, beside its weight in dense attention.
-  const double ratio = std::exp2(static_cast<double>(maximum - tile.maximum()[last])) * static_cast<double>(sum) / static_cast<double>(tile.sum()[last]);
+  const double ratio = std::exp2(static_cast<double>(maximum - tile.maximum()[row])) * static_cast<double>(sum) / static_cast<double>(tile.sum()[row]);
   return std::min(1.0, ratio) / static_cast<double>(sum);
 }
 

@@ -44,10 +44,10 @@ class SparseAttention {
   void adaptive(const Job& job, const HeadPlan& plan, AttentionTile& tile, Choice& choice, Thread& thread);
   sparse::KeySet block_sparse(const Job& job, const HeadPlan& plan, const AttentionTile& tile) const;
   void count(const Item& item, int64_t first_position, const Choice& choice, Thread& thread) const;
-  // Of the tile's last row in dense attention, the mass that lies where the tile puts it.
-  double covered_by_keys(AttentionTile& tile, const sparse::KeySet& keys, Thread& thread) const;
+  // Of the tile's last position in dense attention, the mass that lies where the tile puts it.
+  void add_covered_by_keys(AttentionTile& tile, const sparse::KeySet& keys, Thread& thread, std::span<HeadCoverage> heads) const;
   double covered_by_blocks(AttentionTile& tile, const Choice& choice) const;
-  double share_of(AttentionTile& tile, float maximum, float sum) const;
+  double share_of(AttentionTile& tile, int64_t row, float maximum, float sum) const;
 
   const Kernels& kernels_;
   const bool bf16_;

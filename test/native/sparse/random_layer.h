@@ -148,6 +148,7 @@ class Layer {
 struct Mean {
   double score, length;
   std::vector<double> value;
+  int64_t block = 0;
 };
 struct Visited {
   std::vector<int64_t> keys;

@@ -93,9 +93,47 @@ Visits adaptive_visits(const Layer& layer, const HeadPlan& head) {
     for (const int64_t key : up_to(c.before + t))
       if (visited_block(key / kBlock)) visited.keys.push_back(key);
     for (int64_t b = begin; b < end; ++b)
-      if (!visited_block(b)) visited.means.push_back({mean_score(t, static_cast<size_t>(b)) + gain(static_cast<size_t>(b)), kBlock, value_means[static_cast<size_t>(b)]});
+      if (!visited_block(b)) visited.means.push_back({mean_score(t, static_cast<size_t>(b)) + gain(static_cast<size_t>(b)), kBlock, value_means[static_cast<size_t>(b)], b});
     return visited;
   };
+}
+
+// Of a row in dense attention, the mass that lies where attention over `visited` puts it.
+double covered(const Layer& layer, int64_t t, int64_t h, const Visited& visited) {
+  std::vector<double> dense;
+  double all = 0, kept = 0, sum = 0;
+  for (const int64_t key : up_to(layer.c().before + t)) all += dense.emplace_back(std::exp(layer.score(t, h, key)));
+  const auto weight = [](const Mean& mean) { return mean.length * std::exp(mean.score); };
+  for (const int64_t key : visited.keys) kept += dense[static_cast<size_t>(key)];
+  for (const Mean& mean : visited.means) kept += weight(mean);
+  for (const int64_t key : visited.keys) sum += dense[static_cast<size_t>(key)] * std::min(1 / all, 1 / kept);
+  for (const Mean& mean : visited.means) {
+    const auto block = dense.begin() + mean.block * kBlock;
+    sum += std::min(std::accumulate(block, block + kBlock, 0.0) / all, weight(mean) / kept);
+  }
+  return sum;
+}
+
+// What attend() has counted of each head, beside what follows from the definition: in every row what it visits, and in the last row of one tile
+// in so many what that covers.
+void check_coverage(Layer& layer, const Visits& visits, int64_t tile, int64_t every) {
+  const Case& c = layer.c();
+  const std::vector<HeadCoverage> counted = layer.coverage();
+  for (int64_t h = 0; h < c.heads(); ++h) {
+    const HeadCoverage& head = counted[static_cast<size_t>(h)];
+    double visited = 0, mass = 0;
+    int64_t probes = 0;
+    for (int64_t t = 0; t < c.tokens; ++t) {
+      const Visited row = visits(t, h);
+      visited += static_cast<double>(row.keys.size() + row.means.size());
+      if (t / tile % every != 0 || (t % tile != tile - 1 && t != c.tokens - 1)) continue;
+      mass += covered(layer, t, h, row);
+      ++probes;
+    }
+    CHECK_NEAR(head.visited, visited, 0.5);
+    CHECK(head.probes == probes);
+    CHECK_NEAR(head.covered, mass, 1e-4 * static_cast<double>(probes));
+  }
 }
 
 }  // namespace
@@ -131,9 +169,7 @@ TEST("a_shape: the first keys and a window, key by key") {
       return Visited{keys, {}};
     };
     CHECK(worst_error(layer, out, visible) < 2e-5);
-    double visited = 0;
-    for (int64_t t = 0; t < c.tokens; ++t) visited += static_cast<double>(visible(t, 0).keys.size());
-    CHECK_NEAR(layer.coverage()[0].visited, visited, 0.5);
+    check_coverage(layer, visible, 64, 16);
   }
 }
 
@@ -164,6 +200,7 @@ TEST("block_sparse: the blocks of 64 with the best pooled scores") {
       return visited;
     };
     CHECK(worst_error(layer, layer.attend(all(c, head)), visits, 50) < 2e-5);
+    if (c.tokens < 50) check_coverage(layer, visits, 64, 16);
   }
 }
 
@@ -214,6 +251,7 @@ TEST("vertical_slash: columns and diagonals by the attention of the last 64 rows
       return visited;
     };
     CHECK(worst_error(layer, layer.attend(all(c, head)), visits, 50) < 2e-5);
+    if (c.tokens == 1) check_coverage(layer, visits, 64, 16);
   }
 }
 
@@ -227,6 +265,19 @@ TEST("adaptive: blocks that hold mass, the others by their means") {
       head.threshold = threshold;
       const double worst = worst_error(layer, layer.attend(all(c, head)), adaptive_visits(layer, head), 20);
       if (!(worst < 1e-4)) check::fail(__FILE__, __LINE__, "off by " + std::to_string(worst) + " at d " + std::to_string(c.d) + ", threshold " + std::to_string(threshold));
+    }
+}
+
+TEST("adaptive: what is visited, and the mass that the first tile of each 512 rows covers, are counted for each head of a group") {
+  for (const Case& c : {Case{2, 3, 64, 1003, 45}, Case{1, 2, 64, 700, 32}, Case{1, 3, 96, 637, 9}, Case{1, 1, 64, 160, 530}})
+    for (const float threshold : {0.02f, 2.0f}) {
+      Layer layer(c);
+      HeadPlan head = plan(Pattern::kAdaptive);
+      head.sink = 40;
+      head.window = 100;
+      head.threshold = threshold;
+      layer.attend(all(c, head));
+      check_coverage(layer, adaptive_visits(layer, head), 32, 16);
     }
 }
 
