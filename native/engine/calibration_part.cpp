@@ -2,14 +2,13 @@
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
 
-#include "base/error.h"
 #include "base/hash.h"
+#include "base/replace_file.h"
 
 namespace longview {
 namespace {
@@ -41,12 +40,6 @@ void visit(Layers& layers, Each each) {
 
 uint64_t checksum(std::span<const uint64_t> numbers, uint64_t identity) { return hash64(numbers.data(), numbers.size_bytes(), identity); }
 
-[[noreturn]] void fail_to_write(const std::string& path, int error) {
-  const std::string why = std::generic_category().message(error);
-  if (error == ENOSPC) LONGVIEW_THROW(kDiskFull, "%s could not be written: %s. Free some space and try again.", path.c_str(), why.c_str());
-  LONGVIEW_THROW(kCannotWrite, "%s could not be written: %s.", path.c_str(), why.c_str());
-}
-
 }  // namespace
 
 void write_calibration_part(const std::string& path, uint64_t identity, std::span<const LayerTrials> layers) {
@@ -55,15 +48,7 @@ void write_calibration_part(const std::string& path, uint64_t identity, std::spa
   numbers[0] = kMagic;
   numbers[1] = identity;
   numbers[2] = checksum(std::span(numbers).subspan(kHeader), identity);
-  const std::string fresh = path + ".new";
-  {
-    const File file(std::fopen(fresh.c_str(), "wb"));
-    if (!file) fail_to_write(path, errno);
-    if (std::fwrite(numbers.data(), sizeof(uint64_t), numbers.size(), file.get()) != numbers.size() || std::fflush(file.get()) != 0) fail_to_write(path, errno);
-  }
-  std::error_code error;
-  std::filesystem::rename(fresh, path, error);
-  if (error) fail_to_write(path, error.value());
+  replace_file(path, {reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(uint64_t)});
 }
 
 bool read_calibration_part(const std::string& path, uint64_t identity, std::span<LayerTrials> layers) {

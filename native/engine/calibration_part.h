@@ -25,8 +25,8 @@ struct LayerTrials {
   std::vector<PlanTrial> trials;  // [heads * candidates]
 };
 
-// Numbers in this machine's byte order behind `identity`, which names model, device, text and candidates. Written under
-// another name and renamed. Throws kDiskFull or kCannotWrite.
+// Numbers in this machine's byte order behind `identity`, which names model, device, text and candidates. Written as a whole.
+// Throws kDiskFull or kCannotWrite.
 void write_calibration_part(const std::string& path, uint64_t identity, std::span<const LayerTrials> layers);
 
 // Fills `layers`, whose trials have the size that is expected. False, with `layers` as they were, where there is no such file,

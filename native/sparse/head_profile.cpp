@@ -14,6 +14,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "base/replace_file.h"
 #include "base/text.h"
 
 namespace longview {
@@ -240,12 +241,6 @@ std::string read_file(const std::string& path) {
   return text;
 }
 
-[[noreturn]] void fail_to_write(const std::string& path, int error) {
-  const std::string why = std::generic_category().message(error);
-  if (error == ENOSPC) LONGVIEW_THROW(kDiskFull, "%s could not be written: %s. Free some space and try again.", path.c_str(), why.c_str());
-  LONGVIEW_THROW(kCannotWrite, "%s could not be written: %s.", path.c_str(), why.c_str());
-}
-
 }  // namespace
 
 HeadProfile parse_head_profile(std::string_view text, const ProfiledModel& model, const std::string& what) {
@@ -290,16 +285,6 @@ std::string head_profile_json(const HeadProfile& profile) {
   return text;
 }
 
-void write_head_profile(const std::string& path, const HeadProfile& profile) {
-  const std::string text = head_profile_json(profile), fresh = path + ".new";
-  {
-    std::unique_ptr<std::FILE, FileCloser> file(std::fopen(fresh.c_str(), "wb"));
-    if (!file) fail_to_write(path, errno);
-    if (std::fwrite(text.data(), 1, text.size(), file.get()) != text.size() || std::fflush(file.get()) != 0) fail_to_write(path, errno);
-  }
-  std::error_code error;
-  std::filesystem::rename(fresh, path, error);
-  if (error) fail_to_write(path, error.value());
-}
+void write_head_profile(const std::string& path, const HeadProfile& profile) { replace_file(path, head_profile_json(profile)); }
 
 }  // namespace longview

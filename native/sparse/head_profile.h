@@ -59,7 +59,7 @@ HeadProfile parse_head_profile(std::string_view text, const ProfiledModel& model
 // In our own format. Throws kInvalidArgument where the profile is one that parse_head_profile would not take back.
 std::string head_profile_json(const HeadProfile& profile);
 
-// Writes under another name and renames, so that a reader sees the whole file or none. Throws kDiskFull or kCannotWrite too.
+// As a whole, and after the same checks. Throws kDiskFull or kCannotWrite too.
 void write_head_profile(const std::string& path, const HeadProfile& profile);
 
 }  // namespace longview
