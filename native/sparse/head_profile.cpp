@@ -232,7 +232,9 @@ struct FileCloser {
 // No more than what shows that it is too large.
 std::string read_file(const std::string& path) {
   std::error_code error;
-  LONGVIEW_CHECK(!std::filesystem::is_directory(path, error), kInvalidArgument, "%s is a folder, not a head profile.", path.c_str());
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  LONGVIEW_CHECK(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status), kInvalidArgument, "%s is %s, not a head profile.", path.c_str(),
+                 std::filesystem::is_directory(status) ? "a folder" : "a pipe or a device");
   const std::unique_ptr<std::FILE, FileCloser> file(std::fopen(path.c_str(), "rb"));
   LONGVIEW_CHECK(file, kFileNotFound, "The head profile %s could not be opened: %s.", path.c_str(), std::generic_category().message(errno).c_str());
   std::string text(kMaxBytes + 1, '\0');

@@ -1,6 +1,8 @@
 // Head profiles: ours there and back, MInference's as it publishes them, and damaged ones, each refused with a sentence.
 #include "sparse/head_profile.h"
 
+#include <sys/stat.h>
+
 #include <cmath>
 #include <set>
 
@@ -111,6 +113,8 @@ TEST("a file that cannot be written or is not there") {
   CHECK_THROWS(write_head_profile(scratch.path("missing/head.json"), sample()), kCannotWrite);
   CHECK_THROWS(read_head_profile(scratch.path("head.json"), kSmall), kFileNotFound);
   CHECK_THROWS(read_head_profile(scratch.path(), kSmall), kInvalidArgument);
+  CHECK(mkfifo(scratch.path("pipe").c_str(), 0600) == 0);
+  CHECK_THROWS(read_head_profile(scratch.path("pipe"), kSmall), kInvalidArgument);  // without waiting for who writes to it
   CHECK_THROWS(read_head_profile(scratch.put("empty.json", ""), kSmall), kFileCorrupt);
 }
 
