@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <utility>
 
 #include "base/error.h"
 
@@ -10,11 +11,19 @@ namespace longview {
 void PageList::share(const PageList& other) {
   LONGVIEW_CHECK(slots_.empty(), kInternal, "a page list that is in use cannot become a copy");
   const int64_t pages = pages_of(other.length());
+  make_room(other.length());
   slots_.assign(other.slots_.begin(), other.slots_.begin() + pages);
   for (const int32_t slot : slots_) pool_->share(slot);
   tokens_ = other.tokens_;
   entries_ = other.entries_;
   root_ = other.root_;
+}
+
+void PageList::swap(PageList& other) noexcept {
+  std::swap(root_, other.root_);
+  tokens_.swap(other.tokens_);
+  slots_.swap(other.slots_);
+  entries_.swap(other.entries_);
 }
 
 int64_t PageList::adopt(std::span<const int32_t> tokens) {

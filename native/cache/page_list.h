@@ -23,8 +23,10 @@ class PageList {
 
   // What the first page follows; PrefixIndex::kRoot unless said otherwise while the list is empty.
   void start_at(int32_t root) { root_ = root; }
-  // Takes the place of another list's content, sharing its pages. This list must be empty.
+  // Takes the place of another list's content, sharing its pages. This list must be empty, and is where that fails.
   void share(const PageList& other);
+  // Changes places with a list of the same pool.
+  void swap(PageList& other) noexcept;
   // Goes on with pages of the index as far as they hold `tokens`; returns how many of them that covers. The last token is
   // never covered: running it gives the logits. A ragged tail gives way to a page that holds it and more.
   int64_t adopt(std::span<const int32_t> tokens);

@@ -177,8 +177,7 @@ void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken
     counters_.prefilled_tokens += static_cast<int64_t>(count);
     left = left.subspan(count);
   }
-  context.pages_.truncate(0);
-  context.pages_.share(again.pages_);
+  context.pages_.swap(again.pages_);
   context.logits_ = std::move(again.logits_);
   context.choice_ = again.choice_;
   context.long_input_ = long_input;

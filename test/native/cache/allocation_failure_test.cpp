@@ -1,4 +1,5 @@
 // Every allocation of the index and of page lists fails in its turn: no page is lost, and the index finds what it found before.
+#include <algorithm>
 #include <cstdlib>
 #include <new>
 
@@ -108,6 +109,21 @@ TEST("a list that there is no memory for loses no page, and what was read counts
     again.reserve(400 - adopted);
     again.advance(std::span(tokens).subspan(static_cast<size_t>(adopted)));
     CHECK(c.index.size() == 3);
+  }
+}
+
+TEST("a list that there is no memory to share is empty, and shares when there is") {
+  const std::vector<int32_t> tokens = ids(0, 400);
+  bool done = false;
+  for (int64_t n = 0; !done; ++n) {
+    Cache c;
+    PageList first(*c.backend, c.pool, c.index), second(*c.backend, c.pool, c.index);
+    first.reserve(400);
+    first.advance(tokens);
+    done = done_before(n, [&] { second.share(first); });
+    CHECK(static_cast<int64_t>(second.view().page_slots.size()) == (done ? 4 : 0) && second.length() == (done ? 400 : 0));
+    if (!done) second.share(first);
+    CHECK(std::ranges::equal(second.tokens(), tokens) && std::ranges::equal(second.view().page_slots, first.view().page_slots));
   }
 }
 
