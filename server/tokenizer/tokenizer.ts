@@ -17,7 +17,7 @@ const unknown = -1;
 function rankTable(vocabulary: Vocabulary): { bytes: Uint8Array[]; ids: Int32Array } {
   const idOf = new Map<string, number>();
   const key = (bytes: Uint8Array) => Buffer.from(bytes).toString('latin1');
-  const specialIds = new Set(Object.values(vocabulary.special));
+  const specialIds = new Set(vocabulary.special.values());
   vocabulary.tokens.forEach((bytes, id) => {
     if (!specialIds.has(id) && !idOf.has(key(bytes))) idOf.set(key(bytes), id);
   });
@@ -53,6 +53,23 @@ function rankTable(vocabulary: Vocabulary): { bytes: Uint8Array[]; ids: Int32Arr
   return { bytes, ids: Int32Array.from(ids) };
 }
 
+/** Parts of a text: special tokens as their ids, and what stands between them. Of several that begin alike, the longest. */
+function* splitSpecials(text: string, special: ReadonlyMap<string, number>): Generator<string | number> {
+  const lengths = [...new Set([...special.keys()].map((key) => key.length))].sort((a, b) => b - a);
+  let start = 0;
+  for (let at = 0; at < text.length;) {
+    const length = lengths.find((candidate) => special.has(text.substring(at, at + candidate)));
+    if (length === undefined) {
+      at++;
+      continue;
+    }
+    yield text.slice(start, at);
+    yield special.get(text.substring(at, at + length))!;
+    start = at += length;
+  }
+  yield text.slice(start);
+}
+
 class Decoder implements StreamDecoder {
   private readonly utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
   constructor(private readonly tokens: readonly Uint8Array[]) {}
@@ -69,27 +86,27 @@ export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
   const { bytes, ids } = rankTable(vocabulary);
   // tiktoken's own format: "! first-rank token token ...", base64.
   const table = `! 0 ${bytes.map((token) => Buffer.from(token).toString('base64')).join(' ')}`;
+  // Special tokens are found here: there they are one pattern, which takes seconds to build where there are thousands.
+  const engine = new Tiktoken(table, {}, vocabulary.pattern);
   // An empty one would be found everywhere, without an end.
-  const specials = Object.entries(vocabulary.special).filter(([text]) => text !== '');
-  const base = bytes.length;
-  const engine = new Tiktoken(
-    table,
-    Object.fromEntries(specials.map(([text], i) => [text, base + i])),
-    vocabulary.pattern,
-  );
-  const normalize = (text: string) => (vocabulary.normalize ? text.normalize('NFC') : text);
-  const toIds = (ranks: Uint32Array) =>
-    Int32Array.from(ranks, (rank) => (rank < base ? ids[rank] : specials[rank - base]?.[1]) ?? 0).filter(
-      (id) => id !== unknown,
-    );
-  const specialTexts = new Map(specials.map(([text, id]) => [id, text]));
+  const special = new Map([...vocabulary.special].filter(([text]) => text !== ''));
+  const specialTexts = new Map([...special].map(([text, id]) => [id, text]));
+  const encode = (text: string) => {
+    const ranks = engine.encode(vocabulary.normalize ? text.normalize('NFC') : text, [], []);
+    return Int32Array.from(ranks, (rank) => ids[rank] ?? 0).filter((id) => id !== unknown);
+  };
   return {
     vocabularySize: vocabulary.tokens.length,
     stopTokens: vocabulary.stopTokens,
     bosToken: vocabulary.bosToken,
     chatTemplate: vocabulary.chatTemplate,
-    encode: (text) => toIds(engine.encode(normalize(text), [], [])),
-    encodeWithSpecials: (text) => toIds(engine.encode(normalize(text), 'all')),
+    encode,
+    encodeWithSpecials: (text) =>
+      Int32Array.from(
+        [...splitSpecials(text, special)].flatMap((part) =>
+          typeof part === 'number' ? [part] : [...encode(part)],
+        ),
+      ),
     decode(tokens) {
       const decoder = new Decoder(vocabulary.tokens);
       return Array.from(tokens, (token) => decoder.push(token)).join('') + decoder.end();

@@ -81,14 +81,14 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
       throw damaged('a token has no valid id');
     tokens[id as number] = bytes;
   };
-  const special: Record<string, number> = {};
+  const special = new Map<string, number>();
   for (const added of list(json.added_tokens).map(object)) {
     if (typeof added.content !== 'string') throw damaged('an added token has no text');
     place(added.id, new TextEncoder().encode(added.content));
-    special[added.content] = added.id as number;
+    special.set(added.content, added.id as number);
   }
   for (const [text, id] of Object.entries(object(model.vocab))) {
-    if (Object.hasOwn(special, text)) continue;
+    if (special.has(text)) continue;
     place(id, bytesOf(text) ?? new TextEncoder().encode(text));
   }
   // One for all of them: ids may be far apart.
@@ -104,7 +104,7 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
   const generation = readJson(path.join(folder, 'generation_config.json')) ?? {};
   const idOf = (token: unknown): number | undefined => {
     const text = typeof token === 'string' ? token : object(token).content;
-    return typeof text === 'string' && Object.hasOwn(special, text) ? special[text] : undefined;
+    return typeof text === 'string' ? special.get(text) : undefined;
   };
   const ends = endTexts.map(idOf);
   const given = [generation.eos_token_id].flat().filter((id) => typeof id === 'number' && id in tokens);

@@ -6,7 +6,7 @@ export interface Vocabulary {
   /** Bytes of each token by id; special tokens keep their text as UTF-8. */
   tokens: Uint8Array[];
   /** Text to id of control and user-defined tokens: never produced by plain text. */
-  special: Record<string, number>;
+  special: ReadonlyMap<string, number>;
   /** Regular expression that splits text before merging. */
   pattern: string;
   /** Pairs in the order they were learned, as token texts: "a b". */
@@ -105,19 +105,19 @@ export function vocabularyFromGguf(metadata: ModelMetadata): Vocabulary {
   const texts = strings(metadata, 'tokenizer.ggml.tokens');
   const merges = strings(metadata, 'tokenizer.ggml.merges');
   const types = metadata.values['tokenizer.ggml.token_type'];
-  const special: Record<string, number> = {};
+  const special = new Map<string, number>();
   const tokens = texts.map((text, id) => {
     const type = Array.isArray(types) ? types[id] : 1;
     const bytes = type === 3 || type === 4 ? undefined : bytesOf(text);
     if (bytes) return bytes;
-    special[text] = id;
+    special.set(text, id);
     return new TextEncoder().encode(text);
   });
   const id = (key: string): number | undefined => {
     const value = metadata.values[`tokenizer.ggml.${key}`];
     return typeof value === 'number' && value >= 0 && value < tokens.length ? value : undefined;
   };
-  const ends = endTexts.map((text) => special[text]);
+  const ends = endTexts.map((text) => special.get(text));
   const stops = [id('eos_token_id'), id('eot_token_id'), ...ends];
   const template = metadata.values['tokenizer.chat_template'];
   return {

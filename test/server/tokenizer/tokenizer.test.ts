@@ -49,16 +49,51 @@ describe('the built-in tokenizer', () => {
     expect([...tokenizer.encode('\u0016')]).toEqual([]);
   });
 
-  it('finds no special token that has no text', () => {
-    const values = { 'tokenizer.ggml.model': 'gpt2', 'tokenizer.ggml.tokens': ['a', '', '<|end|>'] };
-    const other = createTokenizer(
+  const withSpecials = (...specials: string[]) =>
+    createTokenizer(
       vocabularyFromGguf({
         format: 'gguf',
-        values: { ...values, 'tokenizer.ggml.token_type': [1, 3, 3], 'tokenizer.ggml.merges': [] },
+        values: {
+          'tokenizer.ggml.model': 'gpt2',
+          'tokenizer.ggml.tokens': ['a', ...specials],
+          'tokenizer.ggml.token_type': [1, ...specials.map(() => 3)],
+          'tokenizer.ggml.merges': [],
+        },
       }),
     );
+
+  it('finds no special token that has no text', () => {
+    const other = withSpecials('', '<|end|>');
     expect([...other.encodeWithSpecials('ab<|end|>a')]).toEqual([0, 2, 0]);
     other.dispose();
+  });
+
+  it('finds special tokens whatever they are called, and the longest of those that begin alike', () => {
+    const other = withSpecials('<|end', '<|end|>', '__proto__', 'constructor');
+    expect([...other.encodeWithSpecials('a<|end|>a<|enda__proto__constructor')]).toEqual([
+      0, 2, 0, 1, 0, 3, 4,
+    ]);
+    expect(other.specialText(3)).toBe('__proto__');
+    expect([...other.encode('a<|end|>a__proto__')]).toEqual([0, 0]);
+    other.dispose();
+  });
+
+  it('is made with thousands of special tokens in less time than the built-in one', () => {
+    const reserved = Array.from({ length: 20_000 }, (_, i) => `<|reserved_${i}|>`);
+    const metadata = readModelMetadata(builtInModel);
+    const milliseconds = (make: () => void) => {
+      make();
+      const start = performance.now();
+      make();
+      return performance.now() - start;
+    };
+    const made = milliseconds(() => {
+      const other = withSpecials(...reserved);
+      expect([...other.encodeWithSpecials(`a${reserved[12]}`)]).toEqual([0, 13]);
+      other.dispose();
+    });
+    // Of 49,152 tokens.
+    expect(made).toBeLessThan(milliseconds(() => createTokenizer(vocabularyFromGguf(metadata)).dispose()));
   });
 
   it('names a tokenizer that it does not have', () => {
