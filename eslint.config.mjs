@@ -39,6 +39,7 @@ export default tseslint.config(
         document: 'readonly',
         Element: 'readonly',
         getComputedStyle: 'readonly',
+        MutationObserver: 'readonly',
       },
     },
   },
