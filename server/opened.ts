@@ -189,7 +189,7 @@ export class Opened {
     return new WorkspaceCache(engine, this.roots, {
       root,
       maxBytes,
-      onChange: throttled((saved) => this.board.showAside({ saved })),
+      onChange: (saved) => this.board.showAside({ saved }),
     });
   }
 

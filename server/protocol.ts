@@ -103,6 +103,8 @@ export interface SavedState {
   total: number;
   /** Why something is missing, a sentence. */
   note?: string;
+  /** What was read last could not be saved: without the note's cause mended, the next start reads it again. */
+  failed?: boolean;
 }
 
 export interface ModelStatus {

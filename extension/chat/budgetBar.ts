@@ -15,13 +15,14 @@ export class BudgetBar {
   private readonly fill = document.createElement('span');
   private readonly button = document.createElement('button');
   private readonly freshness = document.createElement('span');
+  private readonly unsaved = document.createElement('span');
 
   /** Fills `root`; its button shows and hides `map`. */
   constructor(
     private readonly root: HTMLElement,
     map: HTMLElement,
   ) {
-    const { meter, fill, button, freshness } = this;
+    const { meter, fill, button, freshness, unsaved } = this;
     meter.className = 'meter';
     meter.setAttribute('role', 'meter');
     meter.setAttribute('aria-label', 'Share of the window in use');
@@ -38,10 +39,11 @@ export class BudgetBar {
       button.setAttribute('aria-expanded', String(!map.hidden));
     });
     freshness.className = 'freshness';
-    root.append(meter, button, freshness);
+    unsaved.className = 'unsaved';
+    root.append(meter, button, freshness, unsaved);
   }
 
-  show({ context, freshness }: Status): void {
+  show({ context, freshness, saved }: Status): void {
     this.root.hidden = !context;
     if (!context) return;
     const percent = Math.min(100, Math.round((100 * context.tokens) / context.window));
@@ -53,5 +55,8 @@ export class BudgetBar {
     this.button.textContent = `${files} · ${tokens}`;
     this.freshness.hidden = !freshness;
     this.freshness.textContent = freshness ? freshnessText(freshness) : '';
+    // Said here too: who does not look at the status bar would learn of it when all is read again.
+    this.unsaved.hidden = !saved?.failed;
+    this.unsaved.textContent = (saved?.failed && saved.note) || '';
   }
 }

@@ -9,6 +9,7 @@ import type { Context, Engine } from '../engine/engine';
 import { LongviewError } from '../errors';
 import type { Packing } from '../prompt/pack';
 import type { SavedState } from '../protocol';
+import { throttled } from '../statusText';
 import type { Root } from '../workspace/scan';
 import { hasPacking, readPacking, writePacking } from './packingFile';
 import { evict, writeLabel } from './storage';
@@ -90,7 +91,7 @@ export class WorkspaceCache {
         await this.saveNow(context, packing);
       } catch (error) {
         if (!(error instanceof LongviewError && error.code === 'cancelled'))
-          this.show({ note: `The state could not be saved. ${(error as Error).message}` });
+          this.show({ note: `What was read could not be saved. ${(error as Error).message}`, failed: true });
       }
     }
   }
@@ -102,7 +103,7 @@ export class WorkspaceCache {
       maxBytes,
       afresh: this.damaged,
       signal: this.stopping.signal,
-      onProgress: ({ done, total }) => this.show({ tokens: done, total }),
+      onProgress: throttled(({ done, total }) => this.show({ tokens: done, total })),
     });
     if (result.busy)
       return this.show({ note: 'Another window saves the state of this workspace at this time.' });
@@ -119,7 +120,7 @@ export class WorkspaceCache {
       model: this.engine.model.name,
     });
     await evict(root, maxBytes, this.folder);
-    this.show({ tokens: result.tokens, total: context.length, note: undefined });
+    this.show({ tokens: result.tokens, total: context.length, note: undefined, failed: undefined });
   }
 
   /** Waits for what is being saved, as long as `signal` lets it; then what is written is kept. */

@@ -1,11 +1,11 @@
 // The panel in a real VS Code, with the built-in model: from the palette to an opened line.
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import AxeBuilder from '@axe-core/playwright';
 import { changeSettings, openBrowser, Workbench } from './workbench.mjs';
 
-const { E2E_URL, E2E_FOLDER, E2E_EXTENSIONS } = process.env;
+const { E2E_URL, E2E_FOLDER, E2E_EXTENSIONS, E2E_SETTINGS } = process.env;
 
 /** Process ids of Longview's servers that run from this test's installation. */
 function servers() {
@@ -347,6 +347,31 @@ describe('the panel', function () {
     await editor.getByText('What is in the prompt').first().waitFor();
     await workbench.page.locator('.tab.active', { hasText: 'What is in the prompt' }).waitFor();
     await shot('prompt-contents');
+  });
+
+  it('says under the bar that what was read could not be saved, until it can', async () => {
+    const { panel } = workbench;
+    const unsaved = panel.locator('#budget .unsaved');
+    const [publisher] = readdirSync(path.join(path.dirname(E2E_SETTINGS), 'globalStorage')).filter((name) =>
+      name.endsWith('.longview'),
+    );
+    const saved = path.join(path.dirname(E2E_SETTINGS), 'globalStorage', publisher, 'cache');
+    await workbench.command('Longview: New Chat');
+    const edit = async (line) => {
+      appendFileSync(path.join(E2E_FOLDER, 'net/retry.py'), `${line}\n`);
+      await workbench.ask('Where is `backoff` defined?');
+    };
+    renameSync(saved, `${saved}-moved`);
+    writeFileSync(saved, '');
+    await edit('SLOWEST = 61');
+    await unsaved.getByText('What was read could not be saved.').waitFor();
+    await shot('unsaved');
+    rmSync(saved);
+    renameSync(`${saved}-moved`, saved);
+    await workbench.answered(1);
+    await edit('FASTEST = 1');
+    await unsaved.waitFor({ state: 'hidden' });
+    await workbench.answered(2);
   });
 
   it('survives the death of its server in the middle of a question', async () => {

@@ -176,6 +176,28 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     }
   });
 
+  it('says that something could not be saved also right behind the progress of what could', async () => {
+    const tight = path.join(parent, 'tight');
+    const startTight = () =>
+      ServerClient.start(folder, { cacheMaxGiB: 0.01 }, (status) => statuses.push(status), tight);
+    const first = await startTight();
+    await first.ask(questions[0]!);
+    const label = () => path.join(tight, readdirSync(tight)[0] ?? 'none', 'label.json');
+    await expect.poll(() => existsSync(label())).toBe(true);
+    await first.stop();
+    const nowhere = label();
+    rmSync(path.dirname(nowhere), { recursive: true });
+    mkdirSync(nowhere, { recursive: true });
+    statuses = [];
+    const second = await startTight();
+    await second.ask(questions[0]!);
+    const saved = () => statuses.at(-1)?.saved;
+    await expect.poll(() => saved()?.note).toMatch(/could not be saved\. EISDIR/);
+    expect(saved()).toMatchObject({ failed: true });
+    expect(saved()!.tokens).toBeLessThan(saved()!.total);
+    await second.stop();
+  });
+
   it('goes on from what is saved, and sees edits, whatever the clock and the times of files say', async () => {
     const file = path.join(folder, 'app/config.py');
     const expected = await (await start()).ask(questions[0]!);
