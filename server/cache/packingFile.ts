@@ -39,6 +39,20 @@ function digest(...parts: Uint8Array[]): Buffer {
   return hash.digest();
 }
 
+const freshName = /^packing\.bin\.[0-9a-f]{12}\.new$/;
+/** Nobody writes one for so long. */
+const abandonedMs = 3_600_000;
+
+/** Deletes what processes left that were ended while they wrote. */
+async function removeAbandoned(folder: string): Promise<void> {
+  for (const file of await fs.readdir(folder)) {
+    if (!freshName.test(file)) continue;
+    const status = await fs.lstat(path.join(folder, file)).catch(() => undefined);
+    if (status && Math.abs(Date.now() - status.mtimeMs) > abandonedMs)
+      await fs.rm(path.join(folder, file), { force: true });
+  }
+}
+
 /** Throws Node's errors where the folder cannot be written to. */
 export async function writePacking(folder: string, packing: Packing): Promise<void> {
   const { base, basePaths, baseSizes, overlay, dead, budget, entries, leftOut } = packing;
@@ -58,6 +72,7 @@ export async function writePacking(folder: string, packing: Packing): Promise<vo
   const size = Buffer.alloc(4);
   size.writeUInt32LE(json.length);
   const tokens = new Uint8Array(ids.buffer, ids.byteOffset, ids.byteLength);
+  await removeAbandoned(folder);
   // Another window may write at the same time.
   const fresh = path.join(folder, `${name}.${randomBytes(6).toString('hex')}.new`);
   try {

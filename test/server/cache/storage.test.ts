@@ -174,6 +174,18 @@ describe('a packing on disk', () => {
     expect(readdirSync(folder)).toEqual(['packing.bin']);
   });
 
+  it('goes with what a process left that was killed while it wrote, and not with what one writes now', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
+    const [left, ahead, fresh] = ['0', '1', '2'].map((digit) => `packing.bin.${digit.repeat(12)}.new`);
+    for (const file of [left!, ahead!, fresh!, 'packing.bin.old'])
+      writeFileSync(path.join(folder, file), 'x');
+    utimesSync(path.join(folder, left!), 1, 1);
+    utimesSync(path.join(folder, ahead!), 9_999_999_999, 9_999_999_999);
+    utimesSync(path.join(folder, 'packing.bin.old'), 1, 1);
+    await writePacking(folder, packing);
+    expect(readdirSync(folder).sort()).toEqual(['packing.bin', fresh, 'packing.bin.old']);
+  });
+
   it('stays where there is no room for the next one', async ({ skip }) => {
     const disk = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
     const mount = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'tmpfs', disk]);
