@@ -20,6 +20,7 @@ import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
 import type { Source } from './protocol';
 import { answerMessage, readingMessage } from './statusText';
+import { print, tell, visible, visibleLines } from './terminal';
 
 const usage = `Usage:
   longview ask [options] "question" ["another question" ...]   answers from the repository's files
@@ -153,7 +154,7 @@ async function withSession<T>(options: Options, work: (session: Session) => Prom
     } finally {
       // What Ctrl-C stopped is saved all the same; where it comes during the saving, or a second time, it ends that.
       await session.dispose(interrupt.signal.aborted ? undefined : interrupt.signal);
-      if (cache?.saved.note !== undefined) console.error(cache.saved.note);
+      if (cache?.saved.note !== undefined) tell(cache.saved.note);
     }
   } finally {
     await model.dispose();
@@ -164,14 +165,14 @@ function showPacked(session: Session, repository: PackedRepository): void {
   const { files, skipped } = repository;
   const { engine, loadSeconds } = session.model;
   const { model, device } = engine;
-  console.error(
+  tell(
     `${files.length} of ${files.length + overBudget(repository)} files · ${model.name}, loaded in ${loadSeconds.toFixed(1)} s · ${device.name}`,
   );
-  if (device.note !== '') console.error(device.note);
+  if (device.note !== '') tell(device.note);
   const left = skipped.filter((file) => file.reason === 'over-budget');
-  if (left.length > 0) console.error(`Left out, beyond the window (${leavingRule}):`);
-  for (const file of left.slice(0, 20)) console.error(`  ${file.path} (${file.detail})`);
-  if (left.length > 20) console.error(`  and ${left.length - 20} more: \`longview context\` lists them all`);
+  if (left.length > 0) tell(`Left out, beyond the window (${leavingRule}):`);
+  for (const file of left.slice(0, 20)) tell(`  ${file.path} (${file.detail})`);
+  if (left.length > 20) tell(`  and ${left.length - 20} more: \`longview context\` lists them all`);
 }
 
 function progressPrinter(): (progress: PrefillProgress) => void {
@@ -179,7 +180,7 @@ function progressPrinter(): (progress: PrefillProgress) => void {
   return (progress) => {
     if (performance.now() - shown < 1000 && progress.done < progress.total) return;
     shown = performance.now();
-    console.error(readingMessage(progress));
+    tell(readingMessage(progress));
   };
 }
 
@@ -197,20 +198,19 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
           if (!shown) showPacked(session, repository);
           shown = true;
         },
-        onText: values.json ? undefined : (text) => process.stdout.write(text),
+        onText: values.json ? undefined : (text) => process.stdout.write(visibleLines(text)),
         onProgress: progressPrinter(),
       });
       if (values.json) {
         const sources = await session.sources(conversationId, signal);
-        console.log(JSON.stringify({ answer, citations, missing, sources, stats }));
+        print(JSON.stringify({ answer, citations, missing, sources, stats }));
         continue;
       }
       process.stdout.write('\n');
-      for (const { path: file, span } of citations)
-        console.log(`  ${file}${span ? `:${span.startLine}` : ''}`);
-      for (const { text, why } of missing) console.log(`  not found: ${text} ${why}`);
+      for (const { path: file, span } of citations) print(`  ${file}${span ? `:${span.startLine}` : ''}`);
+      for (const { text, why } of missing) print(`  not found: ${text} ${why}`);
       showSources((await session.sources(conversationId, signal)) ?? []);
-      console.error(answerMessage(stats));
+      tell(answerMessage(stats));
     }
   });
 }
@@ -220,7 +220,7 @@ function showSources(sources: readonly Source[]): void {
     const end = span && span.endLine > span.startLine ? `-L${span.endLine}` : '';
     return `${file}${span ? `:L${span.startLine}${end}` : ''} (${Math.round(100 * share)} %)`;
   });
-  if (shown.length > 0) console.error(`Looked at most: ${shown.join(', ')}`);
+  if (shown.length > 0) tell(`Looked at most: ${shown.join(', ')}`);
 }
 
 async function prefill(args: string[], signal: AbortSignal): Promise<void> {
@@ -232,7 +232,7 @@ async function prefill(args: string[], signal: AbortSignal): Promise<void> {
       onProgress: progressPrinter(),
     });
     const result = { tokens, reusedTokens: reused, seconds };
-    console.log(
+    print(
       values.json
         ? JSON.stringify(result)
         : `${tokens} tokens, ${reused} of them held, ${seconds.toFixed(1)} s`,
@@ -267,13 +267,13 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
       onProgress: ({ done, total }) => {
         if (performance.now() - shown < 1000 && done < total) return;
         shown = performance.now();
-        console.error(`calibrating: ${done} of ${total} tokens`);
+        tell(`calibrating: ${done} of ${total} tokens`);
       },
     });
-    if (values.json) return console.log(JSON.stringify({ profiles }));
+    if (values.json) return print(JSON.stringify({ profiles }));
     const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
     for (const { target, path: file, density, uncalibratedDensity, recall } of profiles)
-      console.log(
+      print(
         `${target}: ${percent(density)} of the keys (${percent(uncalibratedDensity)} without a profile), ${percent(recall)} of the mass  ${file}`,
       );
   } catch (error) {
@@ -292,13 +292,13 @@ async function context(args: string[], signal: AbortSignal): Promise<void> {
   const { values } = parse(args);
   await withSession(values, async (session) => {
     const result = await session.context(signal);
-    if (values.json) return console.log(JSON.stringify(result));
+    if (values.json) return print(JSON.stringify(result));
     const { files, skipped, usedTokens, reservedTokens, window } = result;
-    for (const file of files) console.log(`${String(file.tokens).padStart(8)}  ${file.path}`);
-    console.log(`${String(usedTokens).padStart(8)}  in all, of ${window}; ${reservedTokens} are kept free`);
-    if (skipped.length > 0) console.log('\nLeft out:');
+    for (const file of files) print(`${String(file.tokens).padStart(8)}  ${file.path}`);
+    print(`${String(usedTokens).padStart(8)}  in all, of ${window}; ${reservedTokens} are kept free`);
+    if (skipped.length > 0) print('\nLeft out:');
     for (const { path: file, reason, detail } of skipped)
-      console.log(`  ${file}  ${reason}${detail ? ` (${detail})` : ''}`);
+      print(`  ${visible(file)}  ${reason}${detail ? ` (${detail})` : ''}`);
   });
 }
 
@@ -309,12 +309,12 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
   if (verb === 'list' && what === undefined) {
     const current = locateModel('', folder, extensionFolder);
     const installed = await installedModels(folder, extensionFolder, current);
-    if (values.json) return console.log(JSON.stringify({ installed, catalog }));
+    if (values.json) return print(JSON.stringify({ installed, catalog }));
     for (const { name, path: file, bytes, current } of installed)
-      console.log(`${current ? '*' : ' '} ${name}  ${(bytes / 1e9).toFixed(1)} GB  ${file}`);
-    console.log('\nFor download:');
+      print(`${current ? '*' : ' '} ${name}  ${(bytes / 1e9).toFixed(1)} GB  ${file}`);
+    print('\nFor download:');
     for (const { id, bytes, licence, window, goodFor, needs } of catalog)
-      console.log(
+      print(
         `  ${id}\n    ${(bytes / 1e9).toFixed(1)} GB · ${licence} · window ${window} · ${goodFor} · ${needs}`,
       );
   } else if (verb === 'download' && what !== undefined) {
@@ -326,10 +326,10 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
       onProgress: ({ done, total }) => {
         if (performance.now() - shown < 1000 && done < total) return;
         shown = performance.now();
-        console.error(`${(done / 1e9).toFixed(2)} of ${(total / 1e9).toFixed(2)} GB`);
+        tell(`${(done / 1e9).toFixed(2)} of ${(total / 1e9).toFixed(2)} GB`);
       },
     });
-    console.log(file);
+    print(file);
   } else if (verb === 'use' && what !== undefined) {
     const file = path.resolve(here, what);
     await (await openModel(file)).dispose();
@@ -347,14 +347,14 @@ async function cache(args: string[]): Promise<void> {
     throw new UsageError('cache takes list or clear.');
   if (verb === 'clear') {
     const freedBytes = root === undefined ? 0 : await clearCache(root);
-    return console.log(values.json ? JSON.stringify({ freedBytes }) : `${gigabytes(freedBytes)} freed`);
+    return print(values.json ? JSON.stringify({ freedBytes }) : `${gigabytes(freedBytes)} freed`);
   }
   const saved = root === undefined ? [] : await savedWorkspaces(root);
-  if (values.json) return console.log(JSON.stringify({ saved }));
+  if (values.json) return print(JSON.stringify({ saved }));
   for (const { bytes, folders, model } of saved)
-    console.log(`${gigabytes(bytes).padStart(10)}  ${folders.join(', ')} (${model})`);
+    print(`${gigabytes(bytes).padStart(10)}  ${folders.join(', ')} (${model})`);
   const total = saved.reduce((sum, { bytes }) => sum + bytes, 0);
-  console.log(`${gigabytes(total).padStart(10)}  in all, in ${root ?? 'no folder'}`);
+  print(`${gigabytes(total).padStart(10)}  in all, in ${root ?? 'no folder'}`);
 }
 
 function gigabytes(bytes: number): string {
@@ -377,7 +377,7 @@ async function main(): Promise<number> {
   process.stderr.on('error', () => undefined);
   const [name = '', ...args] = process.argv.slice(2);
   if (name === 'help' || [name, ...args].includes('--help')) {
-    console.log(usage);
+    print(usage);
     return 0;
   }
   try {
@@ -389,8 +389,8 @@ async function main(): Promise<number> {
   } catch (error) {
     const wrongUse =
       error instanceof UsageError || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS');
-    console.error(error instanceof Error ? error.message : String(error));
-    if (wrongUse) console.error(usage);
+    tell(error instanceof Error ? error.message : String(error));
+    if (wrongUse) tell(usage);
     else if (!(error instanceof LongviewError) && process.env.LONGVIEW_DEBUG) console.error(error);
     return wrongUse ? 2 : 1;
   }

@@ -5,6 +5,8 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { savedWorkspaces } from '../../../server/cache/storage';
+import type { ContextResult } from '../../../server/protocol';
+import { visible, visibleLines } from '../../../server/terminal';
 import { builtInModel, root, writeFolder } from '../reference';
 
 const folder = mkdtempSync(path.join(tmpdir(), 'longview-cli-'));
@@ -175,6 +177,27 @@ it('finds the model of LONGVIEW_MODEL beside the folder that it was called from,
   });
   expect(stderr).toContain(`no model at ${path.join(folder, 'none.gguf')}`);
   expect(status).toBe(1);
+});
+
+it('shows control characters in names of files instead of sending them to the terminal', () => {
+  const repo = path.join(folder, 'steering');
+  // Renames the window, fills the clipboard, pretends to be another line, and turns the direction of text around.
+  const names = ['a\x1b]0;b\x07.py', 'b\x9b2J.py', 'c\n       1  d.py', 'e\u202eyp.py'];
+  writeFolder(
+    repo,
+    [...names, 'f.py'].map((name) => [name, 'LIMIT = 1\n']),
+  );
+  const { stdout } = run('context', '--repo', repo);
+  expect(stdout).not.toMatch(/(?!\n)\p{Cc}|\u202e/u);
+  for (const name of ['a\\u001b]0;b\\u0007.py', 'b\\u009b2J.py', 'c\\u000a       1  d.py', 'e\\u202eyp.py'])
+    expect(stdout).toContain(`  ${name}`);
+  const { files, skipped } = JSON.parse(run('context', '--repo', repo, '--json').stdout) as ContextResult;
+  expect([...files, ...skipped].map((file) => file.path).sort()).toEqual([...names, 'f.py']);
+});
+
+it('shows those in an answer too, and keeps its lines', () => {
+  expect(visibleLines('a\tb\n\x1b[2Jc\r\x7f')).toBe('a\tb\n\\u001b[2Jc\\u000d\\u007f');
+  expect(visible('a\tb\né 🦀')).toBe('a\\u0009b\\u000aé 🦀');
 });
 
 describe('longview with what it does not take', () => {
