@@ -1,7 +1,7 @@
 /** Rules of .gitignore and .ignore files, as git on Linux reads them: with the case of letters, and those above a folder too. */
 import { constants, promises as fs } from 'node:fs';
 import path from 'node:path';
-import ignore, { type Ignore } from 'ignore';
+import ignore, { type Ignore, type PatternParams } from 'ignore';
 import { LongviewError } from '../errors';
 
 export interface Rules {
@@ -12,22 +12,35 @@ export interface Rules {
   rules: Ignore;
 }
 
-export function ignoreRules(lines: string | readonly string[]): Ignore {
+export function ignoreRules(lines: Parameters<Ignore['add']>[0]): Ignore {
   return ignore({ ignorecase: false }).add(lines);
 }
 
 /** Of an ignore file; what is longer was not written by hand. */
 const maxBytes = 1 << 20;
 /**
- * A rule that does not match costs the depth of the path to the power of this. Repositories come from anywhere: a line of
- * an ignore file that asks for more is dropped, and what it would hide is read.
+ * A rule that does not match costs the depth of the path to the power of this. Repositories come from anywhere: of a line of
+ * an ignore file that asks for more, the beginning counts, which hides what the line would hide, and may hide more.
  */
 const maxDoubleStars = 3;
+const cut = `by the beginning of a pattern with more than ${maxDoubleStars} \`**\``;
 /** Folders on the way to a file that is looked at, for the same reason. */
 export const deepest = 128;
 
 const collapsed = (rule: string) => rule.replace(/(^|\/)(?:\*\*\/)+/g, '$1**/');
 const isCostly = (rule: string) => rule.split('**').length - 1 > maxDoubleStars;
+
+/** Of a costly rule, the part with as many `**` as may be. One that brings files back is dropped: they stay hidden. */
+function beginning(rule: string): PatternParams | undefined {
+  if (rule.startsWith('!')) return undefined;
+  // Beside other characters of a name, stars are as good as one.
+  const oneStar = (name: string) =>
+    name.replace(/\\.|\*+/g, (found) => (found.startsWith('*') ? '*' : found));
+  const names = rule.split('/').map((name) => (/^\*\*\s*$/.test(name) ? '**' : oneStar(name)));
+  const deep = names.flatMap((name, i) => (name === '**' ? [i] : []));
+  if (deep.length <= maxDoubleStars) return { pattern: names.join('/') };
+  return { pattern: names.slice(0, deep[maxDoubleStars - 1]! + 1).join('/'), mark: cut };
+}
 
 /** Patterns of the settings, which a repository can bring along too. Throws LongviewError `invalid_argument` for a costly one. */
 export function settingRules(patterns: readonly string[] = []): Ignore {
@@ -43,11 +56,8 @@ export function settingRules(patterns: readonly string[] = []): Ignore {
 
 /** The rules of an ignore file; none where there is no such file. */
 export async function rulesOfFile(file: string): Promise<Ignore> {
-  const lines = (await readStart(file))
-    .split('\n')
-    .map(collapsed)
-    .filter((line) => !isCostly(line));
-  return ignoreRules(lines.join('\n'));
+  const lines = (await readStart(file)).split(/\r?\n/).map(collapsed);
+  return ignoreRules(lines.flatMap((line) => (isCostly(line) ? (beginning(line) ?? []) : line)));
 }
 
 /** Whole lines, as many as are looked at; '' for what is no file. Waits for no pipe. */
@@ -69,14 +79,14 @@ async function readStart(file: string): Promise<string> {
   }
 }
 
-/** Whether rules, the later ones counting more, hide a path; a folder's ends in `/`. */
-export function hides(stack: readonly Rules[], relative: string): boolean {
-  let result = false;
+/** By which rule, the later ones counting more, a path is hidden; a folder's ends in `/`. `detail`: what there is to say of that. */
+export function hiding(stack: readonly Rules[], relative: string): { detail?: string } | undefined {
+  let result: { detail?: string } | undefined;
   for (const { folder, down = '', rules } of stack) {
     const inner = down + (folder === '' ? relative : relative.slice(folder.length + 1));
     const verdict = rules.test(inner);
-    if (verdict.ignored) result = true;
-    else if (verdict.unignored) result = false;
+    if (verdict.ignored) result = { detail: verdict.rule?.mark };
+    else if (verdict.unignored) result = undefined;
   }
   return result;
 }

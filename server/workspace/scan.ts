@@ -5,7 +5,7 @@ import type { Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
 import type { SkippedFile, SkipReason } from '../protocol';
 import { lastCommitTimes } from './gitHistory';
-import { deepest, hides, ignoringAbove, rulesOfFile, settingRules, type Rules } from './ignoreRules';
+import { deepest, hiding, ignoringAbove, rulesOfFile, settingRules, type Rules } from './ignoreRules';
 import { isSecretName, secretIn } from './secrets';
 
 export interface ScannedFile {
@@ -159,11 +159,13 @@ class Scanner {
     if (this.matches(this.exclude, `${relative}/`)) return this.skip(`${relative}/`, 'excluded');
     if (this.matches(this.include, `${relative}/`)) return this.walk(relative, stack);
     const known = Object.hasOwn(folderReasons, name) ? folderReasons[name] : undefined;
-    const reason = known ?? (hides(stack, `${relative}/`) ? 'ignored' : undefined);
+    const hidden = known ? undefined : hiding(stack, `${relative}/`);
+    const reason = known ?? (hidden && 'ignored');
     if (!reason && !narrow) return this.walk(relative, stack);
     const within = this.includesWithin(relative);
     // What lies in a folder that is left out is not listed.
-    if (reason && !narrow) this.skip(`${relative}/`, reason, within ? 'but for what is included' : undefined);
+    const detail = within ? 'but for what is included' : hidden?.detail;
+    if (reason && !narrow) this.skip(`${relative}/`, reason, detail);
     if (within) await this.walk(relative, stack, true);
   }
 
@@ -179,7 +181,8 @@ class Scanner {
       const rule = fileRules.find(([pattern]) => pattern.test(entry.name));
       if (rule) return this.skip(relative, rule[1]);
       if (editorSettings.test(relative)) return this.skip(relative, 'generated');
-      if (hides(stack, relative)) return this.skip(relative, 'ignored');
+      const hidden = hiding(stack, relative);
+      if (hidden) return this.skip(relative, 'ignored', hidden.detail);
     }
     const absolutePath = path.join(this.root, relative);
     try {
