@@ -125,9 +125,20 @@ export function stableOrder<T extends ScannedFile>(files: readonly T[]): T[] {
   return [...files].sort((a, b) => a.changedMs - b.changedMs || (a.path < b.path ? -1 : 1));
 }
 
-/** Lets other work run between the files: encoding is synchronous. */
-function breathe(): Promise<void> {
-  return new Promise((done) => setImmediate(done));
+/** Encoding is synchronous: after so long, other work runs between the files. */
+const breathMs = 50;
+
+/** To be called between the files: says how far it is and lets other work run, such as hearing that this shall end. */
+function breathing({ signal, onProgress }: PackOptions, total: number): (done: number) => Promise<void> {
+  let last = performance.now();
+  return async (done) => {
+    if (performance.now() - last > breathMs) {
+      onProgress?.(done, total);
+      await new Promise((resume) => setImmediate(resume));
+      last = performance.now();
+    }
+    throwIfAborted(signal);
+  };
 }
 
 /** Packs a workspace, and packs it again at the price of what changed. */
@@ -192,8 +203,10 @@ export class Packer {
   }
 
   /** Packs without edits. Files keep their places where the tree stays the same: what was read before the first edit serves. */
-  async fresh(scan: ScanResult, { signal, onProgress, buffers }: PackOptions = {}): Promise<Packing> {
+  async fresh(scan: ScanResult, options: PackOptions = {}): Promise<Packing> {
     const { tokenizer, budget, editRoom = 0, name } = this.options;
+    const { buffers } = options;
+    const breathe = breathing(options, scan.files.length);
     const leftOut: LeftOutFile[] = [];
     const kept: (Entry & { ids: Int32Array; file: ScannedFile })[] = [];
     const tailTokens = tokenizer.encode(tail).length;
@@ -203,11 +216,7 @@ export class Packer {
     let limit = Infinity;
     let done = 0;
     for (const file of stayingOrder(scan.files)) {
-      throwIfAborted(signal);
-      if (++done % 64 === 0) {
-        onProgress?.(done, scan.files.length);
-        await breathe();
-      }
+      await breathe(done++);
       const over = (detail: string) => leftOut.push(overBudget(file, detail));
       if (file.bytes >= limit) {
         over(`${Math.ceil(file.bytes / 1024)} KiB`);
@@ -285,9 +294,10 @@ export class Packer {
   private async append(
     packing: Packing,
     scan: ScanResult,
-    { signal, buffers, rebaseLater }: PackOptions,
+    options: PackOptions,
   ): Promise<Packing | undefined> {
     const { tokenizer, budget } = this.options;
+    const { buffers, rebaseLater } = options;
     const grown = packing.budget > 0 && packing.budget < budget * (1 - littleRoom);
     if (grown && packing.leftOut.some(({ reason }) => reason === 'over-budget')) return undefined;
     const entries = new Map(packing.entries);
@@ -298,8 +308,10 @@ export class Packer {
     const deleted = [...entries.keys()].filter((path) => !found.has(path));
     const changed: { entry: Entry; text: string }[] = [];
     const room = roomIn(budget, packing);
+    const breathe = breathing(options, scan.files.length);
+    let done = 0;
     for (const file of stableOrder(scan.files)) {
-      throwIfAborted(signal);
+      await breathe(done++);
       const known = entries.get(file.path);
       const former = leftOut.get(file.path) ?? (known?.text === undefined ? undefined : known);
       if (former && buffers?.has(file.absolutePath)) {
@@ -354,7 +366,10 @@ export class Packer {
       if (inBase.has(path)) dead += entries.get(path)?.tokens ?? 0;
       entries.delete(path);
     }
+    const breatheAgain = breathing(options, changed.length);
+    done = 0;
     for (const { entry, text } of changed) {
+      await breatheAgain(done++);
       const { path } = entry;
       const version = entry.version + 1;
       const ids = tokenizer.encode(version === 1 ? fileText(path, text) : laterVersion(path, text, version));

@@ -332,6 +332,29 @@ describe('Packer', () => {
     ]);
   });
 
+  it('says how far it is and can be stopped between a few large files, packed afresh and packed again', async () => {
+    const names = Array.from({ length: 30 }, (_, i) => `${i}.py`);
+    const folder = repository(names.map((name) => [name, long(name).repeat(15)]));
+    const packer = new Packer({ name: 'r', tokenizer, budget: 6_000_000 });
+    const stopped = async () => {
+      const stop = new AbortController();
+      let told = 0;
+      const onProgress = (done: number, total: number) => {
+        told++;
+        expect(done).toBeLessThan(total);
+        // As a request to stop comes: while other work runs.
+        setImmediate(() => stop.abort());
+      };
+      const packing = packer.pack(await scanFolder(folder), { signal: stop.signal, onProgress });
+      await expect(packing).rejects.toMatchObject({ code: 'cancelled' });
+      expect(told).toBe(1);
+    };
+    await stopped();
+    await packer.pack(await scanFolder(folder));
+    for (const name of names) edit(folder, name, long(`${name}, edited`).repeat(15));
+    await stopped();
+  });
+
   it('is stopped by its signal', async () => {
     const folder = repository([['a.py', 'x']]);
     const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
