@@ -1,0 +1,67 @@
+/** The text of a file as the prompt gets it, or why it has no place there. */
+import { constants, promises as fs } from 'node:fs';
+import type { SkipReason } from '../protocol';
+import type { ScannedFile } from './scan';
+import { secretIn } from './secrets';
+
+/**
+ * The text of a scanned file, or why it has none. Opened without following a link that took its place. Lines end in a line
+ * feed, whatever they end in on disk: line numbers stay the editor's.
+ */
+export async function readText(
+  file: Pick<ScannedFile, 'path' | 'absolutePath'>,
+): Promise<{ text: string } | { reason: SkipReason; detail?: string }> {
+  let bytes: Buffer;
+  try {
+    const handle = await fs.open(
+      file.absolutePath,
+      constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
+    );
+    try {
+      bytes = await handle.readFile();
+    } finally {
+      await handle.close();
+    }
+  } catch {
+    return { reason: 'unreadable' };
+  }
+  if (bytes.subarray(0, 8192).includes(0)) return { reason: 'binary' };
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes).replace(/\r\n?/g, '\n');
+  } catch {
+    return { reason: 'invalid-utf8' };
+  }
+  return textFault(file.path, text) ?? { text };
+}
+
+/**
+ * What a tokenizer takes for a run that it does not split grows with the square of its bytes: up to half a second for this many
+ * characters, and two for the squares of all runs of a file.
+ */
+const longestRun = 16_384;
+const mostSquares = 2 ** 30;
+/** As tokenizers' patterns tell them apart: marks go on with words in some, with signs in others; white space is Unicode's. */
+const runs = [/[\p{L}\p{M}]+|\p{N}+|\p{White_Space}+/gu, /[^\p{L}\p{N}\p{White_Space}]+/gu];
+
+/** Why a text has no place in the prompt; undefined where it has. */
+export function textFault(file: string, text: string): { reason: SkipReason; detail?: string } | undefined {
+  const secret = secretIn(text);
+  if (secret) return { reason: 'secret', detail: `it holds ${secret}` };
+  const lines = text.split('\n').length;
+  if (/\.(js|css|mjs|cjs)$/.test(file) && text.length > 20_000 && text.length / lines > 400)
+    return { reason: 'minified' };
+  if (text.trim() === '') return { reason: 'empty' };
+  if (Buffer.byteLength(text) <= longestRun) return undefined;
+  let squares = 0;
+  for (const kind of runs)
+    for (const { 0: run } of text.matchAll(kind)) {
+      squares += Buffer.byteLength(run) ** 2;
+      const characters = run.length.toLocaleString('en');
+      if (run.length > longestRun) return generated(`one unbroken run of ${characters} characters`);
+      if (squares > mostSquares) return generated(`unbroken runs as long as ${characters} characters`);
+    }
+  return undefined;
+}
+
+const generated = (detail: string) => ({ reason: 'generated' as const, detail });
