@@ -31,6 +31,7 @@ import {
   type UseModelParams,
 } from './protocol';
 import { Service } from './service';
+import { decodeText } from './workspace/readText';
 import type { Root } from './workspace/scan';
 
 const connection = createConnection(ProposedFeatures.all);
@@ -50,8 +51,7 @@ let roots: Root[] = [];
 function isAsSaved(document: TextDocument): boolean {
   const plain = (text: string) => text.replace(/^\ufeff/, '').replace(/\r\n?/g, '\n');
   try {
-    const bytes = readFileSync(fileURLToPath(document.uri));
-    return plain(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) === plain(document.getText());
+    return decodeText(readFileSync(fileURLToPath(document.uri))) === plain(document.getText());
   } catch {
     return true;
   }

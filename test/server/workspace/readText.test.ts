@@ -17,6 +17,18 @@ describe('readText', () => {
     expect(await read('\ufeffone\n')).toEqual({ text: 'one\n' });
   });
 
+  it('reads UTF-16 by the mark that it begins with', async () => {
+    const text = '-- Orders é 🦀\r\nSELECT 1;\r\n';
+    const little = Buffer.from(`\ufeff${text}`, 'utf16le');
+    const big = Buffer.from(little).swap16();
+    for (const bytes of [little, big]) expect(await read(bytes)).toEqual({ text: text.replaceAll('\r', '') });
+    expect(await read(Buffer.from(text, 'utf16le'))).toEqual({ reason: 'binary' });
+    expect(await read(little.subarray(0, -1))).toEqual({ reason: 'invalid-utf8' });
+    // UTF-32 begins alike.
+    expect(await read(Buffer.from('\ufeff\0a\0b\0', 'utf16le'))).toEqual({ reason: 'binary' });
+    expect(await read(Buffer.from('\ufeff', 'utf16le'))).toEqual({ reason: 'empty' });
+  });
+
   it('says why a file has no text', async () => {
     expect(await read(Buffer.from([0x61, 0xff, 0xfe]))).toEqual({ reason: 'invalid-utf8' });
     expect(await read(Buffer.from('MZ\0\x01 and more'))).toEqual({ reason: 'binary' });
