@@ -50,7 +50,7 @@ export class Opened {
     this.board = new StatusBoard(options.onStatus);
   }
 
-  private showReady(): void {
+  showReady(): void {
     const open = this.model?.open.engine;
     this.board.show({
       phase: 'ready',

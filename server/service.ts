@@ -38,6 +38,8 @@ export class Service {
   private readonly opened: Opened;
   private readonly board: StatusBoard;
   private readonly hovers = new HoverExplanations();
+  /** What the status says where there is nothing to read. */
+  private nothingToRead: string | undefined;
 
   constructor(private readonly options: ServiceOptions) {
     this.opened = new Opened(options);
@@ -57,6 +59,14 @@ export class Service {
   /** Files were saved, made or deleted. */
   filesChanged(): void {
     this.opened.refresher?.poke();
+    this.forgetNothingToRead();
+  }
+
+  /** It may be there now: a status that is ready, without a context, has the editor ask for it. */
+  private forgetNothingToRead(): void {
+    if (this.nothingToRead !== undefined && this.board.message === this.nothingToRead)
+      this.opened.showReady();
+    this.nothingToRead = undefined;
   }
 
   ask(params: AskParams, progress: (progress: AskProgress) => void, signal: AbortSignal): Promise<AskResult> {
@@ -172,12 +182,23 @@ export class Service {
     return context;
   }
 
-  context(signal: AbortSignal): Promise<ContextResult> {
-    return this.opened.onSession(signal, async (session) => {
-      const result = await session.context(signal);
-      if (session.repository) this.showPacked(session, session.repository);
+  async context(signal: AbortSignal): Promise<ContextResult> {
+    try {
+      const result = await this.opened.onSession(signal, async (session) => {
+        const result = await session.context(signal);
+        if (session.repository) this.showPacked(session, session.repository);
+        return result;
+      });
+      this.forgetNothingToRead();
       return result;
-    });
+    } catch (error) {
+      const { code, message } = error as LongviewError;
+      if (code === 'empty_workspace' || code === 'window_exceeded') {
+        this.nothingToRead = message;
+        this.board.showAside({ health: 'warning', message, context: undefined });
+      }
+      throw error;
+    }
   }
 
   /**

@@ -6,6 +6,10 @@ export class StatusBoard {
 
   constructor(private readonly send: (status: Status) => void) {}
 
+  get message(): string {
+    return this.status.message;
+  }
+
   /** A phase begins or goes on. */
   show(change: Partial<Status> & { phase: Phase; message: string }): void {
     const { prefill: _gone, ...rest } = this.status;

@@ -191,6 +191,27 @@ describe('what is in the prompt', () => {
     expect(watched.statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'ok', context: { files: 2 } });
   });
 
+  it('is said to be nothing where there is nothing to read, until a file comes', async () => {
+    const empty = mkdtempSync(path.join(tmpdir(), 'longview-empty-'));
+    await service.change({ roots: [{ name: 'empty', folder: empty }] });
+    await expect(contents()).rejects.toMatchObject({ code: 'empty_workspace' });
+    const message = 'There is nothing to read in the folder empty: it is empty.';
+    expect(watched.statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'warning', message });
+    writeFileSync(path.join(empty, 'config.py'), 'RETRY_LIMIT = 17\n');
+    service.filesChanged();
+    // Which has the editor ask again.
+    expect(watched.statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'ok', context: undefined });
+    expect((await contents()).files).toHaveLength(1);
+    expect(watched.statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'ok', context: { files: 1 } });
+    // So it is where the settings leave all of it out.
+    await service.change({ settings: { ...settings, exclude: ['*.py'] } });
+    await expect(contents()).rejects.toMatchObject({ code: 'empty_workspace' });
+    expect(watched.statuses.at(-1)).toMatchObject({ health: 'warning', context: undefined });
+    await service.change({ settings });
+    await contents();
+    expect(watched.statuses.at(-1)).toMatchObject({ health: 'ok', context: { files: 1 } });
+  });
+
   it('says that a model does not load, instead of that it is loading', async () => {
     const broken = path.join(mkdtempSync(path.join(tmpdir(), 'longview-broken-')), 'broken.gguf');
     writeFileSync(broken, readFileSync(builtInModel).subarray(0, 1000));
