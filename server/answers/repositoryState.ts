@@ -43,6 +43,7 @@ const pageTokens = 128;
 
 export class RepositoryState {
   private held: Int32Array = new Int32Array();
+  private wasWhole = false;
   /** How sparsely the longest stretch was read that was read at once; nothing is known of what was loaded. */
   attention: { tokens: number; density?: number; coveredMass?: number } = { tokens: 0 };
   private readonly lock = new Lock();
@@ -59,6 +60,11 @@ export class RepositoryState {
   /** Tokens that are read. */
   get length(): number {
     return this.context.length;
+  }
+
+  /** Whether a prompt was read to its end: what is missing now has changed since. */
+  get wasRead(): boolean {
+    return this.wasWhole;
   }
 
   /** Reads what of `prompt` is not read yet. Cancelled, it keeps what it has. `onProgress` counts tokens of the prompt. */
@@ -81,7 +87,10 @@ export class RepositoryState {
     let reused = commonPrefix(this.held.subarray(0, this.context.length), prompt);
     if (reused < this.context.length) await this.context.truncate(reused);
     this.held = prompt;
-    if (reused === total) return { seconds: 0, reused };
+    if (reused === total) {
+      this.wasWhole = true;
+      return { seconds: 0, reused };
+    }
     let loaded: Reading['loaded'];
     let seconds = 0;
     try {
@@ -111,6 +120,7 @@ export class RepositoryState {
       // Also what a stopped reading has done.
       this.store?.save(this.context);
     }
+    this.wasWhole = true;
     return { seconds, reused, loaded };
   }
 

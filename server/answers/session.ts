@@ -152,9 +152,9 @@ export class Session {
 
   // --- keeping up with the files --------------------------------------------------------------------------------------
 
-  /** Whether anything of the repository has been read. */
+  /** Whether the repository was read: what is missing then has changed since. A reading that was stopped is none. */
   get hasRead(): boolean {
-    return this.state.length > 0;
+    return this.state.wasRead;
   }
 
   /** Looks at the saved files (unsaved texts stay as they were packed): how many changed since they were read. */

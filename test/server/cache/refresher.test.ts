@@ -54,6 +54,19 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
     expect(seen).toEqual([]);
   });
 
+  it('does not go on with a reading that was stopped', async () => {
+    const stop = new AbortController();
+    const reading = session.prefill({ signal: stop.signal, onProgress: () => stop.abort() });
+    await expect(reading).rejects.toMatchObject({ code: 'cancelled' });
+    const { length } = session.state;
+    expect(length).toBeGreaterThan(0);
+    writeFileSync(file, config(18));
+    refresher.poke();
+    await new Promise((done) => setTimeout(done, 300));
+    expect([seen, session.state.length]).toEqual([[], length]);
+    writeFileSync(file, config(17));
+  });
+
   it('reads a saved edit in the background: the next question costs its own tokens', async () => {
     const first = await ask();
     const own = first.stats.promptTokens - first.stats.reusedTokens;
