@@ -40,7 +40,6 @@ function submit(): void {
   if (question === '') return;
   post({ type: 'ask', question });
   write('');
-  stickToEnd = true;
 }
 
 /** As if it had been typed. */
@@ -81,6 +80,8 @@ function showTurn(turn: Turn): void {
     views.set(turn.id, { turn, view });
     list.querySelector('.empty')?.remove();
     list.append(view.root);
+    // Also one from the palette, or asked again, while someone reads further up.
+    if (running(turn)) stickToEnd = true;
     // The same words again, at this one's end, are news.
     announce('');
   }
@@ -104,10 +105,14 @@ function ending(turn: Turn): string {
 }
 
 function showSnapshot({ turns, status, builtInNote, contents, folderOpen }: ChatState): void {
+  const { scrollTop } = list;
+  // Another chat begins at its end.
+  if (!turns.some(({ id }) => views.has(id))) stickToEnd = true;
   views.clear();
   list.replaceChildren(note);
   if (turns.length === 0) list.append(folderOpen ? emptyState() : noFolderState());
   for (const turn of turns) showTurn(turn);
+  list.scrollTop = scrollTop;
   showStatus(status);
   if (contents) showContextMap(map, contents, post);
   markMap();

@@ -25,6 +25,7 @@ function servers() {
 /** Every text that an element shows from now on, hidden ones left out. */
 function textsOf(locator) {
   return locator.evaluateHandle((element) => {
+    const { MutationObserver } = element.ownerDocument.defaultView;
     const seen = [];
     const keep = () => element.hidden || seen.push(element.textContent);
     new MutationObserver(keep).observe(element, { childList: true, characterData: true, attributes: true });
@@ -255,9 +256,34 @@ describe('the panel', function () {
     await page.setViewportSize({ width: 1400, height: 900 });
   });
 
+  it('shows a question from the palette to who reads further up', async () => {
+    const { page, panel } = workbench;
+    await page.setViewportSize({ width: 700, height: 450 });
+    const turns = panel.locator('#turns');
+    const last = panel.locator('article.turn').last();
+    const inSight = async () => {
+      const [list, turn] = await Promise.all([turns.boundingBox(), last.boundingBox()]);
+      return turn.y < list.y + list.height && turn.y + turn.height > list.y;
+    };
+    await turns.evaluate((list) => list.scrollTo(0, 0));
+    await until(async () => !(await inSight()));
+    await page.waitForTimeout(100);
+    await workbench.ask('Where is `backoff` defined?');
+    await workbench.answered(4);
+    assert.ok(await inSight(), 'the new question');
+    await page.setViewportSize({ width: 1400, height: 900 });
+  });
+
   it('opens the code of an answer in an editor', async () => {
     const turn = workbench.panel.locator('article.turn').nth(2);
-    await turn.getByRole('button', { name: 'Open' }).first().click();
+    const open = turn.getByRole('button', { name: 'Open' }).first();
+    const { height } = await open.boundingBox();
+    const width = (px) => turn.evaluate((e, px) => (e.ownerDocument.body.style.width = px), px);
+    await width('180px');
+    await shot('narrow');
+    assert.equal((await open.boundingBox()).height, height, 'its label stands in one line in a narrow panel');
+    await width('');
+    await open.click();
     await workbench.page.locator('.tab.active', { hasText: /Untitled/ }).waitFor();
     await workbench.page.locator('.statusbar-item', { hasText: 'Python' }).waitFor();
     await workbench.page
@@ -407,6 +433,7 @@ describe('the panel', function () {
     const announced = await textsOf(panel.locator('#status'));
     const shown = await textsOf(panel.locator('#wrong'));
     const items = await page.evaluateHandle(() => {
+      const { MutationObserver } = document.defaultView;
       const seen = [];
       new MutationObserver(() => {
         const item = document.querySelector('.statusbar-item[id*="longview.status"]');
