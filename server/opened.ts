@@ -218,7 +218,6 @@ export class Opened {
       const { hover: _b, ...is } = this.settings;
       if (!roots && JSON.stringify(was) === JSON.stringify(is)) return;
       await this.closeSession();
-      this.board.showAside({ freshness: undefined });
       const ofEngine = ({
         modelPath,
         device,
@@ -229,7 +228,10 @@ export class Opened {
         prefillTarget,
       }: Omit<Settings, 'hover'>) =>
         JSON.stringify([modelPath, device, gpuWeights, threads, cacheFormat, prefillMode, prefillTarget]);
-      if (ofEngine(was) !== ofEngine(is)) await this.closeModel();
+      const another = ofEngine(was) !== ofEngine(is);
+      if (another) await this.closeModel();
+      // What was counted was the other model's: a panel that is open asks again, and so opens this one, or is told why not.
+      this.board.showAside({ freshness: undefined, ...(another && { context: undefined }) });
     });
   }
 

@@ -115,7 +115,10 @@ describe('a change', () => {
     await service.change({ settings: { ...settings, maxFileKiB: 512 } });
     expect((await ask()).answer).toContain('23');
     expect(loaded()).toBe(false);
+    expect(watched.statuses.at(-1)?.context).toMatchObject({ files: 1 });
     await service.change({ settings: { ...settings, prefillMode: 'dense' } });
+    // Without a context, an open panel asks for it.
+    expect(watched.statuses.at(-1)).toMatchObject({ phase: 'ready', context: undefined });
     await service.context(new AbortController().signal);
     expect(loaded()).toBe(true);
   });
