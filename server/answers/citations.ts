@@ -6,14 +6,15 @@ import type { Citation, MissingPlace, Span } from '../protocol';
 import { matchesOutsideCode } from './codeRanges';
 
 /**
- * Escaped brackets are none. A path may have brackets of its own, `app/[slug]/[[...rest]]/page.tsx`: a few, so that open ones
- * are not looked through to the end of the answer each time.
+ * Escaped brackets are none. A path and a heading may have spaces. A path may have brackets of its own,
+ * `app/[slug]/[[...rest]]/page.tsx`: a few, so that open ones are not looked through to the end of the answer each time.
  */
 const pattern = (() => {
   const plain = String.raw`[^\][\s#:]`;
+  const spaced = String.raw`[^\][\n\r\t#:]`;
   const inner = String.raw`(?<=[\][/\w.@-])(?:\[${plain}+\]|\[\[${plain}+\]\])`;
-  const path = String.raw`(?!\[${plain}+\]\])(?=\[|${plain})${plain}*(?:${inner}${plain}*){0,8}`;
-  const place = String.raw`#([^\][\s]+)|:L?(\d+)(?:-L?(\d+))?`;
+  const path = String.raw`(?!\[${plain}+\]\])(?=\[|${plain})${spaced}*(?:${inner}${spaced}*){0,8}`;
+  const place = String.raw`#([^\][\s][^\][\n\r\t]*)|:L?(\d+)(?:-L?(\d+))?`;
   return new RegExp(String.raw`(?<!\\)\[(${path})(?:${place})?\]`, 'g');
 })();
 /** No two parts of it take the same spaces: a line of nothing else would be tried in every way to share them. */
@@ -100,9 +101,8 @@ function findHeading(text: string, anchor: string): Span | undefined {
       .replace(/[^\p{L}\p{M}\p{N}\p{Pc} -]/gu, '')
       .trim()
       .replaceAll(' ', '-');
-  const line = text
-    .split('\n')
-    .findIndex((line) => /^ {0,3}#{1,6}[ \t]/.test(line) && slug(line) === anchor.toLowerCase());
+  const wanted = slug(anchor);
+  const line = text.split('\n').findIndex((line) => /^ {0,3}#{1,6}[ \t]/.test(line) && slug(line) === wanted);
   return line < 0 ? undefined : lineSpan(line);
 }
 
@@ -113,14 +113,14 @@ function nameOf(symbol: string): string {
 
 /**
  * Tells of a path that names no packed file whether it was meant to: it has an extension that one of them has, or begins
- * with one of their folders. `[n/2:10]` and `[db.internal:5432]` were not.
+ * with one of their folders. `[n/2:10]` and `[db.internal:5432]` were not, nor `[see io.py:3]`: with spaces only a folder tells.
  */
 function pathTest(files: readonly PackedFile[]): (path: string) => boolean {
   const folderOf = (path: string) => path.slice(0, path.indexOf('/') + 1);
   const extensions = new Set(files.map(({ path }) => extname(path)));
   const folders = new Set(files.map(({ path }) => folderOf(path)));
   return (path) =>
-    (extname(path) !== '' && extensions.has(extname(path))) ||
+    (extname(path) !== '' && extensions.has(extname(path)) && !path.includes(' ')) ||
     (folderOf(path) !== '' && folders.has(folderOf(path)));
 }
 

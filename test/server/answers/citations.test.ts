@@ -175,6 +175,49 @@ describe('checkCitations', () => {
     expect(checkCitations('[a.sh#run]', source).citations[0]?.span?.startLine).toBe(1);
   });
 
+  describe('paths with spaces', () => {
+    const named = ['src code/read config.py', 'My Notes.md'].map((path) => ({
+      ...files[0]!,
+      path,
+      text: path.endsWith('.md') ? '# Notes\n\n## How to install\n' : source,
+    }));
+    const check = (answer: string) => checkCitations(answer, named);
+
+    it('are links', () => {
+      const texts = ['', '#load_config', '#load_config(path, mode)', ':L20'].map(
+        (place) => `[src code/read config.py${place}]`,
+      );
+      const { citations, missing } = check(`\`load_config\` is in ${texts.join(', ')}.`);
+      expect(citations.map(({ text, span }) => [text, span?.startLine])).toEqual(
+        texts.map((text, i) => [text, i === 0 ? undefined : 20]),
+      );
+      expect(missing).toEqual([]);
+      expect(check('[My Notes.md#How to install]').citations[0]?.span?.startLine).toBe(3);
+    });
+
+    it('are told where they are not there', () => {
+      expect(
+        check('[src code/read config.py#gone], [src code/gone.py#f] [My Notes.md#no such]').missing,
+      ).toEqual([
+        { text: '[src code/read config.py#gone]', why: 'src code/read config.py does not contain gone.' },
+        { text: '[src code/gone.py#f]', why: 'There is no src code/gone.py among the files that were read.' },
+        { text: '[My Notes.md#no such]', why: 'My Notes.md does not contain no such.' },
+      ]);
+    });
+
+    it('are told from words in brackets', () => {
+      for (const answer of [
+        '[see gone.py:3]',
+        '[see #12]',
+        '[as in issue#12 of theirs]',
+        '[at 10: 30]',
+        '[ x]',
+      ])
+        expect(check(answer)).toEqual({ citations: [], missing: [] });
+      expect(check('[see [My Notes.md]]').citations).toHaveLength(1);
+    });
+  });
+
   describe('paths with brackets', () => {
     const paths = [
       ...['app/[slug]/page.tsx', 'app/[...all]/route.ts', 'app/[[...opt]]/page.tsx', 'app/(group)/page.tsx'],
