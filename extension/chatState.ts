@@ -1,14 +1,6 @@
 /** The conversation as the extension host owns it: pure state, and the messages that tell the panel what changed. */
-import type {
-  AskProgress,
-  AskResult,
-  ChatState,
-  ContextResult,
-  Source,
-  Status,
-  ToWebview,
-  Turn,
-} from '../server/protocol';
+import type { AskProgress, AskResult, ContextResult, Source, Status } from '../server/protocol';
+import type { ChatState, ToWebview, Turn } from './chat/messages';
 import { sourcesLine } from './chat/sourceText';
 
 /** What is kept per workspace between sessions. */

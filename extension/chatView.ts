@@ -12,7 +12,7 @@ import {
   type WebviewView,
   type WebviewViewProvider,
 } from 'vscode';
-import type { FromWebview, ToWebview } from '../server/protocol';
+import type { FromWebview, ToWebview } from './chat/messages';
 import { ChatHistory } from './chatHistory';
 import { Chat, type SavedChat } from './chatState';
 import { openPlace } from './citationTarget';

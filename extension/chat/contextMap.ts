@@ -1,5 +1,6 @@
 /** What is in the prompt, folder by folder with its weight, and what is left out and why. A folder can be left out from here. */
-import type { ContextResult, FromWebview, Source } from '../../server/protocol';
+import type { ContextResult, Source } from '../../server/protocol';
+import type { FromWebview } from './messages';
 import { count } from './count';
 import { element } from './element';
 import { leftOut, leftOutLine } from './leftOut';

@@ -1,6 +1,7 @@
 /** One question and its answer on the page. */
 import DOMPurify from 'dompurify';
-import type { AskStats, FromWebview, Source, Turn } from '../../server/protocol';
+import type { AskStats, Source } from '../../server/protocol';
+import type { FromWebview, Turn } from './messages';
 import { count } from './count';
 import { element } from './element';
 import { highlight } from './highlight';

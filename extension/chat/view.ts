@@ -1,5 +1,6 @@
 /** The panel's page: shows snapshots and deltas from the host, sends back what the user does. Owns no state of the chat. */
-import type { ChatState, FromWebview, Status, ToWebview, Turn } from '../../server/protocol';
+import type { Status } from '../../server/protocol';
+import type { ChatState, FromWebview, ToWebview, Turn } from './messages';
 import { BudgetBar } from './budgetBar';
 import { markSources, showContextMap } from './contextMap';
 import { Recall } from './recall';

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { Chat } from '../../../extension/chatState';
-import type { AskResult, ToWebview } from '../../../server/protocol';
+import type { AskResult } from '../../../server/protocol';
+import type { ToWebview } from '../../../extension/chat/messages';
 
 const result = (answer: string): AskResult => ({
   conversationId: 'c',

@@ -1,7 +1,8 @@
 /** What the panel asks of the host, with an editor and a server that do as the test says. */
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import { ChatView } from '../../../extension/chatView';
-import type { AskProgress, FromWebview, Status, ToWebview } from '../../../server/protocol';
+import type { AskProgress, Status } from '../../../server/protocol';
+import type { FromWebview, ToWebview } from '../../../extension/chat/messages';
 
 type Token = { isCancellationRequested: boolean };
 
