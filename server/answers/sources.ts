@@ -3,7 +3,8 @@
  * where the model looked, not that what it says is right.
  */
 import { pathToFileURL } from 'node:url';
-import type { FilePlace, PackedRepository } from '../prompt/pack';
+import type { PackedRepository } from '../prompt/pack';
+import type { FilePlace } from '../prompt/packing';
 import type { Source, Span } from '../protocol';
 import type { Tokenizer } from '../tokenizer/types';
 

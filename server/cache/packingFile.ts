@@ -9,7 +9,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, promises as fs } from 'node:fs';
 import path from 'node:path';
 import { frameFingerprint } from '../prompt/frame';
-import type { Entry, LeftOutFile, Packing } from '../prompt/pack';
+import type { Entry, LeftOutFile, Packing } from '../prompt/packing';
 import { concat } from '../prompt/template';
 
 const name = 'packing.bin';

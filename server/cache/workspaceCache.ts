@@ -7,7 +7,7 @@ import { createHash } from 'node:crypto';
 import path from 'node:path';
 import type { Context, Engine } from '../engine/engine';
 import { LongviewError } from '../errors';
-import type { Packing } from '../prompt/pack';
+import type { Packing } from '../prompt/packing';
 import type { SavedState } from '../protocol';
 import { throttled } from '../statusText';
 import type { Root } from '../workspace/scan';

@@ -11,6 +11,16 @@ import { readText, textFault } from '../workspace/readText';
 import type { ScannedFile, ScanResult } from '../workspace/scan';
 import { littleRoom, stayingOrder } from './budget';
 import { deletedFile, fileText, head, laterVersion, tail } from './frame';
+import {
+  isSmall,
+  overlayTokens,
+  placesOf,
+  roomIn,
+  type Entry,
+  type FilePlace,
+  type LeftOutFile,
+  type Packing,
+} from './packing';
 import { concat } from './template';
 import { whyNothing } from './whyNothing';
 
@@ -18,14 +28,6 @@ export interface PackedFile extends ContextFile {
   absolutePath: string;
   /** The latest version. */
   text: string;
-}
-
-/** A version of a file in the prompt. */
-export interface FilePlace {
-  path: string;
-  /** Of its first token in PackedRepository.tokens, and of the one behind its last. */
-  start: number;
-  end: number;
 }
 
 export interface PackedRepository {
@@ -58,67 +60,8 @@ export interface PackOptions {
   rebaseLater?: boolean;
 }
 
-export interface Entry {
-  path: string;
-  absolutePath: string;
-  /** Absent until it was read, after the packing came from disk. */
-  text?: string;
-  /** Of the text, SHA-256. */
-  hash: string;
-  tokens: number;
-  version: number;
-  bytes: number;
-  /** -1: not the file's own text. */
-  ctimeMs: number;
-}
-
-/** A file that is not in the prompt, as it was when that was decided. */
-export interface LeftOutFile extends SkippedFile {
-  /** Absent where it was not looked into. */
-  bytes?: number;
-  ctimeMs?: number;
-}
-
-/** A prompt and how it came about: what has to be kept for an edit to cost the edit. */
-export interface Packing {
-  /** Instructions, tree and the first version of every file. */
-  base: Int32Array;
-  /** Files of `base`, in its order. */
-  basePaths: string[];
-  /** Their tokens; empty where an older packing did not keep them. */
-  baseSizes: number[];
-  /** Later versions and deletions. */
-  overlay: { path: string; ids: Int32Array }[];
-  /** About how many tokens of `base` are of files that are gone. */
-  dead: number;
-  /** That `base` was made for: a window is smaller where memory is short. 0: an older packing did not keep it. */
-  budget: number;
-  /** What the prompt holds, by path. */
-  entries: Map<string, Entry>;
-  leftOut: LeftOutFile[];
-}
-
 function hashOf(text: string): string {
   return createHash('sha256').update(text).digest('hex');
-}
-
-function overlayTokens({ overlay }: Pick<Packing, 'overlay'>): number {
-  return overlay.reduce((sum, { ids }) => sum + ids.length, 0);
-}
-
-/** Of a budget, with a few tokens for the tail. */
-function roomIn(budget: number, packing: Pick<Packing, 'base' | 'overlay'>): number {
-  return budget - packing.base.length - overlayTokens(packing) - 8;
-}
-
-function placesOf({ base, basePaths, baseSizes, overlay }: Packing): FilePlace[] {
-  if (baseSizes.length !== basePaths.length) return [];
-  let at = base.length - baseSizes.reduce((sum, tokens) => sum + tokens, 0);
-  const place = (path: string, tokens: number) => ({ path, start: at, end: (at += tokens) });
-  return [
-    ...basePaths.map((path, i) => place(path, baseSizes[i]!)),
-    ...overlay.map(({ path, ids }) => place(path, ids.length)),
-  ];
 }
 
 /** What changes rarely first, as scanned; an edit then leaves a long common prefix. */
@@ -404,11 +347,6 @@ function leftOutFile(
 
 function overBudget({ path, bytes, ctimeMs }: ScannedFile | Entry, detail: string): LeftOutFile {
   return { path, reason: 'over-budget', detail, bytes, ctimeMs };
-}
-
-/** Whether edits, and what they made useless, are at most so many tenths of the rest; a few tokens always are. */
-function isSmall(packing: Packing, tenths: number): boolean {
-  return overlayTokens(packing) + packing.dead <= Math.max((packing.base.length * tenths) / 10, 256);
 }
 
 /** The text that counts: an open document's, else the file's. */

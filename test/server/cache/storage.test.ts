@@ -23,7 +23,7 @@ import {
   savedWorkspaces,
   writeLabel,
 } from '../../../server/cache/storage';
-import type { Packing } from '../../../server/prompt/pack';
+import type { Packing } from '../../../server/prompt/packing';
 import { root, writeFolder } from '../reference';
 
 async function savedState(parent: string, name: string, bytes: number, usedSeconds: number): Promise<string> {
