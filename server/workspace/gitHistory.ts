@@ -1,5 +1,6 @@
 /** When git saw each file change last. */
 import { spawn } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 
 /** More commits than this are not looked at; what they alone touched counts as old. */
 const maxCommits = 20_000;
@@ -14,10 +15,12 @@ const settings = [
   'core.alternateRefsCommand=',
 ].flatMap((setting) => ['-c', setting]);
 
+/** Before a commit's time: no file is called so. */
+const mark = `commit ${randomBytes(16).toString('hex')} `;
 const logArguments = [
   ...['log', `--max-count=${maxCommits}`, '--no-merges', '--no-renames', '--no-ext-diff', '--no-textconv'],
   ...['--no-show-signature', '--no-mailmap', '-O/dev/null', '--name-only', '--relative', '-z'],
-  ...['--format=format:%x01%ct', '--', '.'],
+  ...[`--format=format:${mark}%ct`, '--', '.'],
 ];
 
 /**
@@ -78,12 +81,12 @@ function walk(folder: string, signal?: AbortSignal): Promise<Map<string, number>
     const log = git(folder, logArguments, signal);
     let time = 0;
     let rest = '';
-    // A record is "\x01<seconds>" and then the commit's paths, each ended by NUL or a line feed after the time.
+    // A record is the mark, the seconds and then the commit's paths, each ended by NUL or a line feed after the time.
     const take = (record: string) => {
       const line = record.replace(/^\n/, '');
-      if (line.startsWith('\x01')) {
+      if (line.startsWith(mark)) {
         const end = line.indexOf('\n');
-        time = Number(end < 0 ? line.slice(1) : line.slice(1, end)) * 1000;
+        time = Number(line.slice(mark.length, end < 0 ? undefined : end)) * 1000;
         if (end >= 0) take(line.slice(end + 1));
       } else if (line !== '' && !times.has(line)) times.set(line, time);
     };

@@ -181,3 +181,16 @@ it('is read to its end, also where that takes more than one piece', async () => 
   const times = await lastCommitTimes(folder);
   expect([...times.keys()].sort()).toEqual(['.gitattributes', 'a.ts', ...names].sort());
 });
+
+it('tells a time from a file that is called like one', async () => {
+  const before = (await lastCommitTimes(folder)).get('a.ts');
+  writeFolder(folder, [
+    ['\x01123', 'x'],
+    ['b.ts', 'x'],
+  ]);
+  git('add', '.');
+  git('commit', '-q', '-m', 'y');
+  const times = await lastCommitTimes(folder);
+  expect(times.get('b.ts')).toBe(Number(git('log', '-1', '--format=%ct')) * 1000);
+  expect(times.get('a.ts')).toBe(before);
+});
