@@ -77,6 +77,15 @@ it('leaves a folder out where the patterns are no list, and takes that back once
   expect(editor.workspace[key]).toBe('dist/');
 });
 
+it('takes a folder back without what else the workspace leaves out', async () => {
+  const key = 'longview.files.exclude';
+  editor.workspace = { [key]: ['dist/'] };
+  const undo = await excludeFromPrompt('net');
+  editor.workspace[key] = [...(editor.workspace[key] as string[]), 'docs/'];
+  await undo();
+  expect(editor.workspace[key]).toEqual(['dist/', 'docs/']);
+});
+
 it('leaves out a folder whose name looks like a pattern, and that alone', async () => {
   const undo = await excludeFromPrompt('app/[slug]/*#!');
   const [pattern] = editor.workspace['longview.files.exclude'] as string[];

@@ -7,7 +7,7 @@ const sources = (...paths: string[]) => paths.map((path) => ({ path, uri: `file:
 it('names two files, by their paths where their names are the same, and counts the others', () => {
   expect(briefly(sources('a/x.py'))).toBe('x.py');
   expect(briefly(sources('a/x.py', 'y.py'))).toBe('x.py, y.py');
-  expect(briefly(sources('a/x.py', 'y.py', 'z.py', 'b/x.py'))).toBe('a/x.py, y.py +2');
+  expect(briefly(sources('a/x.py', 'c/y.py', 'z.py', 'b/x.py'))).toBe('a/x.py, y.py +2');
 });
 
 it('writes lines, shares and nothing where there is nothing', () => {

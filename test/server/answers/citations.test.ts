@@ -90,11 +90,17 @@ describe('checkCitations', () => {
   it('keeps lines near what the sentence names', () => {
     expect(line('`load_config` opens it [app/io.py:L20-L21].')).toEqual([20]);
     expect(line('`load_config` opens it [app/io.py:L18].')).toEqual([18]);
+    expect(line('It imports `os` [app/io.py:L3].')).toEqual([3]);
+    expect(line('`LIMIT` follows [app/io.py:L1].')).toEqual([1]);
   });
 
   it('moves lines that are far off to what the sentence names', () => {
     expect(line('`load_config` opens it [app/io.py:L2].')).toEqual([20]);
     expect(line('`load_config` opens it [app/io.py:L900-L1000].')).toEqual([20]);
+    // Without backticks too, where it cannot be a word of the sentence.
+    expect(line('load_config opens it [app/io.py:L2].')).toEqual([20]);
+    expect(line('close() is empty [app/io.py:L2].')).toEqual([11]);
+    expect(line('Reader.close(now) is empty [app/io.py:L2].')).toEqual([11]);
     for (const none of ['L0-L20', 'L20-L19', 'L20-L900'])
       expect(findCitations(`\`load_config\` opens it [app/io.py:${none}].`)[0]).toMatchObject({
         span: { startLine: 20, endLine: 20 },

@@ -35,4 +35,5 @@ describe('codeRanges', () => {
 it('leaves out the matches that begin in code', () => {
   const text = 'a `a` a\n```\na\n```\na';
   expect([...matchesOutsideCode(text, /a/g)].map(({ index }) => index)).toEqual([0, 6, 18]);
+  expect([...matchesOutsideCode('`a`a`a`', /a/g)].map(({ index }) => index)).toEqual([3]);
 });

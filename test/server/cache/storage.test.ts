@@ -112,7 +112,7 @@ describe('a state that is being saved for the first time', () => {
 
 describe('a packing on disk', () => {
   const packing: Packing = {
-    base: Int32Array.from([1, 2, 3, 4]),
+    base: Int32Array.from([0, 2, 3, 4]),
     basePaths: ['a.py', 'b.py'],
     baseSizes: [2, 1],
     overlay: [{ path: 'a.py', ids: Int32Array.from([5, 6]) }],
