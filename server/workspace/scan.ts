@@ -174,7 +174,7 @@ class Scanner {
     if (entry.isSymbolicLink()) return this.skip(relative, 'link-loop', 'symbolic links are not followed');
     if (!entry.isFile()) return this.skip(relative, 'not-a-file');
     if (/["<>\p{Cc}]/u.test(relative))
-      return this.skip(relative, 'excluded', 'its name would break the frame of the prompt');
+      return this.skip(relative, 'unreadable', 'its name would break the frame of the prompt');
     if (this.matches(this.exclude, relative)) return this.skip(relative, 'excluded');
     if (isSecretName(entry.name)) return this.skip(relative, 'secret');
     if (!this.matches(this.include, relative)) {

@@ -113,7 +113,7 @@ describe('scanFolder', () => {
       'lib.min.js': 'minified',
       'big.txt': 'too-large',
       'node_modules/': 'dependency',
-      'ev"il.ts': 'excluded',
+      'ev"il.ts': 'unreadable',
       loop: 'link-loop',
       pipe: 'not-a-file',
     });
