@@ -67,6 +67,7 @@ EngineOptions read_options(const Napi::Object& from) {
   const std::string precision = string_or(from, "precision", "auto");
   options.cpu.precision = precision == "f32" ? Precision::kFloat32 : precision == "bf16" ? Precision::kBFloat16 : precision == "int8" ? Precision::kInt8 : Precision::kAuto;
   const std::string device = string_or(from, "device", "auto");
+  LONGVIEW_CHECK(device == "auto" || device == "cuda" || device == "cpu", kInvalidArgument, "There is no device called \"%s\". Set longview.device to auto, cuda or cpu.", device.c_str());
   options.device = device == "cpu" ? DeviceChoice::kCpu : device == "cuda" ? DeviceChoice::kCuda : DeviceChoice::kAuto;
   const std::string weights = string_or(from, "gpuWeights", "auto");
   LONGVIEW_CHECK(weights == "auto" || weights == "fp8", kInvalidArgument, "There are no weights called \"%s\". Set longview.gpu.weights to auto or fp8.", weights.c_str());

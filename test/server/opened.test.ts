@@ -46,6 +46,18 @@ it.skipIf(existsSync(path.join(root, 'dist/longview_cuda.so')))(
   },
 );
 
+it.each([
+  ['device', 'CPU', 'longview.device to auto, cuda or cpu'],
+  ['gpuWeights', 'int4', 'longview.gpu.weights to auto or fp8'],
+  ['cacheFormat', 'q4', 'longview.cache.format to auto, bf16, q8 or fp8'],
+  ['prefillMode', 'sparse', 'longview.prefill.mode to auto, adaptive, minference or dense'],
+  ['prefillTarget', 'best', 'longview.prefill.target to fast, balanced or exact'],
+])('says what %s may be where it is %s', async (setting, value, sentence) => {
+  opened.settings = { ...plainSettings, [setting]: value };
+  await expect(opened.start()).rejects.toThrow(`called "${value}". Set ${sentence}.`);
+  expect(statuses.at(-1)).toMatchObject({ phase: 'failed', health: 'error' });
+});
+
 describe('work that fails', () => {
   it('has the server started again where the GPU was lost, and says why', async () => {
     await opened.start();
