@@ -1,6 +1,6 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { AskStats } from '../../server/protocol';
-import { answerMessage, prefillStatus, readingMessage } from '../../server/statusText';
+import { answerMessage, prefillStatus, readingMessage, throttled } from '../../server/statusText';
 
 describe('readingMessage', () => {
   it.each([
@@ -77,4 +77,19 @@ describe('prefillStatus', () => {
   it('estimates by what is left and the rate', () => {
     expect(prefillStatus({ done: 250, total: 1000, tokensPerSecond: 50 }).etaSeconds).toBe(15);
   });
+});
+
+it('tells of a step every tenth of a second, and always of the last', () => {
+  vi.useFakeTimers();
+  vi.advanceTimersByTime(1000);
+  const told: unknown[] = [];
+  const tell = throttled((step: { done?: number; tokens?: number; total: number }) => told.push(step));
+  for (const done of [0, 1, 2, 3]) tell({ done, total: 3 });
+  for (const tokens of [1, 3]) tell({ tokens, total: 3 });
+  vi.advanceTimersByTime(99);
+  tell({ total: 3 });
+  vi.advanceTimersByTime(1);
+  tell({ total: 4 });
+  vi.useRealTimers();
+  expect(told).toEqual([{ done: 0, total: 3 }, { done: 3, total: 3 }, { tokens: 3, total: 3 }, { total: 4 }]);
 });

@@ -81,6 +81,13 @@ describe('scanFolder', () => {
     expect(vendored).toEqual(['app/vendor/mine/deep/b.ts']);
   });
 
+  it('takes folders and files that are called like members of every object', async () => {
+    const names = ['__proto__/a.ts', 'constructor/toString', 'hasOwnProperty'];
+    const { files, skipped } = await scanFolder(repository(names.map((name) => [name, 'x'])));
+    expect(files.map((file) => file.path)).toEqual(names);
+    expect(skipped).toEqual([]);
+  });
+
   it('lists a folder that it may not enter', async ({ skip }) => {
     if (process.getuid?.() === 0) skip('root may enter every folder');
     const folder = repository([['shut/a.ts', 'x']]);
