@@ -20,6 +20,9 @@ const pattern = (() => {
 /** No two parts of it take the same spaces: a line of nothing else would be tried in every way to share them. */
 const definition =
   /^\s*(?:(?:export|default|public|private|protected|static|async|pub|abstract|final|declare|const|let|var)\s+)*(?:(?:def|class|function|interface|type|struct|enum|trait|impl|fn|func|const|let|var|namespace|module)(?=[\s*])\s*)?(?:\*\s*)?/;
+/** What C, Java and their kin write before a function's name: modifiers and a type, no word that calls it. */
+const behindType =
+  /^\s*(?!(?:return|new|else|throw|case|await|yield|typeof|delete|not|and|or|in|of|if|elif|unless|when|guard|for|while|until|switch|match|go|defer|assert|raise|print|echo)\b)(?:[\p{ID_Continue}$:.,<>?@[\]]+[\s*&]+)+(?:[\p{ID_Continue}$]+(?:::|\.))*/u;
 /** Longer names are none. */
 const maxName = 200;
 
@@ -45,16 +48,39 @@ function lineSpan(index: number): Span {
   return { startLine: index + 1, endLine: index + 1 };
 }
 
+/** No name stands before or behind it as a part of a longer one, in whatever script. */
+const notInName = String.raw`[\p{ID_Continue}$]`;
+
 function findName(lines: readonly string[], symbol: string, from: number): number | undefined {
   const name = escape(symbol);
+  const whole = `${name}(?!${notInName})`;
   const keyword = new RegExp(
-    `\\b(?:def|class|function\\*?|interface|type|struct|enum|trait|fn|func|namespace|module)\\s+(?:\\([^()]*\\)\\s*)?${name}(?![\\w$])`,
+    `\\b(?:def|class|function\\*?|interface|type|struct|enum|trait|fn|fun|func|namespace|module)\\s+(?:\\([^()]*\\)\\s*)?${whole}|` +
+      `^\\s*#\\s*define\\s+${whole}|^[-+]\\s*\\([^()]*\\)\\s*${whole}`,
+    'u',
   );
-  const assigned = new RegExp(`${definition.source}["']?${name}["']?\\s*(?::[^=]*)?[=(:]`);
-  const mention = new RegExp(`(?<![\\w$])${name}(?![\\w$])`);
-  for (const wanted of [keyword, assigned, mention])
-    for (let line = from; line < lines.length; line++) if (wanted.test(lines[line]!)) return line;
+  const typed = new RegExp(`${behindType.source}${name}\\s*(?=\\()`, 'u');
+  const assigned = new RegExp(`${definition.source}["']?${name}["']?\\s*(?::[^=]*)?[=(:]`, 'u');
+  const mention = new RegExp(`(?<!${notInName})${whole}`, 'u');
+  const tests = [
+    (line: number) => keyword.test(lines[line]!),
+    (line: number) => hasBody(lines, line, typed.exec(lines[line]!)?.[0].length),
+    (line: number) => assigned.test(lines[line]!),
+    (line: number) => mention.test(lines[line]!),
+  ];
+  for (const isWanted of tests)
+    for (let line = from; line < lines.length; line++) if (isWanted(line)) return line;
   return undefined;
+}
+
+/** Of a parameter list, with what may stand between it and the body. */
+const maxParameterLines = 10;
+
+/** Whether parameters, then a body follow at a place of a line: `foo(int x) throws E {`. A call has none. */
+function hasBody(lines: readonly string[], line: number, at: number | undefined): boolean {
+  if (at === undefined) return false;
+  const rest = [lines[line]!.slice(at), ...lines.slice(line + 1, line + maxParameterLines)].join('\n');
+  return /^\([^();{}]*\)[^();={}]*(?:\{|=>)/.test(rest);
 }
 
 /** Characters before a citation that its sentence may have: an answer without a full stop is not read again for each. */
@@ -66,7 +92,7 @@ function namedAround(answer: string, offset: number): string[] {
   const sentence = before.slice(Math.max(before.lastIndexOf('\n'), before.lastIndexOf('. ')) + 1);
   const words = [
     ...sentence.matchAll(
-      /`([A-Za-z_$][\w$.]*)[^`]*`|([A-Za-z_$][\w$]*)(?=\()|\b([A-Za-z]+_\w+|[A-Za-z]+[a-z][A-Z]\w*)\b/g,
+      /`([\p{ID_Start}_$][\p{ID_Continue}$.]*)[^`]*`|([\p{ID_Start}_$][\p{ID_Continue}$]*)(?=\()|(?<!\p{ID_Continue})(\p{L}+_\p{ID_Continue}+|\p{L}+\p{Ll}\p{Lu}\p{ID_Continue}*)/gu,
     ),
   ];
   return words
@@ -83,7 +109,8 @@ function mendSpan(span: Span, text: string, named: readonly string[]): Span | un
   const inside = span.startLine >= 1 && span.startLine <= span.endLine && span.endLine <= lines.length;
   if (inside) {
     const near = lines.slice(Math.max(0, span.startLine - 1 - slack), span.endLine + slack).join('\n');
-    const mentioned = (name: string) => new RegExp(`(?<![\\w$])${escape(name)}(?![\\w$])`).test(near);
+    const mentioned = (name: string) =>
+      new RegExp(`(?<!${notInName})${escape(name)}(?!${notInName})`, 'u').test(near);
     if (named.some(mentioned)) return span;
   }
   for (const name of named) {

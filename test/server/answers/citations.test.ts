@@ -56,6 +56,9 @@ describe('findSymbol in files that were made to stop it', () => {
     ['modifiers', 'export const '.repeat(20_000)],
     ['open brackets', 'func ('.repeat(40_000)],
     ['colons', `name ${':'.repeat(200_000)}`],
+    ['words', 'int '.repeat(50_000)],
+    ['owners', `int ${'a::'.repeat(60_000)}`],
+    ['the name, called', 'int name(int a, '.repeat(15_000)],
     ['the name, as a part', 'name'.repeat(50_000)],
   ])('%s', (_, line) => {
     expect(findSymbol(`${line}\nother\ndef other():`, 'other')?.startLine).toBe(3);
@@ -72,6 +75,50 @@ it('takes no part of a name for a definition', () => {
   expect(findSymbol('classroom = 1\nroom = 2\n', 'room')?.startLine).toBe(2);
   expect(findSymbol('x(items)\nfunction* items() {}\n', 'items')?.startLine).toBe(2);
   expect(findSymbol('x(items)\nfunction *items() {}\n', 'items')?.startLine).toBe(2);
+});
+
+it('finds a function behind its type, not a call of it before', () => {
+  const java = [
+    'class DeviceType {',
+    '  public boolean isTablet() {',
+    '    return getDeviceType() == TABLET;',
+    '  }',
+    '  void refresh() {',
+    '    getDeviceType();',
+    '    while getDeviceType(x) {',
+    '  }',
+    '  @Override public Map<String, List<Type>> getDeviceType(',
+    '      final String name) throws IOException {',
+    '  }',
+    '}',
+  ].join('\n');
+  expect(findSymbol(java, 'getDeviceType')?.startLine).toBe(9);
+  const c = 'int use(void) { return 1 + load_page(2); }\n  load_page(3);\nstatic page *load_page(int n)\n{\n';
+  expect(findSymbol(c, 'load_page')?.startLine).toBe(3);
+  const cpp = 'void a() {\n  close();\n}\nvoid Reader::close() noexcept {\n';
+  expect(findSymbol(cpp, 'close')?.startLine).toBe(4);
+  expect(findSymbol('  Size();\n  public int Size() => 3;\n', 'Size')?.startLine).toBe(2);
+  expect(findSymbol('[DeviceUID uid];\n+ (NSString *)uid {\n', 'uid')?.startLine).toBe(2);
+  expect(findSymbol('#ifndef LIMIT\n#define LIMIT 3\n', 'LIMIT')?.startLine).toBe(2);
+  expect(findSymbol('load()\nfun load() = 3\n', 'load')?.startLine).toBe(2);
+});
+
+it('takes no call with a block for a definition', () => {
+  expect(findSymbol('  await load({\n  });\nload = () => 3;\n', 'load')?.startLine).toBe(3);
+  expect(findSymbol('  void load(() => {\n  });\nload = () => 3;\n', 'load')?.startLine).toBe(3);
+  expect(findSymbol('"""See also load(x) and more."""\nload = lambda x: {x}\n', 'load')?.startLine).toBe(2);
+});
+
+it('finds names of any script, and no part of one', () => {
+  const text = 'def berechne_fläche(länge):\n  naïve = 1\n  na = 2\nclass 处理器:\n  def 读取(self):\n';
+  expect(findSymbol(text, '处理器')?.startLine).toBe(4);
+  expect(findSymbol(text, '读取')?.startLine).toBe(5);
+  expect(findSymbol(text, 'na')?.startLine).toBe(3);
+  for (const part of ['fl', 'ä', 'nge', '处理', 'berechne_fl'])
+    expect(findSymbol(text, part)).toBeUndefined();
+  const umlauts = [{ ...files[0]!, text: `${'x\n'.repeat(20)}def größe():\n` }];
+  const { citations } = checkCitations('Die Länge von `größe`: [app/io.py:L2].', umlauts);
+  expect(citations[0]?.span?.startLine).toBe(21);
 });
 
 describe('checkCitations', () => {
