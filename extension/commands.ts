@@ -64,7 +64,10 @@ async function ask(chat: ChatView, given: unknown): Promise<void> {
 
 function symbolAtCursor(): string | undefined {
   const editor = window.activeTextEditor;
-  const word = editor?.document.getWordRangeAtPosition(editor.selection.active, /[A-Za-z_$][\w$]*/);
+  const word = editor?.document.getWordRangeAtPosition(
+    editor.selection.active,
+    /[\p{ID_Start}_$][\p{ID_Continue}$]*/u,
+  );
   return word && editor?.document.getText(word);
 }
 

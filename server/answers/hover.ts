@@ -5,7 +5,7 @@ import type { Session } from './session';
 
 const maxTokens = 120;
 const maxCached = 500;
-const identifier = /[A-Za-z_$][\w$]{2,}/g;
+const identifier = /[\p{ID_Start}_$][\p{ID_Continue}$]{2,}/gu;
 
 /** The identifier at a place of a text; lines and characters count from 0. */
 export function identifierAt(text: string, line: number, character: number): string | undefined {
