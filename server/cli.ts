@@ -6,7 +6,7 @@ import { parseArgs } from 'node:util';
 import { overBudget, rootOf, Session } from './answers/session';
 import { clearCache, defaultCacheFolder, defaultMaxGiB, savedWorkspaces } from './cache/storage';
 import { WorkspaceCache } from './cache/workspaceCache';
-import type { PrefillOptions, PrefillProgress } from './engine/engine';
+import type { PrefillOptions } from './engine/engine';
 import { LongviewError } from './errors';
 import { here } from './here';
 import { calibrate } from './models/calibrate';
@@ -18,9 +18,8 @@ import { openModel, type OpenModel } from './models/openModel';
 import { calibratedFolder, profileFolders } from './models/profiles';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
-import type { Source } from './protocol';
-import { answerMessage, readingMessage } from './statusText';
-import { print, tell, visible, visibleLines } from './terminal';
+import { answerMessage, cutMessage } from './statusText';
+import { print, progressPrinter, showSources, tell, visible, visibleLines } from './terminal';
 
 const usage = `Usage:
   longview ask [options] "question" ["another question" ...]   answers from the repository's files
@@ -175,15 +174,6 @@ function showPacked(session: Session, repository: PackedRepository): void {
   if (left.length > 20) tell(`  and ${left.length - 20} more: \`longview context\` lists them all`);
 }
 
-function progressPrinter(): (progress: PrefillProgress) => void {
-  let shown = 0;
-  return (progress) => {
-    if (performance.now() - shown < 1000 && progress.done < progress.total) return;
-    shown = performance.now();
-    tell(readingMessage(progress));
-  };
-}
-
 async function ask(args: string[], signal: AbortSignal): Promise<void> {
   const { values, positionals } = parse(args, true);
   if (positionals.length === 0 || positionals.some((question) => question.trim() === ''))
@@ -191,36 +181,39 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
   await withSession(values, async (session) => {
     let shown = false;
     for (const question of positionals) {
-      const { conversationId, answer, citations, missing, stats } = await session.ask({
+      let inLine = false;
+      const asked = session.ask({
         question,
         signal,
         onPacked: (repository) => {
           if (!shown) showPacked(session, repository);
           shown = true;
         },
-        onText: values.json ? undefined : (text) => process.stdout.write(visibleLines(text)),
+        onText: (text) => {
+          if (values.json) return;
+          process.stdout.write(visibleLines(text));
+          inLine = true;
+        },
         onProgress: progressPrinter(),
+      });
+      const { conversationId, answer, citations, missing, stats, finish } = await asked.finally(() => {
+        // One that is stopped ends its line too.
+        if (inLine) process.stdout.write('\n');
       });
       if (values.json) {
         const sources = await session.sources(conversationId, signal);
-        print(JSON.stringify({ answer, citations, missing, sources, stats }));
+        print(JSON.stringify({ answer, citations, missing, sources, stats, finish }));
         continue;
       }
-      process.stdout.write('\n');
-      for (const { path: file, span } of citations) print(`  ${file}${span ? `:${span.startLine}` : ''}`);
+      const places = citations.map(({ path: file, span }) => `  ${file}${span ? `:${span.startLine}` : ''}`);
+      for (const place of new Set(places)) print(place);
       for (const { text, why } of missing) print(`  not found: ${text} ${why}`);
       showSources((await session.sources(conversationId, signal)) ?? []);
+      const cut = cutMessage(finish, stats);
+      if (cut !== undefined) tell(cut);
       tell(answerMessage(stats));
     }
   });
-}
-
-function showSources(sources: readonly Source[]): void {
-  const shown = sources.slice(0, 3).map(({ path: file, span, share }) => {
-    const end = span && span.endLine > span.startLine ? `-L${span.endLine}` : '';
-    return `${file}${span ? `:L${span.startLine}${end}` : ''} (${Math.round(100 * share)} %)`;
-  });
-  if (shown.length > 0) tell(`Looked at most: ${shown.join(', ')}`);
 }
 
 async function prefill(args: string[], signal: AbortSignal): Promise<void> {

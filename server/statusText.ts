@@ -1,6 +1,6 @@
 /** What the status says while the server works, and how often. */
 import type { PrefillProgress } from './engine/engine';
-import type { AskStats, Phase, PrefillStatus } from './protocol';
+import type { AskResult, AskStats, Phase, PrefillStatus } from './protocol';
 
 export function phaseMessage(phase: Phase, detail?: { done: number; total: number }): string {
   switch (phase) {
@@ -58,6 +58,16 @@ export function answerMessage(stats: AskStats): string {
     `${fromDisk}Read ${count(read)} tokens in ${prefillSeconds.toFixed(1)} s (${rate} tokens/s${now})${kept}. ` +
     `Answered with ${count(decodeTokensPerSecond)} tokens/s, first word after ${firstTokenSeconds.toFixed(1)} s.`
   );
+}
+
+/** What cut an answer off; undefined where it came to its end. */
+export function cutMessage(
+  finish: AskResult['finish'],
+  { answerTokens }: Pick<AskStats, 'answerTokens'>,
+): string | undefined {
+  if (finish === 'length')
+    return `The answer was cut at its longest length, ${answerTokens.toLocaleString('en')} tokens (--max-tokens).`;
+  return finish === 'window' ? "The answer was cut: the model's window is full. Leave out files." : undefined;
 }
 
 /** Seconds below two minutes, minutes below two hours, then hours. */

@@ -2,6 +2,9 @@
  * Texts for a terminal. What a model wrote, what a file is called and what a model file says of itself may hold control
  * characters, which would move the cursor, rename the window or fill the clipboard: they are shown instead.
  */
+import type { PrefillProgress } from './engine/engine';
+import type { Source } from './protocol';
+import { readingMessage } from './statusText';
 
 /** Also marks that turn the direction of what follows: a path would read as another. */
 const unseen = /[\p{Cc}\u202a-\u202e\u2066-\u2069]/gu;
@@ -26,4 +29,25 @@ export function print(text: string): void {
 /** Progress, and what is wrong. */
 export function tell(text: string): void {
   console.error(visibleLines(text));
+}
+
+/** At most one line a second, and each state once. */
+export function progressPrinter(): (progress: PrefillProgress) => void {
+  let shown = 0;
+  let last: number | undefined;
+  return (progress) => {
+    if (progress.done === last || (performance.now() - shown < 1000 && progress.done < progress.total))
+      return;
+    shown = performance.now();
+    last = progress.done;
+    tell(readingMessage(progress));
+  };
+}
+
+export function showSources(sources: readonly Source[]): void {
+  const shown = sources.slice(0, 3).map(({ path: file, span, share }) => {
+    const end = span && span.endLine > span.startLine ? `-L${span.endLine}` : '';
+    return `${file}${span ? `:L${span.startLine}${end}` : ''} (${Math.round(100 * share)} %)`;
+  });
+  if (shown.length > 0) tell(`Looked at most: ${shown.join(', ')}`);
 }

@@ -110,6 +110,47 @@ describe('longview ask', () => {
   });
 });
 
+describe('an answer in the terminal', () => {
+  const repo = path.join(folder, 'terminal');
+  const code = Array.from({ length: 12 }, (_, i) => `    total += rates[${i}]\n`).join('');
+  writeFolder(repo, [
+    ['rates.py', `def sum_rates(rates):\n    """Add the rates."""\n    total = 0\n${code}    return total\n`],
+  ]);
+  const question = 'Show me the code of `sum_rates`.';
+
+  it('is said to be cut where it is', () => {
+    const { status, stdout, stderr } = ask('--repo', repo, '--max-tokens', '3', question);
+    expect(stderr).toMatch(/\nThe answer was cut at its longest length, 3 tokens \(--max-tokens\)\.\nRead /);
+    expect({ status, end: stdout.at(-1) }).toEqual({ status: 0, end: '\n' });
+    const cut = ask('--repo', repo, '--max-tokens', '3', '--json', question);
+    expect(JSON.parse(cut.stdout)).toMatchObject({ finish: 'length' });
+    const whole = ask('--repo', repo, 'Where is `sum_rates` defined?');
+    expect(whole.stderr).not.toContain('cut');
+    expect(whole.stdout).toMatch(/\n {2}rates\.py:1\n$/);
+  });
+
+  it('ends its line when it is stopped', async () => {
+    const asking = spawn(
+      process.execPath,
+      [path.join(root, 'dist/cli.js'), 'ask', '--repo', repo, question],
+      {
+        env: { ...process.env, INIT_CWD: folder },
+        stdio: ['ignore', 'pipe', 'pipe'],
+      },
+    );
+    let stdout = '';
+    let stderr = '';
+    asking.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));
+    asking.stdout.setEncoding('utf8').on('data', (text: string) => {
+      if (stdout === '') asking.kill('SIGINT');
+      stdout += text;
+    });
+    expect(await new Promise((done) => asking.once('close', done))).toBe(1);
+    expect(stderr).toMatch(/\nStopped\.\n$/);
+    expect(stdout).toMatch(/[^\n]\n$/);
+  });
+});
+
 describe('longview in a pipe, and stopped', () => {
   const repo = path.join(folder, 'piped');
   const saved = path.join(folder, 'saved');
@@ -135,6 +176,9 @@ describe('longview in a pipe, and stopped', () => {
     const { tokens, reusedTokens } = JSON.parse(again.stdout) as { tokens: number; reusedTokens: number };
     expect(tokens).toBeGreaterThan(500);
     expect(reusedTokens).toBe(tokens);
+    // Loading is told by pages, and as a whole: nothing is said twice.
+    const told = again.stderr.split('\n').filter((line) => /^Reading ([\d,]+) of \1 tokens/.test(line));
+    expect(told).toHaveLength(1);
   });
 
   it.each(['SIGINT', 'SIGTERM'] as const)(
