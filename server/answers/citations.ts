@@ -198,7 +198,12 @@ export function checkCitations(
       const span = mendSpan(wanted, file.text, namedAround(answer, match.index));
       citations.push(span ? { ...citation, span } : citation);
     } else if (symbol) {
-      miss(`${path} does not contain ${symbol}.`);
+      const holder = files.find((other) => findPlace(other, symbol));
+      miss(
+        holder
+          ? `${path} does not contain ${symbol}; ${holder.path} does.`
+          : `No file that was read contains ${symbol}.`,
+      );
     } else {
       citations.push(citation);
     }

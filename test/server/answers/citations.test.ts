@@ -166,12 +166,20 @@ describe('checkCitations', () => {
     const answer =
       'In [app/io.py#Reader], [app/io.py#Nothing], [lib/other.py#Reader] and [other.py:L3], not [app/io.py:L900].';
     expect(checkCitations(answer, files).missing).toEqual([
-      { text: '[app/io.py#Nothing]', why: 'app/io.py does not contain Nothing.' },
+      { text: '[app/io.py#Nothing]', why: 'No file that was read contains Nothing.' },
       {
         text: '[lib/other.py#Reader]',
         why: 'There is no lib/other.py among the files that were read.',
       },
       { text: '[other.py:L3]', why: 'There is no other.py among the files that were read.' },
+    ]);
+  });
+
+  it('tells a name that stands in another file from one that stands nowhere', () => {
+    const two = [...files, { ...files[0]!, path: 'app/web.py', text: '# Writers\ndef serve():\n' }];
+    expect(checkCitations('[app/web.py#Writer] and [app/io.py#serve_file]', two).missing).toEqual([
+      { text: '[app/web.py#Writer]', why: 'app/web.py does not contain Writer; app/io.py does.' },
+      { text: '[app/io.py#serve_file]', why: 'No file that was read contains serve_file.' },
     ]);
   });
 
@@ -252,9 +260,9 @@ describe('checkCitations', () => {
       expect(
         check('[src code/read config.py#gone], [src code/gone.py#f] [My Notes.md#no such]').missing,
       ).toEqual([
-        { text: '[src code/read config.py#gone]', why: 'src code/read config.py does not contain gone.' },
+        { text: '[src code/read config.py#gone]', why: 'No file that was read contains gone.' },
         { text: '[src code/gone.py#f]', why: 'There is no src code/gone.py among the files that were read.' },
-        { text: '[My Notes.md#no such]', why: 'My Notes.md does not contain no such.' },
+        { text: '[My Notes.md#no such]', why: 'No file that was read contains no such.' },
       ]);
     });
 
@@ -283,7 +291,7 @@ describe('checkCitations', () => {
       const { citations, missing } = checkCitations(`See ${texts.join(', ')}, not [${path}#Nope].`, named);
       expect(citations.map((citation) => citation.text)).toEqual(texts);
       expect(citations.every((citation) => citation.path === path)).toBe(true);
-      expect(missing).toEqual([{ text: `[${path}#Nope]`, why: `${path} does not contain Nope.` }]);
+      expect(missing).toEqual([{ text: `[${path}#Nope]`, why: 'No file that was read contains Nope.' }]);
     });
 
     it('are told apart from places in brackets', () => {
