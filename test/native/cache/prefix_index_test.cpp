@@ -178,6 +178,26 @@ TEST("a pool whose pages are all in use says so, and the list stays as it was") 
   f.extend(list, Fixture::ids(0, 384));
   CHECK_THROWS(list.reserve(1), kOutOfMemory);
   CHECK(list.length() == 384 && f.pool.used() == 3);
+  Fixture more(4);  // room for one of two pages
+  PageList other(*more.backend, more.pool, more.index);
+  more.extend(other, Fixture::ids(0, 384));
+  CHECK_THROWS(other.reserve(256), kOutOfMemory);
+  CHECK(other.length() == 384 && other.view().page_slots.size() == 3 && more.pool.used() == 3);
+}
+
+TEST("a page that a list holds is not let go, however old it is") {
+  Fixture f(3);
+  const std::vector<int32_t> held = Fixture::ids(0, 128);
+  PageList first(*f.backend, f.pool, f.index), writing(*f.backend, f.pool, f.index), again(*f.backend, f.pool, f.index);
+  f.extend(first, held);
+  {
+    PageList gone(*f.backend, f.pool, f.index);
+    f.extend(gone, Fixture::ids(1000, 128));
+  }
+  f.extend(writing, Fixture::ids(2000, 256));
+  std::vector<int32_t> longer = held;
+  longer.push_back(0);
+  CHECK(again.adopt(longer) == 128);
 }
 
 TEST("a tail that cannot be copied takes no page, and the list stays as it was") {

@@ -82,6 +82,26 @@ TEST("chunks of any size see the same, and leave context and counters as they we
   }
 }
 
+TEST("the later half of the layers counts, and no chunk has more than 128 tokens") {
+  Engine engine(files::shared("golden/tiny/llama"), exact(0));
+  const Read before = read(engine);
+  const auto copy = before.context->fork(), other = before.context->fork();
+  copy->truncate(200);
+  other->truncate(200);
+  const std::span<const int32_t> answer = std::span(before.tokens).subspan(200);
+  std::vector<float> got(200), expected(200);
+  CHECK(engine.focus_chunk(*copy, answer, got, CancelToken()) == 128);
+  const ModelConfig& c = engine.model().config;
+  CHECK(c.layers > 1);
+  engine.observe_attention([&](const Forward::Attention& a) {
+    if (a.layer >= c.layers / 2) engine.backend().add_focus(a.q, engine.kv_shape(), c.heads, a.layer, a.pages, a.first_position, 200);
+  });
+  CHECK(engine.prefill_chunk(*other, answer.first(128), CancelToken()) == 128);
+  engine.observe_attention({});
+  engine.backend().take_focus(expected);
+  CHECK(off(got, expected) < 1e-3);
+}
+
 TEST("a cancelled chunk leaves everything as it was, and what it saw is not the next one's") {
   Engine engine(files::shared("golden/tiny/llama"), exact(0));
   const Read before = read(engine);

@@ -31,6 +31,19 @@ TEST("weights, pages and the workspace are what they will take") {
   CHECK(small.pages == 10);
 }
 
+TEST("room for 1,024 tokens is enough, or for the window where that is smaller") {
+  const auto pages = [](const Model& model, int64_t count) {
+    const KvShape shape = shape_of(model.config);
+    return plan_memory(*backend, model, shape, {backend->kv_page_bytes(shape) * count, 1024}).pages;
+  };
+  const Model model = open_model(files::fixture("qwen3-tied"));
+  CHECK(pages(model, 8) == 8);
+  CHECK_THROWS(pages(model, 7), kOutOfMemory);
+  const Model small = open_model(scratch.put("small.gguf", builders::tiny_gguf().set_u32("llama.context_length", 256).build()));
+  CHECK(pages(small, 2) == 2);
+  CHECK_THROWS(pages(small, 1), kOutOfMemory);
+}
+
 TEST("what does not fit is refused with the numbers") {
   const Model model = open_model(files::fixture("qwen3-tied"));
   try {
@@ -50,6 +63,9 @@ TEST("a window beyond the memory shrinks the chunk before the window") {
   CHECK(plan.pages * kPageTokens < model.config.window);
   CHECK(plan.chunk_tokens <= 1024 && plan.chunk_tokens >= 256);
   CHECK(plan.weight_bytes + plan.workspace_bytes + plan.pages * plan.page_bytes <= backend->info().memory_bytes);
+  // Of chunks without an end those that leave the window its room.
+  const MemoryPlan shrunk = plan_memory(*backend, model, wide, {0, int64_t{1} << 30});
+  CHECK(shrunk.chunk_tokens < 1 << 30 && shrunk.workspace_bytes <= shrunk.pages * shrunk.page_bytes / 8);
 }
 
 TEST("without a wish the state is in bf16 where the window fits, else in 8 bits, and one line says so") {
@@ -62,7 +78,7 @@ TEST("without a wish the state is in bf16 where the window fits, else in 8 bits,
   const KvChoice fits = choose_kv_format(*backend, model, kv, std::nullopt, {wide_bytes * window_pages, 1024});
   CHECK(fits.format == KvFormat::kBFloat16 && fits.note.empty() && fits.plan.page_bytes == wide_bytes);
   const KvChoice tight = choose_kv_format(*backend, model, kv, std::nullopt, {wide_bytes * (window_pages - 1), 1024});
-  CHECK(tight.format == KvFormat::kQ8 && tight.note.find("8 bits") != std::string::npos);
+  CHECK(tight.format == KvFormat::kQ8 && tight.note.find("8 bits") != std::string::npos && tight.note.find("so for 4096") != std::string::npos);
   CHECK(tight.plan.page_bytes == backend->kv_page_bytes(narrow) && tight.plan.pages > window_pages);
   const KvChoice wished = choose_kv_format(*backend, model, kv, KvFormat::kBFloat16, {wide_bytes * (window_pages - 1), 1024});
   CHECK(wished.format == KvFormat::kBFloat16 && wished.note.empty());

@@ -150,6 +150,7 @@ TEST("MInference's files of other models, or damaged, are refused") {
   CHECK(says(layer(R"("0": ["stream_llm", 100, 800])"), "is no list of"));
   CHECK(says(layer(R"("0": {})"), "is no list of"));
   CHECK(says(layer(R"("0": ["stream_llm", 100, 0, 1])"), "no window between"));
+  for (const char* score : {"-0.1", "1.1", "\"1\""}) CHECK(says(layer(std::string(R"("0": ["stream_llm", 100, 800, )") + score + "]"), "has a score that is not between 0 and 1"));
   CHECK(says(layer(R"("0": ["vertical_and_slash", -1, 100, 1])"), "no columns between"));
   CHECK(says(layer(R"("0": ["vertical_and_slash", 1, 1e300, 1])"), "no diagonals between"));
   CHECK(says(layer(R"("0": ["stream_llm", 100, 800, "x"])"), "score"));
@@ -173,6 +174,8 @@ TEST("what is wrong with a profile is said") {
   CHECK(says(refusal(one("[]")), "is no object"));
   CHECK(says(refusal(one(R"({"pattern": "a_shape", "sink": 1})")), "no window between 1 and"));
   CHECK(says(refusal(one(R"({"pattern": "a_shape", "sink": 1, "window": 2147483648})")), "no window between 1 and"));
+  CHECK(parse_one(one(R"({"pattern": "a_shape", "sink": 0, "window": 16777216})")).plans[0].window == 1 << 24);
+  CHECK(says(refusal(one(R"({"pattern": "a_shape", "sink": 1, "window": 16777217})")), "no window between 1 and 16777216"));
   CHECK(says(refusal(one(R"({"pattern": "a_shape", "sink": 0.5, "window": 8})")), "no sink between"));
   CHECK(says(refusal(one(R"({"pattern": "block_sparse", "blocks": 0})")), "no blocks between 1 and"));
   CHECK(says(refusal(one(R"({"pattern": "dense", "window": 8})")), "does not know"));

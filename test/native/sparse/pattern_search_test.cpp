@@ -82,6 +82,13 @@ TEST("what time would make dense is sparse where the density asks for it") {
   CHECK(choose_plans(all, 2, 0.6) == (std::vector<int32_t>{0}));
 }
 
+TEST("of plans that cost the same the first is taken") {
+  const std::vector<PlanMeasurement> same(6, {0.1, 0.1, 1});
+  CHECK(choose_plans(same, 3, 1) == (std::vector<int32_t>{0, 0}));
+  // Where the density forbids nothing, errors alone count: times differ from run to run.
+  CHECK(choose_plans(std::vector<PlanMeasurement>{{0, 1, 10}, {0, 0.5, 1}}, 2, 1) == (std::vector<int32_t>{0}));
+}
+
 TEST("measurements that are none") {
   const std::vector<PlanMeasurement> five(5);
   CHECK_THROWS(choose_plans(five, 2, 0.5), kInvalidArgument);
