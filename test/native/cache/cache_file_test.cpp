@@ -292,6 +292,17 @@ TEST("one writes at a time; a process that died holds no lock") {
   CHECK(save(scratch.path(), tokens).tokens == 500);
 }
 
+TEST("what was not committed is given back to the disk") {
+  const files::Scratch scratch;
+  const std::vector<int32_t> tokens = ids(kPageTokens);
+  CacheWriter::open(scratch.path(), kIdentity)->append(CacheReader::kRoot, tokens, content(tokens, 0));
+  CHECK(!std::filesystem::exists(scratch.path("pages-00000.bin")));
+  save(scratch.path(), tokens);
+  CacheWriter::open(scratch.path(), kIdentity)->append(0, tokens, content(tokens, 0));
+  CHECK(std::filesystem::file_size(scratch.path("pages-00000.bin")) == static_cast<uintmax_t>(kIdentity.page_bytes));
+  CHECK(held(scratch.path(), tokens) == kPageTokens);
+}
+
 TEST("who writes to a folder that was cleared meanwhile stops, and leaves the one in its place alone") {
   const std::vector<int32_t> tokens = ids(500), other = ids(500, 1);
   const auto append = [&](CacheWriter& writer) { writer.append(CacheReader::kRoot, std::span(tokens).first(kPageTokens), content(tokens, 0)); };

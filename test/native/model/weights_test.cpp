@@ -179,6 +179,25 @@ TEST("a llama with biases uses them") {
   CHECK(open(gguf).weights.layers[0].k_bias.cols == 16);
 }
 
+TEST("a fused bias is taken apart where Q, K and V meet") {
+  builders::Gguf gguf = builders::tiny_fused_gguf("glm");
+  gguf.add("blk.0.attn_qkv.bias", {64});
+  std::string& bytes = gguf.tensor("blk.0.attn_qkv.bias").bytes;
+  for (size_t i = 0; i < 64; ++i) {
+    const auto value = static_cast<float>(i);
+    std::memcpy(bytes.data() + sizeof(float) * i, &value, sizeof(float));
+  }
+  const Model model = open(gguf);
+  const LayerWeights& layer = model.weights.layers[0];
+  struct Part {
+    const TensorView& view;
+    int64_t count;
+    float first;
+  };
+  for (const auto& [view, count, first] : {Part{layer.q_bias, 32, 0}, Part{layer.k_bias, 16, 32}, Part{layer.v_bias, 16, 48}})
+    CHECK(view.cols == count && view.bytes == count * 4 && load<float>(view.data) == first);
+}
+
 TEST("parameters and bytes count the graph's matrices once") {
   const Model model = open(builders::tiny_gguf().add("vision.weight", {32}));
   const int64_t layer = 2 * 32 + 2 * 32 * 32 + 2 * 32 * 16 + 3 * 32 * 32, all = layer + 8 * 32 + 32;
