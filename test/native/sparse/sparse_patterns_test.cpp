@@ -269,14 +269,14 @@ TEST("adaptive: blocks that hold mass, the others by their means") {
 }
 
 TEST("adaptive: what is visited, and the mass that the first tile of each 512 rows covers, are counted for each head of a group") {
-  for (const Case& c : {Case{2, 3, 64, 1003, 45}, Case{1, 2, 64, 700, 32}, Case{1, 3, 96, 637, 9}, Case{1, 1, 64, 160, 530}})
+  for (const Case& c : {Case{2, 3, 64, 1003, 45}, Case{1, 2, 64, 700, 32}, Case{1, 3, 96, 637, 9}, Case{1, 1, 64, 160, 530}, Case{1, 1, 64, 160, 255}})
     for (const float threshold : {0.02f, 2.0f}) {
       Layer layer(c);
       HeadPlan head = plan(Pattern::kAdaptive);
       head.sink = 40;
-      head.window = 100;
+      head.window = c.tokens == 255 ? 1 : 100;  // a tile may leave out blocks behind the last row that is sampled
       head.threshold = threshold;
-      layer.attend(all(c, head));
+      CHECK(worst_error(layer, layer.attend(all(c, head)), adaptive_visits(layer, head), 20) < 1e-4);
       check_coverage(layer, adaptive_visits(layer, head), 32, 16);
     }
 }
