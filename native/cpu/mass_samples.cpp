@@ -96,7 +96,7 @@ void MassSamples::measure(const Kernels& kernels, bool bf16, const HeadPages& pa
     float* mass = masses_.data() + (span * heads_ + first_head + h) * blocks_;
     std::fill_n(expected, ld, 0.0f);
     for (int64_t r = h; r < rows; r += group) {
-      const int64_t whole = std::min((tile.rows().position(r) + 1) / block_tokens_, blocks_);
+      const int64_t whole = (tile.rows().position(r) + 1) / block_tokens_;  // of blocks_
       const float share = 1.0f / (tile.sum()[r] * static_cast<float>(samples));
       for (int64_t page = 0; page < seen; ++page) {
         const float factor = std::exp2(sampled.maxima[r * seen + page] - tile.maximum()[r]) * share;
