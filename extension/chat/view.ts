@@ -3,6 +3,7 @@ import type { Status } from '../../server/protocol';
 import type { ChatState, FromWebview, ToWebview, Turn } from './messages';
 import { BudgetBar } from './budgetBar';
 import { markSources, showContextMap } from './contextMap';
+import { count } from './count';
 import { Recall } from './recall';
 import { TurnView } from './turnView';
 
@@ -74,6 +75,7 @@ function showTurn(turn: Turn): void {
   const known = views.get(turn.id);
   if (known) {
     if (running(known.turn) && !running(turn)) announce(ending(turn));
+    else if (isRead(turn) && !isRead(known.turn)) announce(beginning(turn));
     known.turn = turn;
     known.view.show(turn);
   } else {
@@ -84,7 +86,7 @@ function showTurn(turn: Turn): void {
     // Also one from the palette, or asked again, while someone reads further up.
     if (running(turn)) stickToEnd = true;
     // The same words again, at this one's end, are news.
-    announce('');
+    announce(isRead(turn) ? beginning(turn) : '');
   }
 }
 
@@ -92,6 +94,13 @@ function showTurn(turn: Turn): void {
 function markMap(): void {
   const answered = [...views.values()].filter(({ turn }) => turn.state === 'done');
   markSources(map, answered.at(-1)?.turn.sources ?? []);
+}
+
+/** Whether the repository is being read for it: of the question alone nothing is said. */
+const isRead = ({ progress = '' }: Turn) => /^Reading [\d,]+ of /.test(progress);
+
+function beginning({ context }: Turn): string {
+  return context ? `Reading ${count(context.files)} ${context.files === 1 ? 'file' : 'files'}` : 'Reading';
 }
 
 function ending(turn: Turn): string {

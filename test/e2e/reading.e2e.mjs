@@ -88,6 +88,7 @@ describe('a long reading', function () {
     await workbench.ask('Where is `Session` defined?');
     const seen = await readings(5);
     assert.equal(seen.length, 5, 'the panel says it five times before the end');
+    assert.match(await workbench.panel.locator('#status').innerText(), /^Reading \d+ files$/);
     const { notification, ...told } = await notified();
     await notification.getByRole('button', { name: 'Cancel' }).waitFor();
     await statusItem(/Reading \d+ %/).waitFor();
