@@ -21,10 +21,10 @@ interface Item extends QuickPickItem {
   remove?: () => Promise<void>;
 }
 
-const trash: QuickInputButton = {
+const trash = (what: string): QuickInputButton => ({
   iconPath: new ThemeIcon('trash'),
-  tooltip: 'Delete this model from the disk',
-};
+  tooltip: `Delete ${what} from the disk`,
+});
 
 const modelSetting = 'longview.model.path';
 
@@ -76,7 +76,7 @@ function items({ installed, catalog }: ModelsResult, server: Server): Item[] {
       description: `${size(bytes)}${builtIn ? ' · built in: finds and quotes' : ''}`,
       detail: plainText(path),
       run: () => use(server, path, name),
-      ...(deletable && { buttons: [trash], remove: () => remove(server, path, name, bytes) }),
+      ...(deletable && { buttons: [trash('this model')], remove: () => remove(server, path, name, bytes) }),
     })),
     ...(named && installed.every(({ path }) => path !== named) ? [itemOfSetting(named, server)] : []),
     { label: '$(folder-opened) Choose a model file…', detail: 'A .gguf file', run: () => chooseFile(server) },
@@ -88,8 +88,18 @@ function items({ installed, catalog }: ModelsResult, server: Server): Item[] {
         description: `${size(entry.bytes)} · ${entry.licence} · window ${count(entry.window)}`,
         detail: `${entry.goodFor}. Needs ${entry.needs}.`,
         run: () => download(server, entry),
+        ...(entry.part && partly(server, entry.name, entry.part)),
       })),
   ];
+}
+
+/** What is there of a download that was stopped: it goes on from there, or is deleted. */
+function partly(server: Server, name: string, { path, bytes }: { path: string; bytes: number }) {
+  return {
+    detail: `${size(bytes)} are here: the download goes on from there.`,
+    buttons: [trash('this part of the model')],
+    remove: () => remove(server, path, `the part of ${name} that is here`, bytes),
+  };
 }
 
 async function use(server: Server, path: string, name: string): Promise<void> {

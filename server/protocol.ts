@@ -313,7 +313,8 @@ export interface InstalledModel {
 /** `longview/models/list`: extension -> server, request. */
 export interface ModelsResult {
   installed: InstalledModel[];
-  catalog: (CatalogEntry & { installed: boolean })[];
+  /** `part`: what a download has left that was stopped. */
+  catalog: (CatalogEntry & { installed: boolean; part?: { path: string; bytes: number } })[];
 }
 
 /** `longview/models/download`: extension -> server, request. Streams DownloadProgress; cancel keeps the part file. */
@@ -334,7 +335,7 @@ export interface UseModelParams {
   path: string;
 }
 
-/** `longview/models/delete`: extension -> server, request. Deletes a downloaded model that is not in use. */
+/** `longview/models/delete`: extension -> server, request. Deletes a downloaded model that is not in use, or a part of one. */
 export interface DeleteModelParams {
   path: string;
 }

@@ -7,7 +7,7 @@ import { overBudget, type Session } from './answers/session';
 import { LongviewError } from './errors';
 import { calibrate } from './models/calibrate';
 import { catalog } from './models/catalog';
-import { downloadModel } from './models/download';
+import { deletePart, downloadModel, partOf } from './models/download';
 import { deleteModel, installedModels } from './models/installed';
 import { chooseModel, locateModel } from './models/locate';
 import { calibratedFolder } from './models/profiles';
@@ -242,10 +242,13 @@ export class Service {
     const place = (repository: string, file: string) => path.join(modelsFolder, repository, file);
     return {
       installed,
-      catalog: catalog.map((entry) => ({
-        ...entry,
-        installed: existsSync(place(entry.repository, entry.file)),
-      })),
+      catalog: await Promise.all(
+        catalog.map(async (entry) => ({
+          ...entry,
+          installed: existsSync(place(entry.repository, entry.file)),
+          part: await partOf(entry, modelsFolder),
+        })),
+      ),
     };
   }
 
@@ -270,7 +273,10 @@ export class Service {
   async deleteModel(file: string): Promise<void> {
     if (file === this.opened.model?.path)
       throw new LongviewError('invalid_argument', 'This model is in use: choose another one first.');
-    await deleteModel(file, this.options.modelsFolder);
+    const { modelsFolder } = this.options;
+    const parts = await Promise.all(catalog.map((entry) => partOf(entry, modelsFolder)));
+    if (parts.some((part) => part?.path === file)) await deletePart(file);
+    else await deleteModel(file, modelsFolder);
   }
 
   async savedStates(): Promise<CacheResult> {

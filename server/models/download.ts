@@ -15,6 +15,31 @@ export interface DownloadOptions {
   endpoint?: string;
 }
 
+interface HubFile {
+  repository: string;
+  file: string;
+}
+
+/** Where a file lies when it is whole. */
+const placeOf = ({ repository, file }: HubFile, modelsFolder: string) =>
+  path.join(modelsFolder, ...repository.split('/'), file);
+
+/** What is there of a file that was not downloaded to its end. */
+export async function partOf(
+  file: HubFile,
+  modelsFolder: string,
+): Promise<{ path: string; bytes: number } | undefined> {
+  const part = `${placeOf(file, modelsFolder)}.part`;
+  const bytes = await lengthOf(part);
+  return bytes > 0 ? { path: part, bytes } : undefined;
+}
+
+/** Throws LongviewError `download_failed` while another process writes to it. */
+export async function deletePart(part: string): Promise<void> {
+  const unlock = await lockPart(part);
+  await fs.rm(part, { force: true }).finally(unlock);
+}
+
 const failed = (what: string, cause?: unknown) =>
   new LongviewError(
     'download_failed',
@@ -29,13 +54,14 @@ const failed = (what: string, cause?: unknown) =>
  * `checksum_mismatch` (the part file is deleted), `disk_full`, `cancelled` (the part file is kept).
  */
 export async function downloadModel(
-  { repository, file }: { repository: string; file: string },
+  hubFile: HubFile,
   modelsFolder: string,
   options: DownloadOptions = {},
 ): Promise<string> {
   const endpoint = options.endpoint ?? process.env.HF_ENDPOINT ?? 'https://huggingface.co';
+  const { repository, file } = hubFile;
   const url = `${endpoint}/${repository}/resolve/main/${file}`;
-  const target = path.join(modelsFolder, ...repository.split('/'), file);
+  const target = placeOf(hubFile, modelsFolder);
   const part = `${target}.part`;
   const { size, sha256 } = await describe(url, options.signal);
   await fs.mkdir(path.dirname(target), { recursive: true });

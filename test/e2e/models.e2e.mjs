@@ -39,7 +39,7 @@ describe('models', function () {
     await workbench.page.keyboard.press('Escape');
   });
 
-  it('stops a download with its notification, and goes on where it was', async () => {
+  it('stops a download with its notification, goes on where it was, and deletes what is there', async () => {
     for (const again of [false, true]) {
       await choose();
       await row('Qwen2.5 Coder 1.5B').click();
@@ -55,5 +55,13 @@ describe('models', function () {
         'nothing complains of what the user stopped',
       );
     }
+    await choose();
+    await row(/\d MB are here: the download goes on from there/).hover();
+    await workbench.shot('part');
+    await row('are here').locator('[aria-label="Delete this part of the model from the disk"]').click();
+    await workbench.page.locator('.monaco-dialog-box').getByRole('button', { name: 'Delete' }).click();
+    await choose();
+    assert.equal(await row('are here').count(), 0);
+    await workbench.page.keyboard.press('Escape');
   });
 });

@@ -7,7 +7,7 @@ import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { downloadModel } from '../../../server/models/download';
+import { deletePart, downloadModel, partOf } from '../../../server/models/download';
 
 const content = randomBytes(3_000_000);
 const entry = { repository: 'maker/model', file: 'model.gguf' };
@@ -120,6 +120,20 @@ describe('downloadModel', () => {
     });
     await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
     expect(readFileSync(`${target}.part`).length).toBeGreaterThan(0);
+  });
+
+  it('tells of its part, which can be deleted when no one writes to it', async () => {
+    expect(await partOf(entry, folder)).toBeUndefined();
+    fault.cutAt = 1_000_000;
+    await expect(downloadModel(entry, folder, { endpoint })).rejects.toThrow();
+    const part = `${target}.part`;
+    expect(await partOf(entry, folder)).toEqual({ path: part, bytes: 1_000_000 });
+    writeFileSync(`${part}.lock`, String(process.pid));
+    await expect(deletePart(part)).rejects.toMatchObject({ code: 'download_failed' });
+    expect(existsSync(part)).toBe(true);
+    writeFileSync(`${part}.lock`, '');
+    await deletePart(part);
+    expect([existsSync(part), existsSync(`${part}.lock`)]).toEqual([false, false]);
   });
 
   it('deletes what is not what the hub announced', async () => {
