@@ -36,6 +36,15 @@ describe('models', function () {
       .waitFor();
     assert.match(await row('Qwen2.5 Coder 1.5B').innerText(), /1\.1 GB · Apache-2\.0 · window 32,768/);
     await workbench.shot('models');
+    const details = row(/window [\d,]+/).locator('.quick-input-list-label-meta .label-name');
+    const cut = await details.evaluateAll((all) => {
+      const isCut = (e) =>
+        e.scrollWidth > e.clientWidth + 1 && !e.matches('.quick-input-list-label-meta, .label-name');
+      const around = (e) => [e.closest('.monaco-icon-label-container'), e.closest('.monaco-icon-label')];
+      return all.filter((e) => around(e).some(isCut)).map((e) => e.textContent);
+    });
+    assert.ok((await details.count()) >= 4);
+    assert.deepEqual(cut, [], 'what a model is good for and needs stands there whole');
     await workbench.page.keyboard.press('Escape');
   });
 
