@@ -110,7 +110,7 @@ export class Conversation {
       const room = engine.window - prompt.length - this.behind.length - 1;
       throw new LongviewError(
         'question_too_long',
-        `The question has ${behind.length - this.behind.length} tokens; beside the repository and what was said before there is room for ${Math.max(room, 0)}. Ask something shorter, begin a new conversation, or leave out files.`,
+        `The question has ${behind.length - this.behind.length} tokens; beside the repository and what was said before there is room for ${Math.max(room, 0)}. Ask something shorter, begin a new chat, or leave out files.`,
       );
     }
     // The state of an earlier turn serves when the repository has not changed under it.

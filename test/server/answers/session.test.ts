@@ -192,6 +192,8 @@ describe('a session', () => {
   it('refuses a question that does not fit, with numbers', async () => {
     await expect(session.ask({ question: 'why '.repeat(70_000) })).rejects.toMatchObject({
       code: 'question_too_long',
+      // As the panel's button calls it.
+      message: expect.stringMatching(/\d tokens; .* begin a new chat, or leave out files\.$/) as string,
     });
   });
 });
