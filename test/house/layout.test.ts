@@ -76,7 +76,9 @@ describe('README', () => {
   it('names every suite of the end-to-end tests', () => {
     const [, named = ''] = /runs one of the suites ([^,]+(?:,[^,]+)*?), and/.exec(readme) ?? [];
     const suites = files.flatMap((path) => /^test\/e2e\/(\w+)\.e2e\.mjs$/.exec(path)?.[1] ?? []);
-    expect([...named.matchAll(/`(\w+)`/g)].map((match) => match[1]).sort()).toEqual(['host', ...suites].sort());
+    expect([...named.matchAll(/`(\w+)`/g)].map((match) => match[1]).sort()).toEqual(
+      ['host', ...suites].sort(),
+    );
   });
 
   it('names only files that exist', () => {
