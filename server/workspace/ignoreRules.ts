@@ -32,13 +32,11 @@ const isCostly = (rule: string) => rule.split('**').length - 1 > maxDoubleStars;
 
 /** Of a costly rule, the part with as many `**` as may be. One that brings files back is dropped: they stay hidden. */
 function beginning(rule: string): PatternParams | undefined {
+  const names = rule.replace(/^!/, '').split('/');
+  // Beside other characters of a name, two stars are as good and as cheap as one.
+  const deep = names.flatMap((name, i) => (/^\*\*\s*$/.test(name) ? [i] : []));
+  if (deep.length <= maxDoubleStars) return { pattern: rule };
   if (rule.startsWith('!')) return undefined;
-  // Beside other characters of a name, stars are as good as one.
-  const oneStar = (name: string) =>
-    name.replace(/\\.|\*+/g, (found) => (found.startsWith('*') ? '*' : found));
-  const names = rule.split('/').map((name) => (/^\*\*\s*$/.test(name) ? '**' : oneStar(name)));
-  const deep = names.flatMap((name, i) => (name === '**' ? [i] : []));
-  if (deep.length <= maxDoubleStars) return { pattern: names.join('/') };
   return { pattern: names.slice(0, deep[maxDoubleStars - 1]! + 1).join('/'), mark: cut };
 }
 

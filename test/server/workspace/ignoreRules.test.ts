@@ -160,6 +160,9 @@ describe('ignore rules', () => {
     expect(await scan('#no\na**b**c**d**e\n/******** abc ********/\n')).toEqual([]);
     expect(await scan('#no\na**\\**c********.ts********\n')).toEqual(['a*c.ts']);
     expect(await scan('#no\n/a****b********c********\n')).toEqual(['abc']);
+    expect(await scan('#no\n/a*\n!/a**b**c**********\n')).toEqual([`${deep}c.ts`, 'a*c.ts']);
+    expect(await scan('#no\n/a\\*c********\n')).toEqual(['a*c.ts']);
+    expect(await scan(`#no\nx/${'**/a/'.repeat(4)}b\n`)).toEqual([]);
   });
 
   it('keeps to a rule that costs no more than it may', async () => {
