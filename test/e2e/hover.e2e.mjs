@@ -16,6 +16,8 @@ describe('a hover', function () {
     await workbench.ask('Where is `Session` defined?');
     await (await workbench.answered(1)).locator('.citation').first().click();
     await workbench.page.locator('.tab.active', { hasText: 'session.py' }).waitFor();
+    // The citation's lines are selected a moment after the file is there: a cursor that was set before would be moved.
+    await workbench.page.locator('.statusbar-item', { hasText: /Ln 4, Col \d+ \(\d+ selected\)/ }).waitFor();
   });
   after(async () => {
     changeSettings({ 'longview.hover.enabled': false });
