@@ -98,7 +98,14 @@ export class Chat {
   }
 
   begin(id: string, question: string): void {
-    const turn: Turn = { id, question, answer: '', state: 'waiting', citations: [], progress: 'Starting' };
+    const turn: Turn = {
+      id,
+      question,
+      answer: '',
+      state: 'waiting',
+      citations: [],
+      progress: { message: 'Starting' },
+    };
     this.turns = [...this.turns, turn].slice(-maxTurns);
     this.send({ type: 'turn', turn });
   }
@@ -122,7 +129,7 @@ export class Chat {
   progress(id: string, progress: Exclude<AskProgress, { kind: 'text' }>): void {
     if (progress.kind === 'context')
       this.change(id, { context: { files: progress.files, skipped: progress.skipped } });
-    else this.change(id, { progress: progress.message });
+    else this.change(id, { progress });
   }
 
   text(id: string, text: string): void {

@@ -57,7 +57,7 @@ export type Phase =
   | 'starting' //  loading the model
   | 'scanning' //  walking the workspace
   | 'tokenizing' // packing and counting
-  | 'reading' //   pre-filling: `prefill` is set
+  | 'reading' //   pre-filling: `prefill` is set where it is the repository
   | 'answering'
   | 'ready'
   | 'failed';
@@ -341,6 +341,12 @@ export interface DeleteModelParams {
 }
 
 // --- hovers -----------------------------------------------------------------------------------------------------------
+
+/** A name in code, of whatever script: the inside of a regular expression with the flag u. */
+export const namePattern = String.raw`[\p{ID_Start}_$][\p{ID_Continue}$]*`;
+
+/** Characters of the shortest name that a hover explains. */
+export const shortestHoverName = 3;
 
 /**
  * `longview/explain`: extension -> server, request. What a symbol does, for its hover, which shows it from then on;

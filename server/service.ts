@@ -89,7 +89,7 @@ export class Service {
         },
         onProgress: throttled((reading) => phase('reading', readingMessage(reading), prefillStatus(reading))),
         onQuestionProgress: throttled((reading) =>
-          phase('reading', readingMessage(reading, 'the question: '), prefillStatus(reading)),
+          phase('reading', readingMessage(reading, 'the question: ')),
         ),
         onText: (text) => {
           spoken = true;

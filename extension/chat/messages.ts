@@ -1,5 +1,6 @@
 /** Every message between the extension and its panel (postMessage), and the state that they are about. */
 import type {
+  AskProgress,
   AskResult,
   AskStats,
   Citation,
@@ -23,8 +24,8 @@ export interface Turn {
   finish?: AskResult['finish'];
   /** A sentence for the user when state is failed. */
   error?: string;
-  /** What happens before the first word. */
-  progress?: string;
+  /** What happens before the first word; `prefill` while the repository is read. */
+  progress?: Pick<Extract<AskProgress, { kind: 'phase' }>, 'message' | 'prefill'>;
   context?: { files: number; skipped: number };
 }
 

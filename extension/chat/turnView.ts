@@ -117,7 +117,7 @@ export class TurnView {
     const facts: string[] = [];
     if (context) facts.push(`${count(context.files)} of ${count(context.files + context.skipped)} files`);
     if (stats) facts.push(...statFacts(stats));
-    if (state === 'waiting') facts.push(progress ?? 'Waiting');
+    if (state === 'waiting') facts.push(progress?.message ?? 'Waiting');
     this.facts.textContent = facts.join(' · ');
     this.facts.classList.toggle('waiting', state === 'waiting');
   }

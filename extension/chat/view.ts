@@ -97,7 +97,7 @@ function markMap(): void {
 }
 
 /** Whether the repository is being read for it: of the question alone nothing is said. */
-const isRead = ({ progress = '' }: Turn) => /^Reading [\d,]+ of /.test(progress);
+const isRead = ({ progress }: Turn) => progress?.prefill !== undefined;
 
 function beginning({ context }: Turn): string {
   return context ? `Reading ${count(context.files)} ${context.files === 1 ? 'file' : 'files'}` : 'Reading';

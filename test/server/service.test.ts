@@ -58,12 +58,18 @@ describe('a question', () => {
 
   it('is read with progress of its own, as pasted code takes its time', async () => {
     const said: string[] = [];
+    const ofRepository: string[] = [];
     const pasted = `${question}\n${'value = compute(value)\n'.repeat(40)}`;
     await service.ask(
       { question: pasted },
-      (progress) => progress.kind === 'phase' && said.push(progress.message),
+      (progress) => {
+        if (progress.kind !== 'phase') return;
+        said.push(progress.message);
+        if (progress.prefill) ofRepository.push(progress.message);
+      },
       new AbortController().signal,
     );
+    expect(ofRepository.filter((message) => message.includes('question'))).toEqual([]);
     const [begin] = said.filter((message) => /^Reading the question: 0 of [\d,]+ tokens$/.test(message));
     const [end] = said.filter((message) => /^Reading the question: ([\d,]+) of \1 tokens/.test(message));
     expect(begin, said.join('\n')).toBeDefined();
