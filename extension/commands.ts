@@ -7,6 +7,7 @@ import {
   type CancellationToken,
   type Disposable,
 } from 'vscode';
+import { namePattern, shortestHoverName } from '../server/protocol';
 import { count } from './chat/count';
 import type { ChatView } from './chatView';
 import { isCancelled, type Server } from './client';
@@ -64,17 +65,14 @@ async function ask(chat: ChatView, given: unknown): Promise<void> {
 
 function symbolAtCursor(): string | undefined {
   const editor = window.activeTextEditor;
-  const word = editor?.document.getWordRangeAtPosition(
-    editor.selection.active,
-    /[\p{ID_Start}_$][\p{ID_Continue}$]*/u,
-  );
+  const word = editor?.document.getWordRangeAtPosition(editor.selection.active, new RegExp(namePattern, 'u'));
   return word && editor?.document.getText(word);
 }
 
-/** Whether a hover at the cursor shows what is known of a symbol. Ours are over names in files, of three letters or more. */
+/** Whether a hover at the cursor shows what is known of a symbol. Ours are over names in files. */
 function hoverShows(symbol: string): boolean {
   const inFile = window.activeTextEditor?.document.uri.scheme === 'file';
-  return readSettings().hover && inFile && symbol.length > 2 && symbolAtCursor() === symbol;
+  return readSettings().hover && inFile && symbol.length >= shortestHoverName && symbolAtCursor() === symbol;
 }
 
 /** From a hover's link, or for what the cursor is on. Ends with a hover at the cursor, or a message where that has no place. */

@@ -156,6 +156,15 @@ function findPlace({ path, text }: PackedFile, name: string): Span | undefined {
   return (/\.md$/i.test(path) ? findHeading(text, name) : undefined) ?? findSymbol(text, name);
 }
 
+/** The path of the first file that has a name. All of them are searched, once for each name. */
+function holderSearch(files: readonly PackedFile[]): (name: string) => string | undefined {
+  const found = new Map<string, string | undefined>();
+  return (name) => {
+    if (!found.has(name)) found.set(name, files.find((file) => findPlace(file, name))?.path);
+    return found.get(name);
+  };
+}
+
 /**
  * The links of an answer, and the places that it names although they are not there: no such file among `files`, or no such
  * symbol in the file.
@@ -166,6 +175,7 @@ export function checkCitations(
 ): { citations: Citation[]; missing: MissingPlace[] } {
   const byPath = new Map(files.map((file) => [file.path, file]));
   const looksLikePath = pathTest(files);
+  const holderOf = holderSearch(files);
   const citations: Citation[] = [];
   const missing = new Map<string, MissingPlace>();
   for (const match of matchesOutsideCode(answer, pattern)) {
@@ -198,10 +208,10 @@ export function checkCitations(
       const span = mendSpan(wanted, file.text, namedAround(answer, match.index));
       citations.push(span ? { ...citation, span } : citation);
     } else if (symbol) {
-      const holder = files.find((other) => findPlace(other, symbol));
+      const holder = holderOf(symbol);
       miss(
         holder
-          ? `${path} does not contain ${symbol}; ${holder.path} does.`
+          ? `${path} does not contain ${symbol}; ${holder} does.`
           : `No file that was read contains ${symbol}.`,
       );
     } else {

@@ -1,17 +1,19 @@
 /** Hover explanations: one short question a symbol, cached by the symbol and what was packed. */
 import { createHash } from 'node:crypto';
+import { namePattern, shortestHoverName } from '../protocol';
 import { withPlainPlaces } from './citations';
 import type { Session } from './session';
 
 const maxTokens = 120;
 const maxCached = 500;
-const identifier = /[\p{ID_Start}_$][\p{ID_Continue}$]{2,}/gu;
+const identifier = new RegExp(namePattern, 'gu');
 
 /** The identifier at a place of a text; lines and characters count from 0. */
 export function identifierAt(text: string, line: number, character: number): string | undefined {
   const content = text.split('\n', line + 1)[line];
-  for (const match of content?.matchAll(identifier) ?? [])
-    if (match.index <= character && character <= match.index + match[0].length) return match[0];
+  for (const { 0: name, index } of content?.matchAll(identifier) ?? [])
+    if (name.length >= shortestHoverName && index <= character && character <= index + name.length)
+      return name;
   return undefined;
 }
 
