@@ -4,90 +4,15 @@
 #include <optional>
 
 #include "base/error.h"
+#include "binding/engine_options.h"
 #include "binding/outcome.h"
+#include "binding/values.h"
 #include "engine/stop_sequences.h"
 
 namespace longview::binding {
 namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
-
-int64_t integer(const Napi::CallbackInfo& info, size_t index) {
-  if (info.Length() <= index || !info[index].IsNumber()) throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a number");
-  return info[index].As<Napi::Number>().Int64Value();
-}
-
-Napi::Object object(const Napi::CallbackInfo& info, size_t index) {
-  if (info.Length() <= index || !info[index].IsObject()) throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be an object");
-  return info[index].As<Napi::Object>();
-}
-
-std::vector<int32_t> token_ids(const Napi::CallbackInfo& info, size_t index) {
-  if (info.Length() <= index || !info[index].IsTypedArray() || info[index].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array)
-    throw Napi::TypeError::New(info.Env(), "tokens must be an Int32Array");
-  const auto given = info[index].As<Napi::Int32Array>();
-  return {given.Data(), given.Data() + given.ElementLength()};
-}
-
-Napi::Value argument(const Napi::CallbackInfo& info, size_t index) { return info.Length() > index ? info[index] : info.Env().Undefined(); }
-
-// Numbers of a JavaScript array or typed array.
-std::vector<int32_t> integers(const Napi::Value& list) {
-  std::vector<int32_t> out;
-  if (!list.IsObject()) return out;
-  const Napi::Object items = list.As<Napi::Object>();
-  const uint32_t length = items.Get("length").ToNumber().Uint32Value();
-  for (uint32_t i = 0; i < length; ++i) out.push_back(items.Get(i).ToNumber().Int32Value());
-  return out;
-}
-
-double number_or(const Napi::Object& from, const char* key, double fallback) {
-  const Napi::Value value = from.Get(key);
-  return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : fallback;
-}
-
-std::string string_or(const Napi::Object& from, const char* key, const std::string& fallback) {
-  const Napi::Value value = from.Get(key);
-  return value.IsString() ? value.As<Napi::String>().Utf8Value() : fallback;
-}
-
-std::vector<std::string> strings(const Napi::Value& list) {
-  std::vector<std::string> out;
-  if (!list.IsArray()) return out;
-  const Napi::Array items = list.As<Napi::Array>();
-  for (uint32_t i = 0; i < items.Length(); ++i)
-    if (const Napi::Value item = items.Get(i); item.IsString()) out.push_back(item.As<Napi::String>().Utf8Value());
-  return out;
-}
-
-EngineOptions read_options(const Napi::Object& from) {
-  EngineOptions options;
-  options.cpu.threads = static_cast<int>(number_or(from, "threads", 0));
-  options.cpu.isa = string_or(from, "isa", "");
-  const std::string precision = string_or(from, "precision", "auto");
-  options.cpu.precision = precision == "f32" ? Precision::kFloat32 : precision == "bf16" ? Precision::kBFloat16 : precision == "int8" ? Precision::kInt8 : Precision::kAuto;
-  const std::string device = string_or(from, "device", "auto");
-  LONGVIEW_CHECK(device == "auto" || device == "cuda" || device == "cpu", kInvalidArgument, "There is no device called \"%s\". Set longview.device to auto, cuda or cpu.", device.c_str());
-  options.device = device == "cpu" ? DeviceChoice::kCpu : device == "cuda" ? DeviceChoice::kCuda : DeviceChoice::kAuto;
-  const std::string weights = string_or(from, "gpuWeights", "auto");
-  LONGVIEW_CHECK(weights == "auto" || weights == "fp8", kInvalidArgument, "There are no weights called \"%s\". Set longview.gpu.weights to auto or fp8.", weights.c_str());
-  options.gpu.weights = weights == "fp8" ? GpuWeights::kFp8 : GpuWeights::kStored;
-  const std::string kv = string_or(from, "kvFormat", "bf16");
-  LONGVIEW_CHECK(kv == "auto" || kv == "bf16" || kv == "q8" || kv == "fp8" || kv == "f32", kInvalidArgument, "There is no KV format called \"%s\". Set longview.cache.format to auto, bf16, q8 or fp8.", kv.c_str());
-  if (kv == "auto") options.kv_format.reset();
-  else options.kv_format = kv == "f32" ? KvFormat::kFloat32 : kv == "q8" ? KvFormat::kQ8 : kv == "fp8" ? KvFormat::kE4M3 : KvFormat::kBFloat16;
-  if (options.kv_format == KvFormat::kFloat32 && device == "auto") options.device = DeviceChoice::kCpu;  // exact: the reference
-  options.kv_budget_bytes = static_cast<int64_t>(number_or(from, "kvBudgetBytes", 0));
-  if (const Napi::Value prefill = from.Get("prefill"); prefill.IsObject()) {
-    const std::string mode = string_or(prefill.As<Napi::Object>(), "mode", "auto"), target = string_or(prefill.As<Napi::Object>(), "target", "balanced");
-    const auto known_mode = prefill_mode_of(mode);
-    const auto known_target = prefill_target_of(target);
-    LONGVIEW_CHECK(known_mode, kInvalidArgument, "There is no way of reading called \"%s\". Set longview.prefill.mode to auto, adaptive, minference or dense.", mode.c_str());
-    LONGVIEW_CHECK(known_target, kInvalidArgument, "There is no target called \"%s\". Set longview.prefill.target to fast, balanced or exact.", target.c_str());
-    options.prefill = {*known_mode, *known_target, string_or(prefill.As<Napi::Object>(), "profile", ""), strings(prefill.As<Napi::Object>().Get("profileFolders"))};
-  }
-  return options;
-}
 
 // By value: the engine may be closed before JavaScript reads it.
 Outcome::Make description(const Engine& engine) {
