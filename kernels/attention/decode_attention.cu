@@ -65,8 +65,8 @@ __global__ void __maxnreg__(kJoinRegisters) decode_attention_kernel(const Attent
   const bool early = a.position && min(begin + kStages, end) * kTile <= first_position;
   if (early)
     for (int i = 0; i < kStages; ++i) load(begin + i);
+  ptx::start_dependents();  // all blocks have their place: the next kernel's take what is left
   ptx::wait_for_previous();
-  ptx::start_dependents();  // not before: the next kernel's blocks then find no others but these, and go one to each multiprocessor
   if (!early)
     for (int i = 0; i < kStages; ++i) load(begin + i);
 

@@ -36,8 +36,8 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendA
   auto* rotated = static_cast<__nv_bfloat16*>(p.rotated) + t * heads * d;
   const auto* k = static_cast<const __nv_bfloat16*>(p.k) + t * kv_heads * own;
   const auto* v = static_cast<const __nv_bfloat16*>(p.v) + t * kv_heads * own;
+  ptx::start_dependents();  // decode attention brings earlier keys while the product in front ends
   ptx::wait_for_previous();
-  ptx::start_dependents();  // not before: the keys that decode attention brings early would come before the weights of the product that still runs
 
   for (int item = begin; item < (heads + kv_heads) * pairs; item += stride) {
     const int head = item / pairs, i = item % pairs;

@@ -14,6 +14,10 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * 32, kRingBytes = 80 << 10;
 constexpr int64_t kMostShared = 144 << 10;
+// Of the 228 KiB of a multiprocessor, where a block takes 1 KiB for itself: the blocks of two products fit, three do not. Else two of the same
+// kernel would share a multiprocessor where the one in front has ended, and leave another without.
+constexpr int64_t kLeastShared = 77 << 10;
+static_assert(3 * (kLeastShared + 1024) > 228 << 10);
 constexpr int kHeldHalves = 2;  // of 16 elements, by a thread that norms x
 constexpr int64_t kMostNormed = kThreads * kHeldHalves * 16;
 
@@ -173,11 +177,10 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_staged_kernel(const Pa
   open(first);
   for (int i = 0; i < Copies::kStages; ++i) copy(i);
 
-  // The next kernel may begin now, not before: its blocks then find no others but these, and go one to each multiprocessor.
   const Codes codes = codes_at(shared + Copies::kBytes, a.k);
   auto* x = reinterpret_cast<uint4*>(shared + Copies::kBytes);
+  ptx::start_dependents();  // a product's blocks find room beside these, one each (kLeastShared), and bring their weights meanwhile
   ptx::wait_for_previous();
-  ptx::start_dependents();
   if (a.norm) {
     take_normed<kType>(a, norm, codes, x);
   } else if constexpr (codes_x(kType)) {
@@ -213,7 +216,7 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_staged_kernel(const Pa
 
 template <WeightType kType>
 Status launch(const Params& p, int32_t multiprocessors, Stream stream) {
-  const int64_t shared = Ring<kType>::kBytes + (codes_x(kType) ? codes_bytes(p.args.k) : p.args.k * 2);
+  const int64_t shared = std::max(kLeastShared, Ring<kType>::kBytes + (codes_x(kType) ? codes_bytes(p.args.k) : p.args.k * 2));
   if (shared > kMostShared) return kUnsupportedType;
   if (const Status error = allow_shared(matvec_row_staged_kernel<kType>, kMostShared)) return error;
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(multiprocessors, p.pairs));
