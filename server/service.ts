@@ -13,6 +13,7 @@ import { chooseModel, locateModel } from './models/locate';
 import { calibratedFolder } from './models/profiles';
 import { Opened, type ServiceOptions } from './opened';
 import type { PackedRepository } from './prompt/pack';
+import { namePattern } from './protocol';
 import type {
   AskParams,
   AskProgress,
@@ -33,6 +34,9 @@ import type {
 import type { StatusBoard } from './statusBoard';
 import { phaseMessage, prefillStatus, readingMessage, throttled } from './statusText';
 import type { Root } from './workspace/scan';
+
+const explainable = new RegExp(`^${namePattern}$`, 'u');
+const longestSymbol = 200;
 
 export class Service {
   private readonly opened: Opened;
@@ -220,7 +224,7 @@ export class Service {
 
   /** What a symbol does; from then on its hovers show it. */
   async explain(symbol: string, signal: AbortSignal): Promise<ExplainResult> {
-    if (!/^[\w$]{1,200}$/.test(symbol))
+    if (symbol.length > longestSymbol || !explainable.test(symbol))
       throw new LongviewError('invalid_argument', 'There is no symbol to explain.');
     return { text: this.opened.session && (await this.hovers.explain(this.opened.session, symbol, signal)) };
   }

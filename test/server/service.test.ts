@@ -139,6 +139,20 @@ describe('a change', () => {
   });
 });
 
+describe('a hover', () => {
+  it.each(['RETRY_LIMIT', 'überprüfe', '$größe'])('leads to an explanation of %s', async (symbol) => {
+    const names = mkdtempSync(path.join(tmpdir(), 'longview-service-'));
+    writeFolder(names, [['names.js', `const ${symbol} = 17;\n`]]);
+    await service.change({ settings: { ...settings, hover: true }, roots: [{ name: 'x', folder: names }] });
+    await ask();
+    const link = service.hover(`const ${symbol} = 17;`, 0, 7)!;
+    expect(link.value).toContain(encodeURIComponent(JSON.stringify([symbol])));
+    const { text } = await service.explain(symbol, new AbortController().signal);
+    expect(text).not.toBe('');
+    expect(service.hover(symbol, 0, 1)).toEqual({ kind: 'plaintext', value: text });
+  });
+});
+
 describe("git's history", () => {
   it('is asked for the order of the files in a folder that is trusted, and in no other', async () => {
     const history = mkdtempSync(path.join(tmpdir(), 'longview-service-'));
