@@ -100,7 +100,7 @@ export class Service {
           progress({ kind: 'text', text });
         },
       });
-      this.showRead(session);
+      this.showRead();
       return result;
     };
     return this.opened.showing(() => this.opened.onSession(signal, answer, () => spoken));
@@ -125,7 +125,7 @@ export class Service {
           }),
         ),
       });
-      this.showRead(session);
+      this.showRead();
       return { tokens, reusedTokens: reused, seconds };
     };
     return this.opened.showing(() => this.opened.onSession(signal, read));
@@ -169,10 +169,9 @@ export class Service {
     );
   }
 
-  private showRead(session: Session): void {
+  private showRead(): void {
     this.board.note({ freshness: { state: 'current', changedFiles: 0 } });
-    // When it is due, or not to be idle while someone asks.
-    if (session.rebaseWorthwhile) this.opened.refresher?.poke();
+    this.opened.refresher?.wasRead();
   }
 
   private showPacked(session: Session, repository: PackedRepository) {

@@ -26,18 +26,27 @@ export class Refresher {
   private idleTimer: NodeJS.Timeout | undefined;
   private working: Promise<void> | undefined;
   private again = false;
+  /** Files were saved before the repository was read. */
+  private unseen = false;
 
   constructor(
     private readonly session: Session,
     private readonly options: RefresherOptions,
   ) {}
 
-  /** Files were saved, or a question was answered: looks at them when it has been quiet for a while. */
+  /** Files were saved: looks at them when it has been quiet for a while. */
   poke(): void {
-    if (this.closing.signal.aborted || !this.session.hasRead) return;
+    this.unseen = !this.session.hasRead;
+    if (this.closing.signal.aborted || this.unseen) return;
     this.stopTimers();
     this.timer = setTimeout(() => this.begin(false), this.options.quietMs ?? quietMs);
     this.timer.unref();
+  }
+
+  /** The repository was read, for a question or ahead of one: looks at what was saved meanwhile, or is worth packing afresh. */
+  wasRead(): void {
+    // When that is due, or not to be idle while someone asks.
+    if (this.unseen || this.session.rebaseWorthwhile) this.poke();
   }
 
   private stopTimers(): void {

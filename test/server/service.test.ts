@@ -139,6 +139,25 @@ describe('a change', () => {
   });
 });
 
+describe('a file that is saved while the repository is read', () => {
+  it('counts as changed when that is done, and is read', async () => {
+    const edited = mkdtempSync(path.join(tmpdir(), 'longview-service-'));
+    writeFolder(edited, [['config.py', 'RETRY_LIMIT = 17\n']]);
+    await service.change({ roots: [{ name: 'app', folder: edited }] });
+    watched.onStatus = ({ phase }) => {
+      if (phase !== 'reading') return;
+      watched.onStatus = () => {};
+      writeFolder(edited, [['config.py', 'RETRY_LIMIT = 23\n']]);
+      service.filesChanged();
+    };
+    await service.prefill(new AbortController().signal);
+    const states = () => watched.statuses.map(({ freshness }) => freshness?.state);
+    await expect.poll(states, { timeout: 30_000 }).toContain('refreshing');
+    await expect.poll(() => states().at(-1), { timeout: 30_000 }).toBe('current');
+    expect((await ask()).answer).toContain('23');
+  });
+});
+
 describe('a hover', () => {
   it.each(['RETRY_LIMIT', 'überprüfe', '$größe'])('leads to an explanation of %s', async (symbol) => {
     const names = mkdtempSync(path.join(tmpdir(), 'longview-service-'));
