@@ -50,12 +50,13 @@ export class Opened {
     this.board = new StatusBoard(options.onStatus);
   }
 
-  showReady(): void {
+  private get readyMessage(): string {
     const open = this.model?.open.engine;
-    this.board.show({
-      phase: 'ready',
-      message: open ? `${open.model.name} on ${open.device.name}` : 'Ready',
-    });
+    return open ? `${open.model.name} on ${open.device.name}` : 'Ready';
+  }
+
+  showReady(): void {
+    this.board.show({ phase: 'ready', message: this.readyMessage });
   }
 
   private showFailed(error: unknown): void {
@@ -146,16 +147,31 @@ export class Opened {
         unsavedTexts: this.options.unsavedTexts,
         rebasesInBackground: true,
       });
-      this.refresher ??= new Refresher(this.session, {
-        onFreshness: (freshness) => this.board.showAside({ freshness }),
-        onFailure: (message) => this.board.showAside({ health: 'warning', message }),
-      });
+      this.refresher ??= this.newRefresher(this.session);
       return this.session;
     }, signal);
     return whileWanted(opening, signal).catch((error: unknown) => {
       // What is being opened is for the next question then.
       if (signal.aborted) void this.showing(() => opening).catch(() => undefined);
       throw error;
+    });
+  }
+
+  private newRefresher(session: Session): Refresher {
+    let failure: string | undefined;
+    return new Refresher(session, {
+      onFreshness: (freshness) => {
+        // What failed the last time did not now.
+        const mended = freshness.state === 'current' && this.board.message === failure;
+        this.board.showAside({
+          freshness,
+          ...(mended && { health: 'ok', message: this.readyMessage }),
+        });
+      },
+      onFailure: (message) => {
+        failure = message;
+        this.board.showAside({ health: 'warning', message });
+      },
     });
   }
 

@@ -69,14 +69,16 @@ export class Refresher {
   private async refresh(idle: boolean): Promise<void> {
     const { signal } = this.closing;
     const { onFreshness } = this.options;
+    let changedFiles = 0;
     try {
-      const changedFiles = await this.session.changedFiles(signal);
+      changedFiles = await this.session.changedFiles(signal);
       if (changedFiles > 0) {
         onFreshness({ state: 'changed', changedFiles });
         onFreshness({ state: 'refreshing', changedFiles });
         await this.session.catchUp(signal);
       }
-      onFreshness({ state: 'current', changedFiles: 0 });
+      changedFiles = 0;
+      onFreshness({ state: 'current', changedFiles });
       const { rebaseDue, rebaseWorthwhile } = this.session;
       if (rebaseDue || (rebaseWorthwhile && idle)) await this.session.rebase(signal);
       else if (rebaseWorthwhile && !signal.aborted) {
@@ -84,8 +86,9 @@ export class Refresher {
         this.idleTimer.unref();
       }
     } catch (error) {
-      if (!(error instanceof LongviewError && error.code === 'cancelled'))
-        this.options.onFailure((error as Error).message);
+      if (error instanceof LongviewError && error.code === 'cancelled') return;
+      if (changedFiles > 0) onFreshness({ state: 'changed', changedFiles });
+      this.options.onFailure((error as Error).message);
     }
   }
 

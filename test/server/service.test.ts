@@ -1,6 +1,6 @@
 /** The backend without its wire: what a question does when its model or its settings change under it. */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, renameSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -155,6 +155,25 @@ describe('a file that is saved while the repository is read', () => {
     await expect.poll(states, { timeout: 30_000 }).toContain('refreshing');
     await expect.poll(() => states().at(-1), { timeout: 30_000 }).toBe('current');
     expect((await ask()).answer).toContain('23');
+  });
+});
+
+describe('a failure while saved files are looked at', () => {
+  it('is said until that succeeds again', async () => {
+    const parent = mkdtempSync(path.join(tmpdir(), 'longview-service-'));
+    const [here, away] = ['here', 'away'].map((name) => path.join(parent, name)) as [string, string];
+    writeFolder(here, [['config.py', 'RETRY_LIMIT = 17\n']]);
+    await service.change({ roots: [{ name: 'app', folder: here }] });
+    await ask();
+    const { message } = watched.statuses.at(-1)!;
+    const shows = (status: object) =>
+      expect.poll(() => watched.statuses.at(-1), { timeout: 30_000 }).toMatchObject(status);
+    renameSync(here, away);
+    service.filesChanged();
+    await shows({ health: 'warning', message: expect.stringContaining('cannot be read') as string });
+    renameSync(away, here);
+    service.filesChanged();
+    await shows({ health: 'ok', message, freshness: { state: 'current' } });
   });
 });
 

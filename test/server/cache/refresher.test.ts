@@ -106,6 +106,38 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
     expect((await ask()).answer).toContain('33');
   });
 
+  it('says that files changed, and why they are not read, where there is no memory to read them', async () => {
+    const { kvBytesPerToken } = model.engine.model;
+    const tight = await openModel(builtInModel, { kvBudgetBytes: 2048 * kvBytesPerToken });
+    const small = mkdtempSync(path.join(tmpdir(), 'longview-short-'));
+    writeFolder(small, [['config.py', config(17, 20)]]);
+    const short = await Session.create(tight, [rootOf(small)]);
+    const states: Freshness[] = [];
+    const why: string[] = [];
+    const watching = new Refresher(short, {
+      onFreshness: (freshness) => states.push(freshness),
+      onFailure: (message) => why.push(message),
+      quietMs: 20,
+    });
+    await short.prefill();
+    const hog = await tight.engine.createContext();
+    const fill = async () => {
+      for (let i = 0; i < 100; i++) await hog.extend(new Int32Array(128).fill(1000 + i));
+    };
+    await expect(fill()).rejects.toMatchObject({ code: 'out_of_memory' });
+    writeFileSync(path.join(small, 'config.py'), config(23, 60));
+    watching.poke();
+    await expect.poll(() => why.length, { timeout: 60_000 }).toBe(1);
+    expect(states.at(-1)).toEqual({ state: 'changed', changedFiles: 1 });
+    await hog.dispose();
+    watching.poke();
+    await expect.poll(() => states.at(-1)?.state, { timeout: 60_000 }).toBe('current');
+    await watching.dispose();
+    await short.dispose();
+    await tight.dispose();
+    rmSync(small, { recursive: true });
+  });
+
   it('packs afresh what is more than a fiftieth when nobody asks or saves for a while', async () => {
     const large = mkdtempSync(path.join(tmpdir(), 'longview-idle-'));
     const packText = readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8');
