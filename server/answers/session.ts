@@ -175,8 +175,25 @@ export class Session {
   /** Reads what was packed last, in the background. */
   catchUp(signal?: AbortSignal): Promise<void> {
     return this.tracked(signal, async (both) => {
-      if (this.packed) await this.state.read(this.prompt(this.packed), undefined, both, 'background');
+      const prompt = this.packed && this.prompt(this.packed);
+      if (prompt) await this.makingRoom(() => this.state.read(prompt, undefined, both, 'background'), both);
     });
+  }
+
+  /** Where memory is short, the state of conversations makes room for work: they read their turns again when they go on. */
+  private async makingRoom<T>(
+    work: () => Promise<T>,
+    signal: AbortSignal | undefined,
+    { stays, unless }: { stays?: Conversation; unless?: () => boolean } = {},
+  ): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof LongviewError) || error.code !== 'out_of_memory' || unless?.()) throw error;
+      for (const other of this.conversations.values())
+        if (other !== stays) await whileWanted(other.dispose(), signal);
+      return work();
+    }
   }
 
   get rebaseDue(): boolean {
@@ -196,7 +213,8 @@ export class Session {
       const prompt = this.model.format.system(this.packer.promptOf(packing));
       const context = await this.model.engine.createContext();
       try {
-        await context.extend(prompt, { signal: both, priority: 'background', sparse: true });
+        const read = { signal: both, priority: 'background', sparse: true } as const;
+        await this.makingRoom(() => context.extend(prompt.subarray(context.length), read), both);
         await this.packing.run(() => Promise.resolve(this.packer.adopt(packing)));
         // Finds the pages that were just made.
         await this.packWith(this.options.unsavedTexts?.(), { signal: both });
@@ -224,7 +242,8 @@ export class Session {
       request.onPacked?.(repository);
       const prompt = this.prompt(repository);
       request.onPhase?.('reading');
-      const { reused, seconds, loaded } = await this.state.read(prompt, request.onProgress, signal);
+      const read = () => this.state.read(prompt, request.onProgress, signal);
+      const { reused, seconds, loaded } = await this.makingRoom(read, signal);
       return { tokens: prompt.length, reused, seconds: seconds + (loaded?.seconds ?? 0) };
     });
   }
@@ -259,13 +278,7 @@ export class Session {
           request.onText?.(text);
         },
       });
-    const asked = await ask().catch(async (error: unknown) => {
-      if (spoken || !(error instanceof LongviewError) || error.code !== 'out_of_memory') throw error;
-      // The state of other conversations makes room: they read their turns again when they go on.
-      for (const other of this.conversations.values())
-        if (other !== conversation) await whileWanted(other.dispose(), signal);
-      return ask();
-    });
+    const asked = await this.makingRoom(ask, signal, { stays: conversation, unless: () => spoken });
     this.answeredFrom.set(conversation, repository);
     return {
       conversationId: id,

@@ -181,6 +181,35 @@ describe('a session', () => {
     await tight.dispose();
   });
 
+  it('makes room by it also for a reading that no question asks for', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-room-'));
+    const fill = (name: string) =>
+      writeFolder(folder, [['limits.py', `${`${name} = compute(${name})\n`.repeat(30)}MAX_ORDERS = 12\n`]]);
+    fill('first');
+    const { kvBytesPerToken } = model.engine.model;
+    const tight = await openModel(builtInModel, { kvFormat: 'f32', kvBudgetBytes: 1536 * kvBytesPerToken });
+    const short = await Session.create(tight, [rootOf(folder)], { maxAnswerTokens: 32 });
+    const where = 'Where is `MAX_ORDERS`?';
+    // Each chat has the files as they were when it was asked.
+    const readAfresh = [
+      () => short.prefill(),
+      () => short.changedFiles().then(() => short.catchUp()),
+      () => short.rebase(),
+    ];
+    for (const [i, read] of readAfresh.entries()) {
+      for (const name of [`chat_${i}_one`, `chat_${i}_two`]) {
+        fill(name);
+        await short.ask({ question: where });
+      }
+      fill(`after_${i}`);
+      await read();
+      expect(short.repository?.files[0]?.text).toContain(`after_${i}`);
+      expect(short.isRead).toBe(true);
+    }
+    await short.dispose();
+    await tight.dispose();
+  });
+
   it('stops and waits for a listing of the prompt before it closes', async () => {
     const own = await Session.create(model, [rootOf(unpackReference())]);
     const listing = own.context();
