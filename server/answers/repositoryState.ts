@@ -47,6 +47,8 @@ export class RepositoryState {
   /** How sparsely the longest stretch was read that was read at once; nothing is known of what was loaded. */
   attention: { tokens: number; density?: number; coveredMass?: number } = { tokens: 0 };
   private readonly lock = new Lock();
+  /** Of all that read or wait for it: what is read before one's own turn is most of what one waits for. */
+  private readonly watching = new Set<(progress: PrefillProgress) => void>();
 
   private constructor(
     private readonly context: Context,
@@ -67,19 +69,39 @@ export class RepositoryState {
     return this.wasWhole;
   }
 
-  /** Reads what of `prompt` is not read yet. Cancelled, it keeps what it has. `onProgress` counts tokens of the prompt. */
+  /**
+   * Reads what of `prompt` is not read yet. Cancelled, it keeps what it has. `onProgress` counts tokens of the prompt, and of
+   * another one while that is read first.
+   */
   read(
     prompt: Int32Array,
     onProgress?: (progress: PrefillProgress) => void,
     signal?: AbortSignal,
     priority: Priority = 'prefill',
   ): Promise<Reading> {
-    return this.lock.run(() => this.readNow(prompt, onProgress, signal, priority), signal);
+    return this.inTurn(() => this.readNow(prompt, signal, priority), onProgress, signal);
+  }
+
+  private async inTurn<T>(
+    work: () => Promise<T>,
+    onProgress?: (progress: PrefillProgress) => void,
+    signal?: AbortSignal,
+  ): Promise<T> {
+    const watch = (progress: PrefillProgress) => onProgress?.(progress);
+    this.watching.add(watch);
+    try {
+      return await this.lock.run(work, signal);
+    } finally {
+      this.watching.delete(watch);
+    }
+  }
+
+  private tell(progress: PrefillProgress): void {
+    for (const watch of this.watching) watch(progress);
   }
 
   private async readNow(
     prompt: Int32Array,
-    onProgress?: (progress: PrefillProgress) => void,
     signal?: AbortSignal,
     priority: Priority = 'prefill',
   ): Promise<Reading> {
@@ -96,7 +118,7 @@ export class RepositoryState {
     try {
       if (total - reused >= pageTokens) {
         const start = performance.now();
-        const tokens = await this.load(prompt.subarray(reused), total, onProgress, signal);
+        const tokens = await this.load(prompt.subarray(reused), total, signal);
         if (tokens > 0) loaded = { tokens, seconds: (performance.now() - start) / 1000 };
         reused += tokens;
       }
@@ -107,7 +129,7 @@ export class RepositoryState {
           sparse: true,
           priority,
           onProgress: this.savingNowAndThen(({ done, tokensPerSecond }) =>
-            onProgress?.({ done: reused + done, total, tokensPerSecond }),
+            this.tell({ done: reused + done, total, tokensPerSecond }),
           ),
         });
         seconds = (performance.now() - start) / 1000;
@@ -124,12 +146,7 @@ export class RepositoryState {
     return { seconds, reused, loaded };
   }
 
-  private async load(
-    tokens: Int32Array,
-    total: number,
-    onProgress?: (progress: PrefillProgress) => void,
-    signal?: AbortSignal,
-  ): Promise<number> {
+  private async load(tokens: Int32Array, total: number, signal?: AbortSignal): Promise<number> {
     const start = performance.now();
     const before = this.context.length;
     const loaded = await this.store?.load(
@@ -137,7 +154,7 @@ export class RepositoryState {
       tokens,
       ({ done }) => {
         const seconds = (performance.now() - start) / 1000;
-        onProgress?.({ done, total, tokensPerSecond: (done - before) / Math.max(seconds, 1e-3) });
+        this.tell({ done, total, tokensPerSecond: (done - before) / Math.max(seconds, 1e-3) });
       },
       signal,
     );
@@ -163,10 +180,11 @@ export class RepositoryState {
     onProgress?: (progress: PrefillProgress) => void,
     signal?: AbortSignal,
   ): Promise<Reading & { context: Context }> {
-    return this.lock.run(async () => {
-      const reading = await this.readNow(prompt, onProgress, signal);
+    const readAndFork = async () => {
+      const reading = await this.readNow(prompt, signal);
       return { ...reading, context: await this.context.fork() };
-    }, signal);
+    };
+    return this.inTurn(readAndFork, onProgress, signal);
   }
 
   /** Tokens of `prompt`, from its beginning, that are read. */

@@ -3,6 +3,7 @@ import { mkdtempSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import type { PrefillProgress } from '../../../server/engine/engine';
 import { Conversation } from '../../../server/answers/conversation';
 import { rootOf, Session } from '../../../server/answers/session';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
@@ -208,6 +209,19 @@ describe('a session', () => {
     }
     await short.dispose();
     await tight.dispose();
+  });
+
+  it('tells a question how far a reading is that it waits for', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-waits-'));
+    writeFolder(folder, [['limits.py', `${'waited = compute(waited)\n'.repeat(100)}MAX_ORDERS = 12\n`]]);
+    const own = await Session.create(model, [rootOf(folder)], { maxAnswerTokens: 8 });
+    const total = model.format.system((await own.pack()).tokens).length;
+    const reading = own.catchUp();
+    const seen: PrefillProgress[] = [];
+    await own.ask({ question: 'Where is `MAX_ORDERS`?', onProgress: (progress) => seen.push(progress) });
+    await reading;
+    expect(seen.at(-1)).toMatchObject({ done: total, total });
+    await own.dispose();
   });
 
   it('stops and waits for a listing of the prompt before it closes', async () => {
