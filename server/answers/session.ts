@@ -278,7 +278,13 @@ export class Session {
           request.onText?.(text);
         },
       });
-    const asked = await this.makingRoom(ask, signal, { stays: conversation, unless: () => spoken });
+    const asked = await this.makingRoom(ask, signal, { stays: conversation, unless: () => spoken }).catch(
+      (error: unknown) => {
+        // Nobody was told what a new one is called.
+        if (request.conversationId === undefined) this.forget(id);
+        throw error;
+      },
+    );
     this.answeredFrom.set(conversation, repository);
     return {
       conversationId: id,
@@ -308,12 +314,14 @@ export class Session {
     // The map is in the order of use.
     this.conversations.delete(id);
     this.conversations.set(id, conversation);
-    if (this.conversations.size > maxConversations) {
-      const [oldest, left] = this.conversations.entries().next().value!;
-      this.conversations.delete(oldest);
-      void left.dispose();
-    }
+    if (this.conversations.size > maxConversations) this.forget(this.conversations.keys().next().value!);
     return conversation;
+  }
+
+  private forget(id: string): void {
+    const left = this.conversations.get(id);
+    this.conversations.delete(id);
+    void left?.dispose();
   }
 
   /**

@@ -163,6 +163,24 @@ describe('a session', () => {
     await own.dispose();
   });
 
+  it('keeps the state of a chat when more first questions are stopped than chats are kept', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-chats-'));
+    writeFolder(folder, [['limit.py', 'LIMIT = 17\n']]);
+    const own = await Session.create(model, [rootOf(folder)], { maxAnswerTokens: 8 });
+    const question = 'What is the value of `LIMIT`?';
+    const { conversationId, stats } = await own.ask({ question });
+    const { kvPagesUsed } = await model.engine.counters();
+    for (let i = 0; i < 8; i++) {
+      const stop = new AbortController();
+      const stopped = own.ask({ question, signal: stop.signal, onText: () => stop.abort() });
+      await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
+    }
+    await expect.poll(async () => (await model.engine.counters()).kvPagesUsed).toBe(kvPagesUsed);
+    const next = await own.ask({ question, conversationId });
+    expect(next.stats.reusedTokens).toBe(stats.promptTokens + stats.answerTokens);
+    await own.dispose();
+  });
+
   it('makes room for a question by the state of other conversations, which are read again', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'longview-room-'));
     writeFolder(folder, [['limits.py', 'MAX_ORDERS = 12\n']]);
