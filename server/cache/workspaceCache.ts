@@ -80,7 +80,7 @@ export class WorkspaceCache {
   save(context: Context, packing: Packing): void {
     if (this.stopping.signal.aborted) return;
     this.wanted = { context, packing };
-    this.working ??= this.work().finally(() => (this.working = undefined));
+    this.working ??= this.work();
   }
 
   private async work(): Promise<void> {
@@ -94,6 +94,8 @@ export class WorkspaceCache {
           this.show({ note: `What was read could not be saved. ${(error as Error).message}`, failed: true });
       }
     }
+    // At once: what is wanted a moment later is begun by `save`.
+    this.working = undefined;
   }
 
   private async saveNow(context: Context, packing: Packing): Promise<void> {

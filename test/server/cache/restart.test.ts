@@ -27,6 +27,15 @@ const saved = path.join(parent, 'saved');
 const config = (limit: number) =>
   `RETRY_LIMIT = ${limit}\n\n\ndef load_config(path):\n    return open(path).read()\n`;
 const questions = ['What is the value of `RETRY_LIMIT`?', 'Where is `load_config` defined?'];
+const nothing = {
+  basePaths: [],
+  baseSizes: [],
+  overlay: [],
+  dead: 0,
+  budget: 0,
+  entries: new Map(),
+  leftOut: [],
+};
 const ownTokens = ({ stats }: Answer) => stats.promptTokens - stats.reusedTokens;
 
 let server: ServerClient | undefined;
@@ -228,6 +237,31 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     await server!.stop();
   });
 
+  it('saves what is to be saved at the very moment when the saving before it ends', async () => {
+    const model = await openModel(builtInModel);
+    const context = await model.engine.createContext();
+    const bases = [1, 2].map((id) => new Int32Array(200).fill(1000 + id)) as [Int32Array, Int32Array];
+    await context.extend(bases[0]);
+    for (let ticks = 0; ticks < 8; ticks++) {
+      const options = { root: path.join(parent, `moment ${ticks}`), maxBytes: 30e6 };
+      const last = async () => {
+        for (let i = 0; i < ticks; i++) await Promise.resolve();
+        cache.save(context, { ...nothing, base: bases[1] });
+      };
+      let ended: Promise<void> | undefined;
+      // A label is the last that is written of the first one.
+      const onChange = () => {
+        if (existsSync(path.join(cache.folder, 'label.json'))) ended ??= last();
+      };
+      const cache = new WorkspaceCache(model.engine, [], { ...options, onChange });
+      cache.save(context, { ...nothing, base: bases[0] });
+      await expect.poll(() => ended !== undefined, { timeout: 30_000 }).toBe(true);
+      await cache.finish();
+      expect((await new WorkspaceCache(model.engine, [], options).restore())?.base).toEqual(bases[1]);
+    }
+    await model.dispose();
+  });
+
   it('keeps how the prompt was made also where the cache was cleared in between', async () => {
     const model = await openModel(builtInModel);
     const cacheRoot = path.join(parent, 'cleared');
@@ -236,16 +270,7 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     const context = await model.engine.createContext();
     const base = Int32Array.from({ length: 300 }, (_, i) => 1000 + i);
     await context.extend(base.subarray(0, 200));
-    const nothing = {
-      basePaths: [],
-      baseSizes: [],
-      overlay: [],
-      dead: 0,
-      budget: 0,
-      entries: new Map(),
-      leftOut: [],
-    };
-    const packing = { base, ...nothing };
+    const packing = { ...nothing, base };
     const cleared = cache();
     cleared.save(context, packing);
     await expect.poll(async () => (await savedWorkspaces(cacheRoot))[0]?.model).toBe(model.engine.model.name);
