@@ -14,7 +14,6 @@ import { concat } from '../prompt/template';
 
 const name = 'packing.bin';
 const magic = Buffer.from('LVPACK1\n');
-const headBytes = magic.length + 32 + 4;
 
 type SavedEntry = Omit<Entry, 'absolutePath' | 'text'>;
 
@@ -98,15 +97,14 @@ export function hasPacking(folder: string): boolean {
 /** Undefined where there is none, or none of this version, this frame and this vocabulary. */
 export async function readPacking(folder: string, vocabularySize: number): Promise<Packing | undefined> {
   const bytes = await fs.readFile(path.join(folder, name)).catch(() => undefined);
-  if (!bytes || bytes.length < headBytes || !bytes.subarray(0, magic.length).equals(magic)) return undefined;
+  if (!bytes?.subarray(0, magic.length).equals(magic)) return undefined;
   const body = bytes.subarray(magic.length + 32);
   if (!digest(body).equals(bytes.subarray(magic.length, magic.length + 32))) return undefined;
-  const size = body.readUInt32LE(0);
-  if (size > body.length - 4 || (body.length - 4 - size) % 4 !== 0) return undefined;
   try {
-    const header = checkHeader(JSON.parse(body.toString('utf8', 4, 4 + size)));
-    // Copied: Int32Array needs an aligned offset.
-    const ids = new Int32Array(Uint8Array.from(body.subarray(4 + size)).buffer);
+    const end = 4 + body.readUInt32LE(0);
+    const header = checkHeader(JSON.parse(body.toString('utf8', 4, end)));
+    // Copied: Int32Array needs an aligned offset, and whole numbers.
+    const ids = new Int32Array(Uint8Array.from(body.subarray(end)).buffer);
     return header && assemble(header, ids, vocabularySize);
   } catch {
     return undefined;

@@ -64,7 +64,6 @@ async function readStart(file: string): Promise<string> {
     const handle = await fs.open(file, constants.O_RDONLY | constants.O_NONBLOCK);
     try {
       const status = await handle.stat();
-      if (!status.isFile()) return '';
       const bytes = Buffer.alloc(Math.min(status.size, maxBytes));
       const { bytesRead } = await handle.read(bytes, 0, bytes.length, 0);
       const text = bytes.toString('utf8', 0, bytesRead);

@@ -9,6 +9,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  truncateSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
@@ -58,6 +59,9 @@ describe('saved states', () => {
     const future = await savedState(parent, 'c', 100_000, 9_999_999_999);
     const own = await savedState(parent, 'd', 100_000, 0);
     mkdirSync(path.join(parent, 'not ours'));
+    // Of a file with holes counts what it takes on the disk.
+    writeFileSync(path.join(recent, 'manifest.bin'), '');
+    truncateSync(path.join(recent, 'manifest.bin'), 2 ** 30);
     expect((await savedWorkspaces(parent)).map(({ folders }) => folders[0])).toEqual([
       '/home/c',
       '/home/b',
@@ -208,19 +212,28 @@ describe('a packing on disk', () => {
     const bytes = readFileSync(file);
     const end = 44 + bytes.readUInt32LE(40);
     type Header = Record<string, unknown> & Record<'entries' | 'overlay', Record<string, unknown>[]>;
-    const read = (change: (header: Header) => unknown) => {
+    const readBody = (...parts: Buffer[]) => {
+      const digest = createHash('sha256').update(Buffer.concat(parts)).digest();
+      writeFileSync(file, Buffer.concat([bytes.subarray(0, 8), digest, ...parts]));
+      return readPacking(folder, 7);
+    };
+    const read = (change: (header: Header) => unknown, ids = bytes.subarray(end)) => {
       const header = JSON.parse(bytes.toString('utf8', 44, end)) as Header;
       const json = Buffer.from(JSON.stringify(change(header) ?? header));
       const size = Buffer.alloc(4);
       size.writeUInt32LE(json.length);
-      const body = Buffer.concat([size, json, bytes.subarray(end)]);
-      writeFileSync(
-        file,
-        Buffer.concat([bytes.subarray(0, 8), createHash('sha256').update(body).digest(), body]),
-      );
-      return readPacking(folder, 7);
+      return readBody(size, json, ids);
     };
-    expect(await read(() => undefined)).toBeDefined();
+    const same = () => undefined;
+    expect(await read(same)).toBeDefined();
+    const negative = Buffer.from(bytes.subarray(end));
+    negative.writeInt32LE(-1);
+    for (const ids of [negative, bytes.subarray(end, -1), bytes.subarray(end, -4), Buffer.alloc(0)])
+      expect(await read(same, ids)).toBeUndefined();
+    for (const body of [[], [bytes.subarray(40, 43)], [Buffer.alloc(4, 255), bytes.subarray(44)]])
+      expect(await readBody(...body)).toBeUndefined();
+    const nothing = { basePaths: [], baseSizes: [], baseTokens: 0, overlay: [{ path: 'a.py', tokens: 6 }] };
+    expect(await read((header) => ({ ...header, ...nothing }))).toBeUndefined();
     for (const other of [
       { frame: 'another' },
       { baseTokens: 3 },
@@ -263,7 +276,7 @@ describe('a packing on disk', () => {
 describe('longview in a terminal', () => {
   it('shares what was read between calls, and lists and clears it', { timeout: 120_000 }, () => {
     const parent = mkdtempSync(path.join(tmpdir(), 'longview-terminal-'));
-    const env = { ...process.env, LONGVIEW_CACHE_DIR: path.join(parent, 'saved'), INIT_CWD: parent };
+    const env = { ...process.env, LONGVIEW_CACHE_DIR: 'saved', INIT_CWD: parent };
     writeFolder(path.join(parent, 'repo'), [['config.py', 'RETRY_LIMIT = 17\n'.repeat(40)]]);
     const run = (...args: string[]) => {
       const { stdout, stderr, status } = spawnSync(
@@ -280,6 +293,7 @@ describe('longview in a terminal', () => {
         stats: Record<string, number>;
       };
     const first = ask();
+    expect(readdirSync(path.join(parent, 'saved'))).toHaveLength(1);
     const second = ask();
     expect(first.stats.reusedTokens).toBe(0);
     expect(second.answer).toBe(first.answer);
