@@ -11,13 +11,15 @@ import { builtInModel, root } from '../reference';
 const metadata = readModelMetadata(builtInModel);
 const builtIn = createTokenizer(vocabularyFromGguf(metadata));
 
-function chat(chatTemplate: string, tokenizer = builtIn) {
+function chat(chatTemplate: string | undefined, tokenizer = builtIn) {
   const format = createChatFormat({ ...tokenizer, chatTemplate });
-  const system = tokenizer.decode(format.system(tokenizer.encode('FILES')));
+  const tokens = format.system(tokenizer.encode('FILES'));
+  const system = tokenizer.decode(tokens);
+  expect(tokenizer.decode(tokens.subarray(format.contentStart))).toMatch(/^FILES/);
   return {
     system,
-    asked: system + tokenizer.decode(format.question('One?')),
-    again: tokenizer.decode(format.followUp('Two?')),
+    asked: system + tokenizer.decode(format.question(' One?\n')),
+    again: tokenizer.decode(format.followUp('\tTwo? ')),
   };
 }
 
@@ -36,6 +38,21 @@ describe('createChatFormat', () => {
       again: '<|im_end|>\n<|im_start|>user\nTwo?<|im_end|>\n<|im_start|>assistant\n',
     });
     expect(chat(`\n${turns}`).system).toBe('\n<|im_start|>system\nFILES<|im_end|>\n');
+  });
+
+  it('gives those of ChatML where a model has no template, and of one that writes the stop token by its name', () => {
+    expect(chat(undefined)).toEqual(chat(turns));
+    expect(chat(turns.replace("'<|im_end|>\n'", "eos_token + '\n'"))).toEqual(chat(turns));
+  });
+
+  it('begins the question in the system turn where no token tells where a turn begins', () => {
+    const plain =
+      "{% for m in messages %}{{ m.role + ': ' + m.content + '<|im_end|>\n' }}{% endfor %}assistant: ";
+    expect(chat(plain)).toEqual({
+      system: 'system: FILES<|im_end|>\nuser: ',
+      asked: 'system: FILES<|im_end|>\nuser: One?<|im_end|>\nassistant: ',
+      again: '<|im_end|>\nuser: Two?<|im_end|>\nassistant: ',
+    });
   });
 
   it('puts the first token where the template has it, whatever a tokenizer adds to other texts', () => {

@@ -63,7 +63,10 @@ describe('ignore rules', () => {
     const folder = repository([
       ['.gitignore', '*.log\n/src/core/gen/\nout/\n'],
       ['src/.gitignore', '*.tmp\n/core/*.txt\n'],
+      ['src/.ignore', '/core/*.skip\n!/core/b.txt\n'],
       ['src/core/a.ts', 'x'],
+      ['src/core/a.skip', 'x'],
+      ['src/core/b.txt', 'x'],
       ['src/core/a.log', 'x'],
       ['src/core/a.tmp', 'x'],
       ['src/core/a.txt', 'x'],
@@ -76,9 +79,18 @@ describe('ignore rules', () => {
     writeFileSync(path.join(folder, '.git/info/exclude'), '*.local\n');
     const names = async (below: string) =>
       (await scanFolder(path.join(folder, below))).files.map((file) => file.path);
-    expect(await names('src/core')).toEqual(['.ignore', 'a.tmp', 'a.ts']);
-    expect(await names('src')).toEqual(['.gitignore', 'core/.ignore', 'core/a.tmp', 'core/a.ts']);
+    const core = ['.ignore', 'a.tmp', 'a.ts', 'b.txt'];
+    expect(await names('src/core')).toEqual(core);
+    expect(await names('src')).toEqual(['.gitignore', '.ignore', ...core.map((name) => `core/${name}`)]);
     expect(await names('out')).toEqual(['a.js']);
+  });
+
+  it('does not go by rules above a folder outside of a repository', async () => {
+    const folder = repository([
+      ['.gitignore', '*.ts\n'],
+      ['src/a.ts', 'x'],
+    ]);
+    expect((await scanFolder(path.join(folder, 'src'))).files).toHaveLength(1);
   });
 
   it('finds the rules above a folder that is a link', async () => {
@@ -151,7 +163,8 @@ describe('ignore rules', () => {
     expect(await scan(`${'**/a/'.repeat(12)}b\n`)).toEqual([`${deep}c.ts`]);
     expect(await scan(`/b/${'**/a/'.repeat(4)}x\r\n`)).toEqual([]);
     expect(await scan(`/b/**/**/${'**/x/'.repeat(4)}x\n`)).toEqual([]);
-    expect(await scan(`#no\n*.ts\n!${'**/a/'.repeat(4)}**/c.ts\n`)).toEqual([
+    expect(await scan('/a/**/a/**/a/**/x/**/x\n')).toEqual([`${deep}c.ts`]);
+    expect(await scan(`#no\n*.ts\n!${'**/a/'.repeat(3)}**/c.ts\n`)).toEqual([
       `${deep}c.ts`,
       'a*c.ts',
       'b/c.ts',
@@ -181,6 +194,9 @@ describe('ignore rules', () => {
     expect(await scan(`${'**/'.repeat(30)}c.ts\n`)).toEqual(['.gitignore']);
     expect(await scan('/a**/**/c.ts\n')).toEqual(['.gitignore']);
     expect(await scan(`${'# long\n'.repeat(200_000)}*.ts`)).toEqual(both.slice(1));
+    // Cut off behind its first four characters, it would be another rule.
+    const before = '#'.repeat(2 ** 20 - 5);
+    expect(await scan(`${before}\n*.tsx\n${'#'.repeat(5000)}`)).toEqual(both.slice(1));
   });
 
   it('goes no deeper than where such rules cost too much', async () => {
