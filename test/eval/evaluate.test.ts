@@ -174,6 +174,24 @@ describe('an evaluation', () => {
       stderr: expect.stringMatching(/made for another model/) as string,
     });
 
+    // What cannot be read is said before anything is run; what follows the last answer is no part of it.
+    const [answer] = sequence.answers;
+    const tokens = new Int32Array(model.engine.window + 1).fill(-1);
+    tokens.set(sequence.tokens.subarray(0, answer!.to));
+    const padded = { n: tokens.length, sequences: [{ index: 0, tokens, answers: [answer!] }] };
+    writeData(file, padded);
+    const one = await run('--data', file, '--mode', 'dense', '--device', 'cpu', '--json');
+    expect(JSON.parse(one.stdout)).toMatchObject({ n: tokens.length, answers: 1, exact: 1 });
+    const unknown = {
+      ...padded.sequences[0]!,
+      tokens: tokens.slice().fill(model.engine.model.vocabularySize, 3, 4),
+    };
+    writeData(file, { ...padded, sequences: [...padded.sequences, unknown] });
+    await expect(run('--data', file, '--mode', 'dense', '--device', 'cpu')).rejects.toMatchObject({
+      code: 1,
+      stderr: expect.stringMatching(/^Sequence 1 has the token \d+ at position 3/) as string,
+    });
+
     await expect(run('--mode', 'dense')).rejects.toMatchObject({ code: 2 });
     await expect(run('--data', file, '--mode', 'denser')).rejects.toMatchObject({ code: 2 });
     await expect(run('--data', join(folder, 'none'), '--mode', 'dense')).rejects.toMatchObject({ code: 1 });

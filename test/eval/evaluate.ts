@@ -10,7 +10,7 @@ import { builtInModel } from '../../server/models/locate';
 import { force, type Forced } from './forced';
 import { knownPackages } from './getSources';
 import { modesHelp, parseModes, type Mode } from './modes';
-import { readData, type Data } from './sequences';
+import { checkReadable, readData, type Data } from './sequences';
 import { projectRoot } from './serverClient';
 import { summarize, table, type Summary } from './summary';
 
@@ -169,8 +169,7 @@ async function evaluate(
   // What an engine has read before, it does not read again: sequences that begin alike each get one of their own.
   let begun = new Set<string>();
   try {
-    if (data.n > engine.window)
-      throw new Error(`Sequences of ${data.n} tokens do not fit the window of ${engine.window}.`);
+    checkReadable(data, engine.model.vocabularySize, engine.window);
     const forced: Forced[] = [];
     for (const sequence of data.sequences) {
       const beginning = sequence.tokens.subarray(0, pageTokens).join();

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { readData, writeData } from './sequences';
+import { checkReadable, readData, writeData } from './sequences';
 import { writeSafetensors } from './safetensors';
 
 const folder = mkdtempSync(join(tmpdir(), 'longview-eval-'));
@@ -96,10 +96,35 @@ describe('evaluation data', () => {
     ['one dimension', { tokens: i32([6], 5, 6, 7, 8, 9, 10), mask: u8([6], 0, 1, 1, 0, 0, 1) }, /not \[seq/],
     ['a mask of 2', { ...good, mask: u8([2, 3], 0, 2, 1, 0, 0, 1) }, /other values/],
     ['no answer', { ...good, mask: u8([2, 3], 0, 0, 0, 0, 0, 0) }, /no answer/],
-    ['an answer after nothing', { ...good, mask: u8([2, 3], 1, 1, 0, 0, 0, 1) }, /at the start/],
+    [
+      'an answer after nothing',
+      { ...good, mask: u8([2, 3], 0, 1, 0, 1, 0, 1) },
+      /at the start of sequence 1/,
+    ],
   ])('refuses %s', (_what, tensors, message) => {
     writeSafetensors(file, tensors);
     expect(() => readData(file)).toThrow(message);
+  });
+
+  it.each<[string, number[], RegExp | undefined]>([
+    [
+      'a token that the model does not have',
+      [5, 6, 7, 8, 100, 10],
+      /Sequence 1 has the token 100 at position 1, .* of 100/,
+    ],
+    ['a negative token', [5, 6, 7, -100, 9, 10], /Sequence 1 has the token -100 at position 0/],
+    ['a sequence beyond the window', [5, 6, 7, 8, 9, 10, 11, 12], /Sequence 1 has 4 tokens .* window of 3/],
+    ['nothing for what follows the last answer', [5, 6, 7, -1, 8, 9, 99, -100], undefined],
+  ])('refuses %s', (_what, tokens, message) => {
+    const n = tokens.length / 2;
+    const mask = [
+      ...Array.from({ length: n }, (_, i) => Number(i === 1)),
+      ...Array.from({ length: n }, (_, i) => Number(i === (message ? n - 1 : 2))),
+    ];
+    writeSafetensors(file, { tokens: i32([2, n], ...tokens), mask: u8([2, n], ...mask) });
+    const check = () => checkReadable(readData(file), 100, 3);
+    if (message) expect(check).toThrow(message);
+    else check();
   });
 
   it('refuses a file cut anywhere', () => {

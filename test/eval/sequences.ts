@@ -48,13 +48,33 @@ export function readData(path: string): Data {
   }));
   const answers = sequences.flatMap((sequence) => sequence.answers);
   if (answers.length === 0) fail('`mask` marks no answer');
-  if (answers.some(({ from }) => from === 0))
-    fail('an answer stands at the start of a sequence, after nothing');
+  const first = sequences.find((sequence) => sequence.answers[0]?.from === 0);
+  if (first) fail(`an answer stands at the start of sequence ${first.index}, after nothing`);
   const kinds = metadata.kinds?.split(',');
   if (kinds && kinds.length !== answers.length)
     fail(`the metadata names ${kinds.length} kinds, \`mask\` marks ${answers.length} answers`);
   kinds?.forEach((kind, i) => (answers[i]!.kind = kind));
   return { n, sequences: sequences.filter((sequence) => sequence.answers.length > 0) };
+}
+
+/**
+ * Whether a model can read them, asked before hours of work: tokens that it does not know, sequences beyond its window. What follows
+ * the last answer is not run: padding may be anything. Throws a sentence that names the sequence.
+ */
+export function checkReadable({ sequences }: Data, vocabularySize: number, window: number): void {
+  for (const { index, tokens, answers } of sequences) {
+    const end = answers.at(-1)!.to;
+    if (end > window)
+      throw new Error(
+        `Sequence ${index} has ${end} tokens up to the end of its last answer, which do not fit the window of ${window}.`,
+      );
+    const run = tokens.subarray(0, end);
+    const at = run.findIndex((token) => token < 0 || token >= vocabularySize);
+    if (at >= 0)
+      throw new Error(
+        `Sequence ${index} has the token ${run[at]} at position ${at}, outside the model's vocabulary of ${vocabularySize}.`,
+      );
+  }
 }
 
 function runsOf(mask: Uint8Array): Answer[] {
