@@ -205,6 +205,38 @@ describe('the figures', () => {
     expect(quantile([7], 0.99)).toBe(7);
   });
 
+  it('have the layers of all sequences, of which short ones are dense', () => {
+    const answers = [{ from: 1, to: 2, kind: '' }];
+    const sequences = [0, 1, 2].map((index) => ({ index, tokens: Int32Array.of(1, 2), answers }));
+    const layers = [
+      { density: 0.4, recall: 0.9 },
+      { density: 0.1, recall: 0.7 },
+    ];
+    const forced = [[], layers, []].map((list) => ({
+      nll: Float64Array.of(1),
+      top1: Int32Array.of(2),
+      truth: Int32Array.of(2),
+      density: 1,
+      prefillDensity: 1,
+      layers: list,
+      seconds: 1,
+    }));
+    const of = (...rows: number[]) =>
+      summarize(
+        'adaptive',
+        { n: 2, sequences: rows.map((row) => sequences[row]!) },
+        rows.map((row) => forced[row]!),
+        rows.map((row) => forced[row]!),
+      ).layers;
+    expect(of(1)).toEqual(layers);
+    const [first, second] = of(0, 1)!;
+    expect(
+      [first!.density, first!.recall, second!.density, second!.recall].map((x) => +x.toFixed(6)),
+    ).toEqual([0.7, 0.95, 0.55, 0.85]);
+    expect(of(1, 0)).toEqual(of(0, 1));
+    expect(of(0, 2)).toBeUndefined();
+  });
+
   it('are of the modes that were asked for', () => {
     expect(parseModes('dense, auto:fast').map(({ mode, target }) => [mode, target])).toEqual([
       ['dense', undefined],

@@ -76,12 +76,13 @@ function byKind(answers: { kind: string; exact: boolean }[]): { kinds?: Record<s
   return { kinds: Object.fromEntries(kinds.map((kind) => [kind, share(kind)])) };
 }
 
+/** A sequence that was dense throughout, because it is short, has left out nothing in any layer. */
 function byLayer(forced: Forced[]): { layers?: Layer[] } {
-  const [first] = forced;
-  if (!first || forced.some(({ layers }) => layers.length === 0)) return {};
+  const sparse = forced.find(({ layers }) => layers.length > 0);
+  if (!sparse) return {};
   const meanOf = (of: keyof Layer, i: number) => mean(forced.map(({ layers }) => layers[i]?.[of] ?? 1));
   return {
-    layers: first.layers.map((_, i) => ({ density: meanOf('density', i), recall: meanOf('recall', i) })),
+    layers: sparse.layers.map((_, i) => ({ density: meanOf('density', i), recall: meanOf('recall', i) })),
   };
 }
 
