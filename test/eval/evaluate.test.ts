@@ -1,10 +1,11 @@
 /** The evaluation itself, end to end on a small repository: the built-in model's own answers are right, planted ones wrong. */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { openNativeEngine } from '../../server/engine/nativeEngine';
 import { builtInModel } from '../../server/models/locate';
 import { openModel, type OpenModel } from '../../server/models/openModel';
 import { fileText, head, tail } from '../../server/prompt/frame';
@@ -195,6 +196,62 @@ describe('an evaluation', () => {
     await expect(run('--mode', 'dense')).rejects.toMatchObject({ code: 2 });
     await expect(run('--data', file, '--mode', 'denser')).rejects.toMatchObject({ code: 2 });
     await expect(run('--data', join(folder, 'none'), '--mode', 'dense')).rejects.toMatchObject({ code: 1 });
+  });
+});
+
+/** A model folder with one layer of zeros, so that every token is as likely as any other. */
+function writeOneLayer(path: string): void {
+  const shapes: Record<string, number[]> = { embed_tokens: [8, 32], norm: [32] };
+  for (const norm of ['input_layernorm', 'post_attention_layernorm']) shapes[`layers.0.${norm}`] = [32];
+  for (const matrix of [
+    'self_attn.q',
+    'self_attn.k',
+    'self_attn.v',
+    'self_attn.o',
+    'mlp.gate',
+    'mlp.up',
+    'mlp.down',
+  ])
+    shapes[`layers.0.${matrix}_proj`] = [32, 32];
+  let end = 0;
+  const header = Object.entries(shapes).map(([name, shape]) => {
+    const from = end;
+    end += shape.reduce((product, x) => product * x, 4);
+    return [`model.${name}.weight`, { dtype: 'F32', shape, data_offsets: [from, end] }];
+  });
+  const json = Buffer.from(JSON.stringify(Object.fromEntries(header)));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(json.length));
+  mkdirSync(path);
+  writeFileSync(join(path, 'model.safetensors'), Buffer.concat([length, json, Buffer.alloc(end)]));
+  const sizes = {
+    num_hidden_layers: 1,
+    hidden_size: 32,
+    intermediate_size: 32,
+    num_attention_heads: 2,
+    vocab_size: 8,
+  };
+  const config = { model_type: 'llama', ...sizes, max_position_embeddings: 256, tie_word_embeddings: true };
+  writeFileSync(join(path, 'config.json'), JSON.stringify(config));
+}
+
+describe('a model of one layer', () => {
+  it('is evaluated in every mode: no layer of it attends to what is pre-filled, and all is dense', async () => {
+    const path = join(folder, 'one-layer');
+    writeOneLayer(path);
+    const tokens = Int32Array.from({ length: 200 }, (_, i) => i % 8);
+    const answers = [{ from: 190, to: 195, kind: '' }];
+    const short: Sequence = { index: 0, tokens, answers };
+    const adaptive = parseModes('adaptive')[0]!;
+    const engine = await openNativeEngine(path, { device: 'cpu', prefill: { mode: 'adaptive' } });
+    try {
+      const forced = [await force(engine, adaptive, short)];
+      const summary = summarize('adaptive', { n: 200, sequences: [short] }, forced, forced);
+      expect(summary).toMatchObject({ tokens: 5, density: 1, prefillDensity: 1 });
+      expect(summary.nll).toBeCloseTo(Math.log(8), 6);
+    } finally {
+      await engine.dispose();
+    }
   });
 });
 

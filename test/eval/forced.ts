@@ -72,8 +72,9 @@ function layersOf({ layers = [], coveredMass }: ExtendResult): Layer[] {
   return layers.map(({ density, coveredMass: recall = 1 }) => ({ density, recall }));
 }
 
-function densityOf({ density, reused }: ExtendResult): number {
-  if (density === undefined || reused > 0)
+/** A model of one layer has none that attends to what is pre-filled: there is nothing to leave out. */
+function densityOf({ density = 1, reused }: ExtendResult): number {
+  if (reused > 0)
     throw new Error(
       `The engine took over ${reused} tokens that were read before: there is nothing to measure.`,
     );
