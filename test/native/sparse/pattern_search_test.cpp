@@ -2,6 +2,7 @@
 #include "sparse/pattern_search.h"
 
 #include <algorithm>
+#include <cmath>
 #include <random>
 
 #include "base/error.h"
@@ -80,6 +81,22 @@ TEST("time counts, not keys alone") {
 TEST("what time would make dense is sparse where the density asks for it") {
   const std::vector<PlanMeasurement> all = {{0.5, 0.5, 3}, {0, 1, 1}};
   CHECK(choose_plans(all, 2, 0.6) == (std::vector<int32_t>{0}));
+}
+
+TEST("as many heads are dense as the density allows, however close together and whatever the size of their errors") {
+  // Of every two heads the second one needs its keys by a thousandth more.
+  constexpr int32_t kHeads = 100;
+  for (const double size : {0x1p-50, 1.0, 0x1p50}) {
+    std::vector<PlanMeasurement> all;
+    for (int32_t head = 0; head < kHeads; ++head) {
+      all.push_back({size * std::pow(1.001, head), 0, 1});
+      all.push_back({0, 1, 2});
+    }
+    for (const int32_t dense : {1, 37, 99}) {
+      const std::vector<int32_t> chosen = choose_plans(all, 2, (dense + 0.5) / kHeads);
+      for (int32_t head = 0; head < kHeads; ++head) CHECK(chosen[static_cast<size_t>(head)] == (head >= kHeads - dense));
+    }
+  }
 }
 
 TEST("of plans that cost the same the first is taken") {
