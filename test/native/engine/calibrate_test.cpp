@@ -277,6 +277,10 @@ TEST("a part file comes back as it was, and a damaged one not at all") {
   layers[0].trials[0].error = std::nan("");
   write_calibration_part(path, 7, layers);
   CHECK(!read_calibration_part(path, 7, read));
+  layers[0].trials[0].error = 1.25;
+  layers[1].rows = -1;
+  write_calibration_part(path, 7, layers);
+  CHECK(!read_calibration_part(path, 7, read));
 }
 
 TEST("a profile is found by model, device and target; one that cannot be used is passed over, and that is said") {

@@ -60,6 +60,9 @@ TEST("each head has a target of its own, and none is raised without one") {
   budget.update(std::array{probed(0.4, 16), probed(0.4, 16)}, std::array{0.3f, 0.7f});
   const std::array<HeadPlan, 2> plans = {default_plan(Pattern::kAdaptive), default_plan(Pattern::kAdaptive)};
   CHECK(budget.apply(plans)[0] == plans[0] && budget.apply(plans)[1] != plans[1]);
+  Budget at_it;
+  at_it.update(std::array{probed(0.75, 16)}, std::array{0.75f});  // what is asked for is enough
+  CHECK(at_it.raised() == 0);
   Budget free;
   for (int chunk = 0; chunk < 10; ++chunk) free.update(std::array{probed(0, 16)}, {});
   CHECK(free.raised() == 0);
@@ -69,13 +72,15 @@ TEST("budgets of every pattern grow, and do not run over") {
   Budget budget;
   HeadPlan huge = default_plan(Pattern::kVerticalSlash);
   huge.columns = huge.diagonals = INT32_MAX - 1;
-  const std::array<HeadPlan, 4> plans = {default_plan(Pattern::kAShape), huge, default_plan(Pattern::kBlockSparse), HeadPlan{}};
-  budget.update(std::array{probed(0, 16), probed(0, 16), probed(0, 16), probed(1, 16)}, std::array{0.7f, 0.7f, 0.7f, 0.7f});
+  const std::array<HeadPlan, 5> plans = {default_plan(Pattern::kAShape), huge, default_plan(Pattern::kBlockSparse), HeadPlan{}, default_plan(Pattern::kAdaptive)};
+  budget.update(std::array{probed(0, 16), probed(0, 16), probed(0, 16), probed(1, 16), probed(0, 16)}, std::array{0.7f, 0.7f, 0.7f, 0.7f, 0.7f});
   const std::vector<HeadPlan> raised = budget.apply(plans);
   CHECK(raised[0].window == 4 * plans[0].window);
   CHECK(raised[1].columns == INT32_MAX && raised[1].diagonals == INT32_MAX);
   CHECK(raised[2].blocks == 4 * plans[2].blocks);
   CHECK(raised[3] == HeadPlan{});
+  // An adaptive head's window is no budget: what it may miss lies anywhere.
+  CHECK(raised[4].threshold == plans[4].threshold / 4 && raised[4].window == plans[4].window && raised[4].sink == plans[4].sink);
   budget.update(std::array{probed(0, 16)}, kTarget);
   CHECK(budget.apply(plans)[0].window == 16 * plans[0].window);
 }

@@ -201,6 +201,8 @@ TEST("measured on another kind of device, a profile is read and said to be") {
   const std::string text = one(kAdaptive, "\"format\": \"longview-head-profile\", \"version\": 1, \"model\": \"" + kModel + "\", \"kernel_version\": 2, \"device\": \"cuda\"");
   CHECK(parse_head_profile(text, {kModel, 1, 1, "cuda"}, "The profile").note.empty());
   CHECK(parse_head_profile(text, {kModel, 1, 1, "cpu"}, "The profile").note.find("another kind of device (cuda; this one is cpu)") != std::string::npos);
+  const std::string unnamed = one(kAdaptive, "\"format\": \"longview-head-profile\", \"version\": 1, \"model\": \"" + kModel + "\", \"kernel_version\": 2");
+  CHECK(parse_head_profile(unnamed, {kModel, 1, 1, "cpu"}, "The profile").note.empty());
 }
 
 TEST("damaged copies are refused, or read as a profile that the kernels can run") {
