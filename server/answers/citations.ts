@@ -8,15 +8,27 @@ import { matchesOutsideCode } from './codeRanges';
 /**
  * Escaped brackets are none. A path and a heading may have spaces. A path may have brackets of its own,
  * `app/[slug]/[[...rest]]/page.tsx`: a few, so that open ones are not looked through to the end of the answer each time.
+ * Hashes and colons end it, but where one of `paths` has its own, as in `C#/Program.cs`.
  */
-const pattern = (() => {
+function placePattern(paths: readonly string[]): RegExp {
   const plain = String.raw`[^\][\s#:]`;
   const spaced = String.raw`[^\][\n\r\t#:]`;
   const inner = String.raw`(?<=[\][/\w.@-])(?:\[${plain}+\]|\[\[${plain}+\]\])`;
   const path = String.raw`(?!\[${plain}+\]\])(?=\[|${plain})${spaced}*(?:${inner}${spaced}*){0,8}`;
+  const own = [...paths]
+    .sort((a, b) => b.length - a.length)
+    .map((known) => String.raw`(?:\.?\/)*${escape(known)}|`);
   const place = String.raw`#([^\][\s][^\][\n\r\t]*)|:L?(\d+)(?:-L?(\d+))?`;
-  return new RegExp(String.raw`(?<!\\)\[(${path})(?:${place})?\]`, 'g');
-})();
+  return new RegExp(String.raw`(?<!\\)\[(${own.join('')}${path})(?:${place})?\]`, 'g');
+}
+const pattern = placePattern([]);
+
+/** For an answer about these files. */
+function patternFor(answer: string, files: readonly PackedFile[]): RegExp {
+  const own = files.map(({ path }) => path).filter((path) => /[#:]/.test(path) && answer.includes(path));
+  return own.length > 0 ? placePattern(own) : pattern;
+}
+
 /** No two parts of it take the same spaces: a line of nothing else would be tried in every way to share them. */
 const definition =
   /^\s*(?:(?:export|default|public|private|protected|static|async|pub|abstract|final|declare|const|let|var)\s+)*(?:(?:def|class|function|interface|type|struct|enum|trait|impl|fn|func|const|let|var|namespace|module)(?=[\s*])\s*)?(?:\*\s*)?/;
@@ -178,7 +190,7 @@ export function checkCitations(
   const holderOf = holderSearch(files);
   const citations: Citation[] = [];
   const missing = new Map<string, MissingPlace>();
-  for (const match of matchesOutsideCode(answer, pattern)) {
+  for (const match of matchesOutsideCode(answer, patternFor(answer, files))) {
     const [text, written = '', anchor, from, to] = match;
     const end = match.index + text.length;
     // The panel makes a link of it that leads there.
@@ -226,5 +238,5 @@ export function withPlainPlaces(answer: string, files: readonly PackedFile[]): s
   const { citations, missing } = checkCitations(answer, files);
   const plain = new Map(missing.map(({ text }) => [text, `${text.slice(1, -1)} (not found)`]));
   for (const { text, path, span } of citations) plain.set(text, span ? `${path}:${span.startLine}` : path);
-  return answer.replace(pattern, (text) => plain.get(text) ?? text);
+  return answer.replace(patternFor(answer, files), (text) => plain.get(text) ?? text);
 }

@@ -301,6 +301,25 @@ describe('checkCitations', () => {
     });
   });
 
+  it('knows the hashes and colons of a path from those before a place', () => {
+    const paths = ['C#/Program.cs', 'F#/C#/lib.fs', 'a:b.py', 'notes #2.md', 'log:12', 'C#/[id]/x.cs'];
+    const named = paths.map((path) => ({ ...files[0]!, path, text: '\nclass Main {}\n' }));
+    const short = { ...files[0]!, path: 'log', text: 'class Main {}\n' };
+    for (const path of paths) {
+      const texts = [`[${path}]`, `[${path}#Main]`, `[./${path}:L2]`];
+      const answer = `\`Main\`: ${texts.join(', ')}, not [${path}#Nope] nor \`[${path}]\`.`;
+      const { citations, missing } = checkCitations(answer, [...named, short]);
+      expect(citations.map(({ text, path, span }) => [text, path, span?.startLine])).toEqual([
+        [texts[0], path, undefined],
+        [texts[1], path, 2],
+        [texts[2], path, 2],
+      ]);
+      expect(missing.map(({ text }) => text)).toEqual([`[${path}#Nope]`]);
+      expect(withPlainPlaces(answer, named)).toContain(`${path}:2,`);
+    }
+    expect(checkCitations('[log:1] [log#Main] [C#/Gone.cs]', [...named, short]).citations).toHaveLength(2);
+  });
+
   it('takes no other brackets for places', () => {
     for (const answer of [
       'See [0], [string], [first:10], [1:2], [note#1], [a.b], [x] and [label](https://example.com/a#b).',
