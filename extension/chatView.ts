@@ -12,6 +12,7 @@ import {
   type WebviewView,
   type WebviewViewProvider,
 } from 'vscode';
+import { editorLanguage } from './chat/fenceLanguage';
 import type { FromWebview, ToWebview } from './chat/messages';
 import { ChatHistory } from './chatHistory';
 import { Chat, type SavedChat } from './chatState';
@@ -260,18 +261,6 @@ export class ChatView implements WebviewViewProvider {
   }
 }
 
-/** What models write behind a fence, where the editor has another name for it. */
-const editorLanguages: Record<string, string> = {
-  py: 'python',
-  js: 'javascript',
-  ts: 'typescript',
-  rs: 'rust',
-  sh: 'shellscript',
-  bash: 'shellscript',
-  yml: 'yaml',
-  md: 'markdown',
-};
-
 async function insert(text: string): Promise<void> {
   const editor = window.activeTextEditor;
   if (!editor) return void window.showInformationMessage('Open a file to insert code into it.');
@@ -281,10 +270,8 @@ async function insert(text: string): Promise<void> {
 }
 
 async function openCode(content: string, language: string): Promise<void> {
-  const name = Object.hasOwn(editorLanguages, language) ? editorLanguages[language] : language;
-  const known = name && /^\w{1,30}$/.test(name) ? name : undefined;
   const open = (language?: string) => workspace.openTextDocument({ content, language });
-  await window.showTextDocument(await open(known).then(undefined, () => open()));
+  await window.showTextDocument(await open(editorLanguage(language)).then(undefined, () => open()));
 }
 
 function page(webview: Webview, assets: Uri): string {

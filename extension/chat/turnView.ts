@@ -4,6 +4,7 @@ import type { AskStats, Source } from '../../server/protocol';
 import type { FromWebview, Turn } from './messages';
 import { count } from './count';
 import { element } from './element';
+import { fenceLanguage } from './fenceLanguage';
 import { highlight } from './highlight';
 import { renderBlocks } from './markdown';
 import { questionName, questionView } from './questionView';
@@ -146,7 +147,7 @@ export class TurnView {
   /** Colours and buttons of a code block. */
   private dress(code: Element, closed: boolean): void {
     const text = code.textContent ?? '';
-    const language = /language-(\w+)/.exec(code.className)?.[1] ?? '';
+    const language = fenceLanguage(code.className);
     const colours = closed ? highlight(text, language) : undefined;
     if (colours) code.innerHTML = DOMPurify.sanitize(colours, allowed);
     const pre = code.parentElement!;
