@@ -1,7 +1,7 @@
 /** The conversation as the extension host owns it: pure state, and the messages that tell the panel what changed. */
 import type { AskProgress, AskResult, ContextResult, Source, Status } from '../server/protocol';
 import type { ChatState, ToWebview, Turn } from './chat/messages';
-import { sourcesLine } from './chat/sourceText';
+import { chatMarkdown } from './chatMarkdown';
 
 /** What is kept per workspace between sessions. */
 export interface SavedChat {
@@ -165,11 +165,6 @@ export class Chat {
 
   /** The conversation as a document. */
   markdown(): string {
-    return this.turns
-      .map(({ question, answer, error, sources }) => {
-        const line = sourcesLine(sources);
-        return `## ${question}\n\n${answer.trim() || (error ?? '')}\n${line && `\n${line}`}`;
-      })
-      .join('\n');
+    return chatMarkdown(this.turns);
   }
 }
