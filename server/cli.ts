@@ -1,6 +1,7 @@
 /**
  * `longview ask|prefill|context|models|cache`: progress to stderr, answers to stdout; exit 0 (done), 1 (failed) or 2 (usage).
  */
+import { statSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { overBudget, rootOf, Session } from './answers/session';
@@ -110,8 +111,13 @@ function oneOf<const T extends string>(
   return value;
 }
 
+/** Whoever names a folder wants that one read: none is passed over. */
 function rootsOf({ repo }: Options) {
-  return (repo ?? ['.']).map((folder) => rootOf(path.resolve(here, folder)));
+  return (repo ?? ['.']).map((given) => {
+    const root = rootOf(path.resolve(here, given));
+    if (statSync(root.folder, { throwIfNoEntry: false })?.isDirectory()) return root;
+    throw new LongviewError('no_workspace', `There is no folder ${root.folder}.`);
+  });
 }
 
 function openedModel(options: Options, prefill: PrefillOptions): Promise<OpenModel> {

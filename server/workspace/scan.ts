@@ -80,20 +80,44 @@ function folderOfGlob(glob: string): string {
   return literal.slice(0, literal.lastIndexOf('/') + 1);
 }
 
+function whyNoFolder(root: string, { code, message }: NodeJS.ErrnoException): string {
+  if (code === 'ENOENT') return `There is no folder ${root}: it may have been moved or deleted.`;
+  if (code === 'ENOTDIR') return `${root} is no folder.`;
+  if (code === 'EACCES' || code === 'EPERM') return `The folder ${root} cannot be read: permission denied.`;
+  return `The folder ${root} cannot be read: ${message}`;
+}
+
+/** Where a folder stands among several. */
+interface PlaceOfFolder {
+  /** What stands before the paths in the prompt: `app/`, or nothing. */
+  prefix: string;
+}
+
+interface Globs {
+  all: Ignore;
+  inFolder: Ignore;
+}
+
+function globsOf(patterns: readonly string[] = []): Globs {
+  const inFolder = patterns;
+  return { all: settingRules(patterns), inFolder: settingRules(inFolder) };
+}
+
 class Scanner {
   readonly files: ScannedFile[] = [];
   readonly skipped: SkippedFile[] = [];
-  private readonly include: Ignore;
-  private readonly exclude: Ignore;
+  private readonly include: Globs;
+  private readonly exclude: Globs;
+  private readonly prefix: string;
 
   constructor(
     private readonly root: string,
     private readonly options: ScanOptions,
-    /** What stands before the paths in the prompt: `app/`, or nothing. */
-    private readonly prefix: string,
+    { prefix }: PlaceOfFolder,
   ) {
-    this.include = settingRules(options.include);
-    this.exclude = settingRules(options.exclude);
+    this.prefix = prefix;
+    this.include = globsOf(options.include);
+    this.exclude = globsOf(options.exclude);
   }
 
   /** `narrow`: a folder that is left out, in which the settings include something; only that is taken. */
@@ -107,10 +131,9 @@ class Scanner {
       entries = await fs.readdir(folder, { withFileTypes: true });
     } catch (error) {
       if (relative === '')
-        throw new LongviewError(
-          'no_workspace',
-          `The folder ${this.root} cannot be read: ${(error as Error).message}`,
-        );
+        throw new LongviewError('no_workspace', whyNoFolder(this.root, error as NodeJS.ErrnoException), {
+          cause: error,
+        });
       this.skip(`${relative}/`, 'unreadable');
       return;
     }
@@ -131,8 +154,8 @@ class Scanner {
   }
 
   /** By the path in its folder, or as it stands in the prompt, where the folder's name comes first. */
-  private matches(globs: Ignore, relative: string): boolean {
-    return globs.ignores(relative) || (this.prefix !== '' && globs.ignores(this.prefix + relative));
+  private matches({ inFolder, all }: Globs, relative: string): boolean {
+    return inFolder.ignores(relative) || (this.prefix !== '' && all.ignores(this.prefix + relative));
   }
 
   private skip(file: string, reason: SkipReason, detail?: string): void {
@@ -197,8 +220,12 @@ class Scanner {
 }
 
 /** Throws LongviewError `no_workspace` when the folder itself cannot be read, `cancelled` when the signal is aborted. */
-export async function scanFolder(root: string, options: ScanOptions = {}, prefix = ''): Promise<ScanResult> {
-  const scanner = new Scanner(root, options, prefix);
+export async function scanFolder(
+  root: string,
+  options: ScanOptions = {},
+  place: PlaceOfFolder = { prefix: '' },
+): Promise<ScanResult> {
+  const scanner = new Scanner(root, options, place);
   await scanner.walk('', await ignoringAbove(root));
   if (options.gitHistory) {
     const times = await lastCommitTimes(root, options.signal);
@@ -207,21 +234,41 @@ export async function scanFolder(root: string, options: ScanOptions = {}, prefix
   return { files: scanner.files, skipped: scanner.skipped };
 }
 
-/** The same for a workspace of several folders: paths begin with the folder's name, made unique. */
+/** What the paths of each of several folders begin with. */
+function namesOf(roots: readonly Root[]): string[] {
+  const taken = new Set<string>();
+  return roots.map(({ name }) => {
+    const plain = name.replace(/[/"<>\p{Cc}]/gu, '_');
+    let own = plain;
+    for (let n = 2; taken.has(own); n++) own = `${plain}-${n}`;
+    taken.add(own);
+    return own;
+  });
+}
+
+/**
+ * The same for a workspace of several folders: paths begin with the folder's name, made unique. One that cannot be read, as a
+ * workspace may name on another machine, is listed as left out while there are others.
+ */
 export async function scanWorkspace(roots: readonly Root[], options: ScanOptions = {}): Promise<ScanResult> {
   if (roots.length === 0)
     throw new LongviewError('no_workspace', 'No folder is open: open one to ask about it.');
   if (roots.length === 1) return scanFolder(roots[0]!.folder, options);
   const result: ScanResult = { files: [], skipped: [] };
-  const taken = new Set<string>();
-  for (const { name, folder } of roots) {
-    const plain = name.replace(/[/"<>\p{Cc}]/gu, '_');
-    let prefix = plain;
-    for (let n = 2; taken.has(prefix); n++) prefix = `${plain}-${n}`;
-    taken.add(prefix);
-    const { files, skipped } = await scanFolder(folder, options, `${prefix}/`);
+  const unreadable: LongviewError[] = [];
+  const names = namesOf(roots);
+  for (const [i, { folder }] of roots.entries()) {
+    const prefix = names[i]!;
+    const found = await scanFolder(folder, options, { prefix: `${prefix}/` }).catch((error: unknown) => {
+      if (!(error instanceof LongviewError && error.code === 'no_workspace')) throw error;
+      unreadable.push(error);
+      result.skipped.push({ path: `${prefix}/`, reason: 'unreadable', detail: error.message });
+    });
+    if (!found) continue;
+    const { files, skipped } = found;
     for (const file of files) result.files.push({ ...file, path: `${prefix}/${file.path}` });
     for (const file of skipped) result.skipped.push({ ...file, path: `${prefix}/${file.path}` });
   }
+  if (unreadable.length === roots.length) throw unreadable[0]!;
   return result;
 }

@@ -70,7 +70,13 @@ describe('longview ask', () => {
   });
 
   it('says so when the folder does not exist', () => {
-    expect(ask('--repo', path.join(folder, 'nowhere'), 'x?')).toMatchObject({ status: 1 });
+    const nowhere = path.join(folder, 'nowhere');
+    // Beside one that does, too.
+    for (const more of [[], ['--repo', folder]]) {
+      const { status, stderr } = ask(...more, '--repo', nowhere, 'x?');
+      expect(stderr).toBe(`There is no folder ${nowhere}.\n`);
+      expect(status).toBe(1);
+    }
   });
 
   it('shows its usage without a question', () => {

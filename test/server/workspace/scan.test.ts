@@ -127,8 +127,11 @@ describe('scanFolder', () => {
   });
 
   it('fails where the folder itself cannot be read', async () => {
-    const gone = path.join(repository([]), 'gone');
-    await expect(scanFolder(gone)).rejects.toMatchObject({ code: 'no_workspace' });
+    const gone = path.join(repository([['a.ts', 'a']]), 'gone');
+    const message = `There is no folder ${gone}: it may have been moved or deleted.`;
+    await expect(scanFolder(gone)).rejects.toMatchObject({ code: 'no_workspace', message });
+    const file = path.join(path.dirname(gone), 'a.ts');
+    await expect(scanFolder(file)).rejects.toMatchObject({ message: `${file} is no folder.` });
     await expect(scanWorkspace([])).rejects.toMatchObject({ code: 'no_workspace' });
   });
 
@@ -171,6 +174,18 @@ describe('scanWorkspace', () => {
     const { files, skipped } = await scanWorkspace(roots, { exclude: ['/app/src/', '/gen/'] });
     expect(files.map((file) => file.path)).toEqual(['lib/src/b.ts']);
     expect(skipped.map((file) => file.path)).toEqual(['app/gen/', 'app/src/', 'lib/gen/']);
+  });
+
+  it('reads the folders that are there, and lists those that are not', async () => {
+    const here = repository([['a.ts', 'a']]);
+    const roots = [
+      { name: 'gone', folder: path.join(here, 'gone') },
+      { name: 'here', folder: here },
+    ];
+    const { files, skipped } = await scanWorkspace(roots);
+    expect(files.map((file) => file.path)).toEqual(['here/a.ts']);
+    expect(skipped).toMatchObject([{ path: 'gone/', reason: 'unreadable' }]);
+    await expect(scanWorkspace([roots[0]!, roots[0]!])).rejects.toMatchObject({ code: 'no_workspace' });
   });
 
   it('says so when no folder is open', async () => {
