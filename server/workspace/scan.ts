@@ -91,6 +91,8 @@ function whyNoFolder(root: string, { code, message }: NodeJS.ErrnoException): st
 interface PlaceOfFolder {
   /** What stands before the paths in the prompt: `app/`, or nothing. */
   prefix: string;
+  /** Of all of them: a pattern that begins with one is about that folder alone. */
+  names: readonly string[];
 }
 
 interface Globs {
@@ -98,8 +100,9 @@ interface Globs {
   inFolder: Ignore;
 }
 
-function globsOf(patterns: readonly string[] = []): Globs {
-  const inFolder = patterns;
+function globsOf(patterns: readonly string[] = [], names: readonly string[]): Globs {
+  const plain = (pattern: string) => pattern.replace(/^!?\/?/, '').replace(/\\(.)/g, '$1');
+  const inFolder = patterns.filter((pattern) => !names.some((name) => plain(pattern).startsWith(`${name}/`)));
   return { all: settingRules(patterns), inFolder: settingRules(inFolder) };
 }
 
@@ -113,11 +116,11 @@ class Scanner {
   constructor(
     private readonly root: string,
     private readonly options: ScanOptions,
-    { prefix }: PlaceOfFolder,
+    { prefix, names }: PlaceOfFolder,
   ) {
     this.prefix = prefix;
-    this.include = globsOf(options.include);
-    this.exclude = globsOf(options.exclude);
+    this.include = globsOf(options.include, names);
+    this.exclude = globsOf(options.exclude, names);
   }
 
   /** `narrow`: a folder that is left out, in which the settings include something; only that is taken. */
@@ -223,7 +226,7 @@ class Scanner {
 export async function scanFolder(
   root: string,
   options: ScanOptions = {},
-  place: PlaceOfFolder = { prefix: '' },
+  place: PlaceOfFolder = { prefix: '', names: [] },
 ): Promise<ScanResult> {
   const scanner = new Scanner(root, options, place);
   await scanner.walk('', await ignoringAbove(root));
@@ -259,11 +262,13 @@ export async function scanWorkspace(roots: readonly Root[], options: ScanOptions
   const names = namesOf(roots);
   for (const [i, { folder }] of roots.entries()) {
     const prefix = names[i]!;
-    const found = await scanFolder(folder, options, { prefix: `${prefix}/` }).catch((error: unknown) => {
-      if (!(error instanceof LongviewError && error.code === 'no_workspace')) throw error;
-      unreadable.push(error);
-      result.skipped.push({ path: `${prefix}/`, reason: 'unreadable', detail: error.message });
-    });
+    const found = await scanFolder(folder, options, { prefix: `${prefix}/`, names }).catch(
+      (error: unknown) => {
+        if (!(error instanceof LongviewError && error.code === 'no_workspace')) throw error;
+        unreadable.push(error);
+        result.skipped.push({ path: `${prefix}/`, reason: 'unreadable', detail: error.message });
+      },
+    );
     if (!found) continue;
     const { files, skipped } = found;
     for (const file of files) result.files.push({ ...file, path: `${prefix}/${file.path}` });

@@ -176,6 +176,29 @@ describe('scanWorkspace', () => {
     expect(skipped.map((file) => file.path)).toEqual(['app/gen/', 'app/src/', 'lib/gen/']);
   });
 
+  it('takes a pattern that begins with the name of a folder for that folder alone', async () => {
+    const inner = repository([
+      ['web/docs/a.md', 'a'],
+      ['src/web/docs/b.md', 'a'],
+      ['src/x.ts', 'a'],
+    ]);
+    const docs = repository([
+      ['docs/c.md', 'a'],
+      ['d.ts', 'a'],
+    ]);
+    const roots = [
+      { name: 'app', folder: inner },
+      { name: 'web', folder: docs },
+      { name: '[x]', folder: docs },
+    ];
+    const left = async (exclude: string[]) =>
+      (await scanWorkspace(roots, { exclude })).skipped.map((file) => file.path);
+    for (const pattern of ['/web/docs/', 'web/docs/']) expect(await left([pattern])).toEqual(['web/docs/']);
+    expect(await left(['/\\[x\\]/docs/'])).toEqual(['[x]/docs/']);
+    // Without a place, wherever it is.
+    expect(await left(['web/'])).toEqual(['app/src/web/', 'app/web/', 'web/d.ts', 'web/docs/']);
+  });
+
   it('reads the folders that are there, and lists those that are not', async () => {
     const here = repository([['a.ts', 'a']]);
     const roots = [
