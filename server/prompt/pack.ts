@@ -324,7 +324,8 @@ export class Packer {
     // Who leaves a folder out wants a shorter prompt, now.
     const wanted = deleted.some(within(scan.skipped.filter(({ reason }) => reason === 'excluded')));
     const small = isSmall(result, rebaseLater && !wanted ? 5 : 1);
-    return small && roomIn(budget, result) >= 0 ? result : undefined;
+    // Without any file left there is no prompt, which packing afresh says.
+    return entries.size > 0 && small && roomIn(budget, result) >= 0 ? result : undefined;
   }
 }
 

@@ -1,9 +1,9 @@
 /** The backend without its wire: what a question does when its model or its settings change under it. */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, renameSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import type { AskProgress, Settings } from '../../server/protocol';
 import { Service } from '../../server/service';
 import { plainSettings } from '../eval/settings';
@@ -271,6 +271,30 @@ describe('what is in the prompt', () => {
     await service.change({ settings });
     await contents();
     expect(watched.statuses.at(-1)).toMatchObject({ health: 'ok', context: { files: 1 } });
+  });
+
+  it('is said to be gone as long as it is', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-gone-'));
+    const write = () => writeFolder(folder, [['config.py', 'RETRY_LIMIT = 17\n']]);
+    write();
+    await service.change({ roots: [{ name: 'app', folder }] });
+    await ask();
+    const status = () => watched.statuses.at(-1);
+    const gone = [
+      [() => rmSync(path.join(folder, 'config.py')), /nothing to read/],
+      [() => rmSync(folder, { recursive: true }), /There is no folder/],
+    ] as const;
+    for (const [remove, message] of gone) {
+      remove();
+      service.filesChanged();
+      await vi.waitFor(() => expect(status()?.health).toBe('warning'), { timeout: 60_000 });
+      expect(status()?.message).toMatch(message);
+      write();
+      service.filesChanged();
+      await vi.waitFor(() => expect(status()?.health).toBe('ok'), { timeout: 60_000 });
+      expect(status()).toMatchObject({ phase: 'ready', freshness: { state: 'current' } });
+      expect(status()?.message).not.toMatch(message);
+    }
   });
 
   it('says that a model does not load, instead of that it is loading', async () => {
