@@ -28,6 +28,7 @@ const long = (name: string) => `# ${name}\n${'value = compute(value)\n'.repeat(1
 describe('Packer', () => {
   it.each([
     ['it is empty.', []],
+    ['it is empty.', [['.git/HEAD', 'ref: refs/heads/main\n']] as [string, string][]],
     [
       'all that is in it is left out (2 empty, 1 secret).',
       [
