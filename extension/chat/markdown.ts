@@ -65,6 +65,11 @@ export function renderBlocks(
   };
   citations.forEach((citation, index) => environment.citations.get(citation.text)!.push({ index, citation }));
   const tokens = markdown.parse(answer, environment);
+  // The page has no styles but its sheet's.
+  for (const token of tokens) {
+    const align = /^text-align:(\w+)$/.exec(String(token.attrGet('style')))?.[1];
+    if (align) token.attrs = [['class', `align-${align}`]];
+  }
   const blocks: string[] = [];
   for (let start = 0; start < tokens.length;) {
     let end = start + 1;

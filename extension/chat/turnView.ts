@@ -136,6 +136,8 @@ export class TurnView {
       holder.innerHTML = DOMPurify.sanitize(html, allowed);
       // A fence is coloured when it is closed: the last block may still grow.
       for (const code of holder.querySelectorAll('pre > code')) this.dress(code, !last || finished);
+      // What scrolls can be reached by keyboard.
+      for (const table of holder.querySelectorAll('table')) table.tabIndex = 0;
       const there = this.body.children[i];
       if (there) there.replaceWith(holder);
       else this.body.append(holder);

@@ -400,6 +400,40 @@ describe('the panel', function () {
     await workbench.answered(2);
   });
 
+  it('shows tables with whole words and quotes set off, in a narrow panel too', async () => {
+    const { panel } = workbench;
+    const answer =
+      '| Setting | Default |\n|---|--:|\n| `longview.cache.maxSize` | 65,536 |\n\n> One\n>\n> > Two\n';
+    // As the host sends it: the built-in model writes no tables.
+    const turn = { id: 'own', question: 'Which?', answer, state: 'done', citations: [], missing: [] };
+    await panel.locator('#turns').evaluate((turns, turn) => {
+      const { window } = turns.ownerDocument.defaultView;
+      window.dispatchEvent(new window.MessageEvent('message', { data: { type: 'turn', seq: 1e9, turn } }));
+      turns.ownerDocument.body.style.width = '180px';
+    }, turn);
+    const shown = panel.locator('article.turn').last();
+    await shown.scrollIntoViewIfNeeded();
+    await shot('table-narrow');
+    const heights = (selector) =>
+      shown.locator(selector).evaluateAll((all) => all.map((e) => e.getBoundingClientRect().height));
+    const cells = await heights('th, td');
+    assert.ok(Math.max(...cells) < 1.5 * Math.min(...cells), `${cells}: each in one line`);
+    const table = shown.locator('table');
+    assert.ok(await table.evaluate((e) => e.scrollWidth > e.clientWidth), 'the table scrolls by itself');
+    await table.focus();
+    assert.ok(await table.evaluate((e) => e.matches(':focus')), 'by keyboard too');
+    const wide = await panel.locator('#turns').evaluate((e) => e.scrollWidth > e.clientWidth + 1);
+    assert.ok(!wide, 'and nothing else does');
+    const left = (selector) => shown.locator(selector).evaluate((e) => e.getBoundingClientRect().left);
+    const [text, quote, inner] = [
+      await left('table'),
+      await left('blockquote > p >> nth=0'),
+      await left('blockquote blockquote > p'),
+    ];
+    assert.ok(quote > text + 4 && inner > quote + 4, `${text}, ${quote}, ${inner}`);
+    await panel.locator('body').evaluate((body) => (body.style.width = ''));
+  });
+
   it('survives the death of its server in the middle of a question', async () => {
     await workbench.command('Longview: New Chat');
     await workbench.ask('Where is `backoff` defined?');

@@ -110,6 +110,13 @@ describe('renderBlocks', () => {
     expect(out).toContain('a&quot;&gt;&lt;b&gt;.py');
   });
 
+  it('aligns the columns of a table by classes alone, which the page has styles for', () => {
+    const out = html('| a | b | c |\n|:--|--:|:-:|\n| 1 | 2 | 3 |');
+    const cells = [...out.matchAll(/<t[hd]( [^>]*)?>/g)].map(([, attributes]) => attributes);
+    const row = [' class="align-left"', ' class="align-right"', ' class="align-center"'];
+    expect(cells).toEqual([...row, ...row]);
+  });
+
   it('shows code as text, citations in it too', () => {
     const out = html('```py\nx = "[a.py]" # <b>\n```', [citation('[a.py]', 'a.py')]);
     expect(out).toContain('&lt;b&gt;');
