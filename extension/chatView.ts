@@ -12,6 +12,7 @@ import {
   type WebviewView,
   type WebviewViewProvider,
 } from 'vscode';
+import { count } from './chat/count';
 import { editorLanguage } from './chat/fenceLanguage';
 import type { FromWebview, ToWebview } from './chat/messages';
 import { ChatHistory } from './chatHistory';
@@ -27,6 +28,7 @@ const chatKey = 'longview.chat';
 const noteKey = 'longview.builtInNoteDismissed';
 /** Tokens arrive faster than eyes read: they go to the panel in batches. */
 const batchMs = 50;
+/** Characters. What is longer is a file, and said to be too long: nothing is cut. */
 const maxQuestion = 100_000;
 
 const folderOpen = () => (workspace.workspaceFolders ?? []).length > 0;
@@ -166,9 +168,14 @@ export class ChatView implements WebviewViewProvider {
 
   /** Asks in the panel; one question at a time. `notify`: shows a notification too when the reading takes long. */
   async ask(text: string, { notify = false } = {}): Promise<void> {
-    const question = String(text).trim().slice(0, maxQuestion);
+    const question = String(text).trim();
     if (question === '' || this.chat.busy) return;
     const id = randomUUID();
+    if (question.length > maxQuestion) {
+      this.chat.begin(id, question);
+      this.chat.failed(id, tooLong(question.length));
+      return this.save();
+    }
     const { conversationId, history } = this.chat.asked;
     const stopper = new CancellationTokenSource();
     this.looking?.cancel();
@@ -260,6 +267,9 @@ export class ChatView implements WebviewViewProvider {
     void this.context.workspaceState.update(chatKey, this.chat.saved);
   }
 }
+
+const tooLong = (length: number) =>
+  `The question has ${count(length)} characters; ${count(maxQuestion)} are the most. Ask something shorter, or save what you pasted as a file in the folder.`;
 
 async function insert(text: string): Promise<void> {
   const editor = window.activeTextEditor;

@@ -254,6 +254,20 @@ describe('the sources of an answer', () => {
   });
 });
 
+describe('a question that is longer than any', () => {
+  it('is kept whole, and fails with its length instead of being cut', async () => {
+    const { chat, asked, kept } = await host();
+    const question = `${'x'.repeat(100_000)} Why?`;
+    await chat.ask(question);
+    expect(asked).toEqual([]);
+    const error = expect.stringContaining('100,005 characters') as string;
+    expect(kept()).toMatchObject({ turns: [{ question, state: 'failed', error }] });
+    expect(chat.busy).toBe(false);
+    void chat.ask(question.slice(1).trim().slice(0, 100_000));
+    expect(asked).toHaveLength(1);
+  });
+});
+
 describe('inserting code', () => {
   it('says where an editor does not take it', async () => {
     const { receive } = await host();
