@@ -153,6 +153,8 @@ export interface Citation {
   symbol?: string;
   /** Absent: a link to the whole file. */
   span?: Span;
+  /** What the span's first line was when it was read: where the file was edited since, the editor finds it by that. */
+  firstLine?: string;
 }
 
 export interface AskStats {
@@ -189,6 +191,8 @@ export interface Source {
   share: number;
   /** The lines that took most of what its lines took; absent where that is little, scattered, or on an earlier version of the file. */
   span?: Span;
+  /** As in Citation. */
+  firstLine?: string;
 }
 
 /** A place that an answer names and that is not there. Shown as such, never as a link. */

@@ -60,6 +60,16 @@ function lineSpan(index: number): Span {
   return { startLine: index + 1, endLine: index + 1 };
 }
 
+/** Of a line that is kept with a place: what is longer was made. */
+const maxKept = 200;
+
+/** A span of a text, with what its first line says; nothing for no span. */
+export function placeIn(text: string, span: Span | undefined): { span?: Span; firstLine?: string } {
+  if (!span) return {};
+  const firstLine = text.split('\n', span.startLine)[span.startLine - 1]?.trim() ?? '';
+  return firstLine !== '' && firstLine.length <= maxKept ? { span, firstLine } : { span };
+}
+
 /** No name stands before or behind it as a part of a longer one, in whatever script. */
 const notInName = String.raw`[\p{ID_Continue}$]`;
 
@@ -214,11 +224,11 @@ export function checkCitations(
     // Lines as `#L2-L3` or `:L2-L3`.
     const [, first = from, last = to ?? first] = /^L(\d+)(?:-L?(\d+))?$/.exec(anchor ?? '') ?? [];
     if (place) {
-      citations.push({ ...citation, symbol, span: place });
+      citations.push({ ...citation, symbol, ...placeIn(file.text, place) });
     } else if (first) {
       const wanted = { startLine: Number(first), endLine: Number(last) };
       const span = mendSpan(wanted, file.text, namedAround(answer, match.index));
-      citations.push(span ? { ...citation, span } : citation);
+      citations.push({ ...citation, ...placeIn(file.text, span) });
     } else if (symbol) {
       const holder = holderOf(symbol);
       miss(

@@ -7,6 +7,7 @@ import type { PackedRepository } from '../prompt/pack';
 import type { FilePlace } from '../prompt/packing';
 import type { Source, Span } from '../protocol';
 import type { Tokenizer } from '../tokenizer/types';
+import { placeIn } from './citations';
 
 /** A longer list is read by nobody; a smaller share is what any file gets. */
 const maxSources = 8;
@@ -49,23 +50,23 @@ export function findSources(
     byLine(focusOf(place), tokens.subarray(place.start, place.end), place.path, tokenizer);
   const versions = new Map<string, FilePlace[]>(files.map(({ path }) => [path, []]));
   for (const place of places) versions.get(place.path)?.push(place);
-  const got = files.map(({ path, absolutePath }) => {
+  const got = files.map(({ path, absolutePath, text }) => {
     const all = versions.get(path)!;
-    return { path, absolutePath, versions: all, focus: sum(all.map((place) => sum(focusOf(place)))) };
+    return { path, absolutePath, text, versions: all, focus: sum(all.map((place) => sum(focusOf(place)))) };
   });
   const total = sum(got.map(({ focus }) => focus));
   return got
     .filter(({ focus }) => focus > 0 && focus >= minShare * total)
     .sort((a, b) => b.focus - a.focus)
     .slice(0, maxSources)
-    .map(({ path, absolutePath, versions, focus }) => {
+    .map(({ path, absolutePath, text, versions, focus }) => {
       const lines = versions.map(linesOf);
       const latest = lines.at(-1)!;
       const place = sum(latest) >= minLatest * sum(lines.map(sum)) ? latest : [];
       const best = shortestRun(place, minHeld * sum(latest));
       const span = best && best.got >= minOfFile * focus ? best.span : undefined;
       const share = Math.round((1000 * focus) / total) / 1000;
-      return { path, uri: pathToFileURL(absolutePath).href, share, ...(span && { span }) };
+      return { path, uri: pathToFileURL(absolutePath).href, share, ...placeIn(text, span) };
     });
 }
 

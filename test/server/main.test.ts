@@ -56,6 +56,7 @@ describe('the server', { timeout: 60_000 }, () => {
         uri: pathToFileURL(path.join(folder, 'app/config.py')).href,
         share: 1,
         span: { startLine: 1, endLine: 1 },
+        firstLine: 'RETRY_LIMIT = 17',
       },
     ]);
     expect(await server.sources('nowhere')).toEqual({});
