@@ -16,11 +16,13 @@ export class BudgetBar {
   private readonly button = document.createElement('button');
   private readonly freshness = document.createElement('span');
   private readonly unsaved = document.createElement('span');
+  /** Whether the map is wanted: it is shown with the bar alone, whose button closes it. */
+  private open = false;
 
   /** Fills `root`; its button shows and hides `map`. */
   constructor(
     private readonly root: HTMLElement,
-    map: HTMLElement,
+    private readonly map: HTMLElement,
   ) {
     const { meter, fill, button, freshness, unsaved } = this;
     meter.className = 'meter';
@@ -33,18 +35,24 @@ export class BudgetBar {
     button.type = 'button';
     button.title = 'Show what is in the prompt';
     button.setAttribute('aria-controls', map.id);
-    button.setAttribute('aria-expanded', String(!map.hidden));
     button.addEventListener('click', () => {
-      map.hidden = !map.hidden;
-      button.setAttribute('aria-expanded', String(!map.hidden));
+      this.open = !this.open;
+      this.showMap();
     });
+    this.showMap();
     freshness.className = 'freshness';
     unsaved.className = 'unsaved';
     root.append(meter, button, freshness, unsaved);
   }
 
+  private showMap(): void {
+    this.map.hidden = !this.open || this.root.hidden;
+    this.button.setAttribute('aria-expanded', String(this.open));
+  }
+
   show({ context, freshness, saved }: Status): void {
     this.root.hidden = !context;
+    this.showMap();
     if (!context) return;
     const percent = Math.min(100, Math.round((100 * context.tokens) / context.window));
     const files = `${count(context.files)} of ${count(context.files + context.skipped)} files`;

@@ -463,6 +463,17 @@ describe('the panel', function () {
     const { page, panel } = workbench;
     await panel.locator('article.turn[aria-busy="true"]').waitFor({ state: 'detached' });
     const gone = /The engine stopped unexpectedly and restarts in \d s\./;
+    const map = panel.locator('#map');
+    await panel.locator('#budget button').click();
+    await map.waitFor();
+    // Without the bar, whose button closes it, it would stand there with what is not true any more.
+    const alone = await map.evaluateHandle((map) => {
+      const { document, MutationObserver } = map.ownerDocument.defaultView;
+      const seen = [];
+      const keep = () => seen.push({ map: !map.hidden, bar: !document.getElementById('budget').hidden });
+      new MutationObserver(keep).observe(map.parentElement, { subtree: true, attributeFilter: ['hidden'] });
+      return seen;
+    });
     // It may be back sooner than three places are looked at: what stood there is kept as it comes.
     const announced = await textsOf(panel.locator('#status'));
     const shown = await textsOf(panel.locator('#wrong'));
@@ -487,6 +498,13 @@ describe('the panel', function () {
     assert.ok(
       (await items.jsonValue()).some(({ label, kind }) => gone.test(label) && kind.includes('error-kind')),
     );
+    await map.waitFor();
+    const states = await alone.jsonValue();
+    assert.ok(
+      states.some(({ map, bar }) => !map && !bar),
+      'the map goes with the bar, and comes back with it',
+    );
+    assert.ok(states.every(({ map, bar }) => bar || !map));
     assert.equal(await panel.locator('#status').innerText(), '', 'the same words again are announced again');
   });
 });
