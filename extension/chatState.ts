@@ -129,6 +129,8 @@ export class Chat {
   progress(id: string, progress: Exclude<AskProgress, { kind: 'text' }>): void {
     if (progress.kind === 'context')
       this.change(id, { context: { files: progress.files, skipped: progress.skipped } });
+    else if (progress.kind === 'places')
+      this.change(id, { citations: progress.citations, missing: progress.missing });
     else this.change(id, { progress });
   }
 

@@ -132,7 +132,9 @@ export type AskProgress =
   /** Files in the prompt, once it is packed. */
   | { kind: 'context'; files: number; skipped: number; tokens: number; window: number }
   /** Text to append to the answer. */
-  | { kind: 'text'; text: string };
+  | { kind: 'text'; text: string }
+  /** The places in what had been said of an answer that is stopped or fails; just before the request fails. */
+  | { kind: 'places'; citations: Citation[]; missing: MissingPlace[] };
 
 export interface Span {
   /** 1-based, inclusive. */

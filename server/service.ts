@@ -99,6 +99,7 @@ export class Service {
           spoken = true;
           progress({ kind: 'text', text });
         },
+        onCut: (places) => progress({ kind: 'places', ...places }),
       });
       this.showRead();
       return result;

@@ -187,14 +187,17 @@ function holderSearch(files: readonly PackedFile[]): (name: string) => string | 
   };
 }
 
+/** Of an answer. */
+export interface Places {
+  citations: Citation[];
+  missing: MissingPlace[];
+}
+
 /**
  * The links of an answer, and the places that it names although they are not there: no such file among `files`, or no such
  * symbol in the file.
  */
-export function checkCitations(
-  answer: string,
-  files: readonly PackedFile[],
-): { citations: Citation[]; missing: MissingPlace[] } {
+export function checkCitations(answer: string, files: readonly PackedFile[]): Places {
   const byPath = new Map(files.map((file) => [file.path, file]));
   const looksLikePath = pathTest(files);
   const holderOf = holderSearch(files);

@@ -9,7 +9,7 @@ import type { OpenModel } from '../models/openModel';
 import { Packer, type PackedRepository } from '../prompt/pack';
 import type { AskResult, ContextResult, Phase, Source } from '../protocol';
 import { scanWorkspace, type Root, type ScanOptions } from '../workspace/scan';
-import { checkCitations } from './citations';
+import { checkCitations, type Places } from './citations';
 import { Conversation, type Turn } from './conversation';
 import { RepositoryState, type StateStore } from './repositoryState';
 import { findSources } from './sources';
@@ -44,6 +44,8 @@ export interface AskRequest {
   onProgress?: (progress: PrefillProgress) => void;
   onQuestionProgress?: (progress: PrefillProgress) => void;
   onText?: (text: string) => void;
+  /** The places in what was said, where the answer does not come to its end. */
+  onCut?: (places: Places) => void;
 }
 
 export class Session {
@@ -263,7 +265,7 @@ export class Session {
     const id = request.conversationId ?? randomUUID();
     const conversation = this.conversation(id, request.history ?? []);
     onPhase?.('reading');
-    let spoken = false;
+    let said = '';
     // An answer of another chat is looked at no longer either: this one shall have the engine.
     for (const other of this.conversations.values()) other.stopLooking();
     const ask = () =>
@@ -274,17 +276,19 @@ export class Session {
         onQuestionProgress: request.onQuestionProgress,
         onAnswering: () => onPhase?.('answering'),
         onText: (text) => {
-          spoken = true;
+          said += text;
           request.onText?.(text);
         },
       });
-    const asked = await this.makingRoom(ask, signal, { stays: conversation, unless: () => spoken }).catch(
-      (error: unknown) => {
-        // Nobody was told what a new one is called.
-        if (request.conversationId === undefined) this.forget(id);
-        throw error;
-      },
-    );
+    const asked = await this.makingRoom(ask, signal, {
+      stays: conversation,
+      unless: () => said !== '',
+    }).catch((error: unknown) => {
+      if (said !== '') request.onCut?.(checkCitations(said, repository.files));
+      // Nobody was told what a new one is called.
+      if (request.conversationId === undefined) this.forget(id);
+      throw error;
+    });
     this.answeredFrom.set(conversation, repository);
     return {
       conversationId: id,

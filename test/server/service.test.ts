@@ -87,6 +87,30 @@ describe('a question', () => {
     expect(await service.sources(conversationId, signal)).toEqual({});
   });
 
+  it('has the places of what was said checked when it is stopped', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-service-'));
+    const body = Array.from({ length: 30 }, (_, i) => `    total = total + step_${i}(attempt)\n`).join('');
+    writeFolder(folder, [['delay.py', `def compute_delay(attempt):\n${body}    return total\n`]]);
+    await service.change({
+      settings: { ...settings, maxAnswerTokens: 512 },
+      roots: [{ name: 'app', folder }],
+    });
+    const stop = new AbortController();
+    const places: AskProgress[] = [];
+    let said = '';
+    // The answer names the file before it shows the code.
+    const listen = (progress: AskProgress) => {
+      if (progress.kind === 'text') said += progress.text;
+      if (said.includes('[delay.py#compute_delay]')) stop.abort();
+      if (progress.kind === 'places') places.push(progress);
+    };
+    const asked = service.ask({ question: 'Show the code of `compute_delay`.' }, listen, stop.signal);
+    await expect(asked).rejects.toMatchObject({ code: 'cancelled' });
+    expect(places).toMatchObject([
+      { citations: [{ path: 'delay.py', span: { startLine: 1, endLine: 1 } }], missing: [] },
+    ]);
+  });
+
   it('is not asked again when the server ends', async () => {
     let ended: Promise<void> | undefined;
     const asked = ask((progress) => {

@@ -104,6 +104,18 @@ describe('Chat', () => {
     expect(chat(it.saved).chat.turn('1')?.sources).toEqual(sources);
   });
 
+  it('has the places of what was said before it was stopped', () => {
+    const { chat: it, messages } = chat();
+    const citations = [{ text: '[a.py]', offset: 3, path: 'a.py', uri: 'file:///r/a.py' }];
+    const missing = [{ text: '[b.py#x]', why: 'There is no b.py.' }];
+    it.begin('1', 'Where?');
+    it.text('1', 'In [a.py], not in [b.py#x].');
+    it.progress('1', { kind: 'places', citations, missing });
+    it.stopped('1');
+    expect(messages.at(-1)).toMatchObject({ turn: { state: 'stopped', citations, missing } });
+    expect(it.state.turns[0]?.progress).toBeUndefined();
+  });
+
   it('comes back after a restart, with what was under way as stopped', () => {
     const before = chat().chat;
     before.begin('1', 'Where?');
