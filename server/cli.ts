@@ -111,10 +111,11 @@ function oneOf<const T extends string>(
   return value;
 }
 
-/** Whoever names a folder wants that one read: none is passed over. */
-function rootsOf({ repo }: Options) {
-  return (repo ?? ['.']).map((given) => {
-    const root = rootOf(path.resolve(here, given));
+/** Whoever names a folder wants that one read: none is passed over, and none is read twice. */
+function rootsOf({ repo = ['.'] }: Options) {
+  const folders = new Set(repo.map((given) => path.resolve(here, given)));
+  return [...folders].map((folder) => {
+    const root = rootOf(folder);
     if (statSync(root.folder, { throwIfNoEntry: false })?.isDirectory()) return root;
     throw new LongviewError('no_workspace', `There is no folder ${root.folder}.`);
   });

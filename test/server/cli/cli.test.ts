@@ -250,6 +250,14 @@ it('shows those in an answer too, and keeps its lines', () => {
   expect(visible('a\tb\né 🦀')).toBe('a\\u0009b\\u000aé 🦀');
 });
 
+it('reads a folder once, however often and in whatever way it is named', () => {
+  const repo = path.join(folder, 'twice');
+  writeFolder(repo, [['a.py', 'LIMIT = 1\n']]);
+  const repeated = ['--repo', repo, '--repo', 'twice', '--repo', `${repo}/`];
+  const { files } = JSON.parse(run('context', ...repeated, '--json').stdout) as ContextResult;
+  expect(files.map((file) => file.path)).toEqual(['a.py']);
+});
+
 describe('longview with what it does not take', () => {
   it.each(['prefill', 'context', 'calibrate'])('shows its usage: %s', (command) => {
     const { status, stderr, stdout } = run(command, 'server');
