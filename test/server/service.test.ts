@@ -194,7 +194,7 @@ describe('a failure while saved files are looked at', () => {
       expect.poll(() => watched.statuses.at(-1), { timeout: 30_000 }).toMatchObject(status);
     renameSync(here, away);
     service.filesChanged();
-    await shows({ health: 'warning', message: expect.stringContaining('cannot be read') as string });
+    await shows({ health: 'warning', message: expect.stringContaining('There is no folder') as string });
     renameSync(away, here);
     service.filesChanged();
     await shows({ health: 'ok', message, freshness: { state: 'current' } });
