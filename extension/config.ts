@@ -1,4 +1,5 @@
 /** The `longview.*` settings, as the server wants them. Defaults and bounds stand in package.json alone. */
+import { homedir } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
 import { ConfigurationTarget, workspace } from 'vscode';
 import { contributes } from '../package.json';
@@ -24,6 +25,9 @@ function within({ type, minimum = -Infinity, maximum = Infinity }: Bounds, value
   return Math.min(Math.max(type === 'integer' ? Math.round(value) : value, minimum), maximum);
 }
 
+/** People write `~/models` in settings, where no shell reads it. */
+const atHome = (file: string) => file.replace(/^~(?=\/|$)/, () => homedir());
+
 /** A value of another type counts as the default, a number out of its bounds as the nearest in them. */
 export function readSettings(): Settings {
   const config = workspace.getConfiguration('longview');
@@ -34,7 +38,7 @@ export function readSettings(): Settings {
   };
   const number = (key: string) => within(properties[`longview.${key}`]!, get<number>(key));
   return {
-    modelPath: get<string>('model.path').trim(),
+    modelPath: atHome(get<string>('model.path').trim()),
     device: get<Settings['device']>('device'),
     gpuWeights: get<Settings['gpuWeights']>('gpu.weights'),
     threads: number('threads'),

@@ -1,5 +1,7 @@
 /** Settings as the server gets them, whatever stands in the files. */
 import { readFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import path from 'node:path';
 import { beforeEach, expect, it, vi } from 'vitest';
 import { excludeFromPrompt, readSettings } from '../../../extension/config';
 import { ignoreRules } from '../../../server/workspace/ignoreRules';
@@ -54,6 +56,18 @@ it.each(properties.map(([name]) => name))(
 it('takes values of the right type', () => {
   editor.workspace = { 'longview.model.path': ' /m.gguf ', 'longview.files.exclude': ['a/'] };
   expect(readSettings()).toMatchObject({ modelPath: '/m.gguf', exclude: ['a/'] });
+});
+
+it('finds a model in the home folder, as people write it', () => {
+  for (const [written, meant] of [
+    ['~/models/m.gguf', path.join(homedir(), 'models/m.gguf')],
+    ['~', homedir()],
+    ['/m/~/m.gguf', '/m/~/m.gguf'],
+    ['~m.gguf', '~m.gguf'],
+  ]) {
+    editor.workspace = { 'longview.model.path': written };
+    expect(readSettings().modelPath).toBe(meant);
+  }
 });
 
 it('takes the nearest number that a setting may be', () => {
