@@ -28,6 +28,8 @@ const chatKey = 'longview.chat';
 const noteKey = 'longview.builtInNoteDismissed';
 /** Tokens arrive faster than eyes read: they go to the panel in batches. */
 const batchMs = 50;
+/** What an answer has come to is kept so often: a window may go away in its middle. */
+const keepMs = 2000;
 /** Characters. What is longer is a file, and said to be too long: nothing is cut. */
 const maxQuestion = 100_000;
 
@@ -37,6 +39,8 @@ export class ChatView implements WebviewViewProvider {
   private view: WebviewView | undefined;
   private stopper: CancellationTokenSource | undefined;
   private looking: CancellationTokenSource | undefined;
+  /** When the chat was kept last. */
+  private keptAt = 0;
   /** How often what is in the prompt is being asked for. */
   private loading = 0;
   private readonly chat: Chat;
@@ -181,11 +185,12 @@ export class ChatView implements WebviewViewProvider {
     this.looking?.cancel();
     this.stopper = stopper;
     this.chat.begin(id, question);
-    // A window that goes away in the middle of an answer keeps the question.
+    // A window that goes away before an answer keeps the question.
     this.save();
     let waiting = '';
     const flush = () => {
       this.chat.text(id, waiting);
+      if (waiting !== '' && performance.now() - this.keptAt > keepMs) this.save();
       waiting = '';
     };
     const batches = setInterval(flush, batchMs);
@@ -264,6 +269,7 @@ export class ChatView implements WebviewViewProvider {
   }
 
   private save(): void {
+    this.keptAt = performance.now();
     void this.context.workspaceState.update(chatKey, this.chat.saved);
   }
 }

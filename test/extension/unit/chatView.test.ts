@@ -254,6 +254,25 @@ describe('the sources of an answer', () => {
   });
 });
 
+describe('an answer', () => {
+  it('is kept as far as it came, for a window that goes away in its middle', async () => {
+    const { chat, asked, kept } = await host();
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval', 'performance'] });
+    try {
+      void chat.ask('Where?');
+      for (const text of ['In ', 'a.py', '.']) {
+        asked[0]!.progress({ kind: 'text', text });
+        vi.advanceTimersByTime(1500);
+      }
+      expect(kept()).toMatchObject({
+        turns: [{ question: 'Where?', answer: expect.stringMatching(/^In /) as string }],
+      });
+    } finally {
+      vi.useRealTimers();
+    }
+  });
+});
+
 describe('a question that is longer than any', () => {
   it('is kept whole, and fails with its length instead of being cut', async () => {
     const { chat, asked, kept } = await host();
