@@ -32,6 +32,14 @@ markdown.inline.ruler.after('link', 'citation', (state, silent) => {
   state.pos += text.length;
   return true;
 });
+// The one tag that models write where Markdown has nothing for it: a cell of a table is one line.
+markdown.inline.ruler.after('citation', 'line break', (state, silent) => {
+  const tag = /^<br ?\/?>/i.exec(state.src.slice(state.pos, state.pos + 6))?.[0];
+  if (tag === undefined) return false;
+  if (!silent) state.push('hardbreak', 'br', 0);
+  state.pos += tag.length;
+  return true;
+});
 const escape = markdown.utils.escapeHtml;
 /** Lines break behind slashes and hashes. */
 const label = (text: string) => escape(text.slice(1, -1)).replace(/[/#]/g, '$&<wbr>');

@@ -110,6 +110,14 @@ describe('renderBlocks', () => {
     expect(out).toContain('a&quot;&gt;&lt;b&gt;.py');
   });
 
+  it('breaks a line where a model writes the tag for it, as in a cell of a table, and takes no other', () => {
+    expect(html('| a |\n|--|\n| one<br>two<BR/>three<br />four |')).toMatch(
+      /<td>one<br>\s*two<br>\s*three<br>\s*four<\/td>/,
+    );
+    for (const text of ['`<br>`', '<br onclick=x>', '<b>', '\\<br>', '<brx>'])
+      expect(html(text)).not.toContain('<br');
+  });
+
   it('aligns the columns of a table by classes alone, which the page has styles for', () => {
     const out = html('| a | b | c |\n|:--|--:|:-:|\n| 1 | 2 | 3 |');
     const cells = [...out.matchAll(/<t[hd]( [^>]*)?>/g)].map(([, attributes]) => attributes);
