@@ -2,11 +2,13 @@
 #include "engine/calibrate.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <numeric>
 #include <random>
 
 #include "base/error.h"
+#include "base/half.h"
 #include "check.h"
 #include "model/files.h"
 #include "model/quant_formats.h"
@@ -53,6 +55,21 @@ HeadProfile calibrate(double density, int64_t tokens = 1024, int64_t from = 0) {
   finish(calibration);
   return calibration.profile(kBalanced, density);
 }
+
+// The numbers of a part file (engine/calibration_part.cpp): 3, and for each layer 2 and 6 for each trial, [heads, candidates].
+struct Part {
+  Part(const std::string& path, const Engine& engine) : bytes(files::read(path)), heads(static_cast<size_t>(engine.model().config.heads)), candidates(adaptive_candidates().size()) {}
+  template <typename T>
+  T at(size_t layer, size_t number) const {
+    return load<T>(bytes.data() + (3 + layer * (2 + 6 * heads * candidates) + number) * sizeof(T));
+  }
+  int64_t rows(size_t layer) const { return at<int64_t>(layer, 1); }
+  // 0 its error, 1 seconds, 2 keys visited, 3 keys that are causal.
+  double trial(size_t layer, size_t head, size_t candidate, size_t number) const { return at<double>(layer, 2 + 6 * (head * candidates + candidate) + number); }
+
+  const std::string bytes;
+  const size_t heads, candidates;
+};
 
 }  // namespace
 
@@ -121,6 +138,13 @@ TEST("a head's error is that of the layer's output, from its definition") {
   CHECK(sparse_heads > 0);
 }
 
+TEST("the last chunk is measured in any case, where most can be left out") {
+  Engine engine(model(), adaptive());
+  Calibration calibration(engine, text(engine), {true, false, 0, 1000, ""});
+  finish(calibration);  // of the other chunks the first alone, which leaves out nothing
+  CHECK(sum(calibration.profile(kFast, 0.8).error) > 1e-9);
+}
+
 TEST("the engine reads by a profile, and its pages are told apart from others") {
   const files::Scratch scratch;
   const HeadProfile profile = calibrate(0.6, 3072);
@@ -166,6 +190,57 @@ TEST("what a stopped reading visited is not counted as the next one's") {
   CHECK(after.visited == alone.visited && after.causal == alone.causal && after.probes == alone.probes);
 }
 
+TEST("heads that run at once share the time that they took, by the keys that they visited") {
+  const files::Scratch scratch;
+  Engine engine(model(), adaptive());
+  const ModelConfig& config = engine.model().config;
+  Calibration calibration(engine, text(engine), every_chunk(768, scratch.path("part")));  // one chunk is measured
+  const auto start = std::chrono::steady_clock::now();
+  finish(calibration);
+  const double all = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const Part part(scratch.path("part"), engine);
+  double seconds = 0;
+  for (size_t layer = 0; layer < static_cast<size_t>(config.layers); ++layer)
+    for (size_t head = 0; head < part.heads; ++head)
+      for (size_t candidate = 0; candidate < part.candidates; ++candidate) {
+        const auto of = [&](size_t h, size_t number) { return part.trial(layer, h, candidate, number); };
+        CHECK(of(head, 1) > 0);
+        CHECK_NEAR(of(head, 1) * of(0, 2), of(0, 1) * of(head, 2), 1e-9 * of(head, 1) * of(0, 2));
+        seconds += of(head, 1);
+      }
+  CHECK(seconds < all);
+}
+
+TEST("of three layers the last is late: an error there weighs a fiftieth, and less is visited without a profile") {
+  const files::Scratch scratch;
+  Model three = open_model(model());
+  three.weights.layers.push_back(three.weights.layers.front());
+  three.config.layers = 3;
+  Engine engine(std::move(three), adaptive());
+  Calibration calibration(engine, text(engine), every_chunk(768, scratch.path("part")));
+  finish(calibration);
+  const Part part(scratch.path("part"), engine);
+  const std::vector<HeadPlan> plans = adaptive_candidates();
+  std::vector<PlanMeasurement> measured;
+  double uncalibrated = 0;
+  for (size_t layer = 0; layer < 3; ++layer)
+    for (size_t head = 0; head < part.heads; ++head)
+      for (size_t candidate = 0; candidate < part.candidates; ++candidate) {
+        const double error = std::sqrt(part.trial(layer, head, candidate, 0) / static_cast<double>(part.rows(layer)));
+        const double density = part.trial(layer, head, candidate, 2) / part.trial(layer, head, candidate, 3);
+        measured.push_back({layer == 2 ? 0.02 * error : error, density, part.trial(layer, head, candidate, 1)});
+        if (plans[candidate] == uncalibrated_plan(kFast, "cpu", layer == 2)) uncalibrated += density;
+      }
+  CHECK_NEAR(calibration.uncalibrated_density(kFast), uncalibrated / static_cast<double>(3 * part.heads), 1e-12);
+  const HeadProfile profile = calibration.profile(kFast, 0.8);
+  const std::vector<int32_t> chosen = choose_plans(measured, static_cast<int64_t>(part.candidates), 0.8);
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    CHECK(profile.plans[i] == plans[static_cast<size_t>(chosen[i])]);
+    const double error = measured[i * part.candidates + static_cast<size_t>(chosen[i])].error * (i < 2 * part.heads ? 1 : 50);
+    CHECK_NEAR(profile.error[i], error, 1e-6 * error);
+  }
+}
+
 TEST("calibrated heads visit no more keys than others do, by the plans of their mode") {
   Engine engine(model(), adaptive());
   CalibrationOptions options = every_chunk();
@@ -185,6 +260,10 @@ TEST("calibrated heads visit no more keys than others do, by the plans of their 
   CHECK_THROWS(calibration.profile(kFast, 0), kInvalidArgument);
   Calibration without(engine, text(engine, 3072), every_chunk());
   CHECK_THROWS(without.profile(kMinference, 1), kInvalidArgument);
+  Calibration alone(engine, text(engine), {false, true, 0, 1000, ""});
+  finish(alone);
+  CHECK(mean(alone.profile(kMinference, 1).density) <= 1);
+  CHECK_THROWS(alone.profile(kFast, 1), kInvalidArgument);
 }
 
 TEST("calibration stops when asked to, and leaves the engine as it was") {
@@ -208,7 +287,7 @@ TEST("an interrupted calibration goes on with the layer that it was at") {
   const std::string part = scratch.path("head.part");
   Engine engine(model(), adaptive());
   const std::vector<int32_t> tokens = text(engine, 3072);
-  Calibration whole(engine, tokens, every_chunk());
+  Calibration whole(engine, tokens, every_chunk(0, scratch.path("whole.part")));
   finish(whole);
   CHECK(!whole.resumed());
   {
@@ -223,6 +302,7 @@ TEST("an interrupted calibration goes on with the layer that it was at") {
   const HeadProfile expected = whole.profile(kFast, 1), got = resumed.profile(kFast, 1);
   CHECK(expected.plans == got.plans && expected.density == got.density && expected.recall == got.recall);
   CHECK(std::filesystem::exists(part));
+  CHECK(Part(part, engine).rows(0) == Part(scratch.path("whole.part"), engine).rows(0));  // nothing was measured again
   resumed.forget_part();
   CHECK(!std::filesystem::exists(part));
 }
