@@ -102,6 +102,7 @@ Napi::Value EngineObject::open(const Napi::CallbackInfo& info) {
     outcome->reject(error);
     return outcome->promise();
   }
+  queue_->keep();
   options.on_load = [outcome](int64_t done, int64_t total) { outcome->call(static_cast<double>(done), static_cast<double>(total)); };
   queue_->add({kHousekeeping, guarded(outcome, [state = state_, outcome, path = info[0].As<Napi::String>().Utf8Value(), options = std::move(options)] {
                  LONGVIEW_CHECK(!state->engine, kInvalidArgument, "The engine is open already: close it before it opens another model.");
@@ -370,7 +371,7 @@ void EngineObject::cancel(const Napi::CallbackInfo& info) {
 Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
   for (auto& [job, token] : cancels_) token.cancel();
   cancels_.clear();
-  return once(info.Env(), *queue_, [state = state_] {
+  const Napi::Value closed = once(info.Env(), *queue_, [state = state_] {
     state->contexts.clear();
     state->saves.clear();
     state->focuses.clear();
@@ -378,6 +379,8 @@ Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
     state->engine.reset();
     return undefined;
   });
+  queue_->let_go();
+  return closed;
 }
 
 }  // namespace longview::binding

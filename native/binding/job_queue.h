@@ -19,21 +19,37 @@ struct Job {
 
 class JobQueue {
  public:
-  JobQueue() : thread_([this] { work(); }) {}
   // Runs what is queued to its end (cancel first), then joins.
   ~JobQueue() {
-    {
-      const std::lock_guard lock(mutex_);
-      closing_ = true;
-    }
-    wake_.notify_all();
-    thread_.join();
+    let_go();
+    if (thread_.joinable()) thread_.join();
   }
 
+  // Throws std::system_error where there is no thread to be had.
   void add(Job job) {
     {
       const std::lock_guard lock(mutex_);
       jobs_.push_back(std::move(job));
+      try {
+        start();
+      } catch (...) {
+        jobs_.pop_back();
+        throw;
+      }
+    }
+    wake_.notify_all();
+  }
+
+  // From now on one thread waits for jobs until let_go(): what they work on may belong to it.
+  void keep() {
+    const std::lock_guard lock(mutex_);
+    kept_ = true;
+  }
+  // The thread ends with the last job, and begins anew with the next one: who owns this may live long behind its last job.
+  void let_go() {
+    {
+      const std::lock_guard lock(mutex_);
+      kept_ = false;
     }
     wake_.notify_all();
   }
@@ -45,11 +61,21 @@ class JobQueue {
   }
 
  private:
+  void start() {
+    if (working_) return;
+    if (thread_.joinable()) thread_.join();  // it needs the lock no more
+    thread_ = std::thread([this] { work(); });
+    working_ = true;
+  }
+
   void work() {
     std::unique_lock lock(mutex_);
     while (true) {
-      wake_.wait(lock, [&] { return closing_ || !jobs_.empty(); });
-      if (jobs_.empty()) return;
+      wake_.wait(lock, [&] { return !kept_ || !jobs_.empty(); });
+      if (jobs_.empty()) {
+        working_ = false;
+        return;
+      }
       auto next = jobs_.begin();
       for (auto at = jobs_.begin(); at != jobs_.end(); ++at)
         if (at->priority > next->priority) next = at;
@@ -65,7 +91,7 @@ class JobQueue {
   std::mutex mutex_;
   std::condition_variable wake_, ended_;
   std::list<Job> jobs_;
-  bool closing_ = false;
+  bool kept_ = false, working_ = false;
   std::thread thread_;
 };
 

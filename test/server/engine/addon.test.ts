@@ -1,4 +1,5 @@
 /** The addon's own object: one engine at a time, and nothing is read of one that is gone. */
+import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { expect, it } from 'vitest';
@@ -57,4 +58,23 @@ it('closed, says of what waits that it was stopped', async () => {
   const reading = engine.extend(1, Int32Array.of(1, 2, 3), 1, 1, nothing, false);
   const stopped = expect(reading).rejects.toMatchObject({ code: 'cancelled' });
   await Promise.all([opened, created, engine.close(), stopped]);
+});
+
+it('closed, keeps no thread, whatever is still held of it', async () => {
+  const threads = () => readdirSync('/proc/self/task').length;
+  const opened = async () => {
+    const engine = new Engine();
+    await open(engine);
+    await engine.close();
+    return engine;
+  };
+  const engines = [await opened()];
+  const before = threads();
+  while (engines.length < 20) engines.push(await opened());
+  await expect.poll(threads).toBeLessThan(before + 5);
+  // One that is opened again has its thread again.
+  await open(engines[0]!);
+  await engines[0]!.create(1);
+  expect(await engines[0]!.extend(1, Int32Array.of(1, 2, 3), 1, 1, nothing, false)).toEqual({ reused: 0 });
+  await engines[0]!.close();
 });
