@@ -320,6 +320,7 @@ export async function openNativeEngine(
     const name = model.name || path.basename(file).replace(/\.(gguf|safetensors)$/, '');
     return new NativeEngine(native, { ...model, name, path: file }, device, window);
   } catch (error) {
+    await native.close(); // its thread need not wait for another model
     throw toLongviewError(error);
   }
 }

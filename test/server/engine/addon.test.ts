@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { expect, it } from 'vitest';
+import { openNativeEngine } from '../../../server/engine/nativeEngine';
 import { root } from '../reference';
 
 interface AddonEngine {
@@ -60,8 +61,18 @@ it('closed, says of what waits that it was stopped', async () => {
   await Promise.all([opened, created, engine.close(), stopped]);
 });
 
+const threads = () => readdirSync('/proc/self/task').length;
+
+it('that could not be opened keeps no thread either', async () => {
+  const missing = () =>
+    expect(openNativeEngine('/no/such/model.gguf')).rejects.toMatchObject({ code: 'file_not_found' });
+  await missing();
+  const before = threads();
+  for (let i = 0; i < 20; i++) await missing();
+  await expect.poll(threads).toBeLessThan(before + 5);
+});
+
 it('closed, keeps no thread, whatever is still held of it', async () => {
-  const threads = () => readdirSync('/proc/self/task').length;
   const opened = async () => {
     const engine = new Engine();
     await open(engine);
