@@ -147,7 +147,7 @@ export class Conversation {
         if (text) options.onText?.(text);
       };
       const result = await context.generate({
-        maxTokens: Math.min(options.maxTokens, engine.window - tokens.length),
+        maxTokens: options.maxTokens,
         stopTokens: tokenizer.stopTokens,
         signal,
         priority,

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { PrefillProgress } from '../../../server/engine/engine';
 import { Conversation } from '../../../server/answers/conversation';
+import { RepositoryState } from '../../../server/answers/repositoryState';
 import { rootOf, Session } from '../../../server/answers/session';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
 import { builtInModel, reference, unpackReference, writeFolder } from '../reference';
@@ -240,6 +241,31 @@ describe('a session', () => {
     await reading;
     expect(seen.at(-1)).toMatchObject({ done: total, total });
     await own.dispose();
+  });
+
+  it("says whether its longest length or the model's window cut an answer off", async () => {
+    const { kvBytesPerToken } = model.engine.model;
+    const tight = await openModel(builtInModel, { kvFormat: 'f32', kvBudgetBytes: 1024 * kvBytesPerToken });
+    const { engine, format, tokenizer } = tight;
+    const state = await RepositoryState.create(engine);
+    // Whole pages: a chat shares them all.
+    const text = tokenizer.encode('def next_value(value):\n    return value + 1\n\n'.repeat(100));
+    const prompt = format.system(text.subarray(0, 896 - format.system(new Int32Array()).length));
+    const left = (question: string) => engine.window - prompt.length - format.question(question).length;
+    let question = 'Where is `next_value` defined?';
+    while (left(`Please: ${question}`) > 2) question = `Please: ${question}`;
+    const room = left(question);
+    for (const [maxTokens, cut] of [
+      [room, { finish: 'length', answerTokens: room }],
+      [room + 1, { finish: 'window', answerTokens: room }],
+    ] as const) {
+      const conversation = new Conversation(tight, state);
+      expect(await conversation.ask(prompt, question, { maxTokens })).toMatchObject(cut);
+      const next = conversation.ask(prompt, 'And?', { maxTokens });
+      await expect(next).rejects.toMatchObject({ code: 'question_too_long' });
+      await conversation.dispose();
+    }
+    await tight.dispose();
   });
 
   it('stops and waits for a listing of the prompt before it closes', async () => {
