@@ -95,6 +95,25 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
     expect((await ask()).answer).toContain('33');
   });
 
+  it('looks again at what is saved while it reads', async () => {
+    const states: Freshness[] = [];
+    const watching = new Refresher(session, {
+      onFreshness: (freshness) => {
+        states.push(freshness);
+        if (freshness.state !== 'refreshing' || states.length > 2) return;
+        writeFileSync(file, config(33));
+        watching.poke();
+      },
+      onFailure: (message) => failures.push(message),
+      quietMs: 1,
+    });
+    writeFileSync(file, config(34));
+    watching.poke();
+    const all = [1, 2].flatMap(() => ['changed', 'refreshing', 'current']);
+    await expect.poll(() => states.map(({ state }) => state), { timeout: 60_000 }).toEqual(all);
+    await watching.dispose();
+  });
+
   it('counts a text that is not saved in a question, and leaves it alone beside that', async () => {
     unsaved.set(file, config(55));
     expect((await ask()).answer).toContain('55');
