@@ -182,6 +182,22 @@ describe('a session', () => {
     await own.dispose();
   });
 
+  it('keeps the state of the chats that were used last, not of those that were begun last', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-chats-'));
+    writeFolder(folder, [['limit.py', 'LIMIT = 17\n']]);
+    const own = await Session.create(model, [rootOf(folder)], { maxAnswerTokens: 2 });
+    const ask = (conversationId?: string) =>
+      own.ask({ question: 'What is the value of `LIMIT`?', conversationId });
+    const [first, second] = [await ask(), await ask()];
+    for (let i = 2; i < 8; i++) await ask();
+    const again = await ask(first.conversationId);
+    await ask();
+    const reused = async ({ conversationId }: typeof first) => (await ask(conversationId)).stats.reusedTokens;
+    expect(await reused(first)).toBe(again.stats.promptTokens + again.stats.answerTokens);
+    expect(await reused(second)).toBe(model.format.system(own.repository!.tokens).length);
+    await own.dispose();
+  });
+
   it('makes room for a question by the state of other conversations, which are read again', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'longview-room-'));
     writeFolder(folder, [['limits.py', 'MAX_ORDERS = 12\n']]);
