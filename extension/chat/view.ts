@@ -217,8 +217,8 @@ function showWrong(): void {
 function showStatus(now: Status): void {
   status = now;
   const { health, message, model } = now;
-  // What was wrong and is mended is news when it happens again.
-  if (health === 'ok' && form.dataset.health !== 'ok') announce('');
+  // What was wrong and is mended is news when it happens again. A page that was just made knows of nothing wrong.
+  if (health === 'ok' && (form.dataset.health ?? 'ok') !== 'ok') announce('');
   form.dataset.health = health;
   // What a question fails of is said with its end.
   if (health !== 'ok' && !busy()) announce(message);

@@ -88,7 +88,13 @@ describe('a long reading', function () {
     await workbench.ask('Where is `Session` defined?');
     const seen = await readings(5);
     assert.equal(seen.length, 5, 'the panel says it five times before the end');
-    assert.match(await workbench.panel.locator('#status').innerText(), /^Reading \d+ files$/);
+    const announced = workbench.panel.locator('#status', { hasText: /^Reading \d+ files$/ });
+    assert.equal(await announced.count(), 1);
+    // A page that is made while it is read says so too.
+    await workbench.command('View: Toggle Secondary Side Bar Visibility');
+    await announced.waitFor({ state: 'detached' });
+    await workbench.command('View: Toggle Secondary Side Bar Visibility');
+    await announced.waitFor();
     const { notification, ...told } = await notified();
     await notification.getByRole('button', { name: 'Cancel' }).waitFor();
     await statusItem(/Reading \d+ %/).waitFor();
