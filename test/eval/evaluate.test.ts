@@ -12,6 +12,7 @@ import { fileText, head, tail } from '../../server/prompt/frame';
 import { concat } from '../../server/prompt/template';
 import { force } from './forced';
 import { parseModes } from './modes';
+import { writeSafetensors } from './safetensors';
 import { writeData, type Data, type Sequence } from './sequences';
 import { projectRoot } from './serverClient';
 import { quantile, summarize, type Summary } from './summary';
@@ -213,17 +214,12 @@ function writeOneLayer(path: string): void {
     'mlp.down',
   ])
     shapes[`layers.0.${matrix}_proj`] = [32, 32];
-  let end = 0;
-  const header = Object.entries(shapes).map(([name, shape]) => {
-    const from = end;
-    end += shape.reduce((product, x) => product * x, 4);
-    return [`model.${name}.weight`, { dtype: 'F32', shape, data_offsets: [from, end] }];
+  const zeros = Object.entries(shapes).map(([name, shape]) => {
+    const data = new Float32Array(shape.reduce((product, x) => product * x, 1));
+    return [`model.${name}.weight`, { dtype: 'F32', shape, data }] as const;
   });
-  const json = Buffer.from(JSON.stringify(Object.fromEntries(header)));
-  const length = Buffer.alloc(8);
-  length.writeBigUInt64LE(BigInt(json.length));
   mkdirSync(path);
-  writeFileSync(join(path, 'model.safetensors'), Buffer.concat([length, json, Buffer.alloc(end)]));
+  writeSafetensors(join(path, 'model.safetensors'), Object.fromEntries(zeros));
   const sizes = {
     num_hidden_layers: 1,
     hidden_size: 32,

@@ -94,9 +94,10 @@ function parseHeader(text: string, fail: (what: string) => never): Record<string
   return header as Record<string, unknown>;
 }
 
+/** Of any type: `dtype` is what the format calls that of `data`. */
 export function writeSafetensors(
   path: string,
-  tensors: Record<string, Tensor>,
+  tensors: Record<string, { dtype: string; shape: number[]; data: ArrayBufferView }>,
   metadata: Record<string, string> = {},
 ): void {
   const header: Record<string, unknown> = { __metadata__: metadata };
