@@ -5,6 +5,15 @@
 
 namespace longview::kernels {
 
+// A token whose queries are not rotated yet, and whose K and V are in no page: attention does both on its way, as launch_rope_append would, of
+// heads as wide as the pages and rotated by halves of the whole.
+struct AppendedToken {
+  const void* k = nullptr;        // bf16 [G, D]
+  const void* v = nullptr;        // bf16 [G, D]
+  const float* cosine = nullptr;  // [D / 2]
+  const float* sine = nullptr;
+};
+
 // T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128. 8-bit pages are read as they
 // are by few queries: each 16 rows (token, head of a KV head) read all of them once. Many queries read copies (launch_expand_pages), but
 // for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
@@ -20,7 +29,11 @@ struct AttentionArgs {
   // other tokens for which attention_workspace_floats is the same. K and V of the tokens before it, the page table and the position
   // itself were written before the kernel in front of this one was launched: they are read before that kernel is over.
   const int64_t* position = nullptr;
+  // Where its k is null, all tokens are in their pages. Else first_position decides whose page's means are made.
+  AppendedToken appended = {};
 };
+// Whether the call may append its token: one, over bf16 pages, and few query heads to a KV head.
+bool attention_appends(const AttentionArgs& args);
 // Whether the device's tensor cores multiply the codes of e4m3 pages: compute capability 9.0, and enough rows that every multiprocessor
 // has 128 without a split of the keys.
 bool attention_multiplies_e4m3(const AttentionArgs& args);

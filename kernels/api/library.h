@@ -12,7 +12,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 12;
+constexpr int32_t kLibraryVersion = 13;
 
 struct Library {
   int32_t version;
@@ -53,6 +53,7 @@ struct Library {
   decltype(&kernels::launch_rope_table) rope_table;
   decltype(&kernels::launch_rope_append) rope_append;
   decltype(&kernels::launch_expand_pages) expand_pages;
+  decltype(&kernels::attention_appends) attention_appends;
   decltype(&kernels::attention_multiplies_e4m3) attention_multiplies_e4m3;
   decltype(&kernels::attention_workspace_floats) attention_workspace_floats;
   decltype(&kernels::launch_attention) attention;

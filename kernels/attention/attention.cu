@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "kernels/attention/attention.cuh"
+#include "kernels/cache/page_means.cuh"
 #include "kernels/common/launch.cuh"
 
 namespace longview::kernels {
@@ -50,12 +51,23 @@ AttentionPlan plan_for(const AttentionArgs& args) {
   return p;
 }
 
+Status launch_cut(const AttentionPlan& p, Stream stream) {
+  const PageFormat format = p.args.kv.format;
+  if (format == PageFormat::kQ8) return launch_attention_q8(p, stream);
+  if (format == PageFormat::kE4M3 && p.tile_rows == kJoinRows) return launch_attention_e4m3(p, stream);
+  if (p.tile_rows == kJoinRows) return launch_decode_attention(p, stream);
+  if (takes_sm90(p.args) && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
+  return launch_attention_sm80(p, stream);
+}
+
 }  // namespace
 
 bool attention_multiplies_e4m3(const AttentionArgs& args) {
   const int64_t rows = args.tokens * (args.heads / args.kv.kv_heads);
   return args.kv.format == PageFormat::kE4M3 && takes_sm90(args) && rows > 64 && ceil_div(rows, 128) * args.kv.kv_heads >= args.multiprocessors;
 }
+
+bool attention_appends(const AttentionArgs& args) { return args.tokens == 1 && args.kv.format == PageFormat::kBFloat16 && args.kv.kv_heads > 0 && args.heads / args.kv.kv_heads <= kJoinRows; }
 
 int64_t attention_workspace_floats(const AttentionArgs& args) {
   const AttentionPlan p = plan_for(args);
@@ -70,11 +82,12 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   if (!aligned(args.q) || !aligned(args.out)) return kInvalidAlignment;
   const AttentionPlan p = plan_for(args);
   if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || (p.parts > 1 && (!args.workspace || blocks_of(p) > kCounters))) return kInvalidShape;
-  if (args.kv.format == PageFormat::kQ8) return launch_attention_q8(p, stream);
-  if (args.kv.format == PageFormat::kE4M3 && p.tile_rows == kJoinRows) return launch_attention_e4m3(p, stream);
-  if (p.tile_rows == kJoinRows) return launch_decode_attention(p, stream);
-  if (takes_sm90(args) && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
-  return launch_attention_sm80(p, stream);
+  if (const AppendedToken& token = args.appended; token.k) {
+    if (!attention_appends(args) || !token.v || !token.cosine || !token.sine) return kInvalidShape;
+    if (!aligned(token.k) || !aligned(token.v) || !aligned(token.cosine) || !aligned(token.sine)) return kInvalidAlignment;
+  }
+  if (const Status status = launch_cut(p, stream)) return status;
+  return args.appended.k ? launch_page_means(args.kv, args.first_position, 1, stream) : kOk;
 }
 
 }  // namespace longview::kernels

@@ -2,6 +2,7 @@
 //
 // A head's keys are split over as many blocks as the device holds (parts). A block walks tiles of them; each of its four warps
 // takes its own keys of every tile, through two stages of cp.async that no other warp waits for, against all rows (attention/join.cuh).
+#include "kernels/attention/append_token.cuh"
 #include "kernels/attention/join.cuh"
 #include "kernels/attention/rows_sm80.cuh"
 #include "kernels/common/launch.cuh"
@@ -54,8 +55,9 @@ __global__ void __maxnreg__(kJoinRegisters) decode_attention_kernel(const Attent
   const auto load = [&](int64_t tile) {
     if (tile < end) {
       const int64_t token = tile * kTile + warp * kWarpKeys<D>;
-      const auto* keys = static_cast<const __nv_bfloat16*>(a.kv.pages[token / kPageTokens]) + head_offset;
+      auto* keys = static_cast<__nv_bfloat16*>(a.kv.pages[token / kPageTokens]) + head_offset;
       const int valid = static_cast<int>(max(int64_t{0}, min(static_cast<int64_t>(kWarpKeys<D>), visible - token)));
+      if (a.appended.k && token <= first_position && first_position < token + kWarpKeys<D>) append_token<D>(a.appended, static_cast<int>(kv_head), keys, static_cast<int>(first_position % kPageTokens));
       load_warp_keys<D>(ring + static_cast<uint32_t>((tile - begin) % kStages) * kStageBytes<D>, keys, static_cast<int>(token % kPageTokens), valid);
     }
     ptx::cp_async_commit();
@@ -82,6 +84,7 @@ __global__ void __maxnreg__(kJoinRegisters) decode_attention_kernel(const Attent
       const auto* q = static_cast<const __nv_bfloat16*>(a.q) + (at / group * a.heads + kv_head * group + at % group) * D + i * 16 + j / 2 * 8 + lane % 4 * 2;
       rows.query[i][j] = at < rows_count ? *reinterpret_cast<const uint32_t*>(q) : 0u;
     }
+  if (a.appended.k) rotate_queries<D>(a.appended, rows.query);
 
   for (int64_t tile = begin; tile < end; ++tile) {
     ptx::cp_async_wait<kStages - 1>();

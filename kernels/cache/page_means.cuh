@@ -5,8 +5,8 @@
 
 namespace longview::kernels {
 
-// Makes the means of `pages` full pages from first_page on, of kv.layer.
-Status launch_page_means(const PagedKv& kv, int64_t first_page, int64_t pages, Stream stream);
+// Makes the means, of kv.layer, of the pages that so many tokens from first_position on have made full; nothing where pages keep none.
+Status launch_page_means(const PagedKv& kv, int64_t first_position, int64_t tokens, Stream stream);
 
 // Copies the means of pages 0 .. pages - 1 of kv.layer to blocks [G, ceil(pages / 128), 2, 128 * D], K and V, which lie as
 // the blocks of a page do, a page's mean in the place of a token; zeros behind the last.

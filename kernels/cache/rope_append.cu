@@ -1,6 +1,7 @@
 // Rotary positions, fused with writing K and V into their pages.
 #include "kernels/cache/page_means.cuh"
 #include "kernels/cache/rope_append.cuh"
+#include "kernels/cache/rotate.cuh"
 #include "kernels/common/bf16.cuh"
 #include "kernels/common/launch.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
@@ -49,8 +50,8 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendA
     if (i < half) {
       const int a = p.adjacent ? 2 * i : i, b = p.adjacent ? 2 * i + 1 : i + half;
       const float x = __bfloat162float(from[a]), y = __bfloat162float(from[b]);
-      write(a, x * cosine[i] - y * sine[i]);
-      write(b, x * sine[i] + y * cosine[i]);
+      write(a, rotated_low(x, y, cosine[i], sine[i]));
+      write(b, rotated_high(x, y, cosine[i], sine[i]));
     } else {  // dimensions behind the rotated ones
       write(2 * i, __bfloat162float(from[2 * i]));
       write(2 * i + 1, __bfloat162float(from[2 * i + 1]));
@@ -115,8 +116,8 @@ __global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(cons
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
           const float a = x[4 * four + j], b = y[4 * four + j];
-          x[4 * four + j] = a * c[j] - b * s[j];
-          y[4 * four + j] = a * s[j] + b * c[j];
+          x[4 * four + j] = rotated_low(a, b, c[j], s[j]);
+          y[4 * four + j] = rotated_high(a, b, c[j], s[j]);
         }
       }
       auto* query = reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(p.rotated) + begin + i * stride);
@@ -154,9 +155,7 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
     for (const void* pointer : {args.q, static_cast<const void*>(args.rotated), args.k, args.v, static_cast<const void*>(args.cosine), static_cast<const void*>(args.sine)})
       if (!aligned(pointer)) return kInvalidAlignment;
   if (const Status status = args.kv.format == PageFormat::kQ8 ? launch_rope_append_q8(args, stream) : !wide ? launch_rope_append_e4m3(args, stream) : whole ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
-  if (args.kv.layers == 0) return kOk;
-  const int64_t first_page = args.first_position / kPageTokens;
-  return launch_page_means(args.kv, first_page, (args.first_position + args.tokens) / kPageTokens - first_page, stream);
+  return launch_page_means(args.kv, args.first_position, args.tokens, stream);
 }
 
 }  // namespace longview::kernels

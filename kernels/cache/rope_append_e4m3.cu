@@ -27,7 +27,7 @@ __device__ inline void append_block(const RopeAppendArgs& p, int64_t begin, int6
 template <int D>
 __global__ void __launch_bounds__(kThreads, 4) rope_append_e4m3_kernel(const RopeAppendArgs p, int kv_blocks) {
   ptx::wait_for_previous();
-  ptx::start_dependents();  // not before: keys in 8 bits would come ahead of weights of the product that still runs
+  ptx::start_dependents();  // not before: beside the product attention over 8-bit pages takes longer (test/bench/RESULTS.md, Decode)
   const int index = static_cast<int>(blockIdx.x), kv_heads = static_cast<int>(p.kv.kv_heads), heads = static_cast<int>(p.heads);
   if (index < kv_blocks) {
     const int64_t begin = p.position ? *p.position : p.first_position;
@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kThreads) rope_append_token_e4m3_kernel(const 
   // A page that was begun has its scale since an earlier token: it need not wait for the kernel in front.
   float x[kDims], scale = behind >= 0 && behind < 2 * kv_heads && token > 0 ? e4m3_scale_of<D>(static_cast<const char*>(block)) : 0;
   ptx::wait_for_previous();
-  ptx::start_dependents();  // not before: keys in 8 bits would come ahead of weights of the product that still runs
+  ptx::start_dependents();  // not before: beside the product attention over 8-bit pages takes longer (test/bench/RESULTS.md, Decode)
   if (behind < 0) return rotate_query<D>(p, 0, item);
   if (behind >= 2 * kv_heads) return;
   read_head<D>(p, static_cast<const __nv_bfloat16*>(is_value ? p.v : p.k) + head * p.head_dim, 0, !is_value, x);

@@ -41,7 +41,7 @@ template <int D>
 __global__ void __launch_bounds__(kThreads) rope_append_q8_kernel(const RopeAppendArgs p) {
   constexpr int kDims = D / 32;
   ptx::wait_for_previous();
-  ptx::start_dependents();  // not before: keys in 8 bits would come ahead of weights of the product that still runs
+  ptx::start_dependents();  // not before: beside the product attention over 8-bit pages takes longer (test/bench/RESULTS.md, Decode)
   const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads), own = static_cast<int>(p.head_dim), all = heads + 2 * kv_heads;
   const int item = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32, t = item / all, at = item % all;
   if (t >= p.tokens) return;

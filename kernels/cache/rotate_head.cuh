@@ -1,10 +1,11 @@
-// Heads of a token as rope_append's warps take them where pages keep 8 bits: a lane has D / 32 neighbouring dimensions, rotated in
-// float32.
+// Heads of a token as warps take them that write pages of 8 bits, or a single token: a lane has D / 32 neighbouring dimensions, rotated
+// in float32.
 #pragma once
 
 #include <cuda_bf16.h>
 
 #include "kernels/api/cache.h"
+#include "kernels/cache/rotate.cuh"
 
 namespace longview::kernels {
 
@@ -37,7 +38,7 @@ __device__ inline void read_head(const RopeAppendArgs& p, const __nv_bfloat16* h
 #pragma unroll
     for (int i = 0; i < kDims; ++i) {
       const float partner = __bfloat162float(y.x[i]);
-      out[i] = first < D / 2 ? out[i] * c.x[i] - partner * s.x[i] : partner * s.x[i] + out[i] * c.x[i];
+      out[i] = first < D / 2 ? rotated_low(out[i], partner, c.x[i], s.x[i]) : rotated_high(partner, out[i], c.x[i], s.x[i]);
     }
     return;
   }
@@ -49,7 +50,7 @@ __device__ inline void read_head(const RopeAppendArgs& p, const __nv_bfloat16* h
     if (!positioned || pair >= half || dimension >= own) continue;
     const bool is_first = p.adjacent ? dimension % 2 == 0 : dimension < half;
     const float partner = __bfloat162float(head[p.adjacent ? dimension ^ 1 : is_first ? dimension + half : dimension - half]);
-    out[i] = is_first ? out[i] * cosine[pair] - partner * sine[pair] : partner * sine[pair] + out[i] * cosine[pair];
+    out[i] = is_first ? rotated_low(out[i], partner, cosine[pair], sine[pair]) : rotated_high(partner, out[i], cosine[pair], sine[pair]);
   }
 }
 

@@ -40,6 +40,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_rope_table,
       launch_rope_append,
       launch_expand_pages,
+      attention_appends,
       attention_multiplies_e4m3,
       attention_workspace_floats,
       launch_attention,

@@ -219,6 +219,12 @@ class Backend {
   // block-wise online softmax. Scale 1/sqrt(D). q, out [T, H*D].
   virtual void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages,
                          int64_t first_position, Activation out) = 0;
+  // Both of one token: q, out [1, H*D], k and v [1, G*D]; what becomes of q is not said. A device may do it in one go.
+  virtual void append_and_attend(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t heads,
+                                 int64_t layer, const KvPages& pages, int64_t position, Activation out) {
+    rope_and_append_kv(q, k, v, rope, shape, layer, pages, position);
+    attention(q, shape, heads, layer, pages, position, out);
+  }
   // Tokens of a block of means (KvShape::mean_tokens) that this device's attention_sparse wants; 0: it has none.
   virtual int64_t sparse_block_tokens(const KvShape&) const { return 0; }
   // Tokens of context from which sparse attention is worth what it costs in accuracy on this device: `auto` begins there.

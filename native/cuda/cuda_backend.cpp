@@ -34,6 +34,8 @@ struct CudaRope final : DeviceRope {
   RopeConfig config;
   Buffer frequencies, cosine, sine;
   int64_t first = -1, tokens = 0;  // what the table holds
+
+  int64_t half() const { return static_cast<int64_t>(config.inverse_frequencies.size()); }
 };
 
 // Rows (tokens, heads of a KV head) that read 8-bit pages as they are: each 16 of them read all pages once, which costs less than a copy
@@ -242,21 +244,12 @@ class CudaBackend final : public Backend {
   }
 
   void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
-    auto& table = static_cast<CudaRope&>(rope);
-    const auto half = static_cast<int64_t>(table.config.inverse_frequencies.size());
-    // The table of a chunk is made by its first layer and found again by the others.
-    if (table.first != first_position || table.tokens != q.rows) {
-      table.cosine.grow(device_, q.rows * half * 4, "the rotary table");
-      table.sine.grow(device_, q.rows * half * 4, "the rotary table");
-      check(library_.rope_table({table.frequencies.as<double>(), table.cosine.as<float>(), table.sine.as<float>(), q.rows, half, first_position, table.config.attention_scale, step_.position()}, device_.stream()), "computing positions");
-      table.first = first_position;
-      table.tokens = q.rows;
-    }
+    const CudaRope& table = table_of(rope, first_position, q.rows);
     const int64_t heads = q.cols / shape.head_dim, d = page_dim(shape.head_dim);
     if (d != shape.head_dim) queries_.grow(device_, q.rows * heads * d * 2, "the queries");
     void* rotated = d == shape.head_dim ? q.data : queries_.as();
     widened_ = static_cast<const char*>(q.data);
-    check(library_.rope_append({q.data, rotated, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), tables_.paged(shape, layer, pages, first_position + q.rows), q.rows, heads, shape.head_dim, half,
+    check(library_.rope_append({q.data, rotated, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), tables_.paged(shape, layer, pages, first_position + q.rows), q.rows, heads, shape.head_dim, table.half(),
                                 first_position, table.config.pairing == RopePairing::kAdjacent, step_.position()},
                                device_.stream()),
           "writing the KV state");
@@ -273,6 +266,17 @@ class CudaBackend final : public Backend {
       args.workspace = partial_.as<float>();
       check(library_.attention(args, device_.stream()), "attending");
     });
+  }
+
+  void append_and_attend(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t position, Activation out) override {
+    kernels::AttentionArgs args{q.data, out.data, tables_.paged(shape, layer, pages, position + 1), 1, heads, position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
+    const CudaRope& table = table_of(rope, position, 1);
+    const bool whole = page_dim(shape.head_dim) == shape.head_dim && 2 * table.half() == shape.head_dim && table.config.pairing == RopePairing::kHalfSplit;
+    if (!whole || !library_.attention_appends(args)) return Backend::append_and_attend(q, k, v, rope, shape, heads, layer, pages, position, out);
+    args.appended = {k.data, v.data, table.cosine.as<float>(), table.sine.as<float>()};
+    reserve_partial(args);
+    args.workspace = partial_.as<float>();
+    check(library_.attention(args, device_.stream()), "attending");
   }
 
   int64_t sparse_block_tokens(const KvShape&) const override { return kPageTokens; }
@@ -399,6 +403,19 @@ class CudaBackend final : public Backend {
     check(library_.copy_to_host(both, choice_.as(), 2 * sizeof(int32_t), device_.stream()), "choosing");
     check(library_.synchronize(device_.stream()), "computing");
     return {both, 2};
+  }
+
+  // With cos and sin of these positions. The table of a chunk is made by its first layer and found again by the others.
+  const CudaRope& table_of(DeviceRope& rope, int64_t first, int64_t tokens) {
+    auto& table = static_cast<CudaRope&>(rope);
+    if (table.first == first && table.tokens == tokens) return table;
+    const int64_t half = table.half();
+    table.cosine.grow(device_, tokens * half * 4, "the rotary table");
+    table.sine.grow(device_, tokens * half * 4, "the rotary table");
+    check(library_.rope_table({table.frequencies.as<double>(), table.cosine.as<float>(), table.sine.as<float>(), tokens, half, first, table.config.attention_scale, step_.position()}, device_.stream()), "computing positions");
+    table.first = first;
+    table.tokens = tokens;
+    return table;
   }
 
   // Room for what attention keeps of parts of the keys. It expects zeros there and leaves them where it needs them.

@@ -84,14 +84,17 @@ void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, 
       backend_.rms_norm_heads(q, *layer.q_norm, config_.heads, config_.norm_epsilon);
       backend_.rms_norm_heads(k, *layer.k_norm, config_.kv_heads, config_.norm_epsilon);
     }
-    backend_.rope_and_append_kv(q, k, v, rope, shape_, index, pages, first_position);
-
     // Nothing sees what the last layer makes of a token but that token's logits.
     const int64_t rows = i + 1 < layers_.size() || on_attention_ ? count : results;
-    if (rows == 0) return;
     const auto last = [&](Activation x) { return backend_.rows(x, count - rows, rows); };
-    if (plans.empty() || rows < count) backend_.attention(last(q), shape_, config_.heads, index, pages, first_position + count - rows, last(attended));
-    else backend_.attention_sparse(q, shape_, config_.heads, index, pages, first_position, plans.subspan(i * static_cast<size_t>(config_.heads), static_cast<size_t>(config_.heads)), attended);
+    if (count == 1 && rows == 1 && plans.empty() && !on_attention_) {
+      backend_.append_and_attend(q, k, v, rope, shape_, config_.heads, index, pages, first_position, attended);
+    } else {
+      backend_.rope_and_append_kv(q, k, v, rope, shape_, index, pages, first_position);
+      if (rows == 0) return;
+      if (plans.empty() || rows < count) backend_.attention(last(q), shape_, config_.heads, index, pages, first_position + count - rows, last(attended));
+      else backend_.attention_sparse(q, shape_, config_.heads, index, pages, first_position, plans.subspan(i * static_cast<size_t>(config_.heads), static_cast<size_t>(config_.heads)), attended);
+    }
     if (on_attention_) on_attention_({index, hidden, q, attended, pages, first_position});
     add_product(last(attended), *layer.attention_output, layer.attention_post_norm.get(), last(normed), last(hidden));
 
