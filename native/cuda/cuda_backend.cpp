@@ -410,6 +410,7 @@ class CudaBackend final : public Backend {
     auto& table = static_cast<CudaRope&>(rope);
     if (table.first == first && table.tokens == tokens) return table;
     const int64_t half = table.half();
+    table.tokens = 0;  // until it is there
     table.cosine.grow(device_, tokens * half * 4, "the rotary table");
     table.sine.grow(device_, tokens * half * 4, "the rotary table");
     check(library_.rope_table({table.frequencies.as<double>(), table.cosine.as<float>(), table.sine.as<float>(), tokens, half, first, table.config.attention_scale, step_.position()}, device_.stream()), "computing positions");

@@ -18,6 +18,7 @@ kernels::PagedKv PageTables::paged(const KvShape& shape, int64_t layer, const Kv
   auto& storage = static_cast<CudaKvStorage&>(*pages.storage);
   const std::span<const int32_t> slots = pages.page_slots.first(static_cast<size_t>(pages_of(tokens)));
   if (storage_ != &storage || !std::equal(slots.begin(), slots.end(), slots_.begin(), slots_.end())) {
+    storage_ = nullptr;  // until the pointers are there
     sent_.clear();
     for (const int32_t slot : slots) sent_.push_back(storage.page(slot));
     table_.grow(device_, storage.pages() * static_cast<int64_t>(sizeof(void*)), "the page table");
@@ -33,6 +34,7 @@ kernels::PagedKv PageTables::expanded(const KvShape& shape, int64_t layer, const
   const int64_t count = pages.storage->pages(), bytes = copy_bytes(shape), table_bytes = count * static_cast<int64_t>(sizeof(void*));
   if (copies_.bytes() < count * bytes || copy_table_.bytes() < table_bytes || copy_bytes_ != bytes) {
     device_.library().synchronize(device_.stream());  // nothing reads what may go
+    copy_bytes_ = 0;  // until the pointers are there
     copies_.grow(device_, count * bytes, "the KV state of a layer in bf16");
     copy_table_.grow(device_, table_bytes, "the table of its pages");
     std::vector<void*> to(static_cast<size_t>(count));
