@@ -17,6 +17,9 @@ class PageTables {
   // The same layer in bf16, until the next call. Room for all of the storage's pages is taken at once, as it was planned.
   kernels::PagedKv expanded(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens);
 
+  // A KV state was made, which may lie where another one lay: pointers are sent anew.
+  void forget() { storage_ = nullptr; }
+
   // What expanded() takes of the device's memory for each page of the storage.
   static int64_t expanded_page_bytes(const KvShape& shape);
   // Where the pointers lie, which kernels of a recorded graph go on reading.

@@ -82,4 +82,17 @@ TEST("a rotary table that was half-way when memory was full does not count") {
   CHECK(layer.page(*storage, 0) == kept);
 }
 
+TEST("a KV state that lies where another lay is written to its own pages") {
+  Layer layer(KvFormat::kBFloat16, 100);
+  const std::vector<int32_t> slots = {0};
+  std::unique_ptr<KvStorage> storage = layer.backend->allocate_kv(layer.shape, 1);
+  layer.append({storage.get(), slots}, 8);
+  const std::vector<std::byte> kept = layer.page(*storage, 0);
+  storage.reset();
+  const gpu::Memory<std::byte> in_its_place(kept.size());  // so that the new one's pages lie elsewhere
+  storage = layer.backend->allocate_kv(layer.shape, 1);
+  layer.append({storage.get(), slots}, 8);
+  CHECK(layer.page(*storage, 0) == kept);
+}
+
 TEST_MAIN()
