@@ -5,7 +5,7 @@
 // rows of 128 bytes, the 16-byte chunks of a row turned by the token (page_offset). Behind all blocks a page may keep means:
 // for each layer and KV head the mean of its 128 keys (after RoPE), then that of its values, D bf16 each, which sparse
 // attention reads. Pages are reached through pointers, one for each 128 tokens of a context, so that a pool may grow. A new
-// page is filled with zeros: what was never written must be finite.
+// page is filled with zeros, and so is one that another context had: what this one has not written must be finite.
 #pragma once
 
 #include "kernels/api/status.h"

@@ -127,7 +127,9 @@ class CudaBackend final : public Backend {
     void* target = pages.page(to);
     check(library_.copy_on_device(target, pages.page(from), static_cast<size_t>(pages.page_bytes()), device_.stream()), "copying a page of the KV state");
   }
-  void discard_page(KvStorage&, int32_t) override {}  // its memory stays for the next context
+  // Its memory stays for the next context, but not what was no number in it: a page is multiplied as a whole, also behind a context's end,
+  // and no weight makes that nothing.
+  void discard_page(KvStorage& storage, int32_t page) override { static_cast<CudaKvStorage&>(storage).clear(page); }
   void read_page(KvStorage& storage, int32_t page, std::span<std::byte> out) override {
     settle();
     check(library_.copy_to_host(out.data(), static_cast<CudaKvStorage&>(storage).page(page), out.size(), device_.stream()), "reading a page of the KV state");

@@ -36,7 +36,12 @@ void* CudaKvStorage::page(int32_t slot) {
     buffer = Buffer(device_, count * page_bytes_, "more pages of the KV state");
     device_.check(device_.library().fill(buffer.as(), 0, static_cast<size_t>(buffer.bytes()), device_.stream()), "clearing pages of the KV state");
   }
-  return buffer.as<char>() + slot % slab_pages_ * page_bytes_;
+  return place(buffer, slot);
+}
+
+void CudaKvStorage::clear(int32_t slot) noexcept {
+  const Buffer& buffer = slabs_[static_cast<size_t>(slot / slab_pages_)];
+  if (buffer.as()) device_.library().fill(place(buffer, slot), 0, static_cast<size_t>(page_bytes_), device_.stream());  // an error comes back with the next work
 }
 
 }  // namespace longview::cuda

@@ -26,8 +26,12 @@ class CudaKvStorage final : public KvStorage {
 
   // The page's memory, taken now if it is not there; it never moves. Throws kOutOfMemory.
   void* page(int32_t slot);
+  // Zeros again where the page's memory is there, as when it was taken.
+  void clear(int32_t slot) noexcept;
 
  private:
+  char* place(const Buffer& slab, int32_t slot) const { return slab.as<char>() + slot % slab_pages_ * page_bytes_; }
+
   const Device& device_;
   int64_t pages_ = 0, page_bytes_ = 0, slab_pages_ = 0;
   std::string layout_;
