@@ -18,10 +18,7 @@ int64_t block_shared_bytes(const AttentionPlan& p) {
 
 // Blocks that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
 int64_t resident_blocks(const AttentionPlan& p) {
-  int device = 0, shared = 0;
-  cudaGetDevice(&device);
-  if (cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerMultiprocessor, device) != cudaSuccess) return 1;
-  const int64_t blocks = std::max<int64_t>(1, shared / (block_shared_bytes(p) + 1024));
+  const int64_t blocks = std::max<int64_t>(1, device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / (block_shared_bytes(p) + 1024));
   return p.tile_rows == kJoinRows ? std::min(blocks, kJoinBlocks) : blocks;
 }
 

@@ -71,9 +71,7 @@ struct E4M3Rows : CodeRows<D, kEights> {
           const float2 x = unpack_bf16(two);
           largest = fmaxf(largest, fmaxf(fabsf(x.x), fabsf(x.y)));
         }
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-      largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-      const float unit = e4m3_page_scale(largest), inverse = 1 / unit;
+      const float unit = e4m3_page_scale(quad_max(largest)), inverse = 1 / unit;
 #pragma unroll
       for (int c = 0; c < 2; ++c) scale[n][c] = softmax_scale * __shfl_sync(0xffffffffu, unit, (static_cast<int>(threadIdx.x) % 4 * 2 + c) * 4);
 #pragma unroll

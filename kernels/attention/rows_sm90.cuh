@@ -181,8 +181,7 @@ struct RowsSm90 : RowState<D> {
     for (int i = 0; i < 64; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 1));
-      highest[r] = fmaxf(highest[r], __shfl_xor_sync(0xffffffffu, highest[r], 2));
+      highest[r] = quad_max(highest[r]);
       if ((highest[r] - maximum[r]) * scale <= kMostAbove) highest[r] = maximum[r];
       const float base = highest[r] == -INFINITY ? 0.0f : highest[r];  // a row that has seen nothing yet
       factor[r] = ptx::exp2((maximum[r] - base) * scale);

@@ -12,8 +12,7 @@ static_assert(kTokenRun == 16);
 // The largest of all threads' values.
 __device__ inline float largest_of_block(float largest) {
   __shared__ float gathered[kQuantizeWarps];
-#pragma unroll
-  for (int step = 16; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, step));
+  largest = warp_max(largest);
   if (threadIdx.x % 32 == 0) gathered[threadIdx.x / 32] = largest;
   __syncthreads();
 #pragma unroll

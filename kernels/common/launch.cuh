@@ -29,13 +29,16 @@ inline Status clear(void* at, size_t bytes, Stream stream) {
   return launched();
 }
 
-// Whether the kernels of sm_90a run: on that device, unless a test asks for others.
-inline bool on_sm90(int32_t asked) {
-  int device = 0, major = 0;
+// Of the calling thread's device; 0 where that cannot be asked.
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
   cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  return major == 9 && asked != 80;
+  cudaDeviceGetAttribute(&value, attribute, device);
+  return value;
 }
+
+// Whether the kernels of sm_90a run: on that device, unless a test asks for others.
+inline bool on_sm90(int32_t asked) { return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 && asked != 80; }
 
 // Launches a kernel that may begin while the one before it ends: it calls ptx::wait_for_previous() before it touches what others
 // write. Code of before sm_90 cannot wait and runs behind the other, also on newer devices that it was made for from PTX.

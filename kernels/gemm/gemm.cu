@@ -17,9 +17,7 @@ Status launch_gemm(const GemmArgs& args, Stream stream) {
   if (!coded && args.type != WeightType::kBFloat16) return kUnsupportedType;
   if (coded && (args.k % kE4M3ColumnStep != 0 || args.k > kMostE4M3Columns)) return kInvalidShape;
   if (!aligned(args.x) || !aligned(args.weight) || !aligned(args.out)) return kInvalidAlignment;
-  int device = 0, multiprocessors = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  const int multiprocessors = device_attribute(cudaDevAttrMultiProcessorCount);
   if (coded) return on_sm90(args.architecture) ? launch_gemm_sm90(args, multiprocessors, stream) : kUnsupportedType;
   if (on_sm90(args.architecture) && args.m >= kLeastRowsSm90) return launch_gemm_sm90(args, multiprocessors, stream);
   return launch_gemm_sm80(args, stream);

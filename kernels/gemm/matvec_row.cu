@@ -122,11 +122,8 @@ Status launch_matvec_row(const MatvecRowArgs& args, Stream stream) {
     p.rows += part.n;
   }
   if (p.rows > kLargestGrid) return kInvalidShape;
-  int device = 0, multiprocessors = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   if (on_sm90(args.architecture) && p.row_bytes % 16 == 0)
-    if (const Status done = launch_matvec_row_staged(args, multiprocessors, stream); done != kUnsupportedType) return done;
+    if (const Status done = launch_matvec_row_staged(args, device_attribute(cudaDevAttrMultiProcessorCount), stream); done != kUnsupportedType) return done;
   if (args.norm) {
     if (const Status done = launch_rms_norm({args.x, Element::kFloat32, args.norm, args.normed, 1, args.k, args.epsilon}, stream)) return done;
     p.args.x = args.normed;

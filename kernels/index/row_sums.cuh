@@ -1,9 +1,10 @@
-// Softmax sums of rows over keys, for the index and its probes. They are the same for all architectures but for how a block of
-// 128 keys comes to shared memory and how it is multiplied: `Machine`, in index_sm80.cu and index_sm90.cu. A warp holds 16 rows by 128 columns of a product in both, as
-// ptx/wgmma.cuh describes it.
+// Softmax sums of rows over keys, for the index, its probes and the focus. They are the same for all architectures but for how a block
+// of 128 keys comes to shared memory and how it is multiplied: `Machine`, in index_sm80, machine_sm90 and probes_e4m3_sm90. A warp holds
+// 16 rows by 128 columns of a product in all of them, as ptx/wgmma.cuh describes it.
 #pragma once
 
 #include "kernels/attention/hide.cuh"
+#include "kernels/common/bf16.cuh"
 #include "kernels/index/sparse.cuh"
 #include "kernels/ptx/exp2.cuh"
 
@@ -18,7 +19,7 @@ struct IndexShared {
   static constexpr uint32_t kMass = kNormalisers + kTileRows * 4;
 };
 
-// What coverage multiplies, as bf16: bytes of the queries and of a stage in shared memory, of a K block as it is brought.
+// What PageScores multiplies, as bf16: bytes of the queries and of a stage in shared memory, of a K block as it is brought.
 template <int D>
 struct WideOperands {
   static constexpr uint32_t kBlockBytes = kBlockKeys * D * 2, kQueryBytes = kBlockBytes, kStageBytes = kBlockBytes;
@@ -67,15 +68,10 @@ struct RowSums {
   __device__ void join(float scale) {
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      float highest = fmaxf(maximum[r], __shfl_xor_sync(0xffffffffu, maximum[r], 1));
-      highest = fmaxf(highest, __shfl_xor_sync(0xffffffffu, highest, 2));
+      const float highest = quad_max(maximum[r]);
       const float factor = ptx::exp2((maximum[r] - finite(highest)) * scale);
       maximum[r] = highest;
-      for (float* x : {&sum[r], &chosen[r]}) {
-        *x *= factor;
-        *x += __shfl_xor_sync(0xffffffffu, *x, 1);
-        *x += __shfl_xor_sync(0xffffffffu, *x, 2);
-      }
+      for (float* x : {&sum[r], &chosen[r]}) *x = quad_sum(*x * factor);
     }
   }
 
