@@ -18,7 +18,7 @@ struct AppendedToken {
 // are by few queries: each 16 rows (token, head of a KV head) read all of them once. Many queries read copies (launch_expand_pages), but
 // for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
 struct AttentionArgs {
-  const void* q;  // bf16 [T, H, D]
+  const void* q;  // bf16 [T, H, D], aligned to 16 bytes, as is out
   void* out;      // bf16 [T, H, D]
   PagedKv kv;
   int64_t tokens, heads, first_position;

@@ -80,7 +80,8 @@ Status launch_rope_table(const RopeTableArgs& args, Stream stream);
 // Rotates q and k by the table; k and v go into the pages. Heads of fewer dimensions than the pages' D have zeros behind
 // theirs in `rotated` and in the pages, and their queries grow by sqrt(D / head_dim), so that attention, which scales by
 // 1/sqrt(D), takes them as they are. 8-bit pages take codes of the rotated keys before these are rounded to bf16. A page that this
-// fills gets the means of what it keeps, where it has room for them; a ragged last page has none until it is full.
+// fills gets the means of what it keeps, where it has room for them; a ragged last page has none until it is full. Where pages
+// keep 8 bits all pointers are aligned to 16 bytes.
 struct RopeAppendArgs {
   const void* q;        // bf16 [T, H, head_dim]
   void* rotated;        // bf16 [T, H, D]; may be q where head_dim is D
@@ -91,7 +92,9 @@ struct RopeAppendArgs {
   PagedKv kv;
   int64_t tokens, heads, head_dim, half, first_position;  // head_dim is even
   int32_t adjacent;  // pairs (2i, 2i + 1) instead of (i, i + half)
-  // On the device, of one token: stands for first_position, which still decides whose page's means are made.
+  // On the device, of one token: stands for first_position, which still decides whose page's means are made. It was written before the
+  // kernel in front of this one was launched, as were the page table and what began a single token's page: they are read before that
+  // kernel is over.
   const int64_t* position = nullptr;
 };
 Status launch_rope_append(const RopeAppendArgs& args, Stream stream);

@@ -5,7 +5,8 @@
 
 namespace longview::kernels {
 
-// out[t] = embedding[tokens[t]]; token ids are in range.
+// out[t] = embedding[tokens[t]]; token ids are in range. cols is a multiple of 8 and of the type's block, embedding and out are aligned to
+// 16 bytes.
 struct EmbedArgs {
   const void* embedding;  // [vocabulary, cols] of `type`
   WeightType type;
@@ -23,7 +24,7 @@ struct RmsNormArgs {
   void* out;            // bf16 [rows, cols]; may be x where that is bf16
   int64_t rows, cols;
   float epsilon;
-  int32_t coded = 0;  // not 0: out is kE4M3 instead, made of the values as bf16; x is float32 then
+  int32_t coded = 0;  // not 0: out is kE4M3 instead, made of the values as bf16; x is float32 then, pointers are aligned to 16 bytes
 };
 Status launch_rms_norm(const RmsNormArgs& args, Stream stream);
 

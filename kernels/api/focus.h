@@ -7,12 +7,12 @@ namespace longview::kernels {
 
 // T queries at first_position .. + T - 1, as of AttentionArgs; first_position + T is at most 2^30. Pages are in bf16.
 struct FocusArgs {
-  const void* q;  // bf16 [T, H, D]
+  const void* q;  // bf16 [T, H, D], aligned to 16 bytes
   PagedKv kv;
   int64_t tokens, heads, first_position;
   float* focus;      // [keys]
   int64_t keys;      // at most first_position + T
-  float* workspace;  // focus_workspace_floats(args)
+  float* workspace;  // focus_workspace_floats(args), aligned to 16 bytes
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
 };
 // Maximum and sum of each row in each part of the keys.

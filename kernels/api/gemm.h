@@ -10,7 +10,7 @@ struct GemmArgs {
   const void* weight;  // [N, K] of `type`, aligned to 16 bytes
   WeightType type;
   const float* bias;  // [N] or null
-  void* out;          // [M, N] of `element`
+  void* out;          // [M, N] of `element`; aligned to 16 bytes in launch_gemm
   Element element;
   int64_t m, n, k;           // k is a multiple of 8, and of the weight's block
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
@@ -46,7 +46,7 @@ struct MatvecRowArgs {
   MatvecResult result;
   Element element;
   // Not null: x is float32 instead, and normed first (launch_rms_norm) by these weights [K], in bf16; `normed` is room for it.
-  const float* norm = nullptr;
+  const float* norm = nullptr;  // aligned to 16 bytes
   void* normed = nullptr;  // bf16 [K], aligned to 16 bytes; any content then
   float epsilon = 0;
   int32_t architecture = 0;  // 80: the kernel of sm_80 on any device, for tests; 0: the device's best
@@ -55,10 +55,10 @@ Status launch_matvec_row(const MatvecRowArgs& args, Stream stream);
 
 // Quantised rows to bf16.
 struct DequantizeArgs {
-  const void* weight;
-  WeightType type;
-  void* out;  // bf16, aligned to 16 bytes
-  int64_t count;  // elements: whole blocks
+  const void* weight;  // aligned to 16 bytes
+  WeightType type;     // not kE4M3
+  void* out;           // bf16, aligned to 16 bytes
+  int64_t count;       // elements: whole blocks
 };
 Status launch_dequantize(const DequantizeArgs& args, Stream stream);
 

@@ -11,7 +11,6 @@ struct DeviceProperties {
   char name[256];
   int32_t major, minor;  // compute capability
   int32_t multiprocessors;
-  int32_t shared_memory_per_block;  // bytes, with opt-in
   int64_t memory_bytes, free_memory_bytes;
 };
 

@@ -54,7 +54,7 @@ struct HeadCounters {
 
 // T queries at first_position .. + T - 1, as of AttentionArgs. Pages keep means (kv.layers > 0).
 struct SparseArgs {
-  const void* q;  // bf16 [T, H, D]
+  const void* q;  // bf16 [T, H, D], aligned to 16 bytes, as is out
   void* out;      // bf16 [T, H, D]
   PagedKv kv;
   int64_t tokens, heads, first_position;
@@ -136,7 +136,7 @@ Status launch_sparse_attention(const SparseArgs& args, Stream stream);
 // Probes 64 tokens of the chunk: adds to counters the exact mass of what the index made their rows visit.
 Status launch_sparse_coverage(const SparseArgs& args, Stream stream);
 // Behind index and coverage: in the place of its means a page gets the means of its keys and values weighed by the probes' attention, of
-// all heads of the KV head, where they see it whole; and a gain (1/57 to 7.4 times 128 keys), by which the probes find in the page what
+// all heads of the KV head, where they see it whole; and a gain (1/56 to 7.5 times 128 keys), by which the probes find in the page what
 // they really find there. Pages that no probe sees whole, or in which none finds anything, keep their means.
 Status launch_sparse_stand_ins(const SparseArgs& args, Stream stream);
 

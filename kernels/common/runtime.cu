@@ -1,8 +1,7 @@
-#include <cuda_runtime.h>
-
 #include <cstring>
 
 #include "kernels/api/runtime.h"
+#include "kernels/common/launch.cuh"
 
 namespace longview::kernels {
 namespace {
@@ -12,8 +11,6 @@ Status checked(cudaError_t error) {
   if (error != cudaSuccess) cudaGetLastError();
   return static_cast<Status>(error);
 }
-
-cudaStream_t cuda(Stream stream) { return static_cast<cudaStream_t>(stream); }
 
 }  // namespace
 
@@ -32,7 +29,6 @@ Status device_properties(int32_t device, DeviceProperties* out) {
   out->major = properties.major;
   out->minor = properties.minor;
   out->multiprocessors = properties.multiProcessorCount;
-  out->shared_memory_per_block = static_cast<int32_t>(properties.sharedMemPerBlockOptin);
   out->memory_bytes = static_cast<int64_t>(total);
   out->free_memory_bytes = static_cast<int64_t>(free);
   return kOk;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int kStandInThreads = 256;
 constexpr int kPagesOfBlock = 8;  // the probes' queries are read once for all of them
-// Of a page with less the probes know nothing. A gain is that of 1/57 to 7.4 times the weight of 128 keys.
+// Of a page with less the probes know nothing. A gain is that of 1/56 to 7.5 times the weight of 128 keys.
 constexpr float kLeastWeight = 1e-30f, kLeastGain = -5.8f, kMostGain = 2.9f;
 
 // A weighed sum of the tokens of a page, in parts that are still to be added up: sums[part][dimension] for parts 0 .. kParts - 1.

@@ -32,7 +32,6 @@ class DecodeStep {
   // The next run() records: something that the graph refers to is gone.
   void forget() noexcept;
 
-  bool recording() const { return recording_; }
   // On the device. Null where nothing is recorded.
   const int32_t* token() const { return recording_ ? &state_.as<State>()->token : nullptr; }
   const int64_t* position() const { return recording_ ? &state_.as<State>()->position : nullptr; }
