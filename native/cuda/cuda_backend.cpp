@@ -9,12 +9,12 @@
 
 #include "backend/backend.h"
 #include "base/half.h"
-#include "cuda/blas.h"
 #include "cuda/decode_step.h"
 #include "cuda/device.h"
 #include "cuda/focus.h"
 #include "cuda/library.h"
 #include "cuda/page_tables.h"
+#include "cuda/products.h"
 #include "cuda/sparse_attention.h"
 #include "cuda/weights.h"
 
@@ -47,23 +47,22 @@ bool has_e4m3(const kernels::DeviceProperties& p) { return p.major == 9; }
 // Instructions that turn e4m3 into fp16.
 bool converts_e4m3(const kernels::DeviceProperties& p) { return p.major * 10 + p.minor >= 89; }
 
-const CudaWeight& cuda(const DeviceWeight& weight) { return static_cast<const CudaWeight&>(weight); }
-kernels::Element element(Activation x) { return x.wide ? kernels::Element::kFloat32 : kernels::Element::kBFloat16; }
 int64_t element_bytes(Activation x) { return x.wide ? 4 : 2; }
 
 class CudaBackend final : public Backend {
  public:
   CudaBackend(const kernels::Library& library, const GpuOptions& options)
-      : device_(library, 0), library_(library), e4m3_(options.weights == GpuWeights::kFp8 && has_e4m3(device_.properties())), uploader_(device_, e4m3_), blas_(Blas::open(device_)) {}
+      : device_(library, 0), library_(library), e4m3_(options.weights == GpuWeights::kFp8 && has_e4m3(device_.properties())), uploader_(device_, e4m3_), products_(device_) {}
 
   ~CudaBackend() override { settle(); }
 
   DeviceInfo info() const override {
     const kernels::DeviceProperties& p = device_.properties();
+    const Blas* blas = products_.blas();
     DeviceInfo info;
     info.kind = "cuda";
     info.isa = format("sm%d%d", p.major, p.minor);
-    info.name = format("%s, compute capability %d.%d%s%s%s", p.name, p.major, p.minor, blas_ ? ", " : "", blas_ ? blas_->name().c_str() : "", e4m3_ ? ", fp8 weights" : "");
+    info.name = format("%s, compute capability %d.%d%s%s%s", p.name, p.major, p.minor, blas ? ", " : "", blas ? blas->name().c_str() : "", e4m3_ ? ", fp8 weights" : "");
     info.arithmetic = e4m3_ ? " fp8" : "";
     info.memory_bytes = p.memory_bytes;
     info.free_memory_bytes = device_.free_memory();
@@ -90,7 +89,7 @@ class CudaBackend final : public Backend {
 
   WeightHandle upload(const TensorView& view, WeightUse use) override {
     auto weight = uploader_.upload(view, use);
-    if (weight->type == kernels::WeightType::kE4M3) widest_ = std::max(widest_, weight->cols);
+    products_.expect(*weight);
     return weight;
   }
 
@@ -172,74 +171,42 @@ class CudaBackend final : public Backend {
     check(library_.embed({w.buffer->as(), w.type, ids, static_cast<float*>(out.data), out.rows, out.cols}, device_.stream()), "looking up embeddings");
   }
 
-  Activation for_products(Activation x, std::initializer_list<const DeviceWeight*> weights) override {
-    if (x.rows > kernels::kMatvecRows && std::all_of(weights.begin(), weights.end(), [](const DeviceWeight* w) { return cuda(*w).type == kernels::WeightType::kE4M3; })) x.codes = codes(x.rows);
-    return x;
-  }
+  Activation for_products(Activation x, std::initializer_list<const DeviceWeight*> weights) override { return products_.prepared(x, weights); }
 
   void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) override {
     check(library_.rms_norm({x.data, element(x), cuda(weight).buffer->as<float>(), out.codes ? out.codes : out.data, x.rows, x.cols, epsilon, out.codes != nullptr}, device_.stream()), "normalising");
   }
 
-  void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) override {
-    const CudaWeight& w = cuda(weight);
-    kernels::GemmArgs args{x.data, w.buffer->as(), w.type, bias ? cuda(*bias).buffer->as<float>() : nullptr, out.data, element(out), x.rows, w.rows, w.cols};
-    if (x.rows <= kernels::kMatvecRows) {
-      check(library_.matvec(args, device_.stream()), "multiplying a vector");
-      return;
-    }
-    const bool e4m3 = w.type == kernels::WeightType::kE4M3;
-    if (e4m3) {
-      args.x = coded(x).codes;
-    } else {
-      args.weight = plain(w);
-      args.type = kernels::WeightType::kBFloat16;
-    }
-    if (blas_ && !out.wide && blas_->multiply({args.x, args.weight, bias ? cuda(*bias).narrow() : nullptr, args.out, args.m, args.n, args.k, false, e4m3})) return;
-    check(library_.gemm(args, device_.stream()), "multiplying matrices");
-  }
+  void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) override { products_.multiply(x, weight, bias, out); }
 
   void linear_all(Activation x, std::span<const Projection> projections) override {
-    if (x.rows > kernels::kMatvecRows && std::any_of(projections.begin(), projections.end(), [](const Projection& p) { return cuda(*p.weight).type == kernels::WeightType::kE4M3; })) x = coded(x);
-    if (!one_launch(x, projections)) return Backend::linear_all(x, projections);
-    multiply_row(row_args(x, cuda(*projections[0].weight), kernels::MatvecResult::kWrite, projections[0].out), projections);
+    if (!products_.multiply_row(x, projections, kernels::MatvecResult::kWrite)) Backend::linear_all(products_.shared(x, projections), projections);
   }
 
   void norm_linear_all(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, std::span<const Projection> projections) override {
-    if (!x.wide || !one_launch(x, projections)) return Backend::norm_linear_all(x, norm, epsilon, normed, projections);
-    multiply_row(norm_first(row_args(x, cuda(*projections[0].weight), kernels::MatvecResult::kWrite, projections[0].out), norm, epsilon, normed), projections);
+    const Products::Norm first{norm, epsilon, normed};
+    if (!products_.multiply_row(x, projections, kernels::MatvecResult::kWrite, &first)) Backend::norm_linear_all(x, norm, epsilon, normed, projections);
   }
 
   void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) override {
     LONGVIEW_CHECK(sum.wide, kInternal, "the residual stream must be float32");
-    if (x.rows != 1) {
-      if (x.rows <= kernels::kMatvecRows) return Backend::linear_add(x, weight, scratch, sum);
-      const CudaWeight& w = cuda(weight);
-      const bool e4m3 = w.type == kernels::WeightType::kE4M3;
-      const Blas::Product p{e4m3 ? coded(x).codes : x.data, e4m3 ? w.buffer->as() : plain(w), nullptr, sum.data, x.rows, w.rows, w.cols, true, e4m3};
-      if (blas_ && blas_->multiply(p)) return;
-      check(library_.gemm({p.x, p.weight, e4m3 ? w.type : kernels::WeightType::kBFloat16, nullptr, p.out, kernels::Element::kFloat32, p.m, p.n, p.k, 0, true}, device_.stream()), "multiplying matrices");
-      return;
-    }
-    const Projection added{&weight, nullptr, sum};
-    multiply_row(row_args(x, cuda(weight), kernels::MatvecResult::kAdd, sum), {&added, 1});
+    if (!products_.add(x, weight, sum)) Backend::linear_add(x, weight, scratch, sum);
   }
 
   void linear_swiglu(Activation x, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) override {
-    if (out.codes) {
-      linear_all(x, std::array<Projection, 2>{{{&gate, nullptr, out}, {&up, nullptr, scratch}}});
-      check(library_.silu_mul_quantize({out.data, scratch.data, out.codes, out.rows, out.cols}, device_.stream()), "activating");
-      return;
-    }
     const std::array<Projection, 2> halves{{{&gate, nullptr, out}, {&up, nullptr, scratch}}};
-    if (!one_launch(x, halves)) return Backend::linear_swiglu(x, gate, up, scratch, out);
-    multiply_row(row_args(x, cuda(gate), kernels::MatvecResult::kSwiglu, out), halves);
+    if (out.codes) {
+      linear_all(x, halves);
+      check(library_.silu_mul_quantize({out.data, scratch.data, out.codes, out.rows, out.cols}, device_.stream()), "activating");
+    } else if (!products_.multiply_row(x, halves, kernels::MatvecResult::kSwiglu)) {
+      Backend::linear_swiglu(x, gate, up, scratch, out);
+    }
   }
 
   void norm_linear_swiglu(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) override {
+    const Products::Norm first{norm, epsilon, normed};
     const std::array<Projection, 2> halves{{{&gate, nullptr, out}, {&up, nullptr, scratch}}};
-    if (!x.wide || !one_launch(x, halves)) return Backend::norm_linear_swiglu(x, norm, epsilon, normed, gate, up, scratch, out);
-    multiply_row(norm_first(row_args(x, cuda(gate), kernels::MatvecResult::kSwiglu, out), norm, epsilon, normed), halves);
+    if (!products_.multiply_row(x, halves, kernels::MatvecResult::kSwiglu, &first)) Backend::norm_linear_swiglu(x, norm, epsilon, normed, gate, up, scratch, out);
   }
 
   void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
@@ -338,47 +305,6 @@ class CudaBackend final : public Backend {
   }
 
  private:
-  static kernels::MatvecRowArgs row_args(Activation x, const CudaWeight& weight, kernels::MatvecResult result, Activation out) { return {x.data, weight.type, weight.cols, {}, 1, result, element(out)}; }
-  static kernels::MatvecRowArgs norm_first(kernels::MatvecRowArgs args, const DeviceWeight& norm, float epsilon, Activation normed) {
-    args.norm = cuda(norm).buffer->as<float>();
-    args.normed = normed.data;
-    args.epsilon = epsilon;
-    return args;
-  }
-  // Whether one launch multiplies a row with all of them.
-  static bool one_launch(Activation x, std::span<const Projection> projections) {
-    const auto alike = [&](const Projection& p) {
-      return cuda(*p.weight).type == cuda(*projections[0].weight).type && (projections.size() == 1 || cuda(*p.weight).rows % 4 == 0) && p.out.wide == projections[0].out.wide;
-    };
-    return x.rows == 1 && projections.size() <= kernels::kMatvecParts && std::all_of(projections.begin(), projections.end(), alike);
-  }
-  void multiply_row(kernels::MatvecRowArgs args, std::span<const Projection> projections) {
-    args.count = 0;
-    for (const Projection& p : projections) args.parts[args.count++] = {cuda(*p.weight).buffer->as(), p.bias ? cuda(*p.bias).buffer->as<float>() : nullptr, p.out.data, cuda(*p.weight).rows};
-    check(library_.matvec_row(args, device_.stream()), "multiplying a vector");
-  }
-
-  // Room for codes of so many rows of the widest matrix: what two calls for as many rows give is the same memory.
-  void* codes(int64_t rows) {
-    codes_.grow(device_, kernels::e4m3_bytes(rows, widest_), "activations in fp8");
-    return codes_.as();
-  }
-  // x in e4m3, made now where it was not written so.
-  Activation coded(Activation x) {
-    if (x.codes) return x;
-    x.codes = codes(x.rows);
-    check(library_.quantize_rows({x.data, x.codes, x.rows, x.cols}, device_.stream()), "quantising activations");
-    return x;
-  }
-
-  // The matrix in bf16; a quantised one until the next is asked for.
-  const void* plain(const CudaWeight& w) {
-    if (w.type == kernels::WeightType::kBFloat16) return w.buffer->as();
-    dequantized_.grow(device_, w.rows * w.cols * 2, "a matrix in bf16");
-    check(library_.dequantize({w.buffer->as(), w.type, dequantized_.as(), w.rows * w.cols}, device_.stream()), "dequantising weights");
-    return dequantized_.as();
-  }
-
   void check(kernels::Status status, const char* what) const { device_.check(status, what); }
 
   // Nothing is under way behind this. Called where nothing may be thrown: an error comes back with the next work.
@@ -452,14 +378,13 @@ class CudaBackend final : public Backend {
   Device device_;
   const kernels::Library& library_;
   const bool e4m3_;  // weights of layers
-  int64_t widest_ = 0;  // columns of those
   Uploader uploader_;
+  Products products_;
   std::unordered_map<void*, Buffer> buffers_;
-  std::unique_ptr<Blas> blas_;  // null where the machine has none
   PageTables tables_{device_};
   SparseAttention sparse_{device_, tables_};
   Focus focus_{device_};
-  Buffer tokens_, partial_, dequantized_, codes_, queries_, results_, largest_, weights_;
+  Buffer tokens_, partial_, queries_, results_, largest_, weights_;
   Buffer choice_;  // the largest logit's token, and one that is drawn
   DecodeStep step_{device_};
   const char* widened_ = nullptr;  // the queries that queries_ has

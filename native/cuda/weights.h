@@ -18,6 +18,7 @@ struct CudaWeight final : DeviceWeight {
   // Of a vector: the second copy, which cuBLASLt adds as a bias.
   const void* narrow() const { return buffer->as<float>() + cols; }
 };
+inline const CudaWeight& cuda(const DeviceWeight& weight) { return static_cast<const CudaWeight&>(weight); }
 
 // Brings weights from the mapped file through two page-locked buffers: one is filled while the other travels. Views of the
 // same bytes (tied embeddings) share their memory.
