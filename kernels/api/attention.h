@@ -6,7 +6,7 @@
 namespace longview::kernels {
 
 // A token whose queries are not rotated yet, and whose K and V are in no page: attention does both on its way, as launch_rope_append would, of
-// heads as wide as the pages and rotated by halves of the whole.
+// heads as wide as the pages and rotated by halves of the whole. All pointers at a multiple of 16 bytes.
 struct AppendedToken {
   const void* k = nullptr;        // bf16 [G, D]
   const void* v = nullptr;        // bf16 [G, D]
