@@ -98,7 +98,7 @@ void check_attention(const Case& c, float spread) {
 TEST("prefill: ragged chunks behind ragged prefixes") {
   for (const int64_t d : {64, 128})
     for (const Case& c : {Case{1, 0, 1, 1, d}, Case{17, 0, 4, 2, d}, Case{128, 0, 9, 3, d}, Case{300, 1, 4, 1, d}, Case{129, 127, 8, 2, d}, Case{64, 1000, 3, 3, d},
-                          Case{1000, 333, 9, 3, d}, Case{77, 4096, 12, 2, d}, Case{3000, 0, 12, 4, d}, Case{1500, 2901, 28, 4, d}, Case{2200, 63, 8, 8, d}})
+                          Case{1000, 333, 9, 3, d}, Case{77, 4096, 12, 2, d}, Case{3000, 0, 12, 4, d}, Case{1500, 2901, 28, 4, d}, Case{2200, 63, 8, 8, d}, Case{5, 0, 16, 1, d}, Case{300, 200, 16, 1, d}, Case{130, 77, 32, 4, d}})
       check_attention(c, 1.0f);
 }
 
@@ -113,6 +113,43 @@ TEST("scores of hundreds keep their softmax") {
   check_attention({200, 300, 4, 2, 128}, 40.0f);
   check_attention({2400, 300, 8, 4, 128}, 40.0f);
   check_attention({1, 3000, 8, 2, 64}, 40.0f);
+}
+
+TEST("queries beyond 2^31 elements") {
+  if (gpu::properties().free_memory_bytes < int64_t{10} << 30) SKIP("this needs 10 GiB of the GPU's memory");
+  const int64_t tokens = 4100, heads = 4096, d = 128, pages = (tokens + kernels::kPageTokens - 1) / kernels::kPageTokens, block = kernels::kPageTokens * d;
+  CHECK(tokens * heads * d > int64_t{1} << 31);
+  std::mt19937_64 random(3);
+  const gpu::Memory<uint16_t> q(static_cast<size_t>(tokens * heads * d)), out(static_cast<size_t>(tokens * heads * d)), seed(gpu::random_bf16((size_t{1} << 20) - 8, random));
+  for (size_t done = 0; done < q.bytes(); done += seed.bytes())
+    GPU(copy_on_device(reinterpret_cast<char*>(q.get()) + done, seed.get(), std::min(seed.bytes(), q.bytes() - done), gpu::stream()));
+  const std::vector<uint16_t> kv = gpu::random_bf16(static_cast<size_t>(pages * 2 * block), random);
+  const gpu::Memory<uint16_t> dkv(kv);
+  std::vector<void*> pointers;
+  for (int64_t i = 0; i < pages; ++i) pointers.push_back(dkv.get() + i * 2 * block);
+  const gpu::Memory<void*> table(pointers);
+  for (const int32_t architecture : {0, 80}) {
+    GPU(fill(out.get(), 0xff, out.bytes(), gpu::stream()));
+    GPU(attention({q.get(), out.get(), {table.get(), 1, d, 0}, tokens, heads, 0, gpu::properties().multiprocessors, nullptr, architecture}, gpu::stream()));
+    for (const int64_t row : {tokens * heads - 1, tokens * heads - heads, tokens * heads / 2 + 77}) {
+      std::vector<uint16_t> got(static_cast<size_t>(d)), query(got);
+      GPU(copy_to_host(got.data(), out.get() + row * d, got.size() * 2, gpu::stream()));
+      GPU(copy_to_host(query.data(), q.get() + row * d, query.size() * 2, gpu::stream()));
+      GPU(synchronize(gpu::stream()));
+      const auto at = [&](int64_t token, int is_value, int64_t i) { return gpu::at(kv, static_cast<size_t>((token / kernels::kPageTokens * 2 + is_value) * block + kernels::page_offset(token % kernels::kPageTokens, i))); };
+      std::vector<double> wanted(static_cast<size_t>(d));
+      double sum = 0;
+      for (int64_t token = 0; token <= row / heads; ++token) {
+        double dot = 0;
+        for (int64_t i = 0; i < d; ++i) dot += gpu::at(query, static_cast<size_t>(i)) * at(token, 0, i);
+        const double weight = std::exp(dot / std::sqrt(static_cast<double>(d)));
+        sum += weight;
+        for (int64_t i = 0; i < d; ++i) wanted[static_cast<size_t>(i)] += weight * at(token, 1, i);
+      }
+      for (double& x : wanted) x /= sum;
+      CHECK(gpu::relative_error(got, wanted) <= 5e-3);
+    }
+  }
 }
 
 TEST("refusals") {

@@ -79,7 +79,7 @@ TEST("few queries over the codes: ragged lengths, groups, splits, positions on t
 TEST("many queries, multiplied as codes: ragged chunks behind ragged prefixes") {
   if (gpu::properties().major != 9) SKIP("this takes compute capability 9.0");
   for (const int64_t d : {64, 128})
-    for (const Case& c : {Case{128, 0, 9, 3, d}, Case{300, 1, 4, 1, d}, Case{129, 127, 8, 2, d}, Case{65, 1000, 3, 3, d}, Case{1000, 333, 9, 3, d}, Case{77, 4096, 12, 2, d}, Case{400, 2901, 28, 4, d}})
+    for (const Case& c : {Case{128, 0, 9, 3, d}, Case{300, 1, 4, 1, d}, Case{129, 127, 8, 2, d}, Case{65, 1000, 3, 3, d}, Case{1000, 333, 9, 3, d}, Case{77, 4096, 12, 2, d}, Case{400, 2901, 28, 4, d}, Case{40, 100, 32, 2, d}, Case{130, 77, 32, 4, d}})
       check_attention(PageFormat::kE4M3, c, 0.5f, true);
   check_attention(PageFormat::kE4M3, {200, 300, 4, 2, 128}, 10.0f, true);  // scores of hundreds
 }
