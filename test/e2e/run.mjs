@@ -9,7 +9,7 @@ import Mocha from 'mocha';
 import { chromium, install, packageExtension, root, start } from './codeServer.mjs';
 import { startHub } from './slowHub.mjs';
 
-const suites = ['host', 'panel', 'reading', 'hover', 'models', 'walkthrough'];
+const suites = ['host', 'panel', 'trouble', 'reading', 'hover', 'models', 'walkthrough'];
 const wanted = process.argv.length > 2 ? process.argv.slice(2) : suites;
 for (const name of wanted) if (!suites.includes(name)) throw new Error(`There is no suite ${name}.`);
 

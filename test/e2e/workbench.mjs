@@ -1,4 +1,5 @@
 // Drives VS Code's workbench as a user does: keys, palette, panel.
+import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { chromium as playwright } from 'playwright-core';
@@ -8,6 +9,11 @@ import { chromium } from './codeServer.mjs';
 export function changeSettings(settings) {
   const file = process.env.E2E_SETTINGS;
   writeFileSync(file, JSON.stringify({ ...JSON.parse(readFileSync(file, 'utf8')), ...settings }));
+}
+
+export async function until(holds, timeout = 60_000) {
+  for (const end = Date.now() + timeout; !(await holds()); await new Promise((done) => setTimeout(done, 100)))
+    assert.ok(Date.now() < end, 'in time');
 }
 
 let shots = 0;
