@@ -1,6 +1,6 @@
 /** The evaluation itself, end to end on a small repository: the built-in model's own answers are right, planted ones wrong. */
 import { execFile } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -12,10 +12,10 @@ import { fileText, head, tail } from '../../server/prompt/frame';
 import { concat } from '../../server/prompt/template';
 import { force } from './forced';
 import { parseModes } from './modes';
-import { writeSafetensors } from './safetensors';
 import { writeData, type Data, type Sequence } from './sequences';
 import { projectRoot } from './serverClient';
 import { quantile, summarize, type Summary } from './summary';
+import { writeTinyModel } from './tinyModel';
 
 process.env.LONGVIEW_ADDON ??= join(projectRoot, 'dist/longview.node');
 
@@ -200,41 +200,10 @@ describe('an evaluation', () => {
   });
 });
 
-/** A model folder with one layer of zeros, so that every token is as likely as any other. */
-function writeOneLayer(path: string): void {
-  const shapes: Record<string, number[]> = { embed_tokens: [8, 32], norm: [32] };
-  for (const norm of ['input_layernorm', 'post_attention_layernorm']) shapes[`layers.0.${norm}`] = [32];
-  for (const matrix of [
-    'self_attn.q',
-    'self_attn.k',
-    'self_attn.v',
-    'self_attn.o',
-    'mlp.gate',
-    'mlp.up',
-    'mlp.down',
-  ])
-    shapes[`layers.0.${matrix}_proj`] = [32, 32];
-  const zeros = Object.entries(shapes).map(([name, shape]) => {
-    const data = new Float32Array(shape.reduce((product, x) => product * x, 1));
-    return [`model.${name}.weight`, { dtype: 'F32', shape, data }] as const;
-  });
-  mkdirSync(path);
-  writeSafetensors(join(path, 'model.safetensors'), Object.fromEntries(zeros));
-  const sizes = {
-    num_hidden_layers: 1,
-    hidden_size: 32,
-    intermediate_size: 32,
-    num_attention_heads: 2,
-    vocab_size: 8,
-  };
-  const config = { model_type: 'llama', ...sizes, max_position_embeddings: 256, tie_word_embeddings: true };
-  writeFileSync(join(path, 'config.json'), JSON.stringify(config));
-}
-
 describe('a model of one layer', () => {
   it('is evaluated in every mode: no layer of it attends to what is pre-filled, and all is dense', async () => {
     const path = join(folder, 'one-layer');
-    writeOneLayer(path);
+    writeTinyModel(path);
     const tokens = Int32Array.from({ length: 200 }, (_, i) => i % 8);
     const answers = [{ from: 190, to: 195, kind: '' }];
     const short: Sequence = { index: 0, tokens, answers };

@@ -10,7 +10,7 @@ import { builtInModel } from '../../server/models/locate';
 import { force, type Forced } from './forced';
 import { knownPackages } from './getSources';
 import { modesHelp, parseModes, type Mode } from './modes';
-import { checkReadable, readData, type Data } from './sequences';
+import { checkReadable, choose, readData, type Data } from './sequences';
 import { projectRoot } from './serverClient';
 import { summarize, table, type Summary } from './summary';
 
@@ -28,7 +28,7 @@ npm run --silent eval -- --make F --length N    makes data
   --device D     auto, cpu or cuda (default auto)
   --kv-format F  auto, bf16, q8 or fp8: of the KV state, in the dense run too (default auto)
   --threads N    CPU threads (default: all)
-  --sequences L  only these rows of the file: 0,2,5 (default: all)
+  --sequences L  only these rows of the file: 0,2,5 (default: all); those without an answer are passed over, and that is said
   --json         a line of JSON for each mode, in the order of --mode:
     mode, n             as asked for; tokens of a sequence
     sequences, answers  evaluated; an answer is a run of masked tokens
@@ -139,10 +139,7 @@ async function main() {
     makeData(options.makeFile, options.make);
   }
   if (!options.data) return;
-  const data = readData(options.data);
-  const { rows } = options;
-  if (rows) data.sequences = data.sequences.filter(({ index }) => rows.includes(index));
-  if (data.sequences.length === 0) throw new Error('None of these sequences has answers.');
+  const data = choose(readData(options.data), options.rows, console.error);
 
   const run = (mode: Mode) => evaluate(options.model, mode, data, options);
   const dense = await run({ text: 'dense', mode: 'dense' });

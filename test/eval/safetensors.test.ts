@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { checkReadable, readData, writeData } from './sequences';
+import { checkReadable, choose, readData, writeData } from './sequences';
 import { writeSafetensors } from './safetensors';
 
 const folder = mkdtempSync(join(tmpdir(), 'longview-eval-'));
@@ -56,12 +56,35 @@ describe('evaluation data', () => {
       ],
     };
     writeData(file, data);
-    expect(readData(file)).toEqual(data);
+    expect(readData(file)).toEqual({ ...data, rows: 2 });
   });
 
   it('skips sequences without an answer and keeps their numbers', () => {
     writeSafetensors(file, { ...good, mask: u8([2, 3], 0, 0, 0, 0, 1, 1) });
     expect(readData(file).sequences.map(({ index }) => index)).toEqual([1]);
+  });
+
+  it('says which of the rows that were asked for have no answer, and which are not there', () => {
+    const said: string[] = [];
+    const chosen = (...rows: number[]) => {
+      said.length = 0;
+      const { sequences } = choose(readData(file), rows.length > 0 ? rows : undefined, (what) =>
+        said.push(what),
+      );
+      return sequences.map(({ index }) => index);
+    };
+    writeSafetensors(file, {
+      tokens: i32([3, 2], 5, 6, 7, 8, 9, 10),
+      mask: u8([3, 2], 0, 1, 0, 0, 0, 1),
+    });
+    expect([chosen(2, 0), said]).toEqual([[0, 2], []]);
+    expect([chosen(2, 1, 1), said]).toEqual([
+      [2],
+      [expect.stringMatching(/no answer.*1 of 2 sequences \(1\)/)],
+    ]);
+    expect([chosen(), said]).toEqual([[0, 2], [expect.stringMatching(/no answer.*1 of 3 sequences \(1\)/)]]);
+    expect(() => chosen(1)).toThrow(/None of these sequences has an answer/);
+    expect(() => chosen(0, 3)).toThrow(/no sequence 3: the file has 0 to 2/);
   });
 
   it.each<[string, RegExp]>([

@@ -23,12 +23,18 @@ export interface Data {
   sequences: Sequence[];
 }
 
+/** What a file holds. */
+export interface DataFile extends Data {
+  /** Its rows, those without an answer too. */
+  rows: number;
+}
+
 /**
  * Reads `tokens` I32 [sequences, n] and `mask` U8 [sequences, n], 1 on answer tokens; each run of ones is an answer. The
  * metadata may name their kinds: `kinds`, separated by commas, in the order of the answers.
  * Throws a sentence where a file cannot be evaluated.
  */
-export function readData(path: string): Data {
+export function readData(path: string): DataFile {
   const { tensors, metadata } = readSafetensors(path, { tokens: 'I32', mask: 'U8' });
   const { tokens, mask } = tensors;
   const fail = (what: string): never => {
@@ -54,7 +60,35 @@ export function readData(path: string): Data {
   if (kinds && kinds.length !== answers.length)
     fail(`the metadata names ${kinds.length} kinds, \`mask\` marks ${answers.length} answers`);
   kinds?.forEach((kind, i) => (answers[i]!.kind = kind));
-  return { n, sequences: sequences.filter((sequence) => sequence.answers.length > 0) };
+  return { n, rows: count, sequences: sequences.filter((sequence) => sequence.answers.length > 0) };
+}
+
+/**
+ * The sequences in these rows of a file, in its order; all where none are named. A row that is not there, or none with an answer, is an
+ * error; what else is passed over is told to `onPassed`, in a sentence.
+ */
+export function choose(
+  { n, rows, sequences }: DataFile,
+  wanted: readonly number[] | undefined,
+  onPassed: (sentence: string) => void,
+): Data {
+  const beyond = wanted?.find((row) => row >= rows);
+  if (beyond !== undefined) throw new Error(`There is no sequence ${beyond}: the file has 0 to ${rows - 1}.`);
+  const asked = new Set(wanted ?? Array.from({ length: rows }, (_, row) => row));
+  const chosen = sequences.filter(({ index }) => asked.has(index));
+  if (chosen.length === 0)
+    throw new Error('None of these sequences has an answer: `mask` marks nothing in them.');
+  for (const { index } of chosen) asked.delete(index);
+  const named =
+    [...asked]
+      .sort((a, b) => a - b)
+      .slice(0, 20)
+      .join(', ') + (asked.size > 20 ? ', …' : '');
+  if (asked.size > 0)
+    onPassed(
+      `Passed over, for \`mask\` marks no answer in them: ${asked.size} of ${asked.size + chosen.length} sequences (${named}).`,
+    );
+  return { n, sequences: chosen };
 }
 
 /**

@@ -1,0 +1,76 @@
+/** What `npm run eval` prints of files as strangers have them, on a model that is made in a moment. */
+import { execFile } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { writeSafetensors } from './safetensors';
+import { projectRoot } from './serverClient';
+import type { Summary } from './summary';
+import { tinyVocabulary, writeTinyModel } from './tinyModel';
+
+const folder = mkdtempSync(join(tmpdir(), 'longview-eval-'));
+const model = join(folder, 'model');
+beforeAll(() => writeTinyModel(model));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const n = 40;
+
+/** A file in which each row's mask marks the tokens in these places; the tokens are the model's, one after another. */
+function writeRows(...marked: number[][]): string {
+  const file = join(folder, 'data.safetensors');
+  const shape = [marked.length, n];
+  const tokens = Int32Array.from({ length: marked.length * n }, (_, i) => i % tinyVocabulary);
+  const mask = new Uint8Array(tokens.length);
+  for (const [row, places] of marked.entries()) for (const at of places) mask[row * n + at] = 1;
+  writeSafetensors(file, {
+    tokens: { dtype: 'I32', shape, data: tokens },
+    mask: { dtype: 'U8', shape, data: mask },
+  });
+  return file;
+}
+
+interface Run {
+  code: number;
+  lines: Partial<Summary>[];
+  stderr: string;
+}
+
+async function evaluate(...args: string[]): Promise<Run> {
+  const all = [
+    '--import',
+    'tsx',
+    join(projectRoot, 'test/eval/evaluate.ts'),
+    '--device',
+    'cpu',
+    '--json',
+    ...args,
+  ];
+  const options = { cwd: projectRoot };
+  const { code, stdout, stderr } = await promisify(execFile)(process.execPath, all, options).then(
+    (done) => ({ code: 0, ...done }),
+    (failed: { code: number; stdout: string; stderr: string }) => failed,
+  );
+  const lines = stdout.split('\n').filter((line) => line !== '');
+  return { code, lines: lines.map((line) => JSON.parse(line) as Partial<Summary>), stderr };
+}
+
+describe('an evaluation says', () => {
+  it('which sequences it passes over', async () => {
+    const file = writeRows([35, 36], [], [38]);
+    const run = (...args: string[]) => evaluate('--data', file, '--model', model, '--mode', 'dense', ...args);
+    const { code, lines, stderr } = await run('--sequences', '1,2');
+    expect([code, lines]).toEqual([0, [expect.objectContaining({ sequences: 1, tokens: 1 })]]);
+    expect(stderr).toMatch(/no answer in them: 1 of 2 sequences \(1\)/);
+    for (const [rows, sentence] of [
+      ['1', /None of these sequences has an answer/],
+      ['2,3', /no sequence 3/],
+    ] as const)
+      expect(await run('--sequences', rows)).toMatchObject({
+        code: 1,
+        lines: [],
+        stderr: expect.stringMatching(sentence) as string,
+      });
+  });
+});
