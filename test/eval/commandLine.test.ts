@@ -1,6 +1,6 @@
 /** What `npm run eval` prints of files as strangers have them, on a model that is made in a moment. */
 import { execFile } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -72,5 +72,42 @@ describe('an evaluation says', () => {
         lines: [],
         stderr: expect.stringMatching(sentence) as string,
       });
+  });
+
+  it('where logits are not finite, instead of giving figures that are null', async () => {
+    const poisoned = join(folder, 'poisoned');
+    const embedding = new Float32Array(tinyVocabulary * 32);
+    embedding.fill(NaN, 5 * 32, 6 * 32);
+    writeTinyModel(poisoned, embedding);
+    const file = writeRows([3], [38]);
+    const { code, lines, stderr } = await evaluate(
+      '--data',
+      file,
+      '--model',
+      poisoned,
+      '--mode',
+      'dense,adaptive',
+    );
+    const sentence = expect.stringMatching(/^dense, sequence 0: .*position 3 is NaN/) as string;
+    expect([code, lines]).toEqual([1, ['dense', 'adaptive'].map((mode) => ({ mode, n, error: sentence }))]);
+    expect(stderr).toMatch(/dense, sequence 0: .*not finite/);
+  });
+
+  it('why a mode has no figures, and gives those of the others', async () => {
+    const file = writeRows([38]);
+    const profile = join(folder, 'profile.json');
+    writeFileSync(profile, '[]');
+    const { code, lines, stderr } = await evaluate(
+      ...['--data', file, '--model', model, '--profile', profile, '--mode', 'adaptive,a_shape,dense'],
+    );
+    expect([code, lines]).toEqual([
+      1,
+      [
+        { mode: 'adaptive', n, error: expect.stringMatching(/^adaptive: .*profile.json/) as string },
+        expect.objectContaining({ mode: 'a_shape', tokens: 1 }),
+        expect.objectContaining({ mode: 'dense', tokens: 1 }),
+      ],
+    ]);
+    expect(stderr).toMatch(/^adaptive: .*profile.json/m);
   });
 });

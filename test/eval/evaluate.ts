@@ -45,6 +45,8 @@ npm run --silent eval -- --make F --length N    makes data
     layers              of each layer but the last in the rows that were pre-filled in the mode: density, and recall: the mass that
                         lies where dense attention puts it, by probe rows; absent where no attention was sparse
     kinds               exact by kind of question, where the file's metadata names kinds
+    error               instead of all that is behind n: why a mode has no figures. It stands on stderr too, the other modes
+                        are run all the same, and the exit code is 1
 
   --make F       writes data: packed repositories that the built-in model never saw, with conversations about them
   --length N     tokens of a sequence (8192, 16384, 32768, 65536)
@@ -142,15 +144,28 @@ async function main() {
   const data = choose(readData(options.data), options.rows, console.error);
 
   const run = (mode: Mode) => evaluate(options.model, mode, data, options);
-  const dense = await run({ text: 'dense', mode: 'dense' });
+  const failed = (mode: Mode, error: unknown) => {
+    process.exitCode = 1;
+    if (options.json) console.log(JSON.stringify({ mode: mode.text, n: data.n, error: messageOf(error) }));
+  };
+  const dense = await run({ text: 'dense', mode: 'dense' }).catch((error: unknown) => {
+    for (const mode of options.modes) failed(mode, error);
+    throw error;
+  });
   const summaries: Summary[] = [];
   for (const mode of options.modes) {
-    const forced = mode.mode === 'dense' ? dense : await run(mode);
-    const summary = summarize(mode.text, data, dense, forced);
-    summaries.push(summary);
-    if (options.json) console.log(JSON.stringify(summary));
+    try {
+      const forced = mode.mode === 'dense' ? dense : await run(mode);
+      const summary = summarize(mode.text, data, dense, forced);
+      summaries.push(summary);
+      if (options.json) console.log(JSON.stringify(summary));
+    } catch (error) {
+      // The other modes may have taken hours, or will.
+      console.error(messageOf(error));
+      failed(mode, error);
+    }
   }
-  if (!options.json) console.log(table(summaries));
+  if (!options.json && summaries.length > 0) console.log(table(summaries));
 }
 
 async function evaluate(
@@ -161,7 +176,7 @@ async function evaluate(
 ): Promise<Forced[]> {
   const { mode: name, target } = mode;
   const prefill = { mode: name, target, profile: options.profile };
-  const open = () => openNativeEngine(model, { ...options.engine, prefill });
+  const open = () => naming(mode.text, () => openNativeEngine(model, { ...options.engine, prefill }));
   let engine = await open();
   // What an engine has read before, it does not read again: sequences that begin alike each get one of their own.
   let begun = new Set<string>();
@@ -176,7 +191,9 @@ async function evaluate(
         begun = new Set();
       }
       begun.add(beginning);
-      const result = await force(engine, mode, sequence);
+      const result = await naming(`${mode.text}, sequence ${sequence.index}`, () =>
+        force(engine, mode, sequence),
+      );
       forced.push(result);
       const density = `${(100 * result.density).toFixed(1)} % density`;
       const progress = `${forced.length} of ${data.sequences.length}`;
@@ -188,9 +205,22 @@ async function evaluate(
   }
 }
 
+/** What fails says where. */
+async function naming<T>(where: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw new Error(`${where}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
 main().catch((error: unknown) => {
   const wrongUsage = error instanceof UsageError;
-  console.error(error instanceof Error ? error.message : error);
+  console.error(messageOf(error));
   if (wrongUsage) console.error(`\n${usage}`);
   process.exitCode = wrongUsage ? 2 : 1;
 });

@@ -29,7 +29,8 @@ export interface Layer {
 
 /**
  * `engine` must not have read a sequence with the same beginning: it would take that over.
- * Pre-fills `sequence` up to its first answer in the mode, the rest densely; what follows the last answer is not run.
+ * Pre-fills `sequence` up to its first answer in the mode, the rest densely; what follows the last answer is not run. Throws where a
+ * token's nll is not finite: no mean could be made of it.
  */
 export async function force(engine: Engine, mode: Mode, sequence: Sequence): Promise<Forced> {
   const { tokens, answers } = sequence;
@@ -48,6 +49,11 @@ export async function force(engine: Engine, mode: Mode, sequence: Sequence): Pro
     const positions = answers.flatMap(({ from, to }) =>
       Array.from({ length: to - from }, (_, i) => from + i),
     );
+    const bad = positions.find((at) => !Number.isFinite(scores.nll[at - dense]));
+    if (bad !== undefined)
+      throw new Error(
+        `-ln p of the token at position ${bad} is ${scores.nll[bad - dense]}, because the model's logits are not finite there.`,
+      );
     return {
       nll: Float64Array.from(positions, (at) => scores.nll[at - dense]!),
       top1: Int32Array.from(positions, (at) => scores.top1[at - dense]!),
