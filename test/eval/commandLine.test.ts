@@ -64,7 +64,7 @@ describe('an evaluation says', () => {
     expect([code, lines]).toEqual([0, [expect.objectContaining({ sequences: 1, tokens: 1 })]]);
     expect(stderr).toMatch(/no answer in them: 1 of 2 sequences \(1\)/);
     for (const [rows, sentence] of [
-      ['1', /None of these sequences has an answer/],
+      ['1', /none of these sequences has an answer/],
       ['2,3', /no sequence 3/],
     ] as const)
       expect(await run('--sequences', rows)).toMatchObject({

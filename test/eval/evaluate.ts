@@ -10,7 +10,7 @@ import { builtInModel } from '../../server/models/locate';
 import { force, type Forced } from './forced';
 import { knownPackages } from './getSources';
 import { modesHelp, parseModes, type Mode } from './modes';
-import { checkReadable, choose, readData, type Data } from './sequences';
+import { checkReadable, readData, type Data } from './sequences';
 import { projectRoot } from './serverClient';
 import { summarize, table, type Summary } from './summary';
 
@@ -141,7 +141,7 @@ async function main() {
     makeData(options.makeFile, options.make);
   }
   if (!options.data) return;
-  const data = choose(readData(options.data), options.rows, console.error);
+  const data = readData(options.data, options.rows, console.error);
 
   const run = (mode: Mode) => evaluate(options.model, mode, data, options);
   const failed = (mode: Mode, error: unknown) => {

@@ -1,9 +1,18 @@
 /** Files that are read as evaluation data: whole ones, and damaged ones, which must be refused with a sentence. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
-import { checkReadable, choose, readData, writeData } from './sequences';
+import { checkReadable, readData, writeData } from './sequences';
 import { writeSafetensors } from './safetensors';
 
 const folder = mkdtempSync(join(tmpdir(), 'longview-eval-'));
@@ -56,7 +65,7 @@ describe('evaluation data', () => {
       ],
     };
     writeData(file, data);
-    expect(readData(file)).toEqual({ ...data, rows: 2 });
+    expect(readData(file)).toEqual(data);
   });
 
   it('skips sequences without an answer and keeps their numbers', () => {
@@ -68,9 +77,7 @@ describe('evaluation data', () => {
     const said: string[] = [];
     const chosen = (...rows: number[]) => {
       said.length = 0;
-      const { sequences } = choose(readData(file), rows.length > 0 ? rows : undefined, (what) =>
-        said.push(what),
-      );
+      const { sequences } = readData(file, rows.length > 0 ? rows : undefined, (what) => said.push(what));
       return sequences.map(({ index }) => index);
     };
     writeSafetensors(file, {
@@ -83,8 +90,8 @@ describe('evaluation data', () => {
       [expect.stringMatching(/no answer.*1 of 2 sequences \(1\)/)],
     ]);
     expect([chosen(), said]).toEqual([[0, 2], [expect.stringMatching(/no answer.*1 of 3 sequences \(1\)/)]]);
-    expect(() => chosen(1)).toThrow(/None of these sequences has an answer/);
-    expect(() => chosen(0, 3)).toThrow(/no sequence 3: the file has 0 to 2/);
+    expect(() => chosen(1)).toThrow(/none of these sequences has an answer/);
+    expect(() => chosen(0, 3)).toThrow(/no sequence 3, only 0 to 2/);
   });
 
   it.each<[string, RegExp]>([
@@ -157,6 +164,42 @@ describe('evaluation data', () => {
       writeFileSync(file, bytes.subarray(0, length));
       expect(() => readData(file)).toThrow(file);
     }
+  });
+
+  it('may be larger than what one call reads, or memory holds: of the tokens only what is needed is read', () => {
+    const n = 180_000_000;
+    const header = (shape: number[]) => {
+      const [tokenBytes, maskBytes] = [4, 1].map((bytes) => shape.reduce((a, b) => a * b, bytes)) as [
+        number,
+        number,
+      ];
+      const json = JSON.stringify({
+        tokens: { dtype: 'I32', shape, data_offsets: [maskBytes, maskBytes + tokenBytes] },
+        mask: { dtype: 'U8', shape, data_offsets: [0, maskBytes] },
+      });
+      const length = Buffer.alloc(8);
+      length.writeBigUInt64LE(BigInt(json.length));
+      return { bytes: Buffer.concat([length, Buffer.from(json)]), maskBytes, tokenBytes };
+    };
+    const sparse = (shape: number[], marked: number, token: number) => {
+      const { bytes, maskBytes, tokenBytes } = header(shape);
+      const fd = openSync(file, 'w');
+      ftruncateSync(fd, bytes.length + maskBytes + tokenBytes);
+      writeSync(fd, bytes, 0, bytes.length, 0);
+      writeSync(fd, Uint8Array.of(1), 0, 1, bytes.length + marked);
+      writeSync(fd, Int32Array.of(token), 0, 4, bytes.length + maskBytes + 4 * marked);
+      closeSync(fd);
+    };
+    // 2.01 GiB of tokens, of which the answer is in the last one: of the others none is read.
+    sparse([3, n], 2 * n + 5, 77);
+    expect(readData(file)).toEqual({
+      n,
+      sequences: [
+        { index: 2, tokens: Int32Array.of(0, 0, 0, 0, 0, 77), answers: [{ from: 5, to: 6, kind: '' }] },
+      ],
+    });
+    sparse([1, 2 ** 28 + 6], 2 ** 28 + 5, 77);
+    expect(() => readData(file)).toThrow(/sequence 0 has 268435462 tokens .*: no model reads so many/);
   });
 
   it('refuses kinds that are not one for each answer', () => {

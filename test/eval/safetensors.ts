@@ -4,13 +4,19 @@
  */
 import { closeSync, fstatSync, openSync, readSync, writeFileSync } from 'node:fs';
 
-export interface Tensor {
-  dtype: 'I32' | 'U8';
+const arrays = { I32: Int32Array, U8: Uint8Array };
+type Dtype = keyof typeof arrays;
+type Elements<D extends Dtype> = InstanceType<(typeof arrays)[D]>;
+
+/** A tensor that stays in its file, which may be larger than memory and than what one array holds. */
+export interface StoredTensor<D extends Dtype> {
   shape: number[];
-  data: Int32Array | Uint8Array;
+  /** Elements `from` to `to - 1` of all, row after row. Throws where the file has become shorter. */
+  read(from: number, to: number): Elements<D>;
 }
 
-const bytesOf = { I32: 4, U8: 1 };
+/** What one call to the system reads at most: 2 GiB are too much for it. */
+const bytesAtOnce = 2 ** 30;
 const largestHeader = 100_000_000;
 
 interface Entry {
@@ -26,11 +32,18 @@ function isEntry(value: unknown): value is Entry {
   return typeof dtype === 'string' && counts(shape) && counts(offsets) && offsets.length === 2;
 }
 
-/** The named tensors and the file's metadata. Throws a sentence for what is missing, damaged or of another type. */
-export function readSafetensors<Name extends string>(
+/**
+ * Opens a file for as long as `use` takes, which gets the named tensors and the file's metadata. Throws a sentence for what is
+ * missing, damaged or of another type.
+ */
+export function withSafetensors<const Wanted extends Record<string, Dtype>, T>(
   path: string,
-  wanted: Record<Name, Tensor['dtype']>,
-): { tensors: Record<Name, Tensor>; metadata: Record<string, string> } {
+  wanted: Wanted,
+  use: (
+    tensors: { [Name in keyof Wanted]: StoredTensor<Wanted[Name]> },
+    metadata: Record<string, string>,
+  ) => T,
+): T {
   const fail = (what: string): never => {
     throw new Error(`${path}: ${what}`);
   };
@@ -39,44 +52,49 @@ export function readSafetensors<Name extends string>(
     const stat = fstatSync(file);
     if (!stat.isFile()) fail('not a file');
     const { size } = stat;
-    const read = (at: number, length: number) => {
-      const bytes = Buffer.alloc(length);
-      for (let done = 0; done < length;) {
-        const got = readSync(file, bytes, done, length - done, at + done);
+    const fill = (bytes: Uint8Array, at: number) => {
+      for (let done = 0; done < bytes.length;) {
+        const got = readSync(file, bytes, done, Math.min(bytes.length - done, bytesAtOnce), at + done);
         if (got === 0) fail('the file ended while it was read');
         done += got;
       }
       return bytes;
     };
     if (size < 8) fail(`not a safetensors file: ${size} bytes`);
-    const length = read(0, 8).readBigUInt64LE();
+    const first = Buffer.alloc(8);
+    fill(first, 0);
+    const length = first.readBigUInt64LE();
     if (length > largestHeader || length > size - 8)
       fail(`not a safetensors file: a header of ${length} bytes in a file of ${size}`);
     const start = 8 + Number(length);
-    const header = parseHeader(read(8, Number(length)).toString('utf8'), fail);
+    const header = parseHeader(new TextDecoder().decode(fill(Buffer.alloc(Number(length)), 8)), fail);
 
     const tensors = Object.entries(wanted).map(([name, dtype]) => {
       if (!Object.hasOwn(header, name))
         return fail(`no tensor \`${name}\`; there are: ${Object.keys(header).slice(0, 20).join(', ')}`);
       const entry = header[name];
       if (!isEntry(entry)) return fail(`the header's entry of \`${name}\` is not a tensor's`);
-      if (entry.dtype !== dtype) return fail(`\`${name}\` is ${entry.dtype}, not ${dtype as string}`);
-      const [from, to] = entry.data_offsets;
-      const bytes = entry.shape.reduce((product, x) => product * x, bytesOf[dtype as Tensor['dtype']]);
-      if (from > to || to > size - start || to - from !== bytes)
+      if (entry.dtype !== dtype) return fail(`\`${name}\` is ${entry.dtype}, not ${dtype}`);
+      const [begin, end] = entry.data_offsets;
+      const { BYTES_PER_ELEMENT: each } = arrays[dtype];
+      const bytes = entry.shape.reduce((product, x) => product * x, each);
+      if (begin > end || end > size - start || end - begin !== bytes)
         return fail(
-          `\`${name}\` [${entry.shape.join(', ')}] does not fit bytes ${from} to ${to} of ${size - start}`,
+          `\`${name}\` [${entry.shape.join(', ')}] does not fit bytes ${begin} to ${end} of ${size - start}`,
         );
-      const raw = read(start + from, bytes);
-      const data = dtype === 'U8' ? new Uint8Array(raw) : new Int32Array(Uint8Array.from(raw).buffer);
-      return [name, { dtype, shape: entry.shape, data }];
+      const read = (from: number, to: number) => {
+        const elements = new arrays[dtype](to - from);
+        fill(new Uint8Array(elements.buffer), start + begin + from * each);
+        return elements;
+      };
+      return [name, { shape: entry.shape, read }];
     });
     const { __metadata__: metadata } = header;
     const strings = Object.entries(metadata ?? {}).filter(([, v]) => typeof v === 'string');
-    return {
-      tensors: Object.fromEntries(tensors) as Record<Name, Tensor>,
-      metadata: Object.fromEntries(strings),
-    };
+    return use(
+      Object.fromEntries(tensors) as { [Name in keyof Wanted]: StoredTensor<Wanted[Name]> },
+      Object.fromEntries(strings),
+    );
   } finally {
     closeSync(file);
   }

@@ -1,5 +1,5 @@
 /** Token sequences with the answers in them marked: what the evaluation is run on, and how it is kept in a file. */
-import { readSafetensors, writeSafetensors } from './safetensors';
+import { withSafetensors, writeSafetensors, type StoredTensor } from './safetensors';
 
 /** Consecutive answer tokens of one sequence: positions `from` to `to - 1`. */
 export interface Answer {
@@ -12,6 +12,7 @@ export interface Answer {
 export interface Sequence {
   /** Its row in the file. */
   index: number;
+  /** Up to the end of its last answer at least: what follows is not run. */
   tokens: Int32Array;
   answers: Answer[];
 }
@@ -23,72 +24,96 @@ export interface Data {
   sequences: Sequence[];
 }
 
-/** What a file holds. */
-export interface DataFile extends Data {
-  /** Its rows, those without an answer too. */
-  rows: number;
-}
+/** No window is as long by far; so many tokens are at hand at once. */
+const longestSequence = 2 ** 28;
 
 /**
  * Reads `tokens` I32 [sequences, n] and `mask` U8 [sequences, n], 1 on answer tokens; each run of ones is an answer. The
  * metadata may name their kinds: `kinds`, separated by commas, in the order of the answers.
- * Throws a sentence where a file cannot be evaluated.
+ * Of `wanted` rows, all where none are named, in the file's order: tokens are read up to the end of the last answer, those of other rows
+ * not at all. Rows without an answer are passed over, which is told to `onPassed` in a sentence.
+ * Throws a sentence where a file cannot be evaluated, a row that was asked for is not there, or none of them has an answer.
  */
-export function readData(path: string): DataFile {
-  const { tensors, metadata } = readSafetensors(path, { tokens: 'I32', mask: 'U8' });
-  const { tokens, mask } = tensors;
+export function readData(
+  path: string,
+  wanted?: readonly number[],
+  onPassed: (sentence: string) => void = () => undefined,
+): Data {
   const fail = (what: string): never => {
     throw new Error(`${path}: ${what}`);
   };
-  const [count = 0, n = 0] = tokens.shape;
-  if (tokens.shape.length !== 2 || count < 1 || n < 2)
-    fail(`\`tokens\` is [${tokens.shape.join(', ')}], not [sequences, n] with n of 2 or more`);
-  if (mask.shape.join() !== tokens.shape.join())
-    fail(`\`mask\` is [${mask.shape.join(', ')}], \`tokens\` [${tokens.shape.join(', ')}]`);
-  if (mask.data.some((x) => x > 1)) fail('`mask` holds other values than 0 and 1');
+  return withSafetensors(path, { tokens: 'I32', mask: 'U8' }, ({ tokens, mask }, metadata) => {
+    const [count = 0, n = 0] = tokens.shape;
+    if (tokens.shape.length !== 2 || count < 1 || n < 2)
+      fail(`\`tokens\` is [${tokens.shape.join(', ')}], not [sequences, n] with n of 2 or more`);
+    if (mask.shape.join() !== tokens.shape.join())
+      fail(`\`mask\` is [${mask.shape.join(', ')}], \`tokens\` [${tokens.shape.join(', ')}]`);
+    const beyond = wanted?.find((row) => row >= count);
+    if (beyond !== undefined) fail(`there is no sequence ${beyond}, only 0 to ${count - 1}`);
 
-  const sequences = Array.from({ length: count }, (_, i) => ({
-    index: i,
-    tokens: tokens.data.slice(i * n, (i + 1) * n) as Int32Array,
-    answers: runsOf(mask.data.subarray(i * n, (i + 1) * n) as Uint8Array),
-  }));
-  const answers = sequences.flatMap((sequence) => sequence.answers);
-  if (answers.length === 0) fail('`mask` marks no answer');
-  const first = sequences.find((sequence) => sequence.answers[0]?.from === 0);
-  if (first) fail(`an answer stands at the start of sequence ${first.index}, after nothing`);
-  const kinds = metadata.kinds?.split(',');
-  if (kinds && kinds.length !== answers.length)
-    fail(`the metadata names ${kinds.length} kinds, \`mask\` marks ${answers.length} answers`);
-  kinds?.forEach((kind, i) => (answers[i]!.kind = kind));
-  return { n, rows: count, sequences: sequences.filter((sequence) => sequence.answers.length > 0) };
+    const marked = readAnswers(mask, count, n, fail);
+    const answers = [...marked.values()].flat();
+    if (answers.length === 0) fail('`mask` marks no answer');
+    const kinds = metadata.kinds?.split(',');
+    if (kinds && kinds.length !== answers.length)
+      fail(`the metadata names ${kinds.length} kinds, \`mask\` marks ${answers.length} answers`);
+    kinds?.forEach((kind, i) => (answers[i]!.kind = kind));
+
+    const asked = wanted ? new Set(wanted) : { size: count, has: () => true };
+    const chosen = [...marked].filter(([row]) => asked.has(row));
+    if (chosen.length === 0) fail('none of these sequences has an answer: `mask` marks nothing in them');
+    const passed = asked.size - chosen.length;
+    if (passed > 0)
+      onPassed(
+        `Passed over, for \`mask\` marks no answer in them: ${passed} of ${asked.size} sequences (${firstRows(
+          count,
+          (row) => asked.has(row) && !marked.has(row),
+        )}).`,
+      );
+    const sequences = chosen.map(([index, list]) => {
+      const end = list.at(-1)!.to;
+      if (end > longestSequence)
+        fail(`sequence ${index} has ${end} tokens up to the end of its last answer: no model reads so many`);
+      return { index, tokens: tokens.read(index * n, index * n + end), answers: list };
+    });
+    return { n, sequences };
+  });
 }
 
-/**
- * The sequences in these rows of a file, in its order; all where none are named. A row that is not there, or none with an answer, is an
- * error; what else is passed over is told to `onPassed`, in a sentence.
- */
-export function choose(
-  { n, rows, sequences }: DataFile,
-  wanted: readonly number[] | undefined,
-  onPassed: (sentence: string) => void,
-): Data {
-  const beyond = wanted?.find((row) => row >= rows);
-  if (beyond !== undefined) throw new Error(`There is no sequence ${beyond}: the file has 0 to ${rows - 1}.`);
-  const asked = new Set(wanted ?? Array.from({ length: rows }, (_, row) => row));
-  const chosen = sequences.filter(({ index }) => asked.has(index));
-  if (chosen.length === 0)
-    throw new Error('None of these sequences has an answer: `mask` marks nothing in them.');
-  for (const { index } of chosen) asked.delete(index);
-  const named =
-    [...asked]
-      .sort((a, b) => a - b)
-      .slice(0, 20)
-      .join(', ') + (asked.size > 20 ? ', …' : '');
-  if (asked.size > 0)
-    onPassed(
-      `Passed over, for \`mask\` marks no answer in them: ${asked.size} of ${asked.size + chosen.length} sequences (${named}).`,
-    );
-  return { n, sequences: chosen };
+/** For a sentence. */
+function firstRows(count: number, within: (row: number) => boolean): string {
+  const most = 20;
+  const rows: string[] = [];
+  for (let row = 0; row < count && rows.length <= most; row++) if (within(row)) rows.push(String(row));
+  if (rows.length > most) rows[most] = '…';
+  return rows.join(', ');
+}
+
+/** Of each row that has some. */
+function readAnswers(
+  mask: StoredTensor<'U8'>,
+  count: number,
+  n: number,
+  fail: (what: string) => never,
+): Map<number, Answer[]> {
+  const rows = new Map<number, Answer[]>();
+  const blockBytes = 2 ** 24;
+  for (let from = 0; from < count * n; from += blockBytes) {
+    const block = mask.read(from, Math.min(from + blockBytes, count * n));
+    for (let i = 0; i < block.length; i++) {
+      if (block[i] === 0) continue;
+      if (block[i] !== 1) fail('`mask` holds other values than 0 and 1');
+      const row = Math.floor((from + i) / n);
+      const at = (from + i) % n;
+      if (at === 0) fail(`an answer stands at the start of sequence ${row}, after nothing`);
+      const runs = rows.get(row) ?? [];
+      if (runs.length === 0) rows.set(row, runs);
+      const last = runs.at(-1);
+      if (last?.to === at) last.to++;
+      else runs.push({ from: at, to: at + 1, kind: '' });
+    }
+  }
+  return rows;
 }
 
 /**
@@ -109,17 +134,6 @@ export function checkReadable({ sequences }: Data, vocabularySize: number, windo
         `Sequence ${index} has the token ${run[at]} at position ${at}, outside the model's vocabulary of ${vocabularySize}.`,
       );
   }
-}
-
-function runsOf(mask: Uint8Array): Answer[] {
-  const runs: Answer[] = [];
-  for (const [i, marked] of mask.entries()) {
-    const last = runs.at(-1);
-    if (!marked) continue;
-    if (last?.to === i) last.to++;
-    else runs.push({ from: i, to: i + 1, kind: '' });
-  }
-  return runs;
 }
 
 export function writeData(path: string, { n, sequences }: Data): void {
