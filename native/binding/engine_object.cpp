@@ -73,7 +73,7 @@ Napi::Function EngineObject::define(Napi::Env env) {
                      {InstanceMethod<&EngineObject::open>("open"), InstanceMethod<&EngineObject::create>("create"), InstanceMethod<&EngineObject::fork>("fork"),
                       InstanceMethod<&EngineObject::truncate>("truncate"), InstanceMethod<&EngineObject::drop>("drop"), InstanceMethod<&EngineObject::extend>("extend"),
                       InstanceMethod<&EngineObject::score>("score"), InstanceMethod<&EngineObject::generate>("generate"), InstanceMethod<&EngineObject::logits>("logits"),
-                      InstanceMethod<&EngineObject::focus>("focus"), InstanceMethod<&EngineObject::counters>("counters"), InstanceMethod<&EngineObject::save>("save"), InstanceMethod<&EngineObject::load>("load"),
+                      InstanceMethod<&EngineObject::focus>("focus"), InstanceMethod<&EngineObject::forget>("forget"), InstanceMethod<&EngineObject::counters>("counters"), InstanceMethod<&EngineObject::save>("save"), InstanceMethod<&EngineObject::load>("load"),
                       InstanceMethod<&EngineObject::calibrate>("calibrate"),
                       InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close")});
 }
@@ -342,6 +342,14 @@ Napi::Value EngineObject::focus(const Napi::CallbackInfo& info) {
                  }
                })});
   return outcome->promise();
+}
+
+Napi::Value EngineObject::forget(const Napi::CallbackInfo& info) {
+  return once(info.Env(), *queue_, [state = state_] {
+    LONGVIEW_CHECK(state->engine, kInvalidArgument, "The engine is not open.");
+    state->engine->forget();
+    return undefined;
+  });
 }
 
 Napi::Value EngineObject::counters(const Napi::CallbackInfo& info) {

@@ -48,6 +48,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value generate(const Napi::CallbackInfo& info);  // (context, options, priority, job, onToken) -> {finish, length}
   Napi::Value logits(const Napi::CallbackInfo& info);    // (context) -> Float32Array
   Napi::Value focus(const Napi::CallbackInfo& info);     // (context, from, priority, job) -> Float32Array [from], or undefined
+  Napi::Value forget(const Napi::CallbackInfo& info);    // lets go of what no context holds
   Napi::Value counters(const Napi::CallbackInfo& info);  // -> object
   Napi::Value save(const Napi::CallbackInfo& info);      // (context, options, priority, job, onProgress) -> result; engine_cache.cpp
   Napi::Value load(const Napi::CallbackInfo& info);      // (context, tokens, folder, priority, job, onProgress) -> result

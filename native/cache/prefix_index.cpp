@@ -68,4 +68,20 @@ bool PrefixIndex::reclaim() {
   return true;
 }
 
+void PrefixIndex::forget() {
+  std::vector<int32_t> unused;  // with each entry all that follow it
+  for (const auto& [hash, at] : by_hash_)
+    if (!pool_.shared(page(at))) unused.push_back(at);
+  for (const int32_t at : unused) {
+    const Entry& entry = entries_[static_cast<size_t>(at)];
+    by_hash_.erase(entry.hash);
+    if (entry.parent >= 0) --entries_[static_cast<size_t>(entry.parent)].children;
+    pool_.release(entry.page);
+  }
+  for (const int32_t at : unused) {
+    entries_[static_cast<size_t>(at)] = {};
+    free_.push_back(at);
+  }
+}
+
 }  // namespace longview

@@ -35,6 +35,8 @@ class PrefixIndex {
   int64_t size() const { return static_cast<int64_t>(by_hash_.size()); }
   // Pages that only the index holds: what the pool gets back before it is full.
   int64_t reclaimable() const;
+  // Lets these go now: what a context does not hold, no other one finds again.
+  void forget();
 
  private:
   struct Entry {

@@ -93,6 +93,9 @@ class Engine {
 
   std::unique_ptr<Context> create_context() { return std::make_unique<Context>(*this); }
 
+  // Lets go of KV state that no context holds: what is read from now on takes over nothing of contexts that are gone.
+  void forget() { index_->forget(); }
+
   // Throws kInvalidArgument (a token outside the vocabulary) or kWindowExceeded before any work.
   void check_tokens(const Context& context, std::span<const int32_t> tokens) const;
   // Goes on with pages that are held already, of whichever context; returns how many of `tokens` they cover, never all.

@@ -287,6 +287,8 @@ export interface Engine {
    * opened for sparse reading. Aborted, or after an error, what was measured is kept, and the same call goes on from there.
    */
   calibrate(tokens: TokenIds, options: CalibrateOptions): Promise<CalibratedProfile[]>;
+  /** Lets go of KV state that no context holds: what is read from now on takes over nothing of contexts that were disposed of. */
+  forget(): Promise<void>;
   counters(): Promise<EngineCounters>;
   /** Cancels what runs, waits for it, frees everything. */
   dispose(): Promise<void>;

@@ -84,6 +84,7 @@ interface AddonEngine {
     job: number,
     onProgress: (done: number, total: number) => void,
   ): Promise<CalibratedProfile[]>;
+  forget(): Promise<void>;
   counters(): Promise<EngineCounters>;
   cancel(job: number): void;
   close(): Promise<void>;
@@ -292,6 +293,10 @@ class NativeEngine implements Engine {
         onProgress?.({ done, total }),
       ),
     );
+  }
+
+  forget(): Promise<void> {
+    return this.run(undefined, (native) => native.forget());
   }
 
   counters(): Promise<EngineCounters> {

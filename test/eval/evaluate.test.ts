@@ -10,7 +10,7 @@ import { builtInModel } from '../../server/models/locate';
 import { openModel, type OpenModel } from '../../server/models/openModel';
 import { fileText, head, tail } from '../../server/prompt/frame';
 import { concat } from '../../server/prompt/template';
-import { force } from './forced';
+import { force, type Forced } from './forced';
 import { parseModes } from './modes';
 import { writeData, type Data, type Sequence } from './sequences';
 import { projectRoot } from './serverClient';
@@ -109,6 +109,33 @@ describe('an evaluation', () => {
     expect(summary.meanAbsoluteDeltaNll).toBeGreaterThanOrEqual(summary.meanDeltaNll);
     expect(summary.worstSequence.sequence).toBe(1);
     expect(summary.worstBlock.sequence).toBe(1);
+  });
+
+  it('reads each sequence as if it were the first, whatever the engine has read before and how', async () => {
+    const adaptive = parseModes('adaptive')[0]!;
+    const open = () =>
+      openNativeEngine(builtInModel(projectRoot), { device: 'cpu', prefill: { mode: 'adaptive' } });
+    // Recall is summed by all threads in the order in which they end.
+    const figures = ({ nll, top1, density, prefillDensity, layers }: Forced) => {
+      return { nll, top1, density, prefillDensity, layers: layers.map((layer) => layer.density) };
+    };
+    const engine = await open();
+    try {
+      const first = figures(await force(engine, adaptive, sequence));
+      expect(first.prefillDensity).toBeLessThan(1);
+      expect(figures(await force(engine, adaptive, sequence))).toEqual(first);
+      // What was read densely is none of it, nor is what was read sparsely in the dense run.
+      const densely = await force(engine, dense, sequence);
+      expect(densely.density).toBe(1);
+      expect(densely.nll).not.toEqual(first.nll);
+      expect(figures(await force(engine, adaptive, sequence))).toEqual(first);
+      const held = await engine.createContext();
+      await held.extend(sequence.tokens.subarray(0, 256));
+      await expect(force(engine, adaptive, sequence)).rejects.toThrow(/holds another context/);
+      await held.dispose();
+    } finally {
+      await engine.dispose();
+    }
   });
 
   it('prints a line of JSON for each mode, and ends with 2 when called wrongly', async () => {

@@ -59,9 +59,6 @@ npm run --silent eval -- --make F --length N    makes data
 
 Dense is always run, for the differences. Exit code: 0 done, 1 failed, 2 wrong usage.`;
 
-/** Of the KV cache: what the engine takes over from earlier readings is whole pages. */
-const pageTokens = 128;
-
 class UsageError extends Error {}
 
 /** npm runs scripts in the package's folder; people mean the one they stand in. */
@@ -176,21 +173,11 @@ async function evaluate(
 ): Promise<Forced[]> {
   const { mode: name, target } = mode;
   const prefill = { mode: name, target, profile: options.profile };
-  const open = () => naming(mode.text, () => openNativeEngine(model, { ...options.engine, prefill }));
-  let engine = await open();
-  // What an engine has read before, it does not read again: sequences that begin alike each get one of their own.
-  let begun = new Set<string>();
+  const engine = await naming(mode.text, () => openNativeEngine(model, { ...options.engine, prefill }));
   try {
     checkReadable(data, engine.model.vocabularySize, engine.window);
     const forced: Forced[] = [];
     for (const sequence of data.sequences) {
-      const beginning = sequence.tokens.subarray(0, pageTokens).join();
-      if (begun.has(beginning)) {
-        await engine.dispose();
-        engine = await open();
-        begun = new Set();
-      }
-      begun.add(beginning);
       const result = await naming(`${mode.text}, sequence ${sequence.index}`, () =>
         force(engine, mode, sequence),
       );

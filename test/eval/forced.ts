@@ -28,7 +28,8 @@ export interface Layer {
 }
 
 /**
- * `engine` must not have read a sequence with the same beginning: it would take that over.
+ * `engine` forgets what it has read before, and must hold no other context: the sequence would take over what begins alike, in whatever
+ * mode that was read.
  * Pre-fills `sequence` up to its first answer in the mode, the rest densely; what follows the last answer is not run. Throws where a
  * token's nll is not finite: no mean could be made of it.
  */
@@ -38,6 +39,10 @@ export async function force(engine: Engine, mode: Mode, sequence: Sequence): Pro
   const end = answers.at(-1)!.to;
   // One token at least is pre-filled: scores need something before them.
   const dense = Math.max(1, firstAnswer - denseRowsBefore);
+  await engine.forget();
+  const { kvPagesUsed } = await engine.counters();
+  if (kvPagesUsed > 0)
+    throw new Error('The engine holds another context: a sequence could take over what that read.');
   const context = await engine.createContext();
   const start = performance.now();
   try {
@@ -45,7 +50,8 @@ export async function force(engine: Engine, mode: Mode, sequence: Sequence): Pro
     const prefilled = await context.extend(tokens.subarray(0, dense), { sparse });
     const scores = await context.score(tokens.subarray(dense, end));
     const seconds = (performance.now() - start) / 1000;
-    const prefillDensity = sparse ? densityOf(prefilled) : 1;
+    // A model of one layer has none that attends to what is pre-filled: there is nothing to leave out.
+    const prefillDensity = sparse ? (prefilled.density ?? 1) : 1;
     const positions = answers.flatMap(({ from, to }) =>
       Array.from({ length: to - from }, (_, i) => from + i),
     );
@@ -76,13 +82,4 @@ function pairs(tokens: number): number {
 function layersOf({ layers = [], coveredMass }: ExtendResult): Layer[] {
   if (coveredMass === undefined) return [];
   return layers.map(({ density, coveredMass: recall = 1 }) => ({ density, recall }));
-}
-
-/** A model of one layer has none that attends to what is pre-filled: there is nothing to leave out. */
-function densityOf({ density = 1, reused }: ExtendResult): number {
-  if (reused > 0)
-    throw new Error(
-      `The engine took over ${reused} tokens that were read before: there is nothing to measure.`,
-    );
-  return density;
 }

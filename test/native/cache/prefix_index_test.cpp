@@ -94,6 +94,41 @@ TEST("a ragged tail gives way to a page that holds it and more") {
   CHECK(f.pool.used() == 3);
 }
 
+TEST("what no list holds is forgotten when asked to, what one holds stays with all before it, and pages come back to the pool") {
+  Fixture f(16);
+  const std::vector<int32_t> a = Fixture::ids(0, 384), b = Fixture::ids(1000, 384);
+  std::vector<int32_t> other = a;
+  other[200] = 7;  // behind the first page
+  PageList held(*f.backend, f.pool, f.index);
+  {
+    PageList gone(*f.backend, f.pool, f.index);
+    for (const std::vector<int32_t>& tokens : {a, b, other}) {
+      gone.truncate(0);
+      f.extend(gone, tokens);
+    }
+    CHECK(held.adopt(std::span(a).first(257)) == 256);
+  }
+  CHECK(f.pool.used() == 8 && f.index.size() == 8);
+  f.index.forget();
+  CHECK(f.pool.used() == 2 && f.index.size() == 2 && f.index.reclaimable() == 0);
+  PageList list(*f.backend, f.pool, f.index);
+  CHECK(list.adopt(b) == 0);
+  CHECK(list.adopt(other) == 128);
+  list.truncate(0);
+  CHECK(list.adopt(a) == 256);
+  list.truncate(0);
+  held.truncate(0);
+  f.index.forget();
+  CHECK(f.pool.used() == 0 && f.index.size() == 0);
+  f.index.forget();
+  for (int i = 0; i < 3; ++i) {  // as a new one, up to the last page and over
+    list.truncate(0);
+    f.extend(list, Fixture::ids(5000 * i, 6 * kPageTokens));
+  }
+  CHECK(f.pool.used() == 16 && f.index.size() == 16);
+  CHECK(list.adopt(Fixture::ids(0, 10)) == 0);
+}
+
 TEST("a page that is computed twice is held once") {
   Fixture f(16);
   const std::vector<int32_t> tokens = Fixture::ids(0, 256);
