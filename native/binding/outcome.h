@@ -23,6 +23,13 @@ class Outcome {
     calls_ = Napi::ThreadSafeFunction::New(env, function, "longview", 0, 1);
   }
 
+  // Who threw before there was a job lets go of JavaScript's function all the same: it would keep the process.
+  ~Outcome() {
+    if (!settled_) calls_.Release();
+  }
+  Outcome(const Outcome&) = delete;
+  Outcome& operator=(const Outcome&) = delete;
+
   Napi::Promise promise() const { return deferred_.Promise(); }
 
   void call(double a, double b, double c = 0) {
@@ -31,7 +38,7 @@ class Outcome {
   }
   void resolve(Make make) {
     calls_.NonBlockingCall([deferred = deferred_, make = std::move(make)](Napi::Env env, Napi::Function) { deferred.Resolve(make(env)); });
-    calls_.Release();
+    settle();
   }
   // `length`: of the context that the job worked on, which keeps what was done.
   void reject(const Error& error, std::optional<int64_t> length = {}) {
@@ -40,13 +47,18 @@ class Outcome {
       if (length) out.Set("length", static_cast<double>(*length));
       deferred.Reject(out.Value());
     });
-    calls_.Release();
+    settle();
   }
 
  private:
+  void settle() {
+    settled_ = true;
+    calls_.Release();
+  }
+
   Napi::Promise::Deferred deferred_;
   Napi::ThreadSafeFunction calls_;
-  bool has_callback_;
+  bool has_callback_, settled_ = false;
 };
 
 // A step that may throw becomes one that settles its promise: the queue's thread must not see exceptions. `length`: of the context

@@ -1,7 +1,9 @@
 /** The addon's own object: one engine at a time, and nothing is read of one that is gone. */
+import { execFile } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
+import { promisify } from 'node:util';
 import { expect, it } from 'vitest';
 import { openNativeEngine } from '../../../server/engine/nativeEngine';
 import { root } from '../reference';
@@ -88,4 +90,19 @@ it('closed, keeps no thread, whatever is still held of it', async () => {
   await engines[0]!.create(1);
   expect(await engines[0]!.extend(1, Int32Array.of(1, 2, 3), 1, 1, nothing, false)).toEqual({ reused: 0 });
   await engines[0]!.close();
+});
+
+it('lets the process end when it refused a call before it began', async () => {
+  const script = `
+    const { Engine } = require(${JSON.stringify(process.env.LONGVIEW_ADDON)});
+    const engine = new Engine(), nothing = () => undefined;
+    const refused = [
+      () => engine.extend(1, [1, 2], 1, 1, nothing, false),
+      () => engine.score(1, [1, 2], 1, 2, nothing),
+      () => engine.generate(1, {}, 'soon', 3, nothing),
+    ];
+    for (const call of refused) try { call(); } catch (error) { console.log(error.name); }
+  `;
+  const { stdout } = await promisify(execFile)(process.execPath, ['-e', script]);
+  expect(stdout).toBe('TypeError\n'.repeat(3));
 });
