@@ -200,7 +200,7 @@ export class Opened {
 
   private openedCache({ engine }: OpenModel): WorkspaceCache | undefined {
     const { cacheFolder: root } = this.options;
-    const maxBytes = this.settings.cacheMaxGiB * 2 ** 30;
+    const maxBytes = Math.floor(this.settings.cacheMaxGiB * 2 ** 30);
     if (root === undefined || maxBytes === 0) return undefined;
     return new WorkspaceCache(engine, this.roots, {
       root,

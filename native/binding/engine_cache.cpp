@@ -4,6 +4,7 @@
 
 #include "binding/engine_object.h"
 #include "binding/outcome.h"
+#include "binding/values.h"
 #include "cache/save_pages.h"
 
 namespace longview::binding {
@@ -50,22 +51,21 @@ Napi::Object describe(Napi::Env env, const SaveResult& result) {
 
 Napi::Value EngineObject::save(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 5 || !info[0].IsNumber() || !info[1].IsObject() || !info[2].IsNumber() || !info[3].IsNumber()) throw Napi::TypeError::New(env, "save needs (context, options, priority, job, onProgress)");
-  const Napi::Object given = info[1].As<Napi::Object>();
-  const std::string folder = given.Get("folder").ToString().Utf8Value();
+  const Napi::Object given = object(info, 1);
+  const std::string folder = string_of(given.Get("folder"), "The folder of the cache");
   SaveOptions options;
-  options.max_bytes = given.Get("maxBytes").ToNumber().Int64Value();
+  options.max_bytes = whole_or(given, "maxBytes", 0, 0, kMaxWhole);
   options.afresh = given.Get("afresh").ToBoolean().Value();
-  const int64_t context = info[0].As<Napi::Number>().Int64Value(), job = info[3].As<Napi::Number>().Int64Value();
-  const int priority = info[2].As<Napi::Number>().Int32Value();
-  options.give_way = [queue = queue_.get(), priority] { queue->give_way(priority); };
-  const auto outcome = std::make_shared<Outcome>(env, info[4]);
+  const int64_t context = integer(info, 0), job = integer(info, 3);
+  const int urgency = priority(info, 2);
+  options.give_way = [queue = queue_.get(), urgency] { queue->give_way(urgency); };
+  const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
   const CancelToken token = token_for(job);
-  disk_->add({0, guarded(outcome, [state = state_, queue = queue_.get(), folder, options, context, job, priority, outcome, token] {
+  disk_->add({0, guarded(outcome, [state = state_, queue = queue_.get(), folder, options, context, job, urgency, outcome, token] {
                 token.throw_if_cancelled();
                 const Snapshot snapshot = take_snapshot(*state, *queue, context, job);
                 const FetchPage fetch = [&](int64_t number, std::span<std::byte> out, std::function<void(bool)> done) {
-                  queue->add({priority, [state, job, number, out, done = std::move(done)] {
+                  queue->add({urgency, [state, job, number, out, done = std::move(done)] {
                                 bool ok = false;
                                 try {
                                   const auto saved = state->saves.find(job);
@@ -102,10 +102,6 @@ Napi::Value EngineObject::save(const Napi::CallbackInfo& info) {
 
 Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 6 || !info[0].IsNumber() || !info[1].IsTypedArray() || info[1].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array || !info[2].IsString() || !info[3].IsNumber() ||
-      !info[4].IsNumber())
-    throw Napi::TypeError::New(env, "load needs (context, tokens, folder, priority, job, onProgress)");
-  const auto given = info[1].As<Napi::Int32Array>();
   struct Progress {
     std::vector<int32_t> tokens;
     std::unique_ptr<PageStream> stream;
@@ -113,12 +109,12 @@ Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
     bool opened = false;
   };
   const auto progress = std::make_shared<Progress>();
-  progress->tokens.assign(given.Data(), given.Data() + given.ElementLength());
-  const auto outcome = std::make_shared<Outcome>(env, info[5]);
-  const CancelToken token = token_for(info[4].As<Napi::Number>().Int64Value());
-  const int64_t id = info[0].As<Napi::Number>().Int64Value();
-  queue_->add({info[3].As<Napi::Number>().Int32Value(),
-               guarded(outcome, [state = state_, id, folder = info[2].As<Napi::String>().Utf8Value(), outcome, progress, token] {
+  progress->tokens = token_ids(info, 1);
+  const auto outcome = std::make_shared<Outcome>(env, argument(info, 5));
+  const CancelToken token = token_for(integer(info, 4));
+  const int64_t id = integer(info, 0);
+  queue_->add({priority(info, 3),
+               guarded(outcome, [state = state_, id, folder = string_of(argument(info, 2), "The folder of the cache"), outcome, progress, token] {
                  token.throw_if_cancelled();
                  Context& context = find(*state, id);
                  Engine& engine = *state->engine;

@@ -4,6 +4,7 @@
 
 #include "binding/engine_object.h"
 #include "binding/outcome.h"
+#include "binding/values.h"
 
 namespace longview::binding {
 namespace {
@@ -35,23 +36,25 @@ ProfiledModel profiled(const Engine& engine) {
 
 Request read_request(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 4 || !info[0].IsTypedArray() || info[0].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array || !info[1].IsObject() || !info[2].IsNumber() || !info[3].IsNumber())
-    throw Napi::TypeError::New(env, "calibrate needs (tokens, options, priority, job, onProgress)");
-  const auto tokens = info[0].As<Napi::Int32Array>();
-  const auto given = info[1].As<Napi::Object>();
   Request request;
-  request.tokens.assign(tokens.Data(), tokens.Data() + tokens.ElementLength());
-  request.folder = given.Get("folder").ToString().Utf8Value();
-  if (const Napi::Value targets = given.Get("targets"); targets.IsArray())
-    for (uint32_t i = 0; i < targets.As<Napi::Array>().Length(); ++i)
-      if (const auto use = profile_use_of(targets.As<Napi::Array>().Get(i).ToString().Utf8Value())) request.uses.push_back(*use);
-  if (request.uses.empty()) throw Napi::TypeError::New(env, "calibrate needs targets: fast, balanced or minference");
+  request.tokens = token_ids(info, 0);
+  const Napi::Object given = object(info, 1);
+  request.folder = string_of(given.Get("folder"), "The folder of profiles");
+  for (const std::string& target : strings(given.Get("targets"))) {
+    const auto use = profile_use_of(target);
+    if (!use) refuse(env, "There is no target \"" + target + "\" to calibrate for: fast, balanced or minference.");
+    request.uses.push_back(*use);
+  }
+  if (request.uses.empty()) refuse(env, "calibrate needs targets: fast, balanced or minference.");
   const auto wants = [&](PrefillMode mode) { return std::any_of(request.uses.begin(), request.uses.end(), [&](const ProfileUse& use) { return use.mode == mode; }); };
   request.options.adaptive = wants(PrefillMode::kAdaptive);
   request.options.minference = wants(PrefillMode::kMinference);
-  if (const Napi::Value density = given.Get("density"); density.IsNumber()) request.density = density.As<Napi::Number>().DoubleValue();
-  if (const Napi::Value from = given.Get("fromToken"); from.IsNumber()) request.options.from_token = from.As<Napi::Number>().Int64Value();
-  if (const Napi::Value every = given.Get("everyChunk"); every.IsNumber()) request.options.every_chunk = every.As<Napi::Number>().Int64Value();
+  if (!given.Get("density").IsUndefined()) {
+    request.density = number_or(given, "density", 1, 0, 1);
+    if (request.density == 0) refuse(env, "density must be above 0.");
+  }
+  request.options.from_token = whole_or(given, "fromToken", request.options.from_token, 0, kMaxWhole);
+  request.options.every_chunk = whole_or(given, "everyChunk", request.options.every_chunk, 1, kMaxWhole);
   return request;
 }
 
@@ -96,10 +99,10 @@ Napi::Value describe(Napi::Env env, const std::vector<Written>& written) {
 
 Napi::Value EngineObject::calibrate(const Napi::CallbackInfo& info) {
   const auto request = std::make_shared<Request>(read_request(info));
-  const int64_t job = info[3].As<Napi::Number>().Int64Value();
-  const auto outcome = std::make_shared<Outcome>(info.Env(), info.Length() > 4 ? info[4] : info.Env().Undefined());
+  const int64_t job = integer(info, 3);
+  const auto outcome = std::make_shared<Outcome>(info.Env(), argument(info, 4));
   const CancelToken token = token_for(job);
-  queue_->add({info[2].As<Napi::Number>().Int32Value(), guarded(outcome, [state = state_, request, job, outcome, token] {
+  queue_->add({priority(info, 2), guarded(outcome, [state = state_, request, job, outcome, token] {
                  token.throw_if_cancelled();  // a closed engine has cancelled all
                  LONGVIEW_CHECK(state->engine, kInvalidArgument, "The engine is not open.");
                  try {

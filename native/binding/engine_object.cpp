@@ -93,7 +93,7 @@ static Napi::Value once(Napi::Env env, JobQueue& queue, std::function<Outcome::M
 static Napi::Value undefined(Napi::Env env) { return env.Undefined(); }
 
 Napi::Value EngineObject::open(const Napi::CallbackInfo& info) {
-  if (info.Length() < 1 || !info[0].IsString()) throw Napi::TypeError::New(info.Env(), "open needs a path");
+  if (info.Length() < 1 || !info[0].IsString()) refuse(info.Env(), "open needs a path.");
   const auto outcome = std::make_shared<Outcome>(info.Env(), argument(info, 2));
   EngineOptions options;
   try {
@@ -155,7 +155,7 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
   const auto progress = std::make_shared<Progress>(Progress{token_ids(info, 1)});
   const CancelToken token = token_for(integer(info, 3));
   const bool sparse = argument(info, 5).ToBoolean();
-  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, sparse, outcome, progress, token] {
+  queue_->add({priority(info, 2), guarded(outcome, [state = state_, id, sparse, outcome, progress, token] {
                  token.throw_if_cancelled();  // a closed engine has cancelled all
                  Context& context = find(*state, id);
                  const std::span<const int32_t> left = std::span<const int32_t>(progress->tokens).subspan(progress->done);
@@ -204,7 +204,7 @@ Napi::Value EngineObject::score(const Napi::CallbackInfo& info) {
   const auto progress = std::make_shared<Progress>(Progress{token_ids(info, 1), {}});
   progress->scores.resize(progress->tokens.size());
   const CancelToken token = token_for(integer(info, 3));
-  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, outcome, progress, token] {
+  queue_->add({priority(info, 2), guarded(outcome, [state = state_, id, outcome, progress, token] {
                  token.throw_if_cancelled();  // a closed engine has cancelled all
                  Context& context = find(*state, id);
                  const auto left = std::span<const int32_t>(progress->tokens).subspan(progress->done);
@@ -233,17 +233,17 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
   const int64_t id = integer(info, 0);
   const Napi::Object options = object(info, 1);
   Sampling sampling;
-  sampling.temperature = static_cast<float>(number_or(options, "temperature", 0));
-  sampling.top_k = static_cast<int32_t>(number_or(options, "topK", 0));
-  sampling.top_p = static_cast<float>(number_or(options, "topP", 1));
-  sampling.min_p = static_cast<float>(number_or(options, "minP", 0));
-  sampling.seed = static_cast<uint64_t>(number_or(options, "seed", 0));
+  sampling.temperature = static_cast<float>(number_or(options, "temperature", 0, 0, 100));
+  sampling.top_k = static_cast<int32_t>(whole_or(options, "topK", 0, 0, std::numeric_limits<int32_t>::max()));
+  sampling.top_p = static_cast<float>(number_or(options, "topP", 1, 0, 1));
+  sampling.min_p = static_cast<float>(number_or(options, "minP", 0, 0, 1));
+  sampling.seed = static_cast<uint64_t>(whole_or(options, "seed", 0, 0, kMaxWhole));
   std::vector<std::vector<int32_t>> stops;
   if (const Napi::Value list = options.Get("stopTokens"); list.IsArray())
     for (const int32_t token : integers(list)) stops.push_back({token});
   if (const Napi::Value list = options.Get("stopSequences"); list.IsArray())
     for (uint32_t i = 0; i < list.As<Napi::Array>().Length(); ++i) stops.push_back(integers(list.As<Napi::Array>().Get(i)));
-  const auto limit = static_cast<int64_t>(number_or(options, "maxTokens", 256));
+  const int64_t limit = whole_or(options, "maxTokens", 256, 0, kMaxWhole);
   const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
   struct Progress {
     explicit Progress(std::vector<std::vector<int32_t>> sequences) : stops(std::move(sequences)) {}
@@ -256,7 +256,7 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
   };
   const auto progress = std::make_shared<Progress>(std::move(stops));
   const CancelToken token = token_for(integer(info, 3));
-  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, sampling, limit, outcome, progress, token] {
+  queue_->add({priority(info, 2), guarded(outcome, [state = state_, id, sampling, limit, outcome, progress, token] {
                  token.throw_if_cancelled();
                  Context& context = find(*state, id);
                  if (!progress->sampler) progress->sampler.emplace(sampling);
@@ -317,7 +317,7 @@ Napi::Value EngineObject::focus(const Napi::CallbackInfo& info) {
   };
   const auto progress = std::make_shared<Progress>();
   const CancelToken token = token_for(job);
-  queue_->add({static_cast<int>(integer(info, 2)), guarded(outcome, [state = state_, id, from, job, outcome, progress, token] {
+  queue_->add({priority(info, 2), guarded(outcome, [state = state_, id, from, job, outcome, progress, token] {
                  try {
                    token.throw_if_cancelled();  // a closed engine has cancelled all
                    auto& copy = state->focuses[job];

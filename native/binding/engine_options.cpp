@@ -7,7 +7,7 @@ namespace longview::binding {
 
 EngineOptions read_options(const Napi::Object& from) {
   EngineOptions options;
-  options.cpu.threads = static_cast<int>(number_or(from, "threads", 0));
+  options.cpu.threads = static_cast<int>(whole_or(from, "threads", 0, 0, 1024));
   options.cpu.isa = string_or(from, "isa", "");
   const std::string precision = string_or(from, "precision", "auto");
   options.cpu.precision = precision == "f32" ? Precision::kFloat32 : precision == "bf16" ? Precision::kBFloat16 : precision == "int8" ? Precision::kInt8 : Precision::kAuto;
@@ -22,7 +22,7 @@ EngineOptions read_options(const Napi::Object& from) {
   if (kv == "auto") options.kv_format.reset();
   else options.kv_format = kv == "f32" ? KvFormat::kFloat32 : kv == "q8" ? KvFormat::kQ8 : kv == "fp8" ? KvFormat::kE4M3 : KvFormat::kBFloat16;
   if (options.kv_format == KvFormat::kFloat32 && device == "auto") options.device = DeviceChoice::kCpu;  // exact: the reference
-  options.kv_budget_bytes = static_cast<int64_t>(number_or(from, "kvBudgetBytes", 0));
+  options.kv_budget_bytes = whole_or(from, "kvBudgetBytes", 0, 0, kMaxWhole);
   if (const Napi::Value prefill = from.Get("prefill"); prefill.IsObject()) {
     const std::string mode = string_or(prefill.As<Napi::Object>(), "mode", "auto"), target = string_or(prefill.As<Napi::Object>(), "target", "balanced");
     const auto known_mode = prefill_mode_of(mode);

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <filesystem>
 
+#include "binding/values.h"
 #include "model/model_file.h"
 
 namespace longview::binding {
@@ -44,7 +45,7 @@ Napi::Value to_value(Napi::Env env, const MetadataValue& value) {
 
 Napi::Value read_model_metadata(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
-  if (info.Length() < 1 || !info[0].IsString()) throw Napi::TypeError::New(env, "readModelMetadata needs a path");
+  if (info.Length() < 1 || !info[0].IsString()) refuse(env, "readModelMetadata needs a path.");
   try {
     const auto file = ModelFile::open(info[0].As<Napi::String>().Utf8Value());
     Napi::Object out = Napi::Object::New(env), values = Napi::Object::New(env);

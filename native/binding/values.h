@@ -1,51 +1,86 @@
-// What JavaScript gave, as C++ has it. An argument of another kind is a TypeError; a property of an object that is missing or of another
-// kind is its fallback.
+// What JavaScript gave, as C++ has it. What is of another kind, or a number out of its range, is an exception of JavaScript's with the
+// engine's code; a property of an object that is missing is its fallback.
 #pragma once
 
 #include <napi.h>
 
+#include <cmath>
+#include <limits>
 #include <string>
 #include <vector>
 
+#include "base/error.h"
+
 namespace longview::binding {
 
-inline int64_t integer(const Napi::CallbackInfo& info, size_t index) {
-  if (info.Length() <= index || !info[index].IsNumber()) throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be a number");
-  return info[index].As<Napi::Number>().Int64Value();
+// Up to here every whole number is a double of its own.
+constexpr int64_t kMaxWhole = (int64_t{1} << 53) - 1;
+
+[[noreturn]] inline void refuse(Napi::Env env, const std::string& what) {
+  Napi::TypeError error = Napi::TypeError::New(env, what);
+  error.Set("code", Napi::String::New(env, name(ErrorCode::kInvalidArgument)));
+  throw error;
+}
+
+// `what` names it. No fraction is cut off, NaN is no number, and nothing is brought into range in silence.
+inline int64_t whole(const Napi::Value& value, const std::string& what, int64_t low, int64_t high) {
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::numeric_limits<double>::quiet_NaN();
+  if (number >= static_cast<double>(low) && number <= static_cast<double>(high) && number == std::trunc(number)) return static_cast<int64_t>(number);
+  refuse(value.Env(), what + format(" must be a whole number from %lld to %lld", static_cast<long long>(low), static_cast<long long>(high)) + (value.IsNumber() ? format(", not %g.", number) : "."));
+}
+
+inline Napi::Value argument(const Napi::CallbackInfo& info, size_t index) { return info.Length() > index ? info[index] : info.Env().Undefined(); }
+
+inline int64_t integer(const Napi::CallbackInfo& info, size_t index) { return whole(argument(info, index), "Argument " + std::to_string(index), -kMaxWhole, kMaxWhole); }
+
+inline int priority(const Napi::CallbackInfo& info, size_t index) {
+  return static_cast<int>(whole(argument(info, index), "A priority", std::numeric_limits<int>::min(), std::numeric_limits<int>::max()));
 }
 
 inline Napi::Object object(const Napi::CallbackInfo& info, size_t index) {
-  if (info.Length() <= index || !info[index].IsObject()) throw Napi::TypeError::New(info.Env(), "argument " + std::to_string(index) + " must be an object");
+  if (info.Length() <= index || !info[index].IsObject()) refuse(info.Env(), "Argument " + std::to_string(index) + " must be an object.");
   return info[index].As<Napi::Object>();
 }
 
 inline std::vector<int32_t> token_ids(const Napi::CallbackInfo& info, size_t index) {
   if (info.Length() <= index || !info[index].IsTypedArray() || info[index].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array)
-    throw Napi::TypeError::New(info.Env(), "tokens must be an Int32Array");
+    refuse(info.Env(), "Tokens must be an Int32Array.");
   const auto given = info[index].As<Napi::Int32Array>();
   return {given.Data(), given.Data() + given.ElementLength()};
 }
 
-inline Napi::Value argument(const Napi::CallbackInfo& info, size_t index) { return info.Length() > index ? info[index] : info.Env().Undefined(); }
-
-// Numbers of a JavaScript array or typed array.
+// Token ids of a JavaScript array or typed array.
 inline std::vector<int32_t> integers(const Napi::Value& list) {
+  if (!list.IsArray() && !list.IsTypedArray()) refuse(list.Env(), "Token ids must be a list of numbers.");
   std::vector<int32_t> out;
-  if (!list.IsObject()) return out;
   const Napi::Object items = list.As<Napi::Object>();
   const uint32_t length = items.Get("length").ToNumber().Uint32Value();
-  for (uint32_t i = 0; i < length; ++i) out.push_back(items.Get(i).ToNumber().Int32Value());
+  for (uint32_t i = 0; i < length; ++i) out.push_back(static_cast<int32_t>(whole(items.Get(i), "A token id", std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max())));
   return out;
 }
 
-inline double number_or(const Napi::Object& from, const char* key, double fallback) {
+// As whole(), of a property.
+inline int64_t whole_or(const Napi::Object& from, const char* key, int64_t fallback, int64_t low, int64_t high) {
   const Napi::Value value = from.Get(key);
-  return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : fallback;
+  return value.IsUndefined() ? fallback : whole(value, key, low, high);
+}
+
+inline double number_or(const Napi::Object& from, const char* key, double fallback, double low, double high) {
+  const Napi::Value value = from.Get(key);
+  if (value.IsUndefined()) return fallback;
+  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::numeric_limits<double>::quiet_NaN();
+  if (!(number >= low && number <= high)) refuse(from.Env(), key + format(" must be a number from %g to %g", low, high) + (value.IsNumber() ? format(", not %g.", number) : "."));
+  return number;
 }
 
 inline std::string string_or(const Napi::Object& from, const char* key, const std::string& fallback) {
   const Napi::Value value = from.Get(key);
   return value.IsString() ? value.As<Napi::String>().Utf8Value() : fallback;
+}
+
+inline std::string string_of(const Napi::Value& value, const char* what) {
+  if (!value.IsString()) refuse(value.Env(), std::string(what) + " must be a string.");
+  return value.As<Napi::String>().Utf8Value();
 }
 
 inline std::vector<std::string> strings(const Napi::Value& list) {

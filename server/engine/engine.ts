@@ -135,12 +135,15 @@ export interface ScoreResult {
   top1: Int32Array;
 }
 
+/** What is out of range throws `invalid_argument`, here and everywhere: nothing is cut or rounded. */
 export interface SamplingOptions {
-  /** 0 is greedy: the default. */
+  /** 0 to 100; 0 is greedy: the default. */
   temperature?: number;
+  /** 0: no limit, the default. */
   topK?: number;
   topP?: number;
   minP?: number;
+  /** A whole number from 0. */
   seed?: number;
 }
 
