@@ -307,7 +307,7 @@ TEST("an interrupted calibration goes on with the layer that it was at") {
   CHECK(!std::filesystem::exists(part));
 }
 
-TEST("what was measured on another text or of another model is not gone on with") {
+TEST("what was measured on another text or in another KV format is not gone on with") {
   const files::Scratch scratch;
   const std::string part = scratch.path("head.part");
   Engine engine(model(), adaptive());
@@ -315,6 +315,12 @@ TEST("what was measured on another text or of another model is not gone on with"
   Calibration(engine, tokens, every_chunk(0, part)).step(CancelToken());
   CHECK(Calibration(engine, tokens, every_chunk(0, part)).resumed());
   CHECK(!Calibration(engine, tokens, every_chunk(256, part)).resumed());
+  EngineOptions other = adaptive();
+  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8}) {
+    other.kv_format = format;
+    Engine otherwise(model(), other);
+    CHECK(!Calibration(otherwise, tokens, every_chunk(0, part)).resumed());
+  }
   tokens.back() ^= 1;
   CHECK(!Calibration(engine, tokens, every_chunk(0, part)).resumed());
   CHECK_THROWS(Calibration(engine, tokens, every_chunk(0, scratch.path("missing/head.part"))).step(CancelToken()), kCannotWrite);
