@@ -78,7 +78,7 @@ describe('an evaluation says', () => {
     const poisoned = join(folder, 'poisoned');
     const embedding = new Float32Array(tinyVocabulary * 32);
     embedding.fill(NaN, 5 * 32, 6 * 32);
-    writeTinyModel(poisoned, embedding);
+    writeTinyModel(poisoned, { embedding });
     const file = writeRows([3], [38]);
     const { code, lines, stderr } = await evaluate(
       '--data',

@@ -8,8 +8,15 @@ export const tinyVocabulary = 8;
 export const tinyWindow = 256;
 
 /** A model folder with one layer of zeros, so that every token is as likely as any other. `embedding`: [vocabulary, 32] instead. */
-export function writeTinyModel(path: string, embedding?: Float32Array): void {
-  const shapes: Record<string, number[]> = { embed_tokens: [tinyVocabulary, hidden], norm: [hidden] };
+export function writeTinyModel(
+  path: string,
+  {
+    vocabulary = tinyVocabulary,
+    window = tinyWindow,
+    embedding,
+  }: { vocabulary?: number; window?: number; embedding?: Float32Array } = {},
+): void {
+  const shapes: Record<string, number[]> = { embed_tokens: [vocabulary, hidden], norm: [hidden] };
   for (const norm of ['input_layernorm', 'post_attention_layernorm']) shapes[`layers.0.${norm}`] = [hidden];
   for (const matrix of [
     'self_attn.q',
@@ -33,8 +40,8 @@ export function writeTinyModel(path: string, embedding?: Float32Array): void {
     hidden_size: hidden,
     intermediate_size: hidden,
     num_attention_heads: 2,
-    vocab_size: tinyVocabulary,
-    max_position_embeddings: tinyWindow,
+    vocab_size: vocabulary,
+    max_position_embeddings: window,
   };
   writeFileSync(
     join(path, 'config.json'),

@@ -12,6 +12,7 @@
 #include "check.h"
 #include "model/files.h"
 #include "model/quant_formats.h"
+#include "sparse/adaptive.h"
 #include "sparse/pattern_search.h"
 
 using namespace longview;
@@ -136,6 +137,72 @@ TEST("a head's error is that of the layer's output, from its definition") {
   engine.prefill(*context, std::span(tokens).subspan(static_cast<size_t>(from)), CancelToken());
   CHECK(context->length() == from + chunk);
   CHECK(sparse_heads > 0);
+}
+
+TEST("chunks that end before the first token to measure, or with it, are only read") {
+  const files::Scratch scratch;
+  Engine engine(model(), adaptive());
+  for (const auto& [from, chunks] : {std::pair<int64_t, int64_t>{0, 4}, {255, 4}, {256, 3}, {767, 2}, {768, 1}, {1023, 1}}) {
+    const std::string path = scratch.path(std::to_string(from));
+    Calibration calibration(engine, text(engine), every_chunk(from, path));
+    finish(calibration);
+    CHECK(Part(path, engine).rows(0) == 64 * chunks);
+  }
+}
+
+TEST("in a text of more blocks than shares are meant for, plans are tried as such a context is read by them") {
+  const files::Scratch scratch;
+  Model far = open_model(model());
+  far.config.window = int64_t{1} << 17;
+  // One layer of one head: that is read in seconds.
+  far.weights.layers.resize(1);
+  LayerWeights& layer = far.weights.layers.front();
+  far.config.layers = far.config.heads = far.config.kv_heads = 1;
+  const auto shrink = [](TensorView& view, int64_t rows, int64_t cols) {
+    view.bytes = view.bytes * rows * cols / (view.rows * view.cols);
+    view.rows = rows, view.cols = cols;
+  };
+  for (TensorView* view : {&layer.q, &layer.k, &layer.v}) shrink(*view, far.config.head_dim, view->cols);
+  shrink(layer.attention_output, layer.attention_output.rows, far.config.head_dim);
+  EngineOptions fast;  // as the device reads fastest
+  fast.chunk_tokens = 1024;
+  fast.prefill.mode = PrefillMode::kAdaptive;
+  Engine engine(std::move(far), fast);
+  const int64_t total = 66 * 1024, last = 1024, length = engine.kv_shape().mean_tokens * sparse::kShareBlocks;
+  CHECK(total > length);
+  const std::vector<int32_t> tokens = text(engine, total);
+  Calibration calibration(engine, tokens, every_chunk(total - last, scratch.path("part")));
+  finish(calibration);
+  const Part part(scratch.path("part"), engine);
+
+  // The last chunk again, behind the pages that are there.
+  const auto context = engine.create_context();
+  CHECK(engine.adopt(*context, tokens) == total - kPageTokens);
+  context->truncate(total - last);
+  const std::vector<HeadPlan> plans = adaptive_candidates();
+  size_t scaled = 0;
+  engine.observe_attention([&](const Forward::Attention& a) {
+    Backend& backend = engine.backend();
+    Activation tried = backend.allocate(a.out.rows, a.out.cols);
+    std::vector<HeadCoverage> coverage(part.heads);
+    const auto visited = [&](const HeadPlan& plan) {
+      backend.take_coverage(coverage);  // of what came before
+      const std::vector<HeadPlan> all(part.heads, plan);
+      backend.attention_sparse(a.q, engine.kv_shape(), engine.model().config.heads, 0, a.pages, a.first_position, all, tried);
+      backend.take_coverage(coverage);
+      return coverage.front().visited;
+    };
+    for (size_t i = 0; i < plans.size(); ++i) {
+      HeadPlan plan = plans[i];
+      if (plan.pattern == Pattern::kAdaptive && plan.rule == AdaptiveRule::kShare) plan.threshold *= static_cast<float>(length) / static_cast<float>(total);
+      CHECK(part.trial(0, 0, i, 2) == visited(plan));
+      scaled += visited(plan) != visited(plans[i]);
+    }
+    backend.release(tried);
+  });
+  engine.prefill(*context, std::span(tokens).last(last), CancelToken());
+  std::printf("  %zu of %zu plans visit more there\n", scaled, plans.size());
+  CHECK(scaled > 0);
 }
 
 TEST("the last chunk is measured in any case, where most can be left out") {
