@@ -125,6 +125,8 @@ void Calibration::measure(const Forward::Attention& a, const CancelToken& cancel
         const double error = metrics_[index]->squared(static_cast<int64_t>(h), sparse[row], dense[row]) / inputs[row];
         trial.error += error * error;
       }
+      // A plan that nothing is known of would be taken for one that errs least.
+      LONGVIEW_CHECK(std::isfinite(trial.error), kInvalidArgument, "What attention makes of this text in layer %lld is not finite: the model cannot be calibrated by it.", static_cast<long long>(a.layer));
       trial.coverage += of_layer[h];
       // All heads ran at once: each took its share of the time.
       trial.seconds += visited > 0 ? seconds * of_layer[h].visited / visited : 0;

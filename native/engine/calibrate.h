@@ -37,7 +37,7 @@ class Calibration {
   Calibration& operator=(const Calibration&) = delete;
 
   // Reads one more chunk; true while there is more. Throws kCancelled within a layer's time: the layers before it are kept in
-  // the part file. kDiskFull or kCannotWrite where that cannot be written.
+  // the part file. kInvalidArgument where what it measures is not finite. kDiskFull or kCannotWrite where that cannot be written.
   bool step(const CancelToken& cancel);
   // Tokens of the text, read so far and in all.
   int64_t done() const { return context_->length(); }

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { expect, it } from 'vitest';
 import type { CalibrateOptions, Engine, EngineOptions } from '../../../server/engine/engine';
 import { openNativeEngine } from '../../../server/engine/nativeEngine';
+import { tinyVocabulary, writeTinyModel } from '../../eval/tinyModel';
 import { root } from '../reference';
 
 const model = path.join(root, 'test/fixtures/native/llama.Q8_0.gguf');
@@ -109,6 +110,27 @@ it('is found again by auto and adaptive, and what cannot be used is passed over 
     expect(passedOver.density).toBe(uncalibrated.density);
     expect(passedOver.note).toMatch(sentence);
     await expect(read({ mode: 'adaptive', target: 'fast', profile: file })).rejects.toThrow(sentence);
+  }
+});
+
+it('gives no profile of a model whose attention is not finite', async () => {
+  const folder = mkdir();
+  const embedding = Float32Array.from({ length: 32 * tinyVocabulary }, (_, i) => Math.sin(i));
+  embedding.fill(NaN, 5 * 32, 6 * 32);
+  const poisoned = path.join(folder, 'model');
+  writeTinyModel(poisoned, { embedding, window: 4096 });
+  const engine = await openNativeEngine(poisoned, { device: 'cpu', prefill: { mode: 'adaptive' } });
+  try {
+    const profiles = path.join(folder, 'profiles');
+    await expect(
+      engine.calibrate(text(engine), { folder: profiles, targets: ['fast', 'minference'] }),
+    ).rejects.toMatchObject({
+      code: 'invalid_argument',
+      message: expect.stringMatching(/in layer 0 is not finite/) as string,
+    });
+    expect(readdirSync(profiles).filter((name) => name.endsWith('.json'))).toEqual([]);
+  } finally {
+    await engine.dispose();
   }
 });
 
