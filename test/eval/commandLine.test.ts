@@ -110,4 +110,14 @@ describe('an evaluation says', () => {
     ]);
     expect(stderr).toMatch(/^adaptive: .*profile.json/m);
   });
+
+  it('what the engine does in another way than it was asked to', async () => {
+    const file = writeRows([38]);
+    const { code, stderr } = await evaluate(
+      ...['--data', file, '--model', model, '--kv-format', 'fp8', '--mode', 'adaptive'],
+    );
+    expect(code).toBe(0);
+    for (const mode of ['dense', 'adaptive'])
+      expect(stderr).toMatch(new RegExp(`^${mode}: .*compute capability 8.9`, 'm'));
+  });
 });

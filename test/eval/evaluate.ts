@@ -174,6 +174,8 @@ async function evaluate(
   const { mode: name, target } = mode;
   const prefill = { mode: name, target, profile: options.profile };
   const engine = await naming(mode.text, () => openNativeEngine(model, { ...options.engine, prefill }));
+  // Another KV format than the one that was asked for, say, or no sparse reading.
+  if (engine.device.note) console.error(`${mode.text}: ${engine.device.note}`);
   try {
     checkReadable(data, engine.model.vocabularySize, engine.window);
     const forced: Forced[] = [];
