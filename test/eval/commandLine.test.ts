@@ -1,7 +1,7 @@
 /** What `npm run eval` prints of files as strangers have them, on a model that is made in a moment. */
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { tmpdir, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -117,7 +117,21 @@ describe('an evaluation says', () => {
       ...['--data', file, '--model', model, '--kv-format', 'fp8', '--mode', 'adaptive'],
     );
     expect(code).toBe(0);
-    for (const mode of ['dense', 'adaptive'])
-      expect(stderr).toMatch(new RegExp(`^${mode}: .*compute capability 8.9`, 'm'));
+    expect(stderr).toMatch(/^dense: .*compute capability 8.9/m);
   });
+
+  // 2^38 bytes of KV state.
+  const large = totalmem() > 2 ** 37;
+  it.skipIf(large)(
+    'in which KV format it reads where memory is short, and goes on with that in all modes',
+    async () => {
+      const endless = join(folder, 'endless');
+      writeTinyModel(endless, { window: 2 ** 31 });
+      const { code, stderr } = await evaluate('--data', writeRows([38]), '--model', endless);
+      expect(code).toBe(0);
+      expect(stderr).toMatch(/^dense: .*kept in 8 bits/m);
+      // Asked for by name: it is not chosen anew.
+      expect(stderr).not.toMatch(/^adaptive: .*kept in 8 bits/m);
+    },
+  );
 });

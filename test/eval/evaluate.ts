@@ -25,8 +25,8 @@ npm run --silent eval -- --make F --length N    makes data
   --model M      model file or folder (default: the built-in model)
   --profile F    head profile by which adaptive, auto and minference read, whatever their target: one of \`npm run calibrate\`,
                  or MInference's JSON (default: none, all heads alike)
-  --device D     auto, cpu or cuda (default auto)
-  --kv-format F  auto, bf16, q8 or fp8: of the KV state, in the dense run too (default auto)
+  --device D     auto, cpu or cuda (default auto); in all modes the one of the dense run
+  --kv-format F  auto, bf16, q8 or fp8: of the KV state (default auto: as it fits); in all modes the one of the dense run
   --threads N    CPU threads (default: all)
   --sequences L  only these rows of the file: 0,2,5 (default: all); those without an answer are passed over, and that is said
   --json         a line of JSON for each mode, in the order of --mode:
@@ -58,6 +58,8 @@ npm run --silent eval -- --make F --length N    makes data
   --seed N       which files and symbols are picked (default 1)
 
 Dense is always run, for the differences. Exit code: 0 done, 1 failed, 2 wrong usage.`;
+
+const kvFormats = ['bf16', 'q8', 'fp8'] as const;
 
 class UsageError extends Error {}
 
@@ -97,7 +99,7 @@ function readArguments() {
     };
     const device = (['auto', 'cpu', 'cuda'] as const).find((name) => name === values.device);
     if (!device) throw new Error(`There is no device '${values.device}': auto, cpu or cuda.`);
-    const kvFormat = (['auto', 'bf16', 'q8', 'fp8'] as const).find((name) => name === values['kv-format']);
+    const kvFormat = (['auto', ...kvFormats] as const).find((name) => name === values['kv-format']);
     if (!kvFormat) throw new Error(`There is no KV format '${values['kv-format']}': auto, bf16, q8 or fp8.`);
     const tasks = (['lookups', 'ruler'] as const).find((name) => name === values.tasks);
     if (!tasks) throw new Error(`There are no tasks '${values.tasks}': lookups or ruler.`);
@@ -140,20 +142,23 @@ async function main() {
   if (!options.data) return;
   const data = readData(options.data, options.rows, console.error);
 
-  const run = (mode: Mode) => evaluate(options.model, mode, data, options);
+  const run = (mode: Mode, engine: EngineOptions) =>
+    evaluate(options.model, mode, data, { engine, profile: options.profile });
   const failed = (mode: Mode, error: unknown) => {
     process.exitCode = 1;
     if (options.json) console.log(JSON.stringify({ mode: mode.text, n: data.n, error: messageOf(error) }));
   };
-  const dense = await run({ text: 'dense', mode: 'dense' }).catch((error: unknown) => {
+  const dense = await run({ text: 'dense', mode: 'dense' }, options.engine).catch((error: unknown) => {
     for (const mode of options.modes) failed(mode, error);
     throw error;
   });
+  // What was chosen by the memory that was free then: differences must not be those of two devices or formats.
+  const engine = { ...options.engine, device: dense.device, kvFormat: dense.kvFormat };
   const summaries: Summary[] = [];
   for (const mode of options.modes) {
     try {
-      const forced = mode.mode === 'dense' ? dense : await run(mode);
-      const summary = summarize(mode.text, data, dense, forced);
+      const { forced } = mode.mode === 'dense' ? dense : await run(mode, engine);
+      const summary = summarize(mode.text, data, dense.forced, forced);
       summaries.push(summary);
       if (options.json) console.log(JSON.stringify(summary));
     } catch (error) {
@@ -170,7 +175,7 @@ async function evaluate(
   mode: Mode,
   data: Data,
   options: { engine: EngineOptions; profile?: string },
-): Promise<Forced[]> {
+): Promise<{ forced: Forced[] } & Pick<EngineOptions, 'device' | 'kvFormat'>> {
   const { mode: name, target } = mode;
   const prefill = { mode: name, target, profile: options.profile };
   const engine = await naming(mode.text, () => openNativeEngine(model, { ...options.engine, prefill }));
@@ -188,7 +193,8 @@ async function evaluate(
       const progress = `${forced.length} of ${data.sequences.length}`;
       process.stderr.write(`${mode.text}: ${progress}, ${result.seconds.toFixed(1)} s, ${density}\n`);
     }
-    return forced;
+    const kvFormat = kvFormats.find((format) => engine.model.kvLayout.split('-').includes(format));
+    return { forced, device: engine.device.kind, kvFormat };
   } finally {
     await engine.dispose();
   }
