@@ -16,12 +16,17 @@ export interface CalibrationSource {
 const pairCount = 32;
 const leastTokens = 4096;
 
-/** At most `tokens` of them: where the files are longer, the last ones are cut. Throws LongviewError `empty_workspace`. */
+/** At most `tokens` of them: where the files are longer, the last ones are cut. Throws LongviewError `empty_workspace`, or `invalid_argument` for too few. */
 export function calibrationText(
   { tokenizer, format }: { tokenizer: Tokenizer; format: ChatFormat },
   source: CalibrationSource,
   tokens: number,
 ): Int32Array {
+  if (tokens < leastTokens)
+    throw new LongviewError(
+      'invalid_argument',
+      `A model cannot be calibrated on ${tokens} tokens, which are as many as were asked for or its window holds: at least ${leastTokens} are needed.`,
+    );
   const pairs = keyValuePairs();
   const table = { path: 'routes/table.py', text: tableText(pairs) };
   const check = { path: 'routes/test_table.py', text: checkText(pairs) };

@@ -45,4 +45,6 @@ it('is shorter where there is less to read, and none where there is too little',
   expect(ids.length).toBeLessThan(60_000);
   expect(() => made(60_000, files.slice(0, 1))).toThrow(/at least 4096 are needed/);
   expect(() => made(3000)).toThrow(/at least 4096 are needed/);
+  expect(() => made(4095)).toThrow(/cannot be calibrated on 4095 tokens/);
+  expect(made(4096)).toHaveLength(4096);
 });
