@@ -134,4 +134,16 @@ describe('an evaluation says', () => {
       expect(stderr).not.toMatch(/^adaptive: .*kept in 8 bits/m);
     },
   );
+
+  it("a file's own words without the control characters in them", async () => {
+    const file = join(folder, 'data.safetensors');
+    const mask = { dtype: 'U8', shape: [1, 2], data: Uint8Array.of(0, 1) };
+    writeSafetensors(file, {
+      tokens: { dtype: 'I32', shape: [1, 2], data: Int32Array.of(1, 2) },
+      '\u001b[2J': mask,
+    });
+    const { code, stderr } = await evaluate('--data', file, '--model', model);
+    expect(code).toBe(1);
+    expect(stderr).toContain('no tensor `mask`; there are: __metadata__, tokens, \\u001b[2J\n');
+  });
 });

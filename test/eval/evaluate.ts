@@ -7,6 +7,7 @@ import { parseArgs } from 'node:util';
 import type { EngineOptions } from '../../server/engine/engine';
 import { openNativeEngine } from '../../server/engine/nativeEngine';
 import { builtInModel } from '../../server/models/locate';
+import { print, tell } from '../../server/terminal';
 import { force, type Forced } from './forced';
 import { knownPackages } from './getSources';
 import { modesHelp, parseModes, type Mode } from './modes';
@@ -132,7 +133,7 @@ function readArguments() {
 
 async function main() {
   const options = readArguments();
-  if (options.help) return console.log(usage);
+  if (options.help) return print(usage);
   process.env.LONGVIEW_ADDON ??= join(projectRoot, 'dist', 'longview.node');
   if (options.makeFile) {
     // Loaded when it is needed: it takes a tokenizer, which the evaluation does without.
@@ -140,13 +141,13 @@ async function main() {
     makeData(options.makeFile, options.make);
   }
   if (!options.data) return;
-  const data = readData(options.data, options.rows, console.error);
+  const data = readData(options.data, options.rows, tell);
 
   const run = (mode: Mode, engine: EngineOptions) =>
     evaluate(options.model, mode, data, { engine, profile: options.profile });
   const failed = (mode: Mode, error: unknown) => {
     process.exitCode = 1;
-    if (options.json) console.log(JSON.stringify({ mode: mode.text, n: data.n, error: messageOf(error) }));
+    if (options.json) print(JSON.stringify({ mode: mode.text, n: data.n, error: messageOf(error) }));
   };
   const dense = await run({ text: 'dense', mode: 'dense' }, options.engine).catch((error: unknown) => {
     for (const mode of options.modes) failed(mode, error);
@@ -160,14 +161,14 @@ async function main() {
       const { forced } = mode.mode === 'dense' ? dense : await run(mode, engine);
       const summary = summarize(mode.text, data, dense.forced, forced);
       summaries.push(summary);
-      if (options.json) console.log(JSON.stringify(summary));
+      if (options.json) print(JSON.stringify(summary));
     } catch (error) {
       // The other modes may have taken hours, or will.
-      console.error(messageOf(error));
+      tell(messageOf(error));
       failed(mode, error);
     }
   }
-  if (!options.json && summaries.length > 0) console.log(table(summaries));
+  if (!options.json && summaries.length > 0) print(table(summaries));
 }
 
 async function evaluate(
@@ -180,7 +181,7 @@ async function evaluate(
   const prefill = { mode: name, target, profile: options.profile };
   const engine = await naming(mode.text, () => openNativeEngine(model, { ...options.engine, prefill }));
   // Another KV format than the one that was asked for, say, or no sparse reading.
-  if (engine.device.note) console.error(`${mode.text}: ${engine.device.note}`);
+  if (engine.device.note) tell(`${mode.text}: ${engine.device.note}`);
   try {
     checkReadable(data, engine.model.vocabularySize, engine.window);
     const forced: Forced[] = [];
@@ -191,7 +192,7 @@ async function evaluate(
       forced.push(result);
       const density = `${(100 * result.density).toFixed(1)} % density`;
       const progress = `${forced.length} of ${data.sequences.length}`;
-      process.stderr.write(`${mode.text}: ${progress}, ${result.seconds.toFixed(1)} s, ${density}\n`);
+      tell(`${mode.text}: ${progress}, ${result.seconds.toFixed(1)} s, ${density}`);
     }
     const kvFormat = kvFormats.find((format) => engine.model.kvLayout.split('-').includes(format));
     return { forced, device: engine.device.kind, kvFormat };
@@ -215,7 +216,7 @@ function messageOf(error: unknown): string {
 
 main().catch((error: unknown) => {
   const wrongUsage = error instanceof UsageError;
-  console.error(messageOf(error));
-  if (wrongUsage) console.error(`\n${usage}`);
+  tell(messageOf(error));
+  if (wrongUsage) tell(`\n${usage}`);
   process.exitCode = wrongUsage ? 2 : 1;
 });

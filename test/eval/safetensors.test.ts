@@ -105,6 +105,13 @@ describe('evaluation data', () => {
     expect(() => readData(file)).toThrow(message);
   });
 
+  it('quotes of the file no more than a few lines', () => {
+    const long = 'x'.repeat(100_000);
+    withHeader(JSON.stringify({ [long]: {} }));
+    expect(() => readData(file)).toThrow(/no tensor `tokens`; there are: x+…$/);
+    expect(() => readData(file)).not.toThrow(long.slice(0, 600));
+  });
+
   it.each<[string, unknown, RegExp]>([
     ['shape', [2, 2 ** 40], /does not fit/],
     ['shape', [2 ** 52, 2 ** 52], /does not fit/],

@@ -45,7 +45,8 @@ export function withSafetensors<const Wanted extends Record<string, Dtype>, T>(
   ) => T,
 ): T {
   const fail = (what: string): never => {
-    throw new Error(`${path}: ${what}`);
+    // Names and shapes are the file's own words, of any length.
+    throw new Error(`${path}: ${what.length > 500 ? `${what.slice(0, 500)}…` : what}`);
   };
   const file = openSync(path, 'r');
   try {
