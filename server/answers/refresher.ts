@@ -75,8 +75,9 @@ export class Refresher {
       if (changedFiles > 0) {
         onFreshness({ state: 'changed', changedFiles });
         onFreshness({ state: 'refreshing', changedFiles });
-        await this.session.catchUp(signal);
       }
+      // Also where no file changed: one prompt of them may follow another.
+      await this.session.catchUp(signal);
       changedFiles = 0;
       onFreshness({ state: 'current', changedFiles });
       const { rebaseDue, rebaseWorthwhile } = this.session;

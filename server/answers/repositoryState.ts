@@ -43,7 +43,7 @@ const pageTokens = 128;
 
 export class RepositoryState {
   private held: Int32Array = new Int32Array();
-  private wasWhole = false;
+  private whole: Int32Array | undefined;
   /** How sparsely the longest stretch was read that was read at once; nothing is known of what was loaded. */
   attention: { tokens: number; density?: number; coveredMass?: number } = { tokens: 0 };
   private readonly lock = new Lock();
@@ -64,9 +64,9 @@ export class RepositoryState {
     return this.context.length;
   }
 
-  /** Whether a prompt was read to its end: what is missing now has changed since. */
-  get wasRead(): boolean {
-    return this.wasWhole;
+  /** The prompt that was read to its end last: what is missing now has changed since. */
+  get wasRead(): Int32Array | undefined {
+    return this.whole;
   }
 
   /**
@@ -110,7 +110,7 @@ export class RepositoryState {
     if (reused < this.context.length) await this.context.truncate(reused);
     this.held = prompt;
     if (reused === total) {
-      this.wasWhole = true;
+      this.whole = prompt;
       return { seconds: 0, reused };
     }
     let loaded: Reading['loaded'];
@@ -142,7 +142,7 @@ export class RepositoryState {
       // Also what a stopped reading has done.
       this.store?.save(this.context);
     }
-    this.wasWhole = true;
+    this.whole = prompt;
     return { seconds, reused, loaded };
   }
 
@@ -185,11 +185,6 @@ export class RepositoryState {
       return { ...reading, context: await this.context.fork() };
     };
     return this.inTurn(readAndFork, onProgress, signal);
-  }
-
-  /** Tokens of `prompt`, from its beginning, that are read. */
-  commonWith(prompt: Int32Array): number {
-    return commonPrefix(this.held.subarray(0, this.context.length), prompt);
   }
 
   /** Whether `prompt` is read to its end. */

@@ -7,6 +7,7 @@ import type { WorkspaceCache } from '../cache/workspaceCache';
 import { Lock, whileWanted } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { Packer, type PackedRepository } from '../prompt/pack';
+import { changedBetween, type Packing } from '../prompt/packing';
 import type { AskResult, ContextResult, Phase, Source } from '../protocol';
 import { scanWorkspace, type Root, type ScanOptions } from '../workspace/scan';
 import { checkCitations, type Places } from './citations';
@@ -58,6 +59,8 @@ export class Session {
   private readonly conversations = new Map<string, Conversation>();
   /** What was in the prompt when a conversation was last answered. */
   private readonly answeredFrom = new WeakMap<Conversation, PackedRepository>();
+  /** What a prompt was made of. */
+  private readonly packingOf = new WeakMap<Int32Array, Packing>();
 
   private constructor(
     readonly model: OpenModel,
@@ -156,22 +159,15 @@ export class Session {
 
   /** Whether the repository was read: what is missing then has changed since. A reading that was stopped is none. */
   get hasRead(): boolean {
-    return this.state.wasRead;
+    return this.state.wasRead !== undefined;
   }
 
   /** Looks at the saved files (unsaved texts stay as they were packed): how many changed since they were read. */
   async changedFiles(signal?: AbortSignal): Promise<number> {
     const unsaved = [...(this.options.unsavedTexts?.().keys() ?? [])];
     const repository = await this.packWith(new Map(unsaved.map((file) => [file, undefined])), { signal });
-    const read = this.state.commonWith(this.prompt(repository));
-    const { base, overlay } = this.packer.current!;
-    let end = this.model.format.contentStart + base.length;
-    const paths = new Set(read < end ? this.packer.current!.basePaths : []);
-    for (const { path, ids } of overlay) {
-      end += ids.length;
-      if (read < end) paths.add(path);
-    }
-    return paths.size;
+    const read = this.state.wasRead && this.packingOf.get(this.state.wasRead);
+    return read ? changedBetween(read, repository.packing) : repository.files.length;
   }
 
   /** Reads what was packed last, in the background. */
@@ -231,8 +227,10 @@ export class Session {
     });
   }
 
-  private prompt(repository: PackedRepository): Int32Array {
-    return this.model.format.system(repository.tokens);
+  private prompt({ tokens, packing }: PackedRepository): Int32Array {
+    const prompt = this.model.format.system(tokens);
+    this.packingOf.set(prompt, packing);
+    return prompt;
   }
 
   /** Reads the repository ahead of a question, or loads it: `seconds` are those of both. */

@@ -39,6 +39,7 @@ export interface PackedRepository {
   tokens: Int32Array;
   /** Tokens at the end that hold edits since the files were first packed, `</repository>` not counted. */
   overlayTokens: number;
+  packing: Packing;
 }
 
 export interface PackerOptions {
@@ -138,6 +139,7 @@ export class Packer {
       ],
       tokens: this.promptOf(packing),
       overlayTokens: overlayTokens(packing),
+      packing,
     };
   }
 

@@ -70,6 +70,23 @@ export function placesOf({ base, basePaths, baseSizes, overlay }: Packing): File
   ];
 }
 
+/**
+ * How many files are other ones in a later packing, came, or went. One that is left out for want of room in one of both did
+ * not change by that.
+ */
+export function changedBetween(before: Packing, now: Packing): number {
+  const withoutRoom = ({ leftOut }: Packing) =>
+    new Map(leftOut.filter(({ reason }) => reason === 'over-budget').map((file) => [file.path, file]));
+  const [leftBefore, leftNow] = [withoutRoom(before), withoutRoom(now)];
+  const changed = (path: string) => {
+    const [was, is] = [before.entries.get(path), now.entries.get(path)];
+    if (was && is) return was.hash !== is.hash;
+    const [former, present] = [was ?? leftBefore.get(path), is ?? leftNow.get(path)];
+    return former?.ctimeMs !== present?.ctimeMs || former?.bytes !== present?.bytes;
+  };
+  return [...new Set([...before.entries.keys(), ...now.entries.keys()])].filter(changed).length;
+}
+
 /** Whether edits, and what they made useless, are at most so many tenths of the rest; a few tokens always are. */
 export function isSmall(packing: Packing, tenths: number): boolean {
   return overlayTokens(packing) + packing.dead <= Math.max((packing.base.length * tenths) / 10, 256);

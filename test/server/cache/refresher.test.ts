@@ -157,6 +157,58 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
     rmSync(small, { recursive: true });
   });
 
+  it('counts the files that changed where all are packed afresh for want of room', async () => {
+    const { kvBytesPerToken } = model.engine.model;
+    const tight = await openModel(builtInModel, { kvBudgetBytes: 2048 * kvBytesPerToken });
+    const full = mkdtempSync(path.join(tmpdir(), 'longview-full-'));
+    const value = (name: string, lines: number) => `${name} = compute(${name})\n`.repeat(lines);
+    writeFolder(full, [
+      ['one.py', value('one', 35)],
+      ['two.py', value('two', 35)],
+      ['three.py', value('three', 48)],
+      ['four.py', value('four', 200)],
+    ]);
+    const short = await Session.create(tight, [rootOf(full)], { rebasesInBackground: true });
+    const states: Freshness[] = [];
+    const watching = new Refresher(short, {
+      onFreshness: (freshness) => states.push(freshness),
+      onFailure: (message) => failures.push(message),
+      quietMs: 20,
+    });
+    const save = async (lines: number) => {
+      states.length = 0;
+      writeFileSync(path.join(full, 'two.py'), value('two', lines));
+      watching.poke();
+      await expect.poll(() => states.at(-1)?.state, { timeout: 60_000 }).toBe('current');
+      const { files, overlayTokens } = short.repository!;
+      return { states: [...states], paths: files.map((file) => file.path).sort(), overlayTokens };
+    };
+    await short.prefill();
+    const changed = [
+      { state: 'changed', changedFiles: 1 },
+      { state: 'refreshing', changedFiles: 1 },
+      { state: 'current', changedFiles: 0 },
+    ];
+    const paths = ['one.py', 'three.py', 'two.py'];
+    expect(await save(38)).toEqual({ states: changed, paths, overlayTokens: 0 });
+    // What leaves for want of room did not change, nor what comes back; what has grown too large did.
+    expect(await save(47)).toMatchObject({ states: changed, paths: ['one.py', 'two.py'] });
+    expect(await save(70)).toMatchObject({ states: changed, paths: ['one.py', 'three.py'] });
+    expect(await save(35)).toMatchObject({ states: changed, paths });
+    // A file that went and came back as it was is read where it stands now.
+    rmSync(path.join(full, 'one.py'));
+    await short.pack();
+    writeFileSync(path.join(full, 'one.py'), value('one', 35));
+    states.length = 0;
+    watching.poke();
+    await expect.poll(() => states, { timeout: 60_000 }).toEqual([{ state: 'current', changedFiles: 0 }]);
+    expect(short.isRead).toBe(true);
+    await watching.dispose();
+    await short.dispose();
+    await tight.dispose();
+    rmSync(full, { recursive: true });
+  });
+
   it('packs afresh what is more than a fiftieth when nobody asks or saves for a while', async () => {
     const large = mkdtempSync(path.join(tmpdir(), 'longview-idle-'));
     const packText = readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8');
