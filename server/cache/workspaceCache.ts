@@ -5,6 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import path from 'node:path';
+import { setTimeout as pause } from 'node:timers/promises';
 import type { Context, Engine } from '../engine/engine';
 import { LongviewError } from '../errors';
 import type { Packing } from '../prompt/packing';
@@ -21,7 +22,13 @@ export interface CacheOptions {
   maxBytes: number;
   /** Called when `saved` has changed. */
   onChange?: (saved: SavedState) => void;
+  busyMs?: number;
 }
+
+/** Where another process saves the same state, one looks again after so long, then after twice as long each time. */
+const busyMs = 1000;
+/** In all about eight minutes. What is read later is saved all the same. */
+const busyTries = 9;
 
 export class WorkspaceCache {
   readonly folder: string;
@@ -31,6 +38,7 @@ export class WorkspaceCache {
   private working: Promise<void> | undefined;
   private damaged = false;
   private written: Packing | undefined;
+  private readonly finishing = new AbortController();
   private readonly stopping = new AbortController();
 
   constructor(
@@ -84,11 +92,16 @@ export class WorkspaceCache {
   }
 
   private async work(): Promise<void> {
+    let tries = 0;
     while (this.wanted && !this.stopping.signal.aborted) {
-      const { context, packing } = this.wanted;
+      const { wanted } = this;
       this.wanted = undefined;
       try {
-        await this.saveNow(context, packing);
+        const saved = await this.saveNow(wanted.context, wanted.packing);
+        if (!saved && tries < busyTries && !this.finishing.signal.aborted) {
+          this.wanted ??= wanted;
+          await this.pause(2 ** tries++);
+        }
       } catch (error) {
         if (!(error instanceof LongviewError && error.code === 'cancelled'))
           this.show({ note: `What was read could not be saved. ${(error as Error).message}`, failed: true });
@@ -98,7 +111,14 @@ export class WorkspaceCache {
     this.working = undefined;
   }
 
-  private async saveNow(context: Context, packing: Packing): Promise<void> {
+  /** Until it is time to look again, or to finish. */
+  private async pause(times: number): Promise<void> {
+    const options = { signal: this.finishing.signal, ref: false };
+    await pause(times * (this.options.busyMs ?? busyMs), undefined, options).catch(() => undefined);
+  }
+
+  /** False where another process saves the same state at this time. */
+  private async saveNow(context: Context, packing: Packing): Promise<boolean> {
     const { root, maxBytes } = this.options;
     const result = await context.save({
       folder: this.folder,
@@ -107,8 +127,10 @@ export class WorkspaceCache {
       signal: this.stopping.signal,
       onProgress: throttled(({ done, total }) => this.show({ tokens: done, total })),
     });
-    if (result.busy)
-      return this.show({ note: 'Another window saves the state of this workspace at this time.' });
+    if (result.busy) {
+      this.show({ note: 'Another window saves the state of this workspace at this time.' });
+      return false;
+    }
     this.damaged = false;
     const { written } = this;
     // The folder may have been cleared since.
@@ -123,10 +145,12 @@ export class WorkspaceCache {
     });
     await evict(root, maxBytes, this.folder);
     this.show({ tokens: result.tokens, total: context.length, note: undefined, failed: undefined });
+    return true;
   }
 
-  /** Waits for what is being saved, as long as `signal` lets it; then what is written is kept. */
+  /** Waits for what is being saved, as long as `signal` lets it; then what is written is kept. Another process is not waited for. */
   async finish(signal?: AbortSignal): Promise<void> {
+    this.finishing.abort();
     const stop = () => this.stopping.abort();
     if (signal?.aborted) stop();
     signal?.addEventListener('abort', stop, { once: true });

@@ -1,5 +1,5 @@
 /** The state of a workspace outlives its server: restarts, crashes, edits in between, damaged and unwritable disks. */
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import {
   existsSync,
   mkdirSync,
@@ -259,6 +259,38 @@ describe('a restarted server', { timeout: 180_000 }, () => {
       await cache.finish();
       expect((await new WorkspaceCache(model.engine, [], options).restore())?.base).toEqual(bases[1]);
     }
+    await model.dispose();
+  });
+
+  it('saves what another process keeps it from saving when that is done, which its own end does not wait for', async () => {
+    const model = await openModel(builtInModel);
+    const context = await model.engine.createContext();
+    const packing = { ...nothing, base: new Int32Array(256).fill(1000) };
+    await context.extend(packing.base);
+    const place = path.join(parent, 'busy');
+    const cache = (busyMs?: number) =>
+      new WorkspaceCache(model.engine, [], { root: place, maxBytes: 30e6, busyMs });
+    const keptFromSaving = async (by: WorkspaceCache) => {
+      mkdirSync(by.folder, { recursive: true });
+      const other = spawn('flock', [path.join(by.folder, 'lock'), '-c', 'echo held; cat']);
+      await new Promise((held) => other.stdout.once('data', held));
+      by.save(context, packing);
+      await expect.poll(() => by.saved.note).toMatch(/^Another window saves/);
+      return () => new Promise((gone) => other.once('close', gone).stdin.end());
+    };
+    const ended = cache();
+    const letGo = await keptFromSaving(ended);
+    await ended.finish();
+    expect(await cache().restore()).toBeUndefined();
+    await letGo();
+
+    const waiting = cache(10);
+    const done = await keptFromSaving(waiting);
+    expect(waiting.saved.tokens).toBe(0);
+    await done();
+    await expect.poll(() => waiting.saved, { timeout: 30_000 }).toEqual({ tokens: 256, total: 256 });
+    expect((await cache().restore())?.base).toEqual(packing.base);
+    await waiting.finish();
     await model.dispose();
   });
 
