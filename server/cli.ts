@@ -1,7 +1,6 @@
 /**
  * `longview ask|prefill|context|models|cache`: progress to stderr, answers to stdout; exit 0 (done), 1 (failed) or 2 (usage).
  */
-import { statSync } from 'node:fs';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
 import { overBudget, rootOf, Session } from './answers/session';
@@ -21,6 +20,7 @@ import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
 import { answerMessage, cutMessage } from './statusText';
 import { print, progressPrinter, showSources, tell, visible, visibleLines } from './terminal';
+import { checkFolder } from './workspace/scan';
 
 const usage = `Usage:
   longview ask [options] "question" ["another question" ...]   answers from the repository's files
@@ -114,11 +114,8 @@ function oneOf<const T extends string>(
 /** Whoever names a folder wants that one read: none is passed over, and none is read twice. */
 function rootsOf({ repo = ['.'] }: Options) {
   const folders = new Set(repo.map((given) => path.resolve(here, given)));
-  return [...folders].map((folder) => {
-    const root = rootOf(folder);
-    if (statSync(root.folder, { throwIfNoEntry: false })?.isDirectory()) return root;
-    throw new LongviewError('no_workspace', `There is no folder ${root.folder}.`);
-  });
+  for (const folder of folders) checkFolder(folder);
+  return [...folders].map(rootOf);
 }
 
 function openedModel(options: Options, prefill: PrefillOptions): Promise<OpenModel> {

@@ -1,5 +1,5 @@
 /** Walks the workspace's folders: which files go into the prompt, and why the others do not. Contents are not kept. */
-import { promises as fs, type Dirent } from 'node:fs';
+import { promises as fs, opendirSync, type Dirent } from 'node:fs';
 import path from 'node:path';
 import type { Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
@@ -87,6 +87,19 @@ function whyNoFolder(root: string, { code, message }: NodeJS.ErrnoException): st
   return `The folder ${root} cannot be read: ${message}`;
 }
 
+function noFolder(root: string, cause: unknown): LongviewError {
+  return new LongviewError('no_workspace', whyNoFolder(root, cause as NodeJS.ErrnoException), { cause });
+}
+
+/** Throws LongviewError `no_workspace`, as a scan of it would. */
+export function checkFolder(root: string): void {
+  try {
+    opendirSync(root).closeSync();
+  } catch (error) {
+    throw noFolder(root, error);
+  }
+}
+
 /** Where a folder stands among several. */
 interface PlaceOfFolder {
   /** What stands before the paths in the prompt: `app/`, or nothing. */
@@ -133,10 +146,7 @@ class Scanner {
     try {
       entries = await fs.readdir(folder, { withFileTypes: true });
     } catch (error) {
-      if (relative === '')
-        throw new LongviewError('no_workspace', whyNoFolder(this.root, error as NodeJS.ErrnoException), {
-          cause: error,
-        });
+      if (relative === '') throw noFolder(this.root, error);
       this.skip(`${relative}/`, 'unreadable');
       return;
     }

@@ -74,9 +74,11 @@ describe('longview ask', () => {
     // Beside one that does, too.
     for (const more of [[], ['--repo', folder]]) {
       const { status, stderr } = ask(...more, '--repo', nowhere, 'x?');
-      expect(stderr).toBe(`There is no folder ${nowhere}.\n`);
+      expect(stderr).toBe(`There is no folder ${nowhere}: it may have been moved or deleted.\n`);
       expect(status).toBe(1);
     }
+    const noFolder = file('no-folder', '');
+    expect(ask('--repo', noFolder, 'x?')).toMatchObject({ stderr: `${noFolder} is no folder.\n`, status: 1 });
   });
 
   it('shows its usage without a question', () => {
