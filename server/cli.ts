@@ -32,7 +32,7 @@ const usage = `Usage:
   longview cache [list | clear]                                saved states of repositories, and their sizes
 
 Options:
-  --repo FOLDER     the repository (default: here); may be repeated
+  --repo FOLDER     the repository (default: here); may be repeated: what is in two of them is read once
   --model FILE      a .gguf file or a folder with safetensors
   --include GLOB    take files that would be left out; may be repeated
   --exclude GLOB    leave files out; may be repeated

@@ -261,6 +261,7 @@ export type SkipReason =
   | 'secret'
   | 'not-a-file' //   FIFO, socket, device
   | 'link-loop' //    symbolic link that leaves the workspace or comes back to a folder above
+  | 'read-elsewhere' // lies in another folder of the workspace too, and is read as that one's
   | 'unreadable'
   | 'invalid-utf8'
   | 'empty'

@@ -15,6 +15,7 @@ const reasons: Record<SkipReason, string> = {
   secret: 'Secrets',
   'not-a-file': 'Pipes, sockets, devices',
   'link-loop': 'Symbolic links',
+  'read-elsewhere': 'In another folder too',
   unreadable: 'Unreadable',
   'invalid-utf8': 'Not UTF-8',
   empty: 'Empty',

@@ -106,7 +106,11 @@ interface PlaceOfFolder {
   prefix: string;
   /** Of all of them: a pattern that begins with one is about that folder alone. */
   names: readonly string[];
+  /** Names of those that lie in this one, by their path in it: their files are read as theirs. */
+  inner: ReadonlyMap<string, string>;
 }
+
+const alone: PlaceOfFolder = { prefix: '', names: [], inner: new Map() };
 
 interface Globs {
   all: Ignore;
@@ -125,13 +129,15 @@ class Scanner {
   private readonly include: Globs;
   private readonly exclude: Globs;
   private readonly prefix: string;
+  private readonly inner: ReadonlyMap<string, string>;
 
   constructor(
     private readonly root: string,
     private readonly options: ScanOptions,
-    { prefix, names }: PlaceOfFolder,
+    { prefix, names, inner }: PlaceOfFolder,
   ) {
     this.prefix = prefix;
+    this.inner = inner;
     this.include = globsOf(options.include, names);
     this.exclude = globsOf(options.exclude, names);
   }
@@ -192,6 +198,8 @@ class Scanner {
     stack: readonly Rules[],
     narrow: boolean,
   ): Promise<void> {
+    const elsewhere = this.inner.get(relative);
+    if (elsewhere !== undefined) return this.skip(`${relative}/`, 'read-elsewhere', `as ${elsewhere}/`);
     if (this.matches(this.exclude, `${relative}/`)) return this.skip(`${relative}/`, 'excluded');
     if (this.matches(this.include, `${relative}/`)) return this.walk(relative, stack);
     const known = Object.hasOwn(folderReasons, name) ? folderReasons[name] : undefined;
@@ -236,7 +244,7 @@ class Scanner {
 export async function scanFolder(
   root: string,
   options: ScanOptions = {},
-  place: PlaceOfFolder = { prefix: '', names: [] },
+  place: PlaceOfFolder = alone,
 ): Promise<ScanResult> {
   const scanner = new Scanner(root, options, place);
   await scanner.walk('', await ignoringAbove(root));
@@ -259,9 +267,16 @@ function namesOf(roots: readonly Root[]): string[] {
   });
 }
 
+/** Which of the folders lie in a folder, by their path in it. */
+function innerOf(folder: string, folders: readonly string[], names: readonly string[]): Map<string, string> {
+  const inner = folders.map((other, i) => [path.relative(folder, other), names[i]!] as const);
+  return new Map(inner.filter(([within]) => within !== '' && within !== '..' && !within.startsWith('../')));
+}
+
 /**
- * The same for a workspace of several folders: paths begin with the folder's name, made unique. One that cannot be read, as a
- * workspace may name on another machine, is listed as left out while there are others.
+ * The same for a workspace of several folders: paths begin with the folder's name, made unique. What lies in two of them is
+ * read once, as the inner one's. One that cannot be read, as a workspace may name on another machine, is listed as left out
+ * while there are others.
  */
 export async function scanWorkspace(roots: readonly Root[], options: ScanOptions = {}): Promise<ScanResult> {
   if (roots.length === 0)
@@ -270,20 +285,25 @@ export async function scanWorkspace(roots: readonly Root[], options: ScanOptions
   const result: ScanResult = { files: [], skipped: [] };
   const unreadable: LongviewError[] = [];
   const names = namesOf(roots);
+  const real = await Promise.all(roots.map(({ folder }) => fs.realpath(folder).catch(() => folder)));
   for (const [i, { folder }] of roots.entries()) {
     const prefix = names[i]!;
-    const found = await scanFolder(folder, options, { prefix: `${prefix}/`, names }).catch(
-      (error: unknown) => {
-        if (!(error instanceof LongviewError && error.code === 'no_workspace')) throw error;
-        unreadable.push(error);
-        result.skipped.push({ path: `${prefix}/`, reason: 'unreadable', detail: error.message });
-      },
-    );
+    const same = real.indexOf(real[i]!);
+    if (same < i) {
+      result.skipped.push({ path: `${prefix}/`, reason: 'read-elsewhere', detail: `as ${names[same]!}/` });
+      continue;
+    }
+    const place = { prefix: `${prefix}/`, names, inner: innerOf(real[i]!, real, names) };
+    const found = await scanFolder(folder, options, place).catch((error: unknown) => {
+      if (!(error instanceof LongviewError && error.code === 'no_workspace')) throw error;
+      unreadable.push(error);
+      result.skipped.push({ path: `${prefix}/`, reason: 'unreadable', detail: error.message });
+    });
     if (!found) continue;
     const { files, skipped } = found;
     for (const file of files) result.files.push({ ...file, path: `${prefix}/${file.path}` });
     for (const file of skipped) result.skipped.push({ ...file, path: `${prefix}/${file.path}` });
   }
-  if (unreadable.length === roots.length) throw unreadable[0]!;
+  if (unreadable.length === new Set(real).size) throw unreadable[0]!;
   return result;
 }

@@ -258,6 +258,13 @@ it('reads a folder once, however often and in whatever way it is named', () => {
   const repeated = ['--repo', repo, '--repo', 'twice', '--repo', `${repo}/`];
   const { files } = JSON.parse(run('context', ...repeated, '--json').stdout) as ContextResult;
   expect(files.map((file) => file.path)).toEqual(['a.py']);
+  // Also where one lies in another, which is said.
+  const inner = path.join(repo, 'inner');
+  writeFolder(inner, [['b.py', 'LIMIT = 2\n']]);
+  const { stdout } = run('context', '--repo', repo, '--repo', inner);
+  expect(stdout).toMatch(/\d {2}twice\/a\.py\n/);
+  expect(stdout.match(/\d {2}.*b\.py\n/g)).toEqual([expect.stringMatching(/ inner\/b\.py\n$/)]);
+  expect(stdout).toContain('\n  twice/inner/  read-elsewhere (as inner/)\n');
 });
 
 describe('longview with what it does not take', () => {

@@ -182,14 +182,15 @@ describe('scanWorkspace', () => {
       ['src/web/docs/b.md', 'a'],
       ['src/x.ts', 'a'],
     ]);
-    const docs = repository([
-      ['docs/c.md', 'a'],
-      ['d.ts', 'a'],
-    ]);
+    const docs = () =>
+      repository([
+        ['docs/c.md', 'a'],
+        ['d.ts', 'a'],
+      ]);
     const roots = [
       { name: 'app', folder: inner },
-      { name: 'web', folder: docs },
-      { name: '[x]', folder: docs },
+      { name: 'web', folder: docs() },
+      { name: '[x]', folder: docs() },
     ];
     const left = async (exclude: string[]) =>
       (await scanWorkspace(roots, { exclude })).skipped.map((file) => file.path);
@@ -209,6 +210,43 @@ describe('scanWorkspace', () => {
     expect(files.map((file) => file.path)).toEqual(['here/a.ts']);
     expect(skipped).toMatchObject([{ path: 'gone/', reason: 'unreadable' }]);
     await expect(scanWorkspace([roots[0]!, roots[0]!])).rejects.toMatchObject({ code: 'no_workspace' });
+  });
+
+  it('reads once what lies in two of the folders, as the inner one', async () => {
+    const outer = repository([
+      ['a.ts', 'a'],
+      ['..lib/b.ts', 'b'],
+      ['lib/c.ts', 'c'],
+      ['lib/deep/d.ts', 'd'],
+      ['lib-2/e.ts', 'e'],
+    ]);
+    const link = path.join(repository([]), 'link');
+    symlinkSync(path.join(outer, 'lib'), link);
+    const root = (name: string, folder: string) => ({ name, folder });
+    const [app, lib, linked] = [root('app', outer), root('lib', path.join(outer, 'lib')), root('lib', link)];
+    for (const roots of [
+      [app, lib],
+      [linked, app],
+    ]) {
+      const { files, skipped } = await scanWorkspace(roots);
+      expect(files.map((file) => file.path).sort()).toEqual([
+        'app/..lib/b.ts',
+        'app/a.ts',
+        'app/lib-2/e.ts',
+        'lib/c.ts',
+        'lib/deep/d.ts',
+      ]);
+      expect(skipped).toEqual([{ path: 'app/lib/', reason: 'read-elsewhere', detail: 'as lib/' }]);
+    }
+    const same = await scanWorkspace([lib, linked, root('deep', path.join(link, 'deep'))]);
+    expect(same.files.map((file) => file.path)).toEqual(['lib/c.ts', 'deep/d.ts']);
+    expect(same.skipped).toEqual([
+      { path: 'lib/deep/', reason: 'read-elsewhere', detail: 'as deep/' },
+      { path: 'lib-2/', reason: 'read-elsewhere', detail: 'as lib/' },
+    ]);
+    // What the outer one would not read is read where it is named.
+    writeFileSync(path.join(outer, '.ignore'), 'lib/\n');
+    expect((await scanWorkspace([app, lib])).files.map((file) => file.path)).toContain('lib/c.ts');
   });
 
   it('says so when no folder is open', async () => {
