@@ -193,63 +193,73 @@ export interface Places {
   missing: MissingPlace[];
 }
 
-/**
- * The links of an answer, and the places that it names although they are not there: no such file among `files`, or no such
- * symbol in the file.
- */
-export function checkCitations(answer: string, files: readonly PackedFile[]): Places {
+/** A place that an answer names: a link, or none such, with the reason. */
+type Named = Citation | (MissingPlace & { offset: number });
+
+/** In their order: no such file among `files`, or no such symbol in the file, makes it a missing one. */
+function* placesIn(answer: string, files: readonly PackedFile[]): Generator<Named> {
   const byPath = new Map(files.map((file) => [file.path, file]));
   const looksLikePath = pathTest(files);
   const holderOf = holderSearch(files);
-  const citations: Citation[] = [];
-  const missing = new Map<string, MissingPlace>();
   for (const match of matchesOutsideCode(answer, patternFor(answer, files))) {
     const [text, written = '', anchor, from, to] = match;
-    const end = match.index + text.length;
+    const offset = match.index;
+    const end = offset + text.length;
     // The panel makes a link of it that leads there.
     if (answer.startsWith('(https://', end)) continue;
-    const miss = (why: string) => {
-      // Else it is an index into something, or a link's label.
-      const standsAlone = !/[\w\])]/.test(answer.charAt(match.index - 1)) && answer[end] !== '(';
-      if (standsAlone) missing.set(text, { text, why });
-    };
+    // Else it is an index into something, or a link's label.
+    const standsAlone = !/[\w\])]/.test(answer.charAt(offset - 1)) && answer[end] !== '(';
     const path = written.replace(/^(?:\.?\/)+/, '');
     const file = byPath.get(path);
     if (!file) {
-      if ((anchor ?? from) !== undefined && looksLikePath(path))
-        miss(`There is no ${path} among the files that were read.`);
+      if (standsAlone && (anchor ?? from) !== undefined && looksLikePath(path))
+        yield { text, offset, why: `There is no ${path} among the files that were read.` };
       continue;
     }
     const uri = pathToFileURL(file.absolutePath).href;
-    const citation: Citation = { text, offset: match.index, path, uri };
+    const citation: Citation = { text, offset, path, uri };
     const symbol = anchor && nameOf(anchor);
     const place = symbol && findPlace(file, symbol);
     // Lines as `#L2-L3` or `:L2-L3`.
     const [, first = from, last = to ?? first] = /^L(\d+)(?:-L?(\d+))?$/.exec(anchor ?? '') ?? [];
     if (place) {
-      citations.push({ ...citation, symbol, ...placeIn(file.text, place) });
+      yield { ...citation, symbol, ...placeIn(file.text, place) };
     } else if (first) {
       const wanted = { startLine: Number(first), endLine: Number(last) };
-      const span = mendSpan(wanted, file.text, namedAround(answer, match.index));
-      citations.push({ ...citation, ...placeIn(file.text, span) });
-    } else if (symbol) {
+      const span = mendSpan(wanted, file.text, namedAround(answer, offset));
+      yield { ...citation, ...placeIn(file.text, span) };
+    } else if (!symbol) {
+      yield citation;
+    } else if (standsAlone) {
       const holder = holderOf(symbol);
-      miss(
-        holder
-          ? `${path} does not contain ${symbol}; ${holder} does.`
-          : `No file that was read contains ${symbol}.`,
-      );
-    } else {
-      citations.push(citation);
+      const why = holder
+        ? `${path} does not contain ${symbol}; ${holder} does.`
+        : `No file that was read contains ${symbol}.`;
+      yield { text, offset, why };
     }
   }
+}
+
+/** The links of an answer, and the places that it names although they are not there. */
+export function checkCitations(answer: string, files: readonly PackedFile[]): Places {
+  const citations: Citation[] = [];
+  const missing = new Map<string, MissingPlace>();
+  for (const place of placesIn(answer, files))
+    if ('why' in place) missing.set(place.text, { text: place.text, why: place.why });
+    else citations.push(place);
   return { citations, missing: [...missing.values()] };
 }
 
 /** An answer where nothing can be a link: places as `path:12`, those that are not there marked. */
 export function withPlainPlaces(answer: string, files: readonly PackedFile[]): string {
-  const { citations, missing } = checkCitations(answer, files);
-  const plain = new Map(missing.map(({ text }) => [text, `${text.slice(1, -1)} (not found)`]));
-  for (const { text, path, span } of citations) plain.set(text, span ? `${path}:${span.startLine}` : path);
-  return answer.replace(patternFor(answer, files), (text) => plain.get(text) ?? text);
+  let plain = '';
+  let end = 0;
+  for (const place of placesIn(answer, files)) {
+    const { text, offset } = place;
+    plain += answer.slice(end, offset);
+    if ('why' in place) plain += `${text.slice(1, -1)} (not found)`;
+    else plain += place.span ? `${place.path}:${place.span.startLine}` : place.path;
+    end = offset + text.length;
+  }
+  return plain + answer.slice(end);
 }

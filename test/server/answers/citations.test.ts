@@ -372,4 +372,15 @@ describe('withPlainPlaces', () => {
       'See app/io.py#gone (not found) and gone.py:L3 (not found), row[0].',
     );
   });
+
+  it('names each by what is said of it, and leaves code as it is', () => {
+    const places = '`load_config` is in [app/io.py:40]. `Writer` is in [app/io.py:40].';
+    expect(withPlainPlaces(places, files)).toBe(
+      '`load_config` is in app/io.py:20. `Writer` is in app/io.py:15.',
+    );
+    const code = 'paths = [app/io.py] + [app/io.py#gone]';
+    expect(withPlainPlaces(`[app/io.py], [app/io.py#gone]\n\`\`\`\n${code}\n\`\`\``, files)).toBe(
+      `app/io.py, app/io.py#gone (not found)\n\`\`\`\n${code}\n\`\`\``,
+    );
+  });
 });
