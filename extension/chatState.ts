@@ -143,10 +143,10 @@ export class Chat {
     this.send({ type: 'text', turnId: id, text });
   }
 
-  done(id: string, { conversationId, answer, citations, missing, stats, finish }: AskResult): void {
+  done(id: string, { conversationId, ...result }: AskResult): void {
     if (!this.turn(id)) return;
     this.conversationId = conversationId;
-    this.change(id, { state: 'done', answer, citations, missing, stats, finish, progress: undefined });
+    this.change(id, { ...result, state: 'done', progress: undefined });
   }
 
   /** Comes a moment after an answer is done. */

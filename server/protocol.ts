@@ -213,6 +213,8 @@ export interface AskResult {
   stats: AskStats;
   /** `length`: the answer was cut at maxAnswerTokens; `window`: the context is full. */
   finish: 'stop' | 'length' | 'window';
+  /** With `window`, what has the room that the answer lacked: the turns before it, or else the repository and the question. */
+  full?: 'turns' | 'repository';
 }
 
 /**

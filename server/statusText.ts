@@ -60,14 +60,17 @@ export function answerMessage(stats: AskStats): string {
   );
 }
 
-/** What cut an answer off; undefined where it came to its end. */
+/** What cut an answer in the terminal off; undefined where it came to its end. */
 export function cutMessage(
   finish: AskResult['finish'],
   { answerTokens }: Pick<AskStats, 'answerTokens'>,
 ): string | undefined {
   if (finish === 'length')
     return `The answer was cut at its longest length, ${answerTokens.toLocaleString('en')} tokens (--max-tokens).`;
-  return finish === 'window' ? "The answer was cut: the model's window is full. Leave out files." : undefined;
+  // Each question is a chat of its own.
+  return finish === 'window'
+    ? "The answer was cut: the model's window is full. Ask something shorter, or leave out files (--exclude)."
+    : undefined;
 }
 
 /** Seconds below two minutes, minutes below two hours, then hours. */

@@ -22,6 +22,7 @@ export interface Turn {
   sources?: Source[];
   stats?: AskStats;
   finish?: AskResult['finish'];
+  full?: AskResult['full'];
   /** A sentence for the user when state is failed. */
   error?: string;
   /** What happens before the first word; `prefill` while the repository is read. */

@@ -3,6 +3,7 @@ import DOMPurify from 'dompurify';
 import type { AskStats, Source } from '../../server/protocol';
 import type { FromWebview, Turn } from './messages';
 import { count } from './count';
+import { cutText } from './cutText';
 import { element } from './element';
 import { fenceLanguage } from './fenceLanguage';
 import { highlight } from './highlight';
@@ -166,14 +167,12 @@ export class TurnView {
   }
 
   private showFoot(): void {
-    const { state, error, finish, answer, id } = this.turn;
+    const { state, error, answer, id } = this.turn;
     this.foot.replaceChildren();
     if (state === 'failed') this.foot.append(element('p', 'error', error ?? 'Something went wrong.'));
     if (state === 'stopped') this.foot.append(element('p', 'hint', 'Stopped. What was read is kept.'));
-    if (finish === 'length')
-      this.foot.append(element('p', 'hint', 'The answer was cut at its longest length.'));
-    if (finish === 'window')
-      this.foot.append(element('p', 'hint', "The model's window is full. Begin a new chat."));
+    const cut = cutText(this.turn);
+    if (cut !== undefined) this.foot.append(element('p', 'hint', cut));
     if (state === 'failed' || state === 'stopped')
       this.foot.append(
         button('Ask again', 'Ask this question again', () => this.post({ type: 'retry', turnId: id })),

@@ -4,6 +4,7 @@ import { LongviewError } from '../errors';
 import { Lock, whileWanted } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { concat } from '../prompt/template';
+import type { AskResult } from '../protocol';
 import { commonPrefix, type Reading, type RepositoryState } from './repositoryState';
 
 export interface Turn {
@@ -26,6 +27,7 @@ export interface AskOptions {
 export interface Asked {
   answer: string;
   finish: GenerateResult['finish'];
+  full?: AskResult['full'];
   promptTokens: number;
   /** Tokens whose state was there before, of promptTokens. */
   reusedTokens: number;
@@ -35,6 +37,15 @@ export interface Asked {
   prefillSeconds: number;
   firstTokenSeconds: number;
   decodeTokensPerSecond: number;
+}
+
+/** Says what helps: a terminal knows of no chat, and a new one is no shorter than the first turn of one. */
+function tooLong(tokens: number, room: number, hasTurns: boolean): LongviewError {
+  const [beside, more] = hasTurns ? [' and what was said before', 'begin a new chat, '] : ['', ''];
+  return new LongviewError(
+    'question_too_long',
+    `The question has ${tokens} tokens; beside the repository${beside} there is room for ${Math.max(room, 0)}. Ask something shorter, ${more}or leave out files.`,
+  );
 }
 
 export class Conversation {
@@ -104,15 +115,11 @@ export class Conversation {
     this.last = undefined;
     const { engine, tokenizer } = this.model;
     const { signal, priority = 'answer' } = options;
+    const before = this.behind.length;
     const behind = concat(this.behind, this.turn(question));
     const tokens = concat(prompt, behind);
-    if (tokens.length >= engine.window) {
-      const room = engine.window - prompt.length - this.behind.length - 1;
-      throw new LongviewError(
-        'question_too_long',
-        `The question has ${behind.length - this.behind.length} tokens; beside the repository and what was said before there is room for ${Math.max(room, 0)}. Ask something shorter, begin a new chat, or leave out files.`,
-      );
-    }
+    if (tokens.length >= engine.window)
+      throw tooLong(behind.length - before, engine.window - prompt.length - before - 1, before > 0);
     // The state of an earlier turn serves when the repository has not changed under it.
     let prefillSeconds = 0;
     let loaded: Reading['loaded'];
@@ -160,9 +167,11 @@ export class Conversation {
       this.behind = concat(behind, result.tokens);
       this.tokens = concat(prompt, this.behind);
       if (result.tokens.length > 0) this.last = { start: tokens.length };
+      const lacked = options.maxTokens - result.tokens.length;
       return {
         answer,
         finish: result.finish,
+        full: result.finish !== 'window' ? undefined : before >= lacked ? 'turns' : 'repository',
         promptTokens: tokens.length,
         reusedTokens: reused,
         answerTokens: result.tokens.length,

@@ -293,6 +293,7 @@ export class Session {
       answer: asked.answer,
       ...checkCitations(asked.answer, repository.files),
       finish: asked.finish,
+      full: asked.full,
       stats: {
         files: repository.files.length,
         skipped: overBudget(repository),

@@ -1,6 +1,6 @@
 import { describe, expect, it, vi } from 'vitest';
 import type { AskStats } from '../../server/protocol';
-import { answerMessage, prefillStatus, readingMessage, throttled } from '../../server/statusText';
+import { answerMessage, cutMessage, prefillStatus, readingMessage, throttled } from '../../server/statusText';
 
 describe('readingMessage', () => {
   it.each([
@@ -77,6 +77,17 @@ describe('prefillStatus', () => {
   it('estimates by what is left and the rate', () => {
     expect(prefillStatus({ done: 250, total: 1000, tokensPerSecond: 50 }).etaSeconds).toBe(15);
   });
+});
+
+it('says what helps an answer in the terminal that was cut', () => {
+  expect(cutMessage('length', { answerTokens: 1200 })).toMatch(
+    /longest length, 1,200 tokens \(--max-tokens\)\.$/,
+  );
+  // There is no chat there that could be begun anew.
+  expect(cutMessage('window', { answerTokens: 3 })).toMatch(
+    /Ask something shorter, or leave out files \(--exclude\)\.$/,
+  );
+  expect(cutMessage('stop', { answerTokens: 3 })).toBeUndefined();
 });
 
 it('tells of a step every tenth of a second, and always of the last', () => {

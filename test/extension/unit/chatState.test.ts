@@ -45,7 +45,7 @@ describe('Chat', () => {
     it.text('1', 'In ');
     it.text('1', 'a.py.');
     expect(it.busy).toBe(true);
-    it.done('1', result('In a.py.'));
+    it.done('1', { ...result('In a.py.'), finish: 'window', full: 'turns' });
     expect(it.busy).toBe(false);
     expect(messages.map(({ type }) => type)).toEqual([
       'turn',
@@ -58,7 +58,13 @@ describe('Chat', () => {
     ]);
     expect(messages.map(({ seq }) => seq)).toEqual([1, 2, 3, 4, 5, 6, 7]);
     expect(it.state.turns).toMatchObject([
-      { state: 'done', answer: 'In a.py.', context: { files: 3, skipped: 1 } },
+      {
+        state: 'done',
+        answer: 'In a.py.',
+        finish: 'window',
+        full: 'turns',
+        context: { files: 3, skipped: 1 },
+      },
     ]);
   });
 

@@ -272,15 +272,27 @@ describe('a session', () => {
     while (left(`Please: ${question}`) > 2) question = `Please: ${question}`;
     const room = left(question);
     for (const [maxTokens, cut] of [
-      [room, { finish: 'length', answerTokens: room }],
-      [room + 1, { finish: 'window', answerTokens: room }],
+      [room, { finish: 'length', full: undefined, answerTokens: room }],
+      [room + 1, { finish: 'window', full: 'repository', answerTokens: room }],
     ] as const) {
       const conversation = new Conversation(tight, state);
       expect(await conversation.ask(prompt, question, { maxTokens })).toMatchObject(cut);
       const next = conversation.ask(prompt, 'And?', { maxTokens });
-      await expect(next).rejects.toMatchObject({ code: 'question_too_long' });
+      const message = expect.stringMatching(/ or leave out files\.$/) as string;
+      await expect(next).rejects.toMatchObject({ code: 'question_too_long', message });
       await conversation.dispose();
     }
+    // Without the turns before it the second answer would have had its room.
+    const chat = new Conversation(tight, state);
+    const first = await chat.ask(prompt, 'Where?', { maxTokens: 8 });
+    const turns = first.promptTokens + first.answerTokens - prompt.length;
+    let second = 'Where is `next_value` defined?';
+    while (left(`Please: ${second}`) > turns + 4) second = `Please: ${second}`;
+    expect(await chat.ask(prompt, second, { maxTokens: turns })).toMatchObject({
+      finish: 'window',
+      full: 'turns',
+    });
+    await chat.dispose();
     await tight.dispose();
   });
 
@@ -292,12 +304,23 @@ describe('a session', () => {
     await closing;
   });
 
-  it('refuses a question that does not fit, with numbers', async () => {
-    await expect(session.ask({ question: 'why '.repeat(70_000) })).rejects.toMatchObject({
+  it('refuses a question that does not fit, with numbers, and says what helps', async () => {
+    const long = (conversationId?: string) =>
+      session.ask({ question: 'why '.repeat(70_000), conversationId });
+    const refused = (message: RegExp) => ({
       code: 'question_too_long',
-      // As the panel's button calls it.
-      message: expect.stringMatching(/\d tokens; .* begin a new chat, or leave out files\.$/) as string,
+      message: expect.stringMatching(message) as string,
     });
+    await expect(long()).rejects.toMatchObject(
+      refused(
+        /\d tokens; beside the repository there is room for \d+\. Ask something shorter, or leave out files\.$/,
+      ),
+    );
+    const { conversationId } = await session.ask({ question: reference.questions[0]!.question });
+    // As the panel's button calls it.
+    await expect(long(conversationId)).rejects.toMatchObject(
+      refused(/ and what was said before .* begin a new chat, or leave out files\.$/),
+    );
   });
 });
 
