@@ -71,6 +71,7 @@ export class Server {
         if (!event.affectsConfiguration('longview') || !this.client) return;
         void this.client.sendNotification('workspace/didChangeConfiguration', { settings: readSettings() });
       }),
+      workspace.onDidGrantWorkspaceTrust(() => void this.client?.sendNotification(methods.trusted)),
     );
   }
 

@@ -136,6 +136,8 @@ connection.onDidChangeConfiguration(({ settings }) => {
   void service?.change({ settings: settings as Settings });
 });
 
+connection.onNotification(methods.trusted, () => void service?.trust());
+
 connection.onDidChangeWatchedFiles(({ changes }) => {
   if (changes.some(({ uri }) => !uri.includes('/.git/'))) service?.filesChanged();
 });

@@ -39,6 +39,7 @@ export class Opened {
   refresher: Refresher | undefined;
   settings: Settings;
   roots: readonly Root[];
+  trusted: boolean;
   readonly board: StatusBoard;
   /** Opening and closing of model and session. */
   readonly opening = new Lock();
@@ -47,6 +48,7 @@ export class Opened {
   constructor(private readonly options: ServiceOptions) {
     this.settings = options.settings;
     this.roots = options.roots;
+    this.trusted = options.trusted;
     this.board = new StatusBoard(options.onStatus);
   }
 
@@ -142,7 +144,7 @@ export class Opened {
         exclude,
         maxFileBytes: maxFileKiB * 1024,
         maxAnswerTokens,
-        gitHistory: this.options.trusted,
+        gitHistory: this.trusted,
         cache: this.openedCache(model),
         unsavedTexts: this.options.unsavedTexts,
         rebasesInBackground: true,
@@ -248,6 +250,14 @@ export class Opened {
       if (another) await this.closeModel();
       // What was counted was the other model's: a panel that is open asks again, and so opens this one, or is told why not.
       this.board.showAside({ freshness: undefined, ...(another && { context: undefined }) });
+    });
+  }
+
+  trust(): Promise<void> {
+    return this.opening.run(() => {
+      this.trusted = true;
+      this.session?.trust();
+      return Promise.resolve();
     });
   }
 

@@ -23,9 +23,11 @@ export interface InitializationOptions {
   extensionFolder: string;
   /** Folder for saved states; absent: nothing is kept on disk. */
   cacheFolder?: string;
-  /** False in an untrusted workspace: paths in workspace settings are ignored by the extension. */
+  /** False in an untrusted workspace: git, which reads a folder's configuration, is not run there. */
   trusted: boolean;
 }
+
+/** `longview/trusted`: extension -> server, notification without parameters. The workspace is trusted from now on. */
 
 /** The `longview.*` settings that the server uses; sent again whole by workspace/didChangeConfiguration. */
 export interface Settings {
@@ -399,6 +401,7 @@ export const methods = {
   prefill: 'longview/prefill',
   calibrate: 'longview/calibrate',
   status: 'longview/status',
+  trusted: 'longview/trusted',
   context: 'longview/context',
   modelsList: 'longview/models/list',
   modelsDownload: 'longview/models/download',

@@ -60,6 +60,11 @@ export class Service {
     return this.opened.change(changes);
   }
 
+  /** The workspace is trusted from now on: git may be asked. */
+  trust(): Promise<void> {
+    return this.opened.trust();
+  }
+
   /** Files were saved, made or deleted. */
   filesChanged(): void {
     this.opened.refresher?.poke();
@@ -144,7 +149,8 @@ export class Service {
           );
         const model = await this.opened.openedModel();
         await this.opened.closeSession();
-        const { trusted: gitHistory, modelsFolder } = this.options;
+        const { modelsFolder } = this.options;
+        const { trusted: gitHistory } = this.opened;
         const scan = { include, exclude, maxFileBytes: maxFileKiB * 1024, gitHistory };
         const start = performance.now();
         const [profile] = await calibrate(model, {

@@ -9,7 +9,7 @@ import type { OpenModel } from '../models/openModel';
 import { Packer, type PackedRepository } from '../prompt/pack';
 import { changedBetween, type Packing } from '../prompt/packing';
 import type { AskResult, ContextResult, Phase, Source } from '../protocol';
-import { scanWorkspace, type Root, type ScanOptions } from '../workspace/scan';
+import { scanWorkspace, type Root, type ScanOptions, type ScanResult } from '../workspace/scan';
 import { checkCitations, type Places } from './citations';
 import { Conversation, type Turn } from './conversation';
 import { RepositoryState, type StateStore } from './repositoryState';
@@ -54,6 +54,7 @@ export class Session {
   private readonly packing = new Lock();
   private packed: PackedRepository | undefined;
   private roomToRebase = true;
+  private gitHistory: boolean | undefined;
   private readonly closing = new AbortController();
   private readonly running = new Set<Promise<unknown>>();
   private readonly conversations = new Map<string, Conversation>();
@@ -68,6 +69,7 @@ export class Session {
     readonly state: RepositoryState,
     private readonly options: SessionOptions,
   ) {
+    this.gitHistory = options.gitHistory;
     const budget = model.engine.window - this.reservedTokens;
     this.packer = new Packer({
       name: roots.map((root) => root.name).join(' + '),
@@ -107,6 +109,11 @@ export class Session {
     return Math.min(questionReserve + this.maxAnswerTokens, Math.floor(this.model.engine.window / 2));
   }
 
+  /** Git may be asked from now on: what is packed afresh is in its order, and what was read stays read. */
+  trust(): void {
+    this.gitHistory = true;
+  }
+
   /** What was packed last. */
   get repository(): PackedRepository | undefined {
     return this.packed;
@@ -132,6 +139,10 @@ export class Session {
     }
   }
 
+  private scan(signal?: AbortSignal): Promise<ScanResult> {
+    return scanWorkspace(this.roots, { ...this.options, gitHistory: this.gitHistory, signal });
+  }
+
   /** Looks at the files and packs them, or what changed since. */
   pack({ signal, onPhase }: Pick<AskRequest, 'signal' | 'onPhase'> = {}): Promise<PackedRepository> {
     return this.packWith(this.options.unsavedTexts?.(), { signal, onPhase });
@@ -143,7 +154,7 @@ export class Session {
   ): Promise<PackedRepository> {
     return this.packing.run(async () => {
       onPhase?.('scanning');
-      const scan = await scanWorkspace(this.roots, { ...this.options, signal });
+      const scan = await this.scan(signal);
       onPhase?.('tokenizing', { done: 0, total: scan.files.length });
       this.packed = await this.packer.pack(scan, {
         signal,
@@ -206,7 +217,7 @@ export class Session {
   /** Packs and reads afresh beside everything else, and changes over when that is done. */
   rebase(signal?: AbortSignal): Promise<void> {
     return this.tracked(signal, async (both) => {
-      const scan = await scanWorkspace(this.roots, { ...this.options, signal: both });
+      const scan = await this.scan(both);
       const packing = await this.packer.fresh(scan, { signal: both });
       const prompt = this.model.format.system(this.packer.promptOf(packing));
       const context = await this.model.engine.createContext();

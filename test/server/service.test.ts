@@ -239,8 +239,15 @@ describe("git's history", () => {
       const roots = [{ name: 'history', folder: history }];
       const options = { settings, roots, modelsFolder: history, extensionFolder: root, trusted };
       const own = new Service({ ...options, onStatus: () => {} });
-      const { files } = await own.context(new AbortController().signal);
-      expect(files.map((file) => file.path)).toEqual(order);
+      const paths = async () =>
+        (await own.context(new AbortController().signal)).files.map((file) => file.path);
+      expect(await paths()).toEqual(order);
+      // Trust that comes later is for what is packed afresh: what was read stays read.
+      await own.trust();
+      expect(await paths()).toEqual(order);
+      writeFolder(history, [['c.py', 'x = 1\n'.repeat(200)]]);
+      expect(await paths()).toEqual(['b.py', 'a.py', 'c.py']);
+      rmSync(path.join(history, 'c.py'));
       await own.dispose();
     }
   });

@@ -15,6 +15,7 @@ const wire = vi.hoisted(() => ({
 }));
 const settings = vi.hoisted(() => ({
   change: (_: { affectsConfiguration: (section: string) => boolean }): void => undefined,
+  trust: (): void => undefined,
 }));
 
 vi.mock('vscode', () => ({
@@ -32,6 +33,7 @@ vi.mock('vscode', () => ({
   workspace: {
     createFileSystemWatcher: () => ({}),
     onDidChangeConfiguration: (listener: typeof settings.change) => (settings.change = listener),
+    onDidGrantWorkspaceTrust: (listener: () => void) => (settings.trust = listener),
     getConfiguration: () => ({ get: () => '', inspect: () => ({ defaultValue: '' }) }),
   },
 }));
@@ -142,6 +144,14 @@ describe('a server that dies', () => {
     expect(wire.notified).toEqual([]);
     change('longview');
     expect(wire.notified).toEqual(['workspace/didChangeConfiguration']);
+  });
+
+  it('is told at once when its workspace becomes trusted', async () => {
+    settings.trust();
+    await server.running();
+    expect(wire.notified).toEqual([]);
+    settings.trust();
+    expect(wire.notified).toEqual(['longview/trusted']);
   });
 
   it('leaves answers as they are', async () => {
