@@ -97,17 +97,19 @@ export class Chat {
     };
   }
 
+  private add(turn: Omit<Turn, 'answer' | 'citations'>): void {
+    const whole: Turn = { ...turn, answer: '', citations: [] };
+    this.turns = [...this.turns, whole].slice(-maxTurns);
+    this.send({ type: 'turn', turn: whole });
+  }
+
   begin(id: string, question: string): void {
-    const turn: Turn = {
-      id,
-      question,
-      answer: '',
-      state: 'waiting',
-      citations: [],
-      progress: { message: 'Starting' },
-    };
-    this.turns = [...this.turns, turn].slice(-maxTurns);
-    this.send({ type: 'turn', turn });
+    this.add({ id, question, state: 'waiting', progress: { message: 'Starting' } });
+  }
+
+  /** A question that is not asked, by its beginning. */
+  refused(id: string, beginning: string, error: string): void {
+    this.add({ id, question: beginning, refused: true, state: 'failed', error });
   }
 
   /** Takes a turn out that is asked again. */

@@ -30,8 +30,10 @@ const noteKey = 'longview.builtInNoteDismissed';
 const batchMs = 50;
 /** What an answer has come to is kept so often: a window may go away in its middle. */
 const keepMs = 2000;
-/** Characters. What is longer is a file, and said to be too long: nothing is cut. */
+/** Characters. What is longer is a file, and said to be too long: it is not asked, whole or cut. */
 const maxQuestion = 100_000;
+/** Of such a question, for whoever wonders which it was. The chat is kept every few seconds. */
+const keptOfTooLong = 1000;
 
 const folderOpen = () => (workspace.workspaceFolders ?? []).length > 0;
 
@@ -133,7 +135,7 @@ export class ChatView implements WebviewViewProvider {
         return void commands.executeCommand('longview.showPromptContents');
       case 'retry': {
         const turn = this.chat.turn(message.turnId);
-        if (!turn || this.chat.busy) return;
+        if (!turn || turn.refused || this.chat.busy) return;
         this.chat.remove(turn.id);
         return void this.ask(turn.question);
       }
@@ -176,8 +178,7 @@ export class ChatView implements WebviewViewProvider {
     if (question === '' || this.chat.busy) return;
     const id = randomUUID();
     if (question.length > maxQuestion) {
-      this.chat.begin(id, question);
-      this.chat.failed(id, tooLong(question.length));
+      this.chat.refused(id, `${question.slice(0, keptOfTooLong)}…`, tooLong(question.length));
       return this.save();
     }
     const { conversationId, history } = this.chat.asked;

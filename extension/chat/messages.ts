@@ -13,6 +13,8 @@ import type {
 export interface Turn {
   id: string;
   question: string;
+  /** It was too long to be asked, and is not asked again: `question` is its beginning. */
+  refused?: boolean;
   answer: string;
   state: 'waiting' | 'streaming' | 'done' | 'stopped' | 'failed';
   citations: Citation[];

@@ -167,13 +167,13 @@ export class TurnView {
   }
 
   private showFoot(): void {
-    const { state, error, answer, id } = this.turn;
+    const { state, error, refused, answer, id } = this.turn;
     this.foot.replaceChildren();
     if (state === 'failed') this.foot.append(element('p', 'error', error ?? 'Something went wrong.'));
     if (state === 'stopped') this.foot.append(element('p', 'hint', 'Stopped. What was read is kept.'));
     const cut = cutText(this.turn);
     if (cut !== undefined) this.foot.append(element('p', 'hint', cut));
-    if (state === 'failed' || state === 'stopped')
+    if ((state === 'failed' && !refused) || state === 'stopped')
       this.foot.append(
         button('Ask again', 'Ask this question again', () => this.post({ type: 'retry', turnId: id })),
       );

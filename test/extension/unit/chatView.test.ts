@@ -274,14 +274,18 @@ describe('an answer', () => {
 });
 
 describe('a question that is longer than any', () => {
-  it('is kept whole, and fails with its length instead of being cut', async () => {
-    const { chat, asked, kept } = await host();
-    const question = `${'x'.repeat(100_000)} Why?`;
+  it('fails with its length instead of being cut, also when it is asked again; its beginning is kept', async () => {
+    const { chat, asked, turns, receive, kept } = await host();
+    const question = `Why? ${'x'.repeat(100_000)}`;
     await chat.ask(question);
-    expect(asked).toEqual([]);
     const error = expect.stringContaining('100,005 characters') as string;
-    expect(kept()).toMatchObject({ turns: [{ question, state: 'failed', error }] });
+    const beginning = `${question.slice(0, 1000)}…`;
+    const refused = { turns: [{ question: beginning, state: 'failed', error }] };
+    expect(kept()).toMatchObject(refused);
     expect(chat.busy).toBe(false);
+    receive({ type: 'retry', turnId: turns.at(-1)! });
+    expect(kept()).toMatchObject(refused);
+    expect(asked).toEqual([]);
     void chat.ask(question.slice(1).trim().slice(0, 100_000));
     expect(asked).toHaveLength(1);
   });
