@@ -1,27 +1,24 @@
 /** A chat as a Markdown document: whatever was pasted or cut, each turn ends with itself. */
+import MarkdownIt from 'markdown-it';
 import type { Turn } from './chat/messages';
 import { sourcesLine } from './chat/sourceText';
 
-const opening = /^( {0,3})(`{3,}(?=[^`]*$)|~{3,})/;
-const closing = /^ {0,3}(`{3,}|~{3,})\s*$/;
+/** Of blocks alone. */
+const markdown = new MarkdownIt().disable('inline');
 
 /** With a fence that is open at the end closed: an answer that was cut in its code would have all that follows as code. */
 export function withFenceClosed(text: string): string {
-  let open: { indent: string; marker: string } | undefined;
-  for (const line of text.split('\n'))
-    if (open) {
-      if (closing.exec(line)?.[1]?.startsWith(open.marker)) open = undefined;
-    } else {
-      const [, indent = '', marker] = opening.exec(line) ?? [];
-      if (marker) open = { indent, marker };
-    }
-  return open ? `${text}\n${open.indent}${open.marker}` : text;
+  // A heading, unless it is behind an open fence.
+  const last = markdown.parse(`${text}\n#`, {}).at(-1);
+  if (last?.type !== 'fence') return text;
+  const [indent] = /^ */.exec(text.split('\n')[last.map![0]]!)!;
+  return `${text}\n${indent}${last.markup}`;
 }
 
 /** Its first line, unless that begins code, is the heading. */
 function questionMarkdown(question: string): string {
   const lines = question.trim().split('\n');
-  const heading = opening.test(lines[0]!) ? 'Question' : lines.shift()!;
+  const heading = markdown.parse(question.trim(), {})[0]?.type === 'fence' ? 'Question' : lines.shift()!;
   const rest = lines.join('\n').replace(/^\n+/, '');
   return `## ${heading}${rest === '' ? '' : `\n\n${withFenceClosed(rest)}`}`;
 }

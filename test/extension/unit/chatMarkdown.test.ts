@@ -22,6 +22,7 @@ it('has each question as a heading, whatever was cut or pasted before it', () =>
     '```py\ndef cut(',
     '~~~\ncut',
     '1. First:\n\n   ```py\n   def cut(',
+    '- First:\n  ```py\n  def left_open(\n\nThat is all.',
     '> ```\n> cut',
     '````md\n```\nx\n```\n',
     'Of ```` one line ```` alone.',
