@@ -217,6 +217,31 @@ describe('a session', () => {
     await tight.dispose();
   });
 
+  it('keeps room for edits where not all files fit', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-room-'));
+    const names = Array.from({ length: 60 }, (_, i) => `part_${String(i).padStart(2, '0')}.py`);
+    writeFolder(
+      folder,
+      names.map((name, i) => [name, `LIMIT = ${10 + i}\n`]),
+    );
+    const { kvBytesPerToken } = model.engine.model;
+    const tight = await openModel(builtInModel, { kvFormat: 'f32', kvBudgetBytes: 2048 * kvBytesPerToken });
+    const full = await Session.create(tight, [rootOf(folder)]);
+    const packed = async () => {
+      const { files, usedTokens, reservedTokens, window } = await full.context();
+      return { files: files.map((file) => file.path).sort(), used: usedTokens / (window - reservedTokens) };
+    };
+    const { files, used } = await packed();
+    expect(files.length).toBeLessThan(names.length);
+    expect(used).toBeGreaterThan(0.85);
+    expect(used).toBeLessThanOrEqual(0.95);
+    writeFolder(folder, [[files[0]!, 'LIMIT = 99\n']]);
+    expect(await packed()).toMatchObject({ files });
+    expect(full.repository?.overlayTokens).toBeGreaterThan(0);
+    await full.dispose();
+    await tight.dispose();
+  });
+
   it('makes room by it also for a reading that no question asks for', async () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'longview-room-'));
     const fill = (name: string) =>
@@ -382,6 +407,17 @@ describe('the sources of an answer', () => {
     await conversation.dispose();
     expect(await conversation.focus()).toBeUndefined();
     expect((await own.ask({ question: where })).answer).toBe(answer);
+  });
+
+  it('are given up for the question of another chat too', async () => {
+    const { conversationId } = await own.ask({ question: where });
+    let looking: ReturnType<typeof own.sources> | undefined;
+    const onPhase = (phase: string) => {
+      if (phase === 'reading') looking = own.sources(conversationId);
+    };
+    await own.ask({ question: value, onPhase });
+    expect(await looking).toBeUndefined();
+    expect(await own.sources(conversationId)).toBeDefined();
   });
 
   it('are none where memory is short, and come back with it', async () => {

@@ -2,7 +2,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Refresher } from '../../../server/answers/refresher';
 import { rootOf, Session } from '../../../server/answers/session';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
@@ -217,6 +217,8 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
       ['config.py', config(17)],
     ]);
     const idle = await Session.create(model, [rootOf(large)], { rebasesInBackground: true });
+    const looks = vi.spyOn(idle, 'changedFiles');
+    const rebases = vi.spyOn(idle, 'rebase');
     const states: Freshness[] = [];
     const watching = new Refresher(idle, {
       onFreshness: (freshness) => states.push(freshness),
@@ -224,16 +226,42 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
       quietMs: 20,
       idleMs: 1000,
     });
+    const save = (limit: number) => writeFileSync(path.join(large, 'config.py'), config(limit, 35));
+    const question = 'What is the value of `RETRY_LIMIT`?';
     await idle.prefill();
-    writeFileSync(path.join(large, 'config.py'), config(23, 35));
-    watching.poke();
-    await expect.poll(() => states.at(-1)?.state, { timeout: 60_000 }).toBe('current');
-    // Read as a later version, and too little to be packed afresh at once.
-    expect(idle.repository?.overlayTokens).toBeGreaterThan(256);
-    expect(idle.rebaseDue).toBe(false);
-    const overlay = () => idle.repository?.overlayTokens;
-    await expect.poll(overlay, { timeout: 60_000, interval: 20 }).toBe(0);
-    const { answer, stats } = await idle.ask({ question: 'What is the value of `RETRY_LIMIT`?' });
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    try {
+      const looksOnce = async () => {
+        states.length = 0;
+        looks.mockClear();
+        vi.advanceTimersByTime(20);
+        await expect.poll(() => states.at(-1)?.state, { timeout: 60_000 }).toBe('current');
+        vi.advanceTimersByTime(600);
+        expect(looks).toHaveBeenCalledTimes(1);
+        expect(rebases).not.toHaveBeenCalled();
+      };
+      save(22);
+      watching.poke();
+      watching.poke();
+      await looksOnce();
+      // Read as a later version, and too little to be packed afresh at once.
+      expect(idle.repository?.overlayTokens).toBeGreaterThan(256);
+      expect(idle.rebaseDue).toBe(false);
+      // Who saves is not away, nor who asks.
+      save(23);
+      watching.poke();
+      await looksOnce();
+      await idle.ask({ question });
+      watching.wasRead();
+      await looksOnce();
+      vi.advanceTimersByTime(400);
+      await expect.poll(() => rebases.mock.calls.length, { timeout: 60_000 }).toBe(1);
+      const overlay = () => idle.repository?.overlayTokens;
+      await expect.poll(overlay, { timeout: 60_000, interval: 20 }).toBe(0);
+    } finally {
+      vi.useRealTimers();
+    }
+    const { answer, stats } = await idle.ask({ question });
     expect(answer).toContain('23');
     expect(stats.promptTokens - stats.reusedTokens).toBeLessThan(40);
     await watching.dispose();
