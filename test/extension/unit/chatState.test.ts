@@ -40,12 +40,19 @@ describe('Chat', () => {
   it('tells the panel of every change, in order', () => {
     const { chat: it, messages } = chat();
     it.begin('1', 'Where?');
+    const { busy, state } = it;
+    expect([busy, state.turns[0]?.progress]).toEqual([true, { message: 'Starting' }]);
     it.progress('1', { kind: 'context', files: 3, skipped: 1, tokens: 5, window: 10 });
     it.progress('1', { kind: 'phase', phase: 'reading', message: 'Reading' });
+    // There is nothing to show yet but what happens.
+    it.text('1', '');
+    expect(it.turn('1')).toMatchObject({ state: 'waiting', progress: { message: 'Reading' } });
     it.text('1', 'In ');
+    expect(it.turn('1')?.progress).toBeUndefined();
     it.text('1', 'a.py.');
     expect(it.busy).toBe(true);
-    it.done('1', { ...result('In a.py.'), finish: 'window', full: 'turns' });
+    const { conversationId, ...shown } = { ...result('In a.py.'), finish: 'window', full: 'turns' } as const;
+    it.done('1', { conversationId, ...shown });
     expect(it.busy).toBe(false);
     expect(messages.map(({ type }) => type)).toEqual([
       'turn',
@@ -57,15 +64,7 @@ describe('Chat', () => {
       'turn',
     ]);
     expect(messages.map(({ seq }) => seq)).toEqual([1, 2, 3, 4, 5, 6, 7]);
-    expect(it.state.turns).toMatchObject([
-      {
-        state: 'done',
-        answer: 'In a.py.',
-        finish: 'window',
-        full: 'turns',
-        context: { files: 3, skipped: 1 },
-      },
-    ]);
+    expect(it.state.turns).toMatchObject([{ ...shown, state: 'done', context: { files: 3, skipped: 1 } }]);
   });
 
   it('a panel that was closed in between gets the whole state', () => {
@@ -78,12 +77,17 @@ describe('Chat', () => {
 
   it('gives the server what was answered, and not what was stopped or failed', () => {
     const { chat: it } = chat();
-    it.begin('1', 'Where?');
+    const begin = (id: string, question: string) => {
+      it.begin(id, question);
+      it.progress(id, { kind: 'phase', phase: 'reading', message: 'Reading' });
+    };
+    begin('1', 'Where?');
     it.done('1', result('There.'));
-    it.begin('2', 'What?');
+    begin('2', 'What?');
     it.stopped('2');
-    it.begin('3', 'Why?');
+    begin('3', 'Why?');
     it.failed('3', 'No model.');
+    expect(it.state.turns.map(({ progress }) => progress)).toEqual([undefined, undefined, undefined]);
     expect(it.asked).toEqual({ conversationId: 'c', history: [{ question: 'Where?', answer: 'There.' }] });
     expect(it.markdown()).toBe('## Where?\n\nThere.\n\n## What?\n\n\n\n## Why?\n\nNo model.\n');
   });
@@ -124,11 +128,19 @@ describe('Chat', () => {
 
   it('comes back after a restart, with what was under way as stopped', () => {
     const before = chat().chat;
+    before.begin('0', 'Who?');
+    before.done('0', result('I.'));
     before.begin('1', 'Where?');
     before.text('1', 'In');
     const { chat: after } = chat(before.saved);
     expect(after.busy).toBe(false);
-    expect(after.state.turns).toMatchObject([{ state: 'stopped', answer: 'In' }]);
+    expect(after.state.turns).toMatchObject([{ state: 'done' }, { state: 'stopped', answer: 'In' }]);
+    expect(after.asked.conversationId).toBe('c');
+    before.restore();
+    before.begin('2', 'What?');
+    before.progress('2', { kind: 'phase', phase: 'reading', message: 'Reading' });
+    const [turn] = chat(before.saved).chat.state.turns;
+    expect(turn).toMatchObject({ state: 'stopped', progress: undefined });
   });
 
   it('ignores what comes for a turn that was cleared', () => {

@@ -1,6 +1,7 @@
 /** What requests come to when their server dies. */
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import type { CancellationToken } from 'vscode';
+import { LSPErrorCodes, ResponseError } from 'vscode-languageclient/node';
 import { Server } from '../../../extension/client';
 import type { Status } from '../../../server/protocol';
 
@@ -10,7 +11,11 @@ const wire = vi.hoisted(() => ({
   /** What a request comes to. */
   answer: (): Promise<unknown> => new Promise(() => undefined),
   started: 0,
+  disposed: 0,
+  /** What the server is told as it begins. */
+  initially: [] as unknown[],
   notified: [] as string[],
+  told: [] as unknown[],
   logged: [] as string[],
 }));
 const settings = vi.hoisted(() => ({
@@ -29,7 +34,7 @@ vi.mock('vscode', () => ({
       for (const listener of [...this.listeners]) listener(value);
     }
   },
-  Uri: { joinPath: () => ({ fsPath: '' }) },
+  Uri: { joinPath: (_: unknown, ...names: string[]) => ({ fsPath: names.join('/') }) },
   workspace: {
     createFileSystemWatcher: () => ({}),
     onDidChangeConfiguration: (listener: typeof settings.change) => (settings.change = listener),
@@ -41,15 +46,24 @@ vi.mock('vscode', () => ({
 vi.mock('vscode-languageclient/node', () => ({
   LanguageClient: class {
     state = 2;
-    constructor(_id: string, _name: string, _server: unknown, options: { errorHandler: { closed(): void } }) {
+    constructor(
+      _id: string,
+      _name: string,
+      _server: unknown,
+      options: { errorHandler: { closed(): void }; initializationOptions: unknown },
+    ) {
+      wire.initially.push(options.initializationOptions);
       wire.die = () => {
         this.state = 1;
         options.errorHandler.closed();
       };
     }
     start = () => Promise.resolve(void wire.started++);
-    sendNotification = (method: string) => wire.notified.push(method);
-    dispose = () => Promise.resolve();
+    sendNotification = (method: string, params: unknown) => {
+      wire.notified.push(method);
+      wire.told.push(params);
+    };
+    dispose = () => Promise.resolve(void wire.disposed++);
     onNotification() {}
     warn = (message: string) => wire.logged.push(message);
     onProgress = () => ({ dispose() {} });
@@ -57,9 +71,11 @@ vi.mock('vscode-languageclient/node', () => ({
   },
   CloseAction: {},
   ErrorAction: {},
-  LSPErrorCodes: {},
+  LSPErrorCodes: { RequestCancelled: -1 },
   ProgressType: class {},
-  ResponseError: class {},
+  ResponseError: class {
+    constructor(readonly code: number) {}
+  },
   State: { Running: 2 },
   TransportKind: {},
 }));
@@ -86,7 +102,13 @@ describe('a server that dies', () => {
     server = new Server({ subscriptions: [], extensionUri: { fsPath: '' } } as never);
     statuses = [];
     server.onStatus((status) => statuses.push(status));
-    Object.assign(wire, { answer: () => new Promise(() => undefined), started: 0, notified: [] });
+    Object.assign(wire, {
+      answer: () => new Promise(() => undefined),
+      started: 0,
+      disposed: 0,
+      notified: [],
+      told: [],
+    });
     return () => vi.useRealTimers();
   });
 
@@ -133,7 +155,7 @@ describe('a server that dies', () => {
     await server.stop();
     wire.die();
     await vi.advanceTimersByTimeAsync(3_600_000);
-    expect([wire.started, statuses]).toEqual([1, []]);
+    expect([wire.started, wire.disposed, statuses]).toEqual([1, 1, []]);
   });
 
   it('is told of settings of its own that change, and of no others', async () => {
@@ -144,6 +166,7 @@ describe('a server that dies', () => {
     expect(wire.notified).toEqual([]);
     change('longview');
     expect(wire.notified).toEqual(['workspace/didChangeConfiguration']);
+    expect(wire.told).toMatchObject([{ settings: { modelPath: '' } }]);
   });
 
   it('is told at once when its workspace becomes trusted', async () => {
@@ -152,6 +175,33 @@ describe('a server that dies', () => {
     expect(wire.notified).toEqual([]);
     settings.trust();
     expect(wire.notified).toEqual(['longview/trusted']);
+  });
+
+  it('begins once, whoever asks first, with its settings and its folders, and ends before it begins again', async () => {
+    await Promise.all([server.running(), server.running()]);
+    expect([wire.started, wire.disposed]).toEqual([1, 0]);
+    const settings = expect.objectContaining({ modelPath: '' }) as unknown;
+    expect(wire.initially.at(-1)).toMatchObject({ settings, modelsFolder: 'models', cacheFolder: 'cache' });
+    wire.die();
+    await vi.advanceTimersByTimeAsync(1000);
+    expect([wire.started, wire.disposed]).toEqual([2, 1]);
+  });
+
+  it('logs why there are no sources, unless nobody wants them any more', async () => {
+    expect(await server.sources('c', token)).toBeUndefined();
+    expect(wire.started).toBe(0);
+    await server.running();
+    wire.logged = [];
+    wire.answer = () => Promise.reject(new ResponseError(LSPErrorCodes.RequestCancelled, ''));
+    expect(await server.sources('c', token)).toBeUndefined();
+    expect(wire.logged).toEqual([]);
+    for (const error of [new ResponseError(1, ''), new Error('No memory.')]) {
+      wire.answer = () => Promise.reject(error);
+      expect(await server.sources('c', token)).toBeUndefined();
+    }
+    expect(wire.logged).toEqual([expect.stringContaining('No sources'), 'No sources: No memory.']);
+    wire.answer = () => Promise.resolve({ sources: [] });
+    expect(await server.sources('c', token)).toEqual([]);
   });
 
   it('leaves answers as they are', async () => {
