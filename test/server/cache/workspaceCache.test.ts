@@ -1,0 +1,85 @@
+/** The saving of a state: what is said when it fails and when it does not any more, and how it ends when it is given no time. */
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { WorkspaceCache } from '../../../server/cache/workspaceCache';
+import type { Context } from '../../../server/engine/engine';
+import { openModel, type OpenModel } from '../../../server/models/openModel';
+import type { Packing } from '../../../server/prompt/packing';
+import { builtInModel } from '../reference';
+
+const parent = mkdtempSync(path.join(tmpdir(), 'longview-saving-'));
+const tokens = 1024;
+const packing: Packing = {
+  base: new Int32Array(tokens).fill(1000),
+  basePaths: [],
+  baseSizes: [],
+  overlay: [],
+  dead: 0,
+  budget: 0,
+  entries: new Map(),
+  leftOut: [],
+};
+let model: OpenModel;
+let context: Context;
+
+beforeAll(async () => {
+  model = await openModel(builtInModel);
+  context = await model.engine.createContext();
+  await context.extend(packing.base);
+});
+afterAll(async () => {
+  await model.dispose();
+  rmSync(parent, { recursive: true });
+});
+
+const cacheIn = (name: string) =>
+  new WorkspaceCache(model.engine, [], { root: path.join(parent, name), maxBytes: 1e9 });
+
+it('is said to have failed until it succeeds', async () => {
+  const place = path.join(parent, 'failing');
+  writeFileSync(place, '');
+  const cache = cacheIn('failing');
+  cache.save(context, packing);
+  const note = expect.stringMatching(/^What was read could not be saved\. ./) as string;
+  await expect.poll(() => cache.saved, { timeout: 30_000 }).toMatchObject({ note, failed: true });
+  rmSync(place);
+  cache.save(context, packing);
+  await expect.poll(() => cache.saved, { timeout: 30_000 }).toEqual({ tokens, total: tokens });
+  await cache.finish();
+});
+
+it.each(['before', 'while'])('ends at once where its time is over %s it is waited for', async (when) => {
+  const cache = cacheIn(when);
+  // An answer goes before: the saving waits.
+  const other = await model.engine.createContext();
+  const reading = other.extend(new Int32Array(tokens).fill(2000), { priority: 'answer' });
+  cache.save(context, packing);
+  const stop = new AbortController();
+  if (when === 'before') stop.abort();
+  const finished = cache.finish(stop.signal);
+  stop.abort();
+  await finished;
+  // It is written when all is saved.
+  expect(existsSync(path.join(cache.folder, 'label.json'))).toBe(false);
+  expect(cache.saved.note).toBeUndefined();
+  // Nothing is begun any more.
+  cache.save(context, packing);
+  await cache.finish();
+  expect(existsSync(path.join(cache.folder, 'label.json'))).toBe(false);
+  await reading;
+  await other.dispose();
+});
+
+it('is waited for where there is time', async () => {
+  const cache = cacheIn('waited for');
+  cache.save(context, packing);
+  await cache.finish(new AbortController().signal);
+  expect(cache.saved).toEqual({ tokens, total: tokens });
+  expect((await cacheIn('waited for').restore())?.base).toEqual(packing.base);
+  const other = await model.engine.createContext();
+  await context.truncate(0);
+  expect(await cacheIn('waited for').load(other, packing.base)).toBe(tokens);
+  await other.dispose();
+});
