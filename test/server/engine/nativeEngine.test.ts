@@ -1,8 +1,12 @@
 /** The addon through its interface: sampling, stops, priorities, and what it says of wrong use. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Context, EngineOptions, PrefillProgress } from '../../../server/engine/engine';
+import { openNativeEngine } from '../../../server/engine/nativeEngine';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
-import { builtInModel } from '../reference';
+import { builtInModel, root } from '../reference';
 
 let model: OpenModel;
 let context: Context;
@@ -106,6 +110,49 @@ it('lets a hover go before a reading, at a chunk', async () => {
   await hovered;
   expect(order).toEqual(['hover', 'reading']);
   await reading.dispose();
+});
+
+it('saves between the chunks of a reading, and behind an answer', async () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'longview-save-'));
+  const ids = new Int32Array(2200).map((_, i) => 1000 + (i % 2000));
+  await context.truncate(0);
+  await context.extend(ids.subarray(0, 256));
+  for (const [priority, expected] of [
+    ['prefill', ['saved', 'read']],
+    ['answer', ['read', 'saved']],
+  ] as const) {
+    const reading = await model.engine.createContext();
+    const order: string[] = [];
+    let saved: Promise<unknown> | undefined;
+    const onProgress = ({ done, total }: PrefillProgress) => {
+      const place = path.join(folder, priority);
+      saved ??= context.save({ folder: place }).then(() => order.push('saved'));
+      if (done === total) order.push('read');
+    };
+    // Tokens of its own: what another context holds is not read again.
+    await reading.extend(
+      ids.map((id) => id + (priority === 'answer' ? 5000 : 2000)),
+      { priority, onProgress },
+    );
+    await saved;
+    expect(order).toEqual(expected);
+    await reading.dispose();
+  }
+  rmSync(folder, { recursive: true });
+});
+
+it('reads sparsely where it is told to alone, and is called like its file where that has no name', async () => {
+  const file = path.join(root, 'test/fixtures/native/llama.Q8_0.gguf');
+  const tiny = await openNativeEngine(file, { device: 'cpu', prefill: { mode: 'adaptive' } });
+  expect(tiny.model).toMatchObject({ name: 'llama.Q8_0', path: file });
+  const text = Int32Array.from({ length: 4096 }, (_, i) => (i * 7919) % tiny.model.vocabularySize);
+  for (const sparse of [undefined, false, true]) {
+    const own = await tiny.createContext();
+    const { density } = await own.extend(text, { sparse });
+    expect(density !== undefined).toBe(sparse ?? false);
+    await own.dispose();
+  }
+  await tiny.dispose();
 });
 
 it('refuses what cannot be done, with a code', async () => {
