@@ -1,5 +1,5 @@
 /** The saving of a state: what is said when it fails and when it does not any more, and how it ends when it is given no time. */
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -72,14 +72,55 @@ it.each(['before', 'while'])('ends at once where its time is over %s it is waite
   await other.dispose();
 });
 
-it('is waited for where there is time', async () => {
+it('is waited for where there is time, and loaded with progress, or not when that is stopped', async () => {
   const cache = cacheIn('waited for');
   cache.save(context, packing);
   await cache.finish(new AbortController().signal);
   expect(cache.saved).toEqual({ tokens, total: tokens });
-  expect((await cacheIn('waited for').restore())?.base).toEqual(packing.base);
-  const other = await model.engine.createContext();
+  const next = cacheIn('waited for');
+  expect((await next.restore())?.base).toEqual(packing.base);
   await context.truncate(0);
-  expect(await cacheIn('waited for').load(other, packing.base)).toBe(tokens);
-  await other.dispose();
+  const stopped = next.load(context, packing.base, undefined, AbortSignal.abort());
+  await expect(stopped).rejects.toMatchObject({ code: 'cancelled' });
+  expect([context.length, next.saved.note]).toEqual([0, undefined]);
+  const seen: number[] = [];
+  expect(await next.load(context, packing.base, ({ done }) => seen.push(done))).toBe(tokens);
+  expect(seen.at(-1)).toBe(tokens);
+  expect(next.saved.note).toBeUndefined();
+});
+
+it('writes nothing again but what is damaged, and that once', async () => {
+  const saved = async (by: WorkspaceCache) => {
+    by.save(context, packing);
+    await expect.poll(() => by.saved, { timeout: 30_000 }).toEqual({ tokens, total: tokens });
+    const pages = readdirSync(by.folder).filter((name) => name.startsWith('pages-'));
+    return pages.map((name) => [name, statSync(path.join(by.folder, name)).mtimeMs]);
+  };
+  const written = await saved(cacheIn('damaged'));
+  expect(await saved(cacheIn('damaged'))).toEqual(written);
+
+  const cache = cacheIn('damaged');
+  const file = path.join(cache.folder, String(written[0]![0]));
+  const bytes = readFileSync(file);
+  for (let at = bytes.length >> 1; at < bytes.length; at += 4096) bytes[at]! ^= 1;
+  writeFileSync(file, bytes);
+  // What is in memory is not loaded.
+  await context.truncate(0);
+  expect(await cache.load(context, packing.base)).toBeLessThan(tokens);
+  expect(cache.saved.note).toMatch(/damaged/);
+  await context.truncate(0);
+  expect(
+    await cache.load(
+      context,
+      packing.base.map((id) => id + 1),
+    ),
+  ).toBe(0);
+  await context.extend(packing.base);
+  const mended = await saved(cache);
+  expect(mended).not.toEqual(written);
+  cache.save(context, packing);
+  await cache.finish();
+  expect(await saved(cacheIn('damaged'))).toEqual(mended);
+  await context.truncate(0);
+  expect(await cacheIn('damaged').load(context, packing.base)).toBe(tokens);
 });
