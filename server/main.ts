@@ -31,7 +31,7 @@ import {
   type UseModelParams,
 } from './protocol';
 import { Service } from './service';
-import { decodeText } from './workspace/readText';
+import { shownTexts } from './workspace/encoding';
 import type { Root } from './workspace/scan';
 
 const connection = createConnection(ProposedFeatures.all);
@@ -51,7 +51,8 @@ let roots: Root[] = [];
 function isAsSaved(document: TextDocument): boolean {
   const plain = (text: string) => text.replace(/^\ufeff/, '').replace(/\r\n?/g, '\n');
   try {
-    return decodeText(readFileSync(fileURLToPath(document.uri))) === plain(document.getText());
+    const shown = shownTexts(readFileSync(fileURLToPath(document.uri)));
+    return shown.length === 0 || shown.includes(plain(document.getText()));
   } catch {
     return true;
   }

@@ -267,7 +267,7 @@ export type SkipReason =
   | 'link-loop' //    symbolic link that leaves the workspace or comes back to a folder above
   | 'read-elsewhere' // lies in another folder of the workspace too, and is read as that one's
   | 'unreadable'
-  | 'invalid-utf8'
+  | 'invalid-utf8' // nor of another encoding that is known
   | 'empty'
   | 'over-budget'; // does not fit in the window
 

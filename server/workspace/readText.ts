@@ -1,6 +1,7 @@
 /** The text of a file as the prompt gets it, or why it has no place there. */
 import { constants, promises as fs } from 'node:fs';
 import type { SkipReason } from '../protocol';
+import { decodeText } from './encoding';
 import type { ScannedFile } from './scan';
 import { secretIn } from './secrets';
 
@@ -25,27 +26,8 @@ export async function readText(
   } catch {
     return { reason: 'unreadable' };
   }
-  const encoding = encodingOf(bytes);
-  if (encoding === 'utf-8' && bytes.subarray(0, 8192).includes(0)) return { reason: 'binary' };
-  let text: string;
-  try {
-    text = decodeText(bytes);
-  } catch {
-    return { reason: 'invalid-utf8' };
-  }
-  if (encoding !== 'utf-8' && text.includes('\0')) return { reason: 'binary' };
-  return textFault(file.path, text) ?? { text };
-}
-
-/** By the mark that editors on Windows begin UTF-16 with; else UTF-8. */
-function encodingOf(bytes: Uint8Array): string {
-  if (bytes[0] === 0xff && bytes[1] === 0xfe) return 'utf-16le';
-  return bytes[0] === 0xfe && bytes[1] === 0xff ? 'utf-16be' : 'utf-8';
-}
-
-/** As the editor shows it, without the mark at its beginning. Throws for what is no text of its encoding. */
-export function decodeText(bytes: Uint8Array): string {
-  return new TextDecoder(encodingOf(bytes), { fatal: true }).decode(bytes).replace(/\r\n?/g, '\n');
+  const decoded = decodeText(bytes);
+  return 'text' in decoded ? (textFault(file.path, decoded.text) ?? decoded) : decoded;
 }
 
 /**

@@ -139,4 +139,22 @@ describe('the server', { timeout: 60_000 }, () => {
     await server.close(file);
     expect((await server.ask('What is the value of `RETRY_LIMIT`?')).answer).toContain('23');
   });
+
+  it('reads a file in windows-1252, and takes what an editor shows of it for no edit', async () => {
+    const file = path.join(folder, 'app/waage.c');
+    const text = '/* Größe der Waage, für Käufer und Verkäufer von Öl */\nint scale_size = 29;\n';
+    writeFolder(folder, [['app/waage.c', Buffer.from(text, 'latin1')]]);
+    const { citations, answer } = await server.ask('What is the value of `scale_size`?');
+    expect(answer).toContain('29');
+    expect(citations).toMatchObject([{ path: 'app/waage.c', span: { startLine: 2 } }]);
+    const before = await server.context();
+    for (const shown of [text, text.replace(/[^\0-\x7f]/g, '\ufffd')]) {
+      await server.open(file, shown);
+      expect(await server.context()).toEqual(before);
+      await server.close(file);
+    }
+    await server.open(file, text.replace('29', '31'));
+    expect((await server.ask('What is the value of `scale_size`?')).answer).toContain('31');
+    await server.close(file);
+  });
 });
