@@ -68,11 +68,16 @@ export class Server {
       this.statusChanged,
       this.crashed,
       workspace.onDidChangeConfiguration((event) => {
-        if (!event.affectsConfiguration('longview') || !this.client) return;
-        void this.client.sendNotification('workspace/didChangeConfiguration', { settings: readSettings() });
+        const used = ['longview', 'files.encoding', 'files.associations'];
+        if (used.some((section) => event.affectsConfiguration(section))) this.sendSettings();
       }),
       workspace.onDidGrantWorkspaceTrust(() => void this.client?.sendNotification(methods.trusted)),
+      workspace.onDidChangeWorkspaceFolders(() => this.sendSettings()),
     );
+  }
+
+  private sendSettings(): void {
+    void this.client?.sendNotification('workspace/didChangeConfiguration', { settings: readSettings() });
   }
 
   get isRunning(): boolean {

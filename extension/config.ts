@@ -1,9 +1,10 @@
-/** The `longview.*` settings, as the server wants them. Defaults and bounds stand in package.json alone. */
+/** The `longview.*` settings, as the server wants them, and the editor's encodings. Defaults and bounds stand in package.json alone. */
 import { homedir } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
 import { ConfigurationTarget, workspace } from 'vscode';
 import { contributes } from '../package.json';
 import type { Settings } from '../server/protocol';
+import { fileEncodings } from './encodings';
 
 interface Bounds {
   type: string | string[];
@@ -47,6 +48,7 @@ export function readSettings(): Settings {
     include: get<string[]>('files.include'),
     exclude: get<string[]>('files.exclude'),
     maxFileKiB: number('files.maxSize'),
+    encodings: fileEncodings(),
     hover: get<boolean>('hover.enabled'),
     maxAnswerTokens: number('answer.maxTokens'),
     cacheMaxGiB: number('cache.maxSize'),

@@ -20,7 +20,8 @@ import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
 import { answerMessage, cutMessage } from './statusText';
 import { print, progressPrinter, showSources, tell, visible, visibleLines } from './terminal';
-import { checkFolder } from './workspace/scan';
+import { isKnownEncoding } from './workspace/encoding';
+import { checkFolder, type ScanOptions } from './workspace/scan';
 
 const usage = `Usage:
   longview ask [options] "question" ["another question" ...]   answers from the repository's files
@@ -36,6 +37,7 @@ Options:
   --model FILE      a .gguf file or a folder with safetensors
   --include GLOB    take files that would be left out; may be repeated
   --exclude GLOB    leave files out; may be repeated
+  --encoding E      of files that are not UTF-8, as gbk or windows-1251 (default: windows-1252 where they look like that)
   --device D        auto (default: a GPU where there is one), cuda, cpu
   --gpu-weights W   weights on a GPU: auto (default: as the file has them), fp8 (H100, H200)
   --threads N       CPU threads (default: all)
@@ -75,6 +77,7 @@ function parse(args: string[], allowPositionals = false) {
       repo: { type: 'string', multiple: true },
       include: { type: 'string', multiple: true },
       exclude: { type: 'string', multiple: true },
+      encoding: { type: 'string' },
       device: { type: 'string' },
       'gpu-weights': { type: 'string' },
       threads: { type: 'string' },
@@ -118,6 +121,14 @@ function rootsOf({ repo = ['.'] }: Options) {
   return [...folders].map(rootOf);
 }
 
+function scanOptionsOf({ include, exclude, encoding }: Options): ScanOptions {
+  if (encoding !== undefined && !isKnownEncoding(encoding))
+    throw new UsageError(
+      `--encoding must be one that can be read, as gbk or windows-1251; ${encoding} is none.`,
+    );
+  return { include, exclude, encodings: encoding === undefined ? [] : [{ encoding }], gitHistory: true };
+}
+
 function openedModel(options: Options, prefill: PrefillOptions): Promise<OpenModel> {
   const named = options.model ? path.resolve(here, options.model) : '';
   return openModel(locateModel(named, defaultModelsFolder(), extensionFolder), {
@@ -140,16 +151,13 @@ async function withSession<T>(options: Options, work: (session: Session) => Prom
   });
   try {
     const roots = rootsOf(options);
-    const { include, exclude } = options;
     const root = defaultCacheFolder();
     const maxBytes = defaultMaxGiB * 2 ** 30;
     const cache =
       root === undefined ? undefined : new WorkspaceCache(model.engine, roots, { root, maxBytes });
     const session = await Session.create(model, roots, {
-      include,
-      exclude,
+      ...scanOptionsOf(options),
       maxAnswerTokens,
-      gitHistory: true,
       cache,
     });
     try {
@@ -239,7 +247,7 @@ async function prefill(args: string[], signal: AbortSignal): Promise<void> {
 
 async function calibrateModel(args: string[], signal: AbortSignal): Promise<void> {
   const { values } = parse(args);
-  const { text, out, include, exclude } = values;
+  const { text, out } = values;
   const target =
     values.target === undefined
       ? undefined
@@ -254,7 +262,7 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
     const profiles = await calibrate(model, {
       source:
         text === undefined
-          ? { roots: rootsOf(values), scan: { include, exclude, gitHistory: true } }
+          ? { roots: rootsOf(values), scan: scanOptionsOf(values) }
           : { file: path.resolve(here, text) },
       folder: out === undefined ? calibratedFolder(defaultModelsFolder()) : path.resolve(here, out),
       targets: target && [target],

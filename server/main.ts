@@ -31,7 +31,7 @@ import {
   type UseModelParams,
 } from './protocol';
 import { Service } from './service';
-import { shownTexts } from './workspace/encoding';
+import { namedEncodings, shownTexts } from './workspace/encoding';
 import type { Root } from './workspace/scan';
 
 const connection = createConnection(ProposedFeatures.all);
@@ -46,12 +46,14 @@ documents.onDidClose(({ document }) => savedVersions.delete(document.uri));
 const progressType = new ProgressType<AskProgress | DownloadProgress>();
 let service: Service | undefined;
 let roots: Root[] = [];
+let encodingOf = namedEncodings();
 
 /** A document may have been edited before this process began. Where its file cannot be compared, it counts as saved. */
 function isAsSaved(document: TextDocument): boolean {
   const plain = (text: string) => text.replace(/^\ufeff/, '').replace(/\r\n?/g, '\n');
   try {
-    const shown = shownTexts(readFileSync(fileURLToPath(document.uri)));
+    const file = fileURLToPath(document.uri);
+    const shown = shownTexts(readFileSync(file), encodingOf(file));
     return shown.length === 0 || shown.includes(plain(document.getText()));
   } catch {
     return true;
@@ -102,6 +104,7 @@ connection.onInitialize(({ workspaceFolders, initializationOptions }): Initializ
   const { settings, modelsFolder, extensionFolder, cacheFolder, trusted } =
     initializationOptions as InitializationOptions;
   roots = toRoots(workspaceFolders ?? []);
+  encodingOf = namedEncodings(settings.encodings);
   service = new Service({
     settings,
     roots,
@@ -134,6 +137,7 @@ connection.onInitialized(() => {
 });
 
 connection.onDidChangeConfiguration(({ settings }) => {
+  encodingOf = namedEncodings((settings as Settings).encodings);
   void service?.change({ settings: settings as Settings });
 });
 

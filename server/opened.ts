@@ -138,10 +138,11 @@ export class Opened {
   private openedSession(signal: AbortSignal): Promise<Session> {
     const opening = this.opening.run(async () => {
       const model = this.model?.open ?? (await this.openedModel());
-      const { include, exclude, maxFileKiB, maxAnswerTokens } = this.settings;
+      const { include, exclude, encodings, maxFileKiB, maxAnswerTokens } = this.settings;
       this.session ??= await Session.create(model, this.roots, {
         include,
         exclude,
+        encodings,
         maxFileBytes: maxFileKiB * 1024,
         maxAnswerTokens,
         gitHistory: this.trusted,

@@ -45,12 +45,23 @@ export interface Settings {
   exclude: string[];
   /** Files larger than this are left out, in KiB. */
   maxFileKiB: number;
+  /** What files are in that are not UTF-8; the first that fits a file counts. */
+  encodings: FileEncoding[];
   hover: boolean;
   maxAnswerTokens: number;
   /** Bytes of all saved states together, in GiB; 0: nothing is kept on disk. */
   cacheMaxGiB: number;
   /** Of the KV state: server/engine/engine.ts, EngineOptions.kvFormat. */
   cacheFormat: 'auto' | 'bf16' | 'q8' | 'fp8';
+}
+
+/** What the editor's `files.encoding` says, by its names. */
+export interface FileEncoding {
+  encoding: string;
+  /** Absolute; absent: everywhere. */
+  folder?: string;
+  /** Of file names, as a language has them: `.pas`, `makefile`; the case of letters does not count. Absent: all. */
+  endings?: string[];
 }
 
 // --- status: server -> extension, notification ------------------------------------------------------------------------

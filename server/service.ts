@@ -141,7 +141,14 @@ export class Service {
   calibrate(signal: AbortSignal): Promise<CalibrateResult> {
     return this.opened.showing(() =>
       this.opened.opening.run(async () => {
-        const { prefillMode, prefillTarget: target, include, exclude, maxFileKiB } = this.opened.settings;
+        const {
+          prefillMode,
+          prefillTarget: target,
+          include,
+          exclude,
+          encodings,
+          maxFileKiB,
+        } = this.opened.settings;
         if (prefillMode === 'dense' || target === 'exact')
           throw new LongviewError(
             'invalid_argument',
@@ -151,7 +158,7 @@ export class Service {
         await this.opened.closeSession();
         const { modelsFolder } = this.options;
         const { trusted: gitHistory } = this.opened;
-        const scan = { include, exclude, maxFileBytes: maxFileKiB * 1024, gitHistory };
+        const scan = { include, exclude, encodings, maxFileBytes: maxFileKiB * 1024, gitHistory };
         const start = performance.now();
         const [profile] = await calibrate(model, {
           source: { roots: this.opened.roots, scan },

@@ -17,7 +17,7 @@ const reasons: Record<SkipReason, string> = {
   'link-loop': 'Symbolic links',
   'read-elsewhere': 'In another folder too',
   unreadable: 'Unreadable',
-  'invalid-utf8': 'Not UTF-8',
+  'invalid-utf8': 'Not UTF-8: files.encoding can say what they are in',
   empty: 'Empty',
   'over-budget': "Beyond the model's window",
 };

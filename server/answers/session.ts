@@ -7,7 +7,7 @@ import type { WorkspaceCache } from '../cache/workspaceCache';
 import { Lock, whileWanted } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { Packer, type PackedRepository } from '../prompt/pack';
-import { changedBetween, type Packing } from '../prompt/packing';
+import { changedBetween, lookingAgain, type Packing } from '../prompt/packing';
 import type { AskResult, ContextResult, Phase, Source } from '../protocol';
 import { scanWorkspace, type Root, type ScanOptions, type ScanResult } from '../workspace/scan';
 import { checkCitations, type Places } from './citations';
@@ -96,7 +96,7 @@ export class Session {
     };
     session = new Session(model, roots, await RepositoryState.create(model.engine, store), options);
     const packing = await cache?.restore();
-    if (packing) session.packer.adopt(packing);
+    if (packing) session.packer.adopt(lookingAgain(packing));
     return session;
   }
 

@@ -91,3 +91,11 @@ export function changedBetween(before: Packing, now: Packing): number {
 export function isSmall(packing: Packing, tenths: number): boolean {
   return overlayTokens(packing) + packing.dead <= Math.max((packing.base.length * tenths) / 10, 256);
 }
+
+/** Of an earlier process, whose rules and settings may have been others: what was left out for what is in it is looked into again. */
+export function lookingAgain(packing: Packing): Packing {
+  const leftOut = packing.leftOut.map((file) =>
+    file.reason === 'over-budget' ? file : { ...file, bytes: undefined, ctimeMs: undefined },
+  );
+  return { ...packing, leftOut };
+}

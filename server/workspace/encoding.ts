@@ -1,5 +1,6 @@
 /** The bytes of a file as text: UTF-8, UTF-16 with a mark, an encoding that the user named, or windows-1252. */
-import type { SkipReason } from '../protocol';
+import path from 'node:path';
+import type { FileEncoding, SkipReason } from '../protocol';
 
 /** What bytes 80 to 9F are in windows-1252: TextDecoder of Node 20 takes it for Latin-1, where they are control characters. */
 const windows1252 = '€\x81‚ƒ„…†‡ˆ‰Š‹Œ\x8dŽ\x8f\x90‘’“”•–—˜™š›œ\x9džŸ';
@@ -23,6 +24,10 @@ function decoderOf(name: string, fatal: boolean): ((bytes: Uint8Array) => string
     Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
       .toString('latin1')
       .replace(/[\x80-\x9f]/g, (character) => windows1252[character.charCodeAt(0) - 0x80]!);
+}
+
+export function isKnownEncoding(name: string): boolean {
+  return decoderOf(name, true) !== undefined;
 }
 
 /** Undefined for bytes that are no text of an encoding. */
@@ -72,6 +77,19 @@ function western(bytes: Uint8Array): string | undefined {
   return (text.match(atHome)?.length ?? 0) >= leastAtHome * beyond ? text : undefined;
 }
 
+/** Tells what encoding a file is said to be in where it is not UTF-8; undefined where nothing else is said. */
+export function namedEncodings(
+  encodings: readonly FileEncoding[] = [],
+): (absolutePath: string) => string | undefined {
+  const fits = (file: string, { folder, endings }: FileEncoding) =>
+    (folder === undefined || file.startsWith(path.join(folder, path.sep))) &&
+    (endings === undefined || endings.some((ending) => file.toLowerCase().endsWith(ending.toLowerCase())));
+  return (file) => {
+    const named = encodings.find((entry) => fits(file, entry))?.encoding;
+    return named && !/^utf/i.test(named) ? named : undefined;
+  };
+}
+
 const withLineFeeds = (text: string) => text.replace(/\r\n?/g, '\n');
 
 /**
@@ -92,7 +110,7 @@ export function decodeText(
   const text = named === undefined ? western(bytes) : decode(bytes, named);
   if (text !== undefined) return { text: withLineFeeds(text) };
   if (named === undefined) return { reason: 'invalid-utf8' };
-  const detail = decoderOf(named, true)
+  const detail = isKnownEncoding(named)
     ? `not ${named} either`
     : `${named} is an encoding that cannot be read`;
   return { reason: 'invalid-utf8', detail };

@@ -10,7 +10,7 @@ import { secretIn } from './secrets';
  * feed, whatever they end in on disk: line numbers stay the editor's.
  */
 export async function readText(
-  file: Pick<ScannedFile, 'path' | 'absolutePath'>,
+  file: Pick<ScannedFile, 'path' | 'absolutePath' | 'encoding'>,
 ): Promise<{ text: string } | { reason: SkipReason; detail?: string }> {
   let bytes: Buffer;
   try {
@@ -26,7 +26,7 @@ export async function readText(
   } catch {
     return { reason: 'unreadable' };
   }
-  const decoded = decodeText(bytes);
+  const decoded = decodeText(bytes, file.encoding);
   return 'text' in decoded ? (textFault(file.path, decoded.text) ?? decoded) : decoded;
 }
 

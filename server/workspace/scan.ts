@@ -3,7 +3,8 @@ import { promises as fs, opendirSync, type Dirent } from 'node:fs';
 import path from 'node:path';
 import type { Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
-import type { SkippedFile, SkipReason } from '../protocol';
+import type { FileEncoding, SkippedFile, SkipReason } from '../protocol';
+import { namedEncodings } from './encoding';
 import { lastCommitTimes } from './gitHistory';
 import { deepest, hiding, ignoringAbove, rulesOfFile, settingRules, type Rules } from './ignoreRules';
 import { isSecretName } from './secrets';
@@ -18,6 +19,8 @@ export interface ScannedFile {
   ctimeMs: number;
   /** When it last changed, by git's history where there is one, else mtimeMs: what the order in the prompt goes by. */
   changedMs: number;
+  /** What it is said to be in where it is not UTF-8. */
+  encoding?: string;
 }
 
 export interface Root {
@@ -31,6 +34,8 @@ export interface ScanOptions {
   exclude?: string[];
   /** Larger files are left out. Default: 1 MiB. */
   maxFileBytes?: number;
+  /** The first that fits a file counts. */
+  encodings?: readonly FileEncoding[];
   /** Ask git when files last changed. Off in folders that are not trusted: git reads their configuration. */
   gitHistory?: boolean;
   signal?: AbortSignal;
@@ -130,6 +135,7 @@ class Scanner {
   private readonly exclude: Globs;
   private readonly prefix: string;
   private readonly inner: ReadonlyMap<string, string>;
+  private readonly encodingOf: (absolutePath: string) => string | undefined;
 
   constructor(
     private readonly root: string,
@@ -140,6 +146,7 @@ class Scanner {
     this.inner = inner;
     this.include = globsOf(options.include, names);
     this.exclude = globsOf(options.exclude, names);
+    this.encodingOf = namedEncodings(options.encodings);
   }
 
   /** `narrow`: a folder that is left out, in which the settings include something; only that is taken. */
@@ -233,7 +240,9 @@ class Scanner {
       const { size, mtimeMs, ctimeMs } = await fs.lstat(absolutePath);
       const limit = this.options.maxFileBytes ?? 1 << 20;
       if (size > limit) return this.skip(relative, 'too-large', `${Math.ceil(size / 1024)} KiB`);
-      this.files.push({ path: relative, absolutePath, bytes: size, mtimeMs, ctimeMs, changedMs: mtimeMs });
+      const times = { mtimeMs, ctimeMs, changedMs: mtimeMs };
+      const encoding = this.encodingOf(absolutePath);
+      this.files.push({ path: relative, absolutePath, bytes: size, ...times, ...(encoding && { encoding }) });
     } catch {
       this.skip(relative, 'unreadable');
     }

@@ -11,6 +11,7 @@ export const plainSettings: Settings = {
   include: [],
   exclude: [],
   maxFileKiB: 1024,
+  encodings: [],
   hover: false,
   maxAnswerTokens: 256,
   cacheMaxGiB: 40,

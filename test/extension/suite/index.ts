@@ -70,6 +70,39 @@ function tests(): void {
     assert.match(document.getText(), /\d+ of \d+ files/);
   });
 
+  it('reads files in the encodings that the editor has for their languages and folders', async () => {
+    const [folder] = vscode.workspace.workspaceFolders!;
+    // `size`, in Russian, in windows-1251.
+    const text = Buffer.from('// \xf0\xe0\xe7\xec\xe5\xf0\nint size;\n', 'latin1');
+    for (const name of ['size.c', 'size.go'])
+      await vscode.workspace.fs.writeFile(vscode.Uri.joinPath(folder!.uri, name), text);
+    const read = async () => {
+      await vscode.commands.executeCommand('longview.showPromptContents');
+      const contents = vscode.window.activeTextEditor!.document.getText().split('## Left out')[0]!;
+      return ['size.c', 'size.go'].filter((name) => contents.includes(` ${name}\n`)).join();
+    };
+    // A document that is open already shows its new text a moment later.
+    const untilRead = async (names: string) => {
+      while ((await read()) !== names) await new Promise(setImmediate);
+    };
+    const files = (languageId?: string) => {
+      const { uri } = folder!;
+      return vscode.workspace.getConfiguration('files', languageId ? { uri, languageId } : uri);
+    };
+    const { Workspace } = vscode.ConfigurationTarget;
+    await untilRead('');
+    await files('c').update('encoding', 'windows1251', Workspace, true);
+    await untilRead('size.c');
+    await files().update('encoding', 'windows1251', Workspace);
+    await untilRead('size.c,size.go');
+    await files('c').update('encoding', 'utf8', Workspace, true);
+    await untilRead('size.go');
+    for (const name of ['size.c', 'size.go'])
+      await vscode.workspace.fs.delete(vscode.Uri.joinPath(folder!.uri, name));
+    await files('c').update('encoding', undefined, Workspace, true);
+    await files().update('encoding', undefined, Workspace);
+  });
+
   it('exports the chat as a document', async () => {
     await vscode.commands.executeCommand('longview.ask', 'Where is `backoff` defined?');
     await vscode.commands.executeCommand('longview.exportChat');

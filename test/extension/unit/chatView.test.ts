@@ -62,7 +62,7 @@ vi.mock('vscode', () => {
       showErrorMessage: (message: string) => editor.errors.push(message),
     },
     workspace: {
-      workspaceFolders: [{}],
+      workspaceFolders: [{ uri: { fsPath: '/w' } }],
       asRelativePath: (uri: string) => uri,
       getWorkspaceFolder: () => undefined,
       onDidChangeWorkspaceFolders: () => ({ dispose() {} }),

@@ -39,6 +39,7 @@ vi.mock('vscode', () => ({
     createFileSystemWatcher: () => ({}),
     onDidChangeConfiguration: (listener: typeof settings.change) => (settings.change = listener),
     onDidGrantWorkspaceTrust: (listener: () => void) => (settings.trust = listener),
+    onDidChangeWorkspaceFolders: () => ({ dispose() {} }),
     getConfiguration: () => ({ get: () => '', inspect: () => ({ defaultValue: '' }) }),
   },
 }));
@@ -158,15 +159,16 @@ describe('a server that dies', () => {
     expect([wire.started, wire.disposed, statuses]).toEqual([1, 1, []]);
   });
 
-  it('is told of settings of its own that change, and of no others', async () => {
+  it('is told of settings that it uses when they change, and of no others', async () => {
     const change = (section: string) => settings.change({ affectsConfiguration: (of) => of === section });
     change('longview');
     await server.running();
     change('editor');
     expect(wire.notified).toEqual([]);
     change('longview');
-    expect(wire.notified).toEqual(['workspace/didChangeConfiguration']);
     expect(wire.told).toMatchObject([{ settings: { modelPath: '' } }]);
+    change('files.encoding');
+    expect(wire.notified).toEqual(Array(2).fill('workspace/didChangeConfiguration'));
   });
 
   it('is told at once when its workspace becomes trusted', async () => {

@@ -267,6 +267,18 @@ it('reads a folder once, however often and in whatever way it is named', () => {
   expect(stdout).toContain('\n  twice/inner/  read-elsewhere (as inner/)\n');
 });
 
+it('reads files in the encoding that it is told, and refuses one that it does not know', () => {
+  const repo = path.join(folder, 'encoded');
+  writeFolder(repo, [['a.c', Buffer.from('// \xf0\xe0\xe7\xec\xe5\xf0\nint size;\n', 'latin1')]]);
+  const paths = (...args: string[]) => {
+    const { stdout, stderr } = run('context', '--repo', repo, '--json', ...args);
+    return stdout ? (JSON.parse(stdout) as ContextResult).files.map((file) => file.path) : stderr;
+  };
+  expect(paths()).toMatch(/nothing to read in the folder encoded: .*\(1 invalid utf8\)/);
+  expect(paths('--encoding', 'windows-1251')).toEqual(['a.c']);
+  expect(paths('--encoding', 'cp850')).toMatch(/--encoding must be one that can be read.* cp850 is none/);
+});
+
 describe('longview with what it does not take', () => {
   it.each(['prefill', 'context', 'calibrate'])('shows its usage: %s', (command) => {
     const { status, stderr, stdout } = run(command, 'server');

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readModelMetadata } from '../../../server/engine/nativeEngine';
 import { Packer } from '../../../server/prompt/pack';
+import { lookingAgain } from '../../../server/prompt/packing';
 import { createTokenizer } from '../../../server/tokenizer/tokenizer';
 import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
 import { scanFolder } from '../../../server/workspace/scan';
@@ -213,6 +214,24 @@ describe('Packer', () => {
     expect(roomy.files).toEqual(['a.py', 'b.py']);
     expect((await packed(4000, roomy.packer)).tokens).toEqual(roomy.tokens);
     expect((await packed(60_000, roomy.packer)).files).toEqual(['a.py', 'b.py', 'c.py']);
+  });
+
+  it('reads in a later process what the settings have since named the encoding of', async () => {
+    const folder = repository([['a.py', long('a')]]);
+    // `size`, in Russian, in windows-1251.
+    writeFileSync(
+      path.join(folder, 'b.c'),
+      Buffer.from('// \xf0\xe0\xe7\xec\xe5\xf0\nint size;\n', 'latin1'),
+    );
+    const packer = () => new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const before = packer();
+    const { skipped } = await before.pack(await scanFolder(folder));
+    expect(skipped).toEqual([{ path: 'b.c', reason: 'invalid-utf8' }]);
+    const after = packer();
+    after.adopt(lookingAgain(before.current!));
+    const named = await after.pack(await scanFolder(folder, { encodings: [{ encoding: 'windows1251' }] }));
+    expect(named.skipped).toEqual([]);
+    expect(named.files.find((file) => file.path === 'b.c')?.text).toBe('// размер\nint size;\n');
   });
 
   it('takes a file that did not fit when it has become small enough', async () => {

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
-import { decodeText, shownTexts } from '../../../server/workspace/encoding';
+import { decodeText, namedEncodings, shownTexts } from '../../../server/workspace/encoding';
 import { root } from '../reference';
 
 const unknown = { reason: 'invalid-utf8' };
@@ -144,6 +144,19 @@ describe('decodeText', () => {
       expect(detail ?? 'none', name).not.toMatch(/cannot be read/);
     }
   });
+});
+
+it('finds what a file is said to be in: the first that fits counts', () => {
+  const encodingOf = namedEncodings([
+    { folder: '/r/old', encoding: 'gbk', endings: ['.pas', 'makefile'] },
+    { folder: '/r/old', encoding: 'utf8', endings: ['.md'] },
+    { folder: '/r/old', encoding: 'windows1251' },
+    { folder: '/r', encoding: 'utf8' },
+  ]);
+  const names = ['/r/old/a/B.PAS', '/r/old/Makefile', '/r/old/a.md', '/r/old/a.c', '/r/older/a.c', '/s/a.c'];
+  expect(names.map(encodingOf)).toEqual(['gbk', 'gbk', undefined, 'windows1251', undefined, undefined]);
+  expect(namedEncodings([{ encoding: 'gbk' }])('/s/a.c')).toBe('gbk');
+  expect(namedEncodings()('/s/a.c')).toBeUndefined();
 });
 
 it('knows what an editor may show for bytes that nobody edited', () => {
