@@ -280,6 +280,7 @@ export type SkipReason =
   | 'unreadable'
   | 'invalid-utf8' // nor of another encoding that is known
   | 'empty'
+  | 'base64' //       pictures and the like in a file that is in the prompt but for them; how much
   | 'over-budget'; // does not fit in the window
 
 export interface ContextFile {

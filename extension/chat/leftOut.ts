@@ -19,6 +19,7 @@ const reasons: Record<SkipReason, string> = {
   unreadable: 'Unreadable',
   'invalid-utf8': 'Not UTF-8: files.encoding can say what they are in',
   empty: 'Empty',
+  base64: 'Base64, as of pictures, in files that are read',
   'over-budget': "Beyond the model's window",
 };
 

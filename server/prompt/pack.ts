@@ -7,7 +7,8 @@ import { createHash } from 'node:crypto';
 import { LongviewError, throwIfAborted } from '../errors';
 import type { ContextFile, SkippedFile, SkipReason } from '../protocol';
 import type { Tokenizer } from '../tokenizer/types';
-import { readText, textFault } from '../workspace/readText';
+import { base64LeftOut } from '../workspace/base64';
+import { readText, textOf } from '../workspace/readText';
 import type { ScannedFile, ScanResult } from '../workspace/scan';
 import { littleRoom, stayingOrder } from './budget';
 import { deletedFile, fileText, head, laterVersion, tail } from './frame';
@@ -136,6 +137,10 @@ export class Packer {
       skipped: [
         ...scan.skipped,
         ...leftOut.map(({ path, reason, detail }) => ({ path, reason, ...(detail && { detail }) })),
+        ...[...entries.values()].flatMap(({ path, text = '' }) => {
+          const detail = base64LeftOut(text);
+          return detail === undefined ? [] : { path, reason: 'base64' as const, detail };
+        }),
       ],
       tokens: this.promptOf(packing),
       overlayTokens: overlayTokens(packing),
@@ -363,6 +368,6 @@ async function contentOf(
     const content = await readText(file);
     return 'reason' in content ? content : { ...content, ctimeMs: file.ctimeMs };
   }
-  const text = buffer.replace(/\r\n?/g, '\n');
-  return textFault(file.path, text) ?? { text, ctimeMs: -1 };
+  const content = textOf(file, buffer.replace(/\r\n?/g, '\n'));
+  return 'reason' in content ? content : { ...content, ctimeMs: -1 };
 }

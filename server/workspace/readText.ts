@@ -1,6 +1,7 @@
 /** The text of a file as the prompt gets it, or why it has no place there. */
 import { constants, promises as fs } from 'node:fs';
 import type { SkipReason } from '../protocol';
+import { withoutBase64 } from './base64';
 import { decodeText } from './encoding';
 import type { ScannedFile } from './scan';
 import { secretIn } from './secrets';
@@ -27,7 +28,16 @@ export async function readText(
     return { reason: 'unreadable' };
   }
   const decoded = decodeText(bytes, file.encoding);
-  return 'text' in decoded ? (textFault(file.path, decoded.text) ?? decoded) : decoded;
+  return 'text' in decoded ? textOf(file, decoded.text) : decoded;
+}
+
+/** The part of a file's text, or of what an editor holds of it, that has its place in the prompt: all but long base64. */
+export function textOf(
+  { path }: Pick<ScannedFile, 'path'>,
+  whole: string,
+): { text: string } | { reason: SkipReason; detail?: string } {
+  const text = withoutBase64(whole);
+  return textFault(path, text, whole) ?? { text };
 }
 
 /**
@@ -39,9 +49,13 @@ const mostSquares = 2 ** 30;
 /** As tokenizers' patterns tell them apart: marks go on with words in some, with signs in others; white space is Unicode's. */
 const runs = [/[\p{L}\p{M}]+|\p{N}+|\p{White_Space}+/gu, /[^\p{L}\p{N}\p{White_Space}]+/gu];
 
-/** Why a text has no place in the prompt; undefined where it has. */
-export function textFault(file: string, text: string): { reason: SkipReason; detail?: string } | undefined {
-  const secret = secretIn(text);
+/** Why a text has no place in the prompt; undefined where it has. A key may be in what was left out of the `whole`. */
+export function textFault(
+  file: string,
+  text: string,
+  whole = text,
+): { reason: SkipReason; detail?: string } | undefined {
+  const secret = secretIn(whole);
   if (secret) return { reason: 'secret', detail: `it holds ${secret}` };
   const lines = text.split('\n').length;
   if (/\.(js|css|mjs|cjs)$/.test(file) && text.length > 20_000 && text.length / lines > 400)

@@ -1,4 +1,5 @@
 /** Packing, and packing again after edits: what was packed keeps its place. */
+import { randomBytes } from 'node:crypto';
 import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -323,6 +324,24 @@ describe('Packer', () => {
     const little = await pack(tokenizer.encode(large).length + some.tokens.length - tokens);
     expect(little.files.map((file) => file.path)).toContain('src/generated.py');
     expect((await pack(Math.ceil(tokens * 2.6))).tokens).toEqual(some.tokens);
+  });
+
+  it('lists the base64 that it leaves out of files that it reads', async () => {
+    const style = (name: string) =>
+      `.${name} { src: url(data:font/woff2;base64,${randomBytes(3000).toString('base64')}); }\n`;
+    const folder = repository([
+      ['a.css', style('a')],
+      ['b.css', '.b {}\n'],
+    ]);
+    const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const { files, skipped } = await packer.pack(await scanFolder(folder));
+    expect(files.map((file) => file.path)).toEqual(['a.css', 'b.css']);
+    expect(skipped).toEqual([{ path: 'a.css', reason: 'base64', detail: '4 KiB' }]);
+    expect(files[0]!.text).toBe('.a { src: url(data:font/woff2;base64,[4 KiB of base64 left out]); }\n');
+    // What an editor holds, too.
+    const buffers = new Map([[path.join(folder, 'b.css'), style('b') + style('c')]]);
+    const edited = await packer.pack(await scanFolder(folder), { buffers });
+    expect(edited.skipped.at(-1)).toEqual({ path: 'b.css', reason: 'base64', detail: '8 KiB' });
   });
 
   it('reads what an editor holds of a file that is empty on disk', async () => {
