@@ -8,9 +8,9 @@ import { LongviewError, throwIfAborted } from '../errors';
 import type { ContextFile, SkippedFile, SkipReason } from '../protocol';
 import type { Tokenizer } from '../tokenizer/types';
 import { base64LeftOut } from '../workspace/base64';
-import { readText, textOf } from '../workspace/readText';
 import type { ScannedFile, ScanResult } from '../workspace/scan';
 import { littleRoom, stayingOrder } from './budget';
+import { contentOf, weighed, type Buffers } from './content';
 import { deletedFile, fileText, head, laterVersion, tail } from './frame';
 import {
   isSmall,
@@ -56,8 +56,7 @@ export interface PackOptions {
   signal?: AbortSignal;
   /** Called now and then with how many of the files have been counted. */
   onProgress?: (done: number, total: number) => void;
-  /** Texts of open documents that count instead of the file's, by absolute path; undefined: leave it as it is packed. */
-  buffers?: ReadonlyMap<string, string | undefined>;
+  buffers?: Buffers;
   /** Someone packs afresh in the background when `rebaseDue` says so: until then edits may grow further. */
   rebaseLater?: boolean;
 }
@@ -166,14 +165,15 @@ export class Packer {
     // A file of so many bytes is not looked into: one of as many did not fit, or hardly any would.
     let limit = Infinity;
     let done = 0;
-    for (const file of stayingOrder(scan.files)) {
+    const files = await weighed(scan.files, buffers, () => breathe(0));
+    for (const { file, bytes: weight, content: read } of stayingOrder(files)) {
       await breathe(done++);
       const over = (detail: string) => leftOut.push(overBudget(file, detail));
-      if (file.bytes >= limit) {
-        over(`${Math.ceil(file.bytes / 1024)} KiB`);
+      if (weight >= limit) {
+        over(`${Math.ceil(weight / 1024)} KiB`);
         continue;
       }
-      const content = await contentOf(file, buffers);
+      const content = read ?? (await contentOf(file, buffers));
       if ('reason' in content) {
         leftOut.push(leftOutFile(file, content, buffers));
         continue;
@@ -355,19 +355,4 @@ function leftOutFile(
 
 function overBudget({ path, bytes, ctimeMs }: ScannedFile | Entry, detail: string): LeftOutFile {
   return { path, reason: 'over-budget', detail, bytes, ctimeMs };
-}
-
-/** The text that counts: an open document's, else the file's. */
-async function contentOf(
-  file: ScannedFile,
-  buffers: PackOptions['buffers'],
-): Promise<{ text: string; ctimeMs: number } | { reason: SkipReason; detail?: string }> {
-  const buffer = buffers?.get(file.absolutePath);
-  if (buffer === undefined) {
-    if (file.bytes === 0) return { reason: 'empty' };
-    const content = await readText(file);
-    return 'reason' in content ? content : { ...content, ctimeMs: file.ctimeMs };
-  }
-  const content = textOf(file, buffer.replace(/\r\n?/g, '\n'));
-  return 'reason' in content ? content : { ...content, ctimeMs: -1 };
 }

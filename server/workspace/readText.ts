@@ -11,7 +11,7 @@ import { secretIn } from './secrets';
  * feed, whatever they end in on disk: line numbers stay the editor's.
  */
 export async function readText(
-  file: Pick<ScannedFile, 'path' | 'absolutePath' | 'encoding'>,
+  file: Pick<ScannedFile, 'path' | 'absolutePath' | 'encoding' | 'maxTextBytes'>,
 ): Promise<{ text: string } | { reason: SkipReason; detail?: string }> {
   let bytes: Buffer;
   try {
@@ -33,10 +33,13 @@ export async function readText(
 
 /** The part of a file's text, or of what an editor holds of it, that has its place in the prompt: all but long base64. */
 export function textOf(
-  { path }: Pick<ScannedFile, 'path'>,
+  { path, maxTextBytes = Infinity }: Pick<ScannedFile, 'path' | 'maxTextBytes'>,
   whole: string,
 ): { text: string } | { reason: SkipReason; detail?: string } {
   const text = withoutBase64(whole);
+  const bytes = Buffer.byteLength(text);
+  if (bytes > maxTextBytes)
+    return { reason: 'too-large', detail: `${Math.ceil(bytes / 1024)} KiB without base64` };
   return textFault(path, text, whole) ?? { text };
 }
 

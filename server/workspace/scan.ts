@@ -19,6 +19,8 @@ export interface ScannedFile {
   ctimeMs: number;
   /** When it last changed, by git's history where there is one, else mtimeMs: what the order in the prompt goes by. */
   changedMs: number;
+  /** Of what is read of it, at most: absent where the whole file is smaller. */
+  maxTextBytes?: number;
   /** What it is said to be in where it is not UTF-8. */
   encoding?: string;
 }
@@ -32,7 +34,7 @@ export interface ScanOptions {
   /** Globs in gitignore syntax. `include` brings back what a default or an ignore file leaves out. */
   include?: string[];
   exclude?: string[];
-  /** Larger files are left out. Default: 1 MiB. */
+  /** Larger files are left out, notebooks by the size of what is read of them. Default: 1 MiB. */
   maxFileBytes?: number;
   /** The first that fits a file counts. */
   encodings?: readonly FileEncoding[];
@@ -59,6 +61,7 @@ const folderReasons: Record<string, SkipReason> = {
   __pycache__: 'build-output',
   '.mypy_cache': 'build-output',
   '.pytest_cache': 'build-output',
+  '.ipynb_checkpoints': 'build-output',
   dist: 'build-output',
   build: 'build-output',
   out: 'build-output',
@@ -75,6 +78,11 @@ const fileRules: [RegExp, SkipReason][] = [
   ],
   [/\.min\.(js|css|mjs)$|[.-]bundle\.js$|\.map$/, 'minified'],
 ];
+
+export const isNotebook = (file: string) => file.endsWith('.ipynb');
+
+/** Most of it may be pictures, which are left out; a larger one would keep other work waiting for more than half a second. */
+const largestNotebook = 16 << 20;
 
 /** The editor writes it, as when the panel leaves a folder out: the prompt would get a file with each one that goes. */
 const editorSettings = /(^|\/)\.vscode\/settings\.json$/;
@@ -239,10 +247,18 @@ class Scanner {
     try {
       const { size, mtimeMs, ctimeMs } = await fs.lstat(absolutePath);
       const limit = this.options.maxFileBytes ?? 1 << 20;
-      if (size > limit) return this.skip(relative, 'too-large', `${Math.ceil(size / 1024)} KiB`);
+      if (size > (isNotebook(relative) ? Math.max(limit, largestNotebook) : limit))
+        return this.skip(relative, 'too-large', `${Math.ceil(size / 1024)} KiB`);
       const times = { mtimeMs, ctimeMs, changedMs: mtimeMs };
       const encoding = this.encodingOf(absolutePath);
-      this.files.push({ path: relative, absolutePath, bytes: size, ...times, ...(encoding && { encoding }) });
+      this.files.push({
+        path: relative,
+        absolutePath,
+        bytes: size,
+        ...times,
+        ...(size > limit && { maxTextBytes: limit }),
+        ...(encoding && { encoding }),
+      });
     } catch {
       this.skip(relative, 'unreadable');
     }
