@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import path from 'node:path';
 import Mocha from 'mocha';
 import * as vscode from 'vscode';
+import { openPlace } from '../../../extension/citationTarget';
 
 const id = 'longview.longview';
 
@@ -101,6 +102,35 @@ function tests(): void {
       await vscode.workspace.fs.delete(vscode.Uri.joinPath(folder!.uri, name));
     await files('c').update('encoding', undefined, Workspace, true);
     await files().update('encoding', undefined, Workspace);
+  });
+
+  it('opens a notebook at the cell of a line, and its text where the line is in none', async () => {
+    const [folder] = vscode.workspace.workspaceFolders!;
+    const uri = vscode.Uri.joinPath(folder!.uri, 'study.ipynb');
+    const cells = Array.from({ length: 9 }, (_, i) => ({
+      cell_type: 'code',
+      execution_count: null,
+      metadata: {},
+      outputs: [],
+      source: [`def step_${i}():\n`, `    return ${i}\n`],
+    }));
+    const text = JSON.stringify({ cells, metadata: {}, nbformat: 4, nbformat_minor: 4 }, null, 1);
+    await vscode.workspace.fs.writeFile(uri, Buffer.from(text));
+    const open = (part: string) => {
+      const startLine = 1 + text.split('\n').findIndex((line) => line.includes(part));
+      const span = { startLine, endLine: startLine };
+      return openPlace({ uri: uri.toString(), path: 'study.ipynb', text: '', offset: 0, span });
+    };
+    await open('def step_6()');
+    const notebook = vscode.window.activeNotebookEditor;
+    assert.equal(notebook?.notebook.uri.path, uri.path);
+    assert.deepEqual([notebook.selection.start, notebook.selection.end], [6, 7]);
+    await open('nbformat_minor');
+    const { document, selection } = vscode.window.activeTextEditor!;
+    assert.equal(document.uri.path, uri.path);
+    assert.match(document.lineAt(selection.start.line).text, /nbformat_minor/);
+    await vscode.commands.executeCommand('workbench.action.closeAllEditors');
+    await vscode.workspace.fs.delete(uri);
   });
 
   it('exports the chat as a document', async () => {
