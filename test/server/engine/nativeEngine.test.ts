@@ -114,30 +114,40 @@ it('lets a hover go before a reading, at a chunk', async () => {
 
 it('saves between the chunks of a reading, and behind an answer', async () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'longview-save-'));
-  const ids = new Int32Array(2200).map((_, i) => 1000 + (i % 2000));
   await context.truncate(0);
-  await context.extend(ids.subarray(0, 256));
-  for (const [priority, expected] of [
-    ['prefill', ['saved', 'read']],
-    ['answer', ['read', 'saved']],
-  ] as const) {
-    const reading = await model.engine.createContext();
-    const order: string[] = [];
-    let saved: Promise<unknown> | undefined;
-    const onProgress = ({ done, total }: PrefillProgress) => {
-      const place = path.join(folder, priority);
-      saved ??= context.save({ folder: place }).then(() => order.push('saved'));
+  await context.extend(Int32Array.from({ length: 256 }, (_, i) => 1000 + i));
+  // Tokens of its own: what another context holds is not read again.
+  const ids = (count: number, first: number) =>
+    Int32Array.from({ length: count }, (_, i) => first + (i % 2000));
+
+  // As long as it takes to be stopped by the saving, if that comes before its end.
+  const reading = await model.engine.createContext();
+  const stopping = new AbortController();
+  let saved: Promise<unknown> | undefined;
+  const read = reading.extend(ids(12_000, 3000), {
+    priority: 'prefill',
+    signal: stopping.signal,
+    onProgress: () => {
+      saved ??= context.save({ folder: path.join(folder, 'prefill') }).then(() => stopping.abort());
+    },
+  });
+  await expect(read).rejects.toMatchObject({ code: 'cancelled' });
+  await saved;
+
+  const order: string[] = [];
+  const answer = await model.engine.createContext();
+  let behind: Promise<unknown> | undefined;
+  await answer.extend(ids(2200, 6000), {
+    priority: 'answer',
+    onProgress: ({ done, total }) => {
+      behind ??= context.save({ folder: path.join(folder, 'answer') }).then(() => order.push('saved'));
       if (done === total) order.push('read');
-    };
-    // Tokens of its own: what another context holds is not read again.
-    await reading.extend(
-      ids.map((id) => id + (priority === 'answer' ? 5000 : 2000)),
-      { priority, onProgress },
-    );
-    await saved;
-    expect(order).toEqual(expected);
-    await reading.dispose();
-  }
+    },
+  });
+  await behind;
+  expect(order).toEqual(['read', 'saved']);
+  await reading.dispose();
+  await answer.dispose();
   rmSync(folder, { recursive: true });
 });
 
