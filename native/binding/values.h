@@ -22,11 +22,16 @@ constexpr int64_t kMaxWhole = (int64_t{1} << 53) - 1;
   throw error;
 }
 
+// NaN where it is none.
+inline double number_of(const Napi::Value& value) { return value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::numeric_limits<double>::quiet_NaN(); }
+
+[[noreturn]] inline void refuse_number(const Napi::Value& value, const std::string& what) { refuse(value.Env(), what + (value.IsNumber() ? format(", not %g.", number_of(value)) : ".")); }
+
 // `what` names it. No fraction is cut off, NaN is no number, and nothing is brought into range in silence.
 inline int64_t whole(const Napi::Value& value, const std::string& what, int64_t low, int64_t high) {
-  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::numeric_limits<double>::quiet_NaN();
+  const double number = number_of(value);
   if (number >= static_cast<double>(low) && number <= static_cast<double>(high) && number == std::trunc(number)) return static_cast<int64_t>(number);
-  refuse(value.Env(), what + format(" must be a whole number from %lld to %lld", static_cast<long long>(low), static_cast<long long>(high)) + (value.IsNumber() ? format(", not %g.", number) : "."));
+  refuse_number(value, what + format(" must be a whole number from %lld to %lld", static_cast<long long>(low), static_cast<long long>(high)));
 }
 
 inline Napi::Value argument(const Napi::CallbackInfo& info, size_t index) { return info.Length() > index ? info[index] : info.Env().Undefined(); }
@@ -68,8 +73,8 @@ inline int64_t whole_or(const Napi::Object& from, const char* key, int64_t fallb
 inline double number_or(const Napi::Object& from, const char* key, double fallback, double low, double high) {
   const Napi::Value value = from.Get(key);
   if (value.IsUndefined()) return fallback;
-  const double number = value.IsNumber() ? value.As<Napi::Number>().DoubleValue() : std::numeric_limits<double>::quiet_NaN();
-  if (!(number >= low && number <= high)) refuse(from.Env(), key + format(" must be a number from %g to %g", low, high) + (value.IsNumber() ? format(", not %g.", number) : "."));
+  const double number = number_of(value);
+  if (!(number >= low && number <= high)) refuse_number(value, key + format(" must be a number from %g to %g", low, high));
   return number;
 }
 
