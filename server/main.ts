@@ -31,7 +31,7 @@ import {
   type UseModelParams,
 } from './protocol';
 import { Service } from './service';
-import { namedEncodings, shownTexts } from './workspace/encoding';
+import { namedEncodings, shownTexts, withLineFeeds } from './workspace/encoding';
 import type { Root } from './workspace/scan';
 
 const connection = createConnection(ProposedFeatures.all);
@@ -50,11 +50,10 @@ let encodingOf = namedEncodings();
 
 /** A document may have been edited before this process began. Where its file cannot be compared, it counts as saved. */
 function isAsSaved(document: TextDocument): boolean {
-  const plain = (text: string) => text.replace(/^\ufeff/, '').replace(/\r\n?/g, '\n');
   try {
     const file = fileURLToPath(document.uri);
     const shown = shownTexts(readFileSync(file), encodingOf(file));
-    return shown.length === 0 || shown.includes(plain(document.getText()));
+    return shown.length === 0 || shown.includes(withLineFeeds(document.getText().replace(/^\ufeff/, '')));
   } catch {
     return true;
   }

@@ -1,5 +1,6 @@
 /** What of a scanned file goes into the prompt. */
 import type { SkipReason } from '../protocol';
+import { withLineFeeds } from '../workspace/encoding';
 import { readText, textOf } from '../workspace/readText';
 import { isNotebook, type ScannedFile } from '../workspace/scan';
 
@@ -17,7 +18,7 @@ export async function contentOf(file: ScannedFile, buffers: Buffers | undefined)
     const content = await readText(file);
     return 'reason' in content ? content : { ...content, ctimeMs: file.ctimeMs };
   }
-  const content = textOf(file, buffer.replace(/\r\n?/g, '\n'));
+  const content = textOf(file, withLineFeeds(buffer));
   return 'reason' in content ? content : { ...content, ctimeMs: -1 };
 }
 

@@ -90,7 +90,8 @@ export function namedEncodings(
   };
 }
 
-const withLineFeeds = (text: string) => text.replace(/\r\n?/g, '\n');
+/** Lines end in a line feed, whatever they end in on disk or in the editor. */
+export const withLineFeeds = (text: string) => text.replace(/\r\n?/g, '\n');
 
 /**
  * As the editor shows it where it knows the encoding, without the mark at its beginning, lines ending in a line feed. `named`:
