@@ -20,6 +20,7 @@ import { openModel } from '../../../server/models/openModel';
 import type { Status } from '../../../server/protocol';
 import { ServerClient, type Answer } from '../../eval/serverClient';
 import { builtInModel, root, writeFolder } from '../reference';
+import { noFiles } from './packing';
 
 const parent = mkdtempSync(path.join(tmpdir(), 'longview-restart-'));
 const folder = path.join(parent, 'repository');
@@ -27,15 +28,6 @@ const saved = path.join(parent, 'saved');
 const config = (limit: number) =>
   `RETRY_LIMIT = ${limit}\n\n\ndef load_config(path):\n    return open(path).read()\n`;
 const questions = ['What is the value of `RETRY_LIMIT`?', 'Where is `load_config` defined?'];
-const nothing = {
-  basePaths: [],
-  baseSizes: [],
-  overlay: [],
-  dead: 0,
-  budget: 0,
-  entries: new Map(),
-  leftOut: [],
-};
 const ownTokens = ({ stats }: Answer) => stats.promptTokens - stats.reusedTokens;
 
 let server: ServerClient | undefined;
@@ -246,7 +238,7 @@ describe('a restarted server', { timeout: 180_000 }, () => {
       const options = { root: path.join(parent, `moment ${ticks}`), maxBytes: 30e6 };
       const last = async () => {
         for (let i = 0; i < ticks; i++) await Promise.resolve();
-        cache.save(context, { ...nothing, base: bases[1] });
+        cache.save(context, { ...noFiles, base: bases[1] });
       };
       let ended: Promise<void> | undefined;
       // A label is the last that is written of the first one.
@@ -254,7 +246,7 @@ describe('a restarted server', { timeout: 180_000 }, () => {
         if (existsSync(path.join(cache.folder, 'label.json'))) ended ??= last();
       };
       const cache = new WorkspaceCache(model.engine, [], { ...options, onChange });
-      cache.save(context, { ...nothing, base: bases[0] });
+      cache.save(context, { ...noFiles, base: bases[0] });
       await expect.poll(() => ended !== undefined, { timeout: 30_000 }).toBe(true);
       await cache.finish();
       expect((await new WorkspaceCache(model.engine, [], options).restore())?.base).toEqual(bases[1]);
@@ -265,7 +257,7 @@ describe('a restarted server', { timeout: 180_000 }, () => {
   it('saves what another process keeps it from saving when that is done, which its own end does not wait for', async () => {
     const model = await openModel(builtInModel);
     const context = await model.engine.createContext();
-    const packing = { ...nothing, base: new Int32Array(256).fill(1000) };
+    const packing = { ...noFiles, base: new Int32Array(256).fill(1000) };
     await context.extend(packing.base);
     const place = path.join(parent, 'busy');
     const cache = (busyMs?: number) =>
@@ -302,7 +294,7 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     const context = await model.engine.createContext();
     const base = Int32Array.from({ length: 300 }, (_, i) => 1000 + i);
     await context.extend(base.subarray(0, 200));
-    const packing = { ...nothing, base };
+    const packing = { ...noFiles, base };
     const cleared = cache();
     cleared.save(context, packing);
     await expect.poll(async () => (await savedWorkspaces(cacheRoot))[0]?.model).toBe(model.engine.model.name);

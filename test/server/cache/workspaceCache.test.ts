@@ -6,21 +6,12 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import { WorkspaceCache } from '../../../server/cache/workspaceCache';
 import type { Context } from '../../../server/engine/engine';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
-import type { Packing } from '../../../server/prompt/packing';
 import { builtInModel } from '../reference';
+import { noFiles } from './packing';
 
 const parent = mkdtempSync(path.join(tmpdir(), 'longview-saving-'));
 const tokens = 1024;
-const packing: Packing = {
-  base: new Int32Array(tokens).fill(1000),
-  basePaths: [],
-  baseSizes: [],
-  overlay: [],
-  dead: 0,
-  budget: 0,
-  entries: new Map(),
-  leftOut: [],
-};
+const packing = { ...noFiles, base: new Int32Array(tokens).fill(1000) };
 let model: OpenModel;
 let context: Context;
 
