@@ -1,5 +1,5 @@
-// Sparse prefill beside dense on the CPU: build/native/sparse_bench MODEL IDS [tokens] [mode[:target] ...]. IDS is a text file of
-// token ids, apart by white space: what attention leaves out depends on the text. All modes read the same tokens, 4,096 of them
+// Sparse prefill beside dense on the CPU: build/native/sparse_bench MODEL IDS [tokens] [mode[:target][@isa] ...]. IDS is a text
+// file of token ids, apart by white space: what attention leaves out depends on the text. All modes read the same tokens, 4,096 of them
 // in turns, so that a busy machine slows all of them alike; a row is what each has taken up to that length.
 #include <chrono>
 #include <cstdio>
@@ -26,10 +26,12 @@ struct Reader {
 
 Reader open_reader(const std::string& model, const std::string& title) {
   EngineOptions options;
-  const size_t colon = title.find(':');
-  const auto mode = prefill_mode_of(title.substr(0, colon));
-  const auto target = colon == std::string::npos ? PrefillTarget::kBalanced : prefill_target_of(title.substr(colon + 1));
-  LONGVIEW_CHECK(mode && target, kInvalidArgument, "\"%s\" is no mode, or no mode:target.", title.c_str());
+  const size_t at = title.find('@'), colon = title.find(':');
+  const std::string choice = title.substr(0, at);
+  const auto mode = prefill_mode_of(choice.substr(0, colon));
+  const auto target = colon == std::string::npos ? PrefillTarget::kBalanced : prefill_target_of(choice.substr(colon + 1));
+  LONGVIEW_CHECK(mode && target, kInvalidArgument, "\"%s\" is no mode, mode:target or mode@isa.", title.c_str());
+  if (at != std::string::npos) options.cpu.isa = title.substr(at + 1);
   options.prefill.mode = *mode;
   options.prefill.target = *target;
   if (const char* profile = std::getenv("LONGVIEW_PROFILE"); profile && *mode == PrefillMode::kAuto) options.prefill.profile = profile;
@@ -65,7 +67,7 @@ void print_row(const Reader& reader, const Reader& dense, int64_t n) {
 
 int main(int argc, char** argv) try {
   if (argc < 3) {
-    std::printf("usage: sparse_bench MODEL IDS [tokens] [mode[:target] ...]\n");
+    std::printf("usage: sparse_bench MODEL IDS [tokens] [mode[:target][@isa] ...]\n");
     return 2;
   }
   const int64_t count = argc > 3 ? std::atoll(argv[3]) : 32768;
