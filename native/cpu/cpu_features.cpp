@@ -45,6 +45,7 @@ std::vector<const Kernels*> available_kernels() {
   if (bf16 && __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") && request_tiles()) found.push_back(&kAmxKernels);
   if (bf16) found.push_back(&kAvx512Bf16Kernels);
   if (avx512) found.push_back(&kAvx512Kernels);
+  if (avx2 && __builtin_cpu_supports("avxvnni")) found.push_back(&kAvxVnniKernels);
   if (avx2) found.push_back(&kAvx2Kernels);
 #elif defined(__aarch64__)
   if (has_dot_products()) found.push_back(&kNeonDotKernels);

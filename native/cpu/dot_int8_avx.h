@@ -10,6 +10,8 @@ namespace {
 inline __m256i dot32(__m256i q, __m256i x) {
 #if defined(__AVX512VNNI__)
   return _mm256_dpbusd_epi32(_mm256_setzero_si256(), q, x);
+#elif defined(__AVXVNNI__)
+  return _mm256_dpbusd_avx_epi32(_mm256_setzero_si256(), q, x);
 #else
   // maddubs saturates at 16 bits: codes above 127 would overflow, so their top bit is taken apart.
   const __m256i low = _mm256_and_si256(q, _mm256_set1_epi8(127));

@@ -73,5 +73,12 @@ void softmax_step_bf16(const float* scores, int64_t n, float* maximum, float* su
   });
 }
 
+constexpr Kernels with_bf16_products(Kernels kernels, decltype(Kernels::gemm_bf16) gemm) {
+  kernels.gemm_bf16 = gemm;
+  kernels.to_bf16 = convert_bf16;
+  kernels.softmax_step_bf16 = softmax_step_bf16;
+  return kernels;
+}
+
 }  // namespace
 }  // namespace longview::cpu

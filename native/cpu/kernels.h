@@ -12,6 +12,23 @@
 
 namespace longview::cpu {
 
+// x as 16-bit codes (Kernels::quantize_row16), rows one after the other: codes [m, k], a scale and the sum of the codes per block of 32
+// [m, k/32].
+struct CodeRows {
+  const int16_t* codes;
+  const float* scales;
+  const int32_t* sums;
+};
+
+// A quantised weight's rows as columns: codes [k/2][ld][2], scales and minimums [k/32][ld], with value = scale code + minimum; minimums is
+// null where there are none. Codes are within -4,096 .. 4,096.
+struct CodePanel {
+  const int16_t* codes;
+  const float* scales;
+  const float* minimums;
+  int64_t ld;
+};
+
 struct Kernels {
   const char* isa;
   const char* title;  // for people
@@ -19,12 +36,20 @@ struct Kernels {
   // C[m, n] = A[m, k] B[k, n], or += . n is a multiple of 16. Leading dimensions in elements.
   void (*gemm_f32)(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b, int64_t ldb, float* c, int64_t ldc, bool accumulate);
   // The same with bf16 A and a pair matrix B; k even; float32 accumulation. Null where the machine has no bf16 products.
-  void (*gemm_bf16)(int64_t m, int64_t n, int64_t k, const uint16_t* a, int64_t lda, const uint32_t* b, int64_t ldb, float* c, int64_t ldc, bool accumulate);
+  void (*gemm_bf16)(int64_t m, int64_t n, int64_t k, const uint16_t* a, int64_t lda, const uint32_t* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) = nullptr;
+
+  // The same of codes, summed as integers over each block of 32, then scaled; k a multiple of 32. Null, as the two below, where the machine
+  // has no products of 16-bit integers, or others that are faster.
+  void (*gemm_int16)(int64_t m, int64_t n, int64_t k, const CodeRows& a, const CodePanel& b, float* c, int64_t ldc) = nullptr;
+  // A quantised row of a weight: codes [n], scales and minimums [n/32]. Whether the type has minimums: where not, they are not written.
+  bool (*unpack_codes)(DType type, const std::byte* row, int16_t* codes, float* scales, float* minimums, int64_t n) = nullptr;
+  // x in blocks of 32: codes within -8,191 .. 8,191, so that a block's products fit 32 bits; otherwise as quantize_row.
+  void (*quantize_row16)(const float* x, int16_t* codes, float* scales, int32_t* sums, int64_t n) = nullptr;
 
   // dequantize_row of quant_formats.h, bit for bit.
   void (*dequantize)(DType type, const std::byte* source, float* destination, int64_t n);
   // Dot products of one quantised row with 8-bit activations (see quantize_row); null where there is no such path.
-  float (*dot_int8)(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n);
+  float (*dot_int8)(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n) = nullptr;
   // x in blocks of 32: int8 codes [n], a scale and the sum of the codes per block [n/32]. The scale of a block that holds an infinity or a
   // NaN is NaN.
   void (*quantize_row)(const float* x, int8_t* codes, float* scales, int32_t* sums, int64_t n);
@@ -45,7 +70,7 @@ struct Kernels {
   // is NaN is NaN; the maximum is that of the others.
   void (*softmax_step)(float* scores, int64_t n, float* maximum, float* sum, float* output, int64_t d);
   // The same with the weights in bf16, and the scores as they were. Null where gemm_bf16 is.
-  void (*softmax_step_bf16)(const float* scores, int64_t n, float* maximum, float* sum, float* output, int64_t d, uint16_t* weights);
+  void (*softmax_step_bf16)(const float* scores, int64_t n, float* maximum, float* sum, float* output, int64_t d, uint16_t* weights) = nullptr;
   // weights[n] of blocks relative to the heaviest, and returns their sum: a block's score, by its mean key and in log2 units, grows by
   // the spread of its keys times `gain`, but by `most` at most. n is a multiple of 16, one score at least is finite.
   float (*weigh_means)(const float* scores, const float* spreads, float gain, float most, int64_t n, float* weights);
@@ -57,6 +82,7 @@ struct Kernels {
 
 extern const Kernels kScalarKernels;
 extern const Kernels kAvx2Kernels;
+extern const Kernels kAvxVnniKernels;
 extern const Kernels kAvx512Kernels;
 extern const Kernels kAvx512Bf16Kernels;
 extern const Kernels kAmxKernels;

@@ -95,7 +95,6 @@ void gemm_amx(int64_t m, int64_t n, int64_t k, const uint16_t* a, int64_t lda, c
 
 }  // namespace
 
-const Kernels kAmxKernels = {"amx",        "AMX",       gemm_f32,    gemm_amx,     dequantize_simd, dot_int8, quantize_row, dot,
-                             convert_bf16, widen_pairs, widen_q8_pairs, widen_q8, transpose16, softmax_step, softmax_step_bf16, weigh_means, rms_norm,        silu_mul, add_rows};
+constinit const Kernels kAmxKernels = with_bf16_products(float_kernels("amx", "AMX", dequantize_simd, dot_int8), gemm_amx);
 
 }  // namespace longview::cpu

@@ -3,7 +3,6 @@
 
 namespace longview::cpu {
 
-const Kernels kAvx2Kernels = {"avx2",  "AVX2",      gemm_f32,    nullptr,      dequantize_simd, dot_int8, quantize_row, dot,
-                              to_bf16, widen_pairs, widen_q8_pairs, widen_q8, transpose16, softmax_step, nullptr, weigh_means, rms_norm,        silu_mul, add_rows};
+constinit const Kernels kAvx2Kernels = float_kernels("avx2", "AVX2", dequantize_simd, dot_int8);
 
 }  // namespace longview::cpu

@@ -4,7 +4,6 @@
 
 namespace longview::cpu {
 
-const Kernels kAvx512Bf16Kernels = {"avx512bf16", "AVX-512 BF16", gemm_f32,    gemm_bf16,    dequantize_simd, dot_int8, quantize_row, dot,
-                                    convert_bf16, widen_pairs, widen_q8_pairs, widen_q8, transpose16, softmax_step, softmax_step_bf16, weigh_means, rms_norm,        silu_mul, add_rows};
+constinit const Kernels kAvx512Bf16Kernels = with_bf16_products(float_kernels("avx512bf16", "AVX-512 BF16", dequantize_simd, dot_int8), gemm_bf16);
 
 }  // namespace longview::cpu

@@ -1,9 +1,9 @@
 #include "cpu/dot_int8.h"
+#include "cpu/gemm_int16.h"
 #include "cpu/kernels_simd.h"
 
 namespace longview::cpu {
 
-const Kernels kAvx512Kernels = {"avx512", "AVX-512 VNNI", gemm_f32,    nullptr,      dequantize_simd, dot_int8, quantize_row, dot,
-                                to_bf16,  widen_pairs, widen_q8_pairs, widen_q8, transpose16, softmax_step, nullptr, weigh_means, rms_norm,        silu_mul, add_rows};
+constinit const Kernels kAvx512Kernels = with_int16_products(float_kernels("avx512", "AVX-512 VNNI", dequantize_simd, dot_int8));
 
 }  // namespace longview::cpu

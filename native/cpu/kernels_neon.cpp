@@ -4,7 +4,6 @@
 
 namespace longview::cpu {
 
-const Kernels kNeonKernels = {"neon",  "NEON",      gemm_f32,       nullptr,  dequantize_row, nullptr,      quantize_row, dot,
-                              to_bf16, widen_pairs, widen_q8_pairs, widen_q8, transpose16,    softmax_step, nullptr,      weigh_means, rms_norm, silu_mul, add_rows};
+constinit const Kernels kNeonKernels = float_kernels("neon", "NEON", dequantize_row);
 
 }  // namespace longview::cpu

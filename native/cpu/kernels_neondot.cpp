@@ -4,7 +4,6 @@
 
 namespace longview::cpu {
 
-const Kernels kNeonDotKernels = {"neondot", "NEON with dot products", gemm_f32,       nullptr,  dequantize_row, dot_int8,     quantize_row, dot,
-                                 to_bf16,   widen_pairs,              widen_q8_pairs, widen_q8, transpose16,    softmax_step, nullptr,      weigh_means, rms_norm, silu_mul, add_rows};
+constinit const Kernels kNeonDotKernels = float_kernels("neondot", "NEON with dot products", dequantize_row, dot_int8);
 
 }  // namespace longview::cpu

@@ -82,7 +82,7 @@ inline uint16_t round_to_bf16(float value) {
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
-[[maybe_unused]] void to_bf16(const float* source, uint16_t* destination, int64_t n, float scale) {
+void to_bf16(const float* source, uint16_t* destination, int64_t n, float scale) {
   for (int64_t i = 0; i < n; ++i) destination[i] = round_to_bf16(source[i] * scale);
 }
 
@@ -227,7 +227,9 @@ void add_rows(float* x, const float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] += y[i];
 }
 
-void quantize_row(const float* x, int8_t* out, float* scales, int32_t* sums, int64_t n) {
+// x in blocks of 32 as codes within -kMost .. kMost.
+template <int kMost, typename Code>
+inline void quantize_blocks(const float* x, Code* out, float* scales, int32_t* sums, int64_t n) {
   for (int64_t block = 0; block < n / 32; ++block, x += 32, out += 32) {
     int32_t bits = 0;  // without signs they order floats, and infinities and NaN behind all numbers
     for (int i = 0; i < 32; ++i) {
@@ -236,21 +238,44 @@ void quantize_row(const float* x, int8_t* out, float* scales, int32_t* sums, int
     }
     if (bits >= 0x7f800000) {
       scales[block] = __builtin_nanf("");
-      std::memset(out, 0, 32);
+      std::memset(out, 0, 32 * sizeof(Code));
       sums[block] = 0;
       continue;
     }
     const float peak = std::bit_cast<float>(bits);
-    scales[block] = peak / 127.0f;
-    const float inverse = peak > 0x1p-120f ? 127.0f / peak : 0.0f;  // it would be infinite for less
+    scales[block] = peak / static_cast<float>(kMost);
+    const float inverse = peak > 0x1p-112f ? static_cast<float>(kMost) / peak : 0.0f;  // it would be infinite for less
     int32_t total = 0;
     for (int i = 0; i < 32; ++i) {
       const int q = static_cast<int>(__builtin_rintf(x[i] * inverse));
-      out[i] = static_cast<int8_t>(q);
+      out[i] = static_cast<Code>(q);
       total += q;
     }
     sums[block] = total;
   }
+}
+
+void quantize_row(const float* x, int8_t* codes, float* scales, int32_t* sums, int64_t n) { quantize_blocks<127>(x, codes, scales, sums, n); }
+
+// All that a table must have, in floats; each instruction set's file adds what more it has.
+constexpr Kernels float_kernels(const char* isa, const char* title, decltype(Kernels::dequantize) dequantize, decltype(Kernels::dot_int8) dot_int8 = nullptr) {
+  return {.isa = isa,
+          .title = title,
+          .gemm_f32 = gemm_f32,
+          .dequantize = dequantize,
+          .dot_int8 = dot_int8,
+          .quantize_row = quantize_row,
+          .dot = dot,
+          .to_bf16 = to_bf16,
+          .widen_pairs = widen_pairs,
+          .widen_q8_pairs = widen_q8_pairs,
+          .widen_q8 = widen_q8,
+          .transpose16 = transpose16,
+          .softmax_step = softmax_step,
+          .weigh_means = weigh_means,
+          .rms_norm = rms_norm,
+          .silu_mul = silu_mul,
+          .add = add_rows};
 }
 
 }  // namespace

@@ -3,13 +3,12 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cpu/kv_pages.h"
+#include "cpu/weight_panel.h"
 #include "model/quant_formats.h"
 
 namespace longview::cpu {
 namespace {
 
-constexpr int64_t kPanel = 32;         // rows of a weight that are packed together
 constexpr int64_t kFewTokens = 6;      // up to here reading row by row beats packing (measured on the built-in model)
 constexpr int64_t kRowsPerItem = 64;   // rows of a weight that a thread takes at a time
 
@@ -53,17 +52,15 @@ void Linear::by_rows(const float* x, int64_t tokens, const TensorView& weight, c
   });
 }
 
+Linear::Products Linear::products_of(const TensorView& weight) const {
+  if (precision_ == Precision::kAuto && kernels_.gemm_int16 && format_of(weight.type).block_elements > 1) return Products::kInt16;
+  if ((precision_ == Precision::kAuto || precision_ == Precision::kBFloat16) && kernels_.gemm_bf16 && weight.cols % 2 == 0) return Products::kBFloat16;
+  return Products::kFloat32;
+}
+
 void Linear::by_panels(const float* x, int64_t tokens, const TensorView& weight, const float* bias, float* out) {
-  const int64_t n = weight.rows, k = weight.cols, bytes = row_bytes(weight.type, k);
-  const bool bf16 = kernels_.gemm_bf16 && k % 2 == 0 && (precision_ == Precision::kAuto || precision_ == Precision::kBFloat16);
-  const int64_t lda = bf16 ? k + 32 : k;  // a power of two between rows would fall on the same cache sets
-  uint16_t* input = nullptr;
-  if (bf16) {
-    input = input_.get<uint16_t>(tokens * lda);
-    pool_.parallel_for((tokens + 15) / 16, [&](int64_t item, int) {
-      for (int64_t t = item * 16; t < std::min(tokens, (item + 1) * 16); ++t) kernels_.to_bf16(x + t * k, input + t * lda, k, 1.0f);
-    });
-  }
+  const int64_t n = weight.rows, k = weight.cols;
+  const Input input = rounded(x, tokens, k, products_of(weight));
   for (Scratch& scratch : rows_) scratch.get<float>(kPanel * k);
   for (Scratch& scratch : panels_) scratch.get<float>(kPanel * k);
   if (n % kPanel != 0)
@@ -75,22 +72,26 @@ void Linear::by_panels(const float* x, int64_t tokens, const TensorView& weight,
   pool_.parallel_for(panels * parts, [&](int64_t item, int thread) {
     const int64_t first = item / parts * kPanel, width = std::min(kPanel, n - first);
     const int64_t begin = tokens * (item % parts) / parts, count = tokens * (item % parts + 1) / parts - begin;
-    float* rows = rows_[static_cast<size_t>(thread)].get<float>(kPanel * k);
-    for (int64_t i = 0; i < width; ++i) {
-      kernels_.dequantize(weight.type, weight.data + (first + i) * bytes, rows + i * k, k);
-      // In place: a row's bf16 values take the first half of its floats.
-      if (bf16) kernels_.to_bf16(rows + i * k, reinterpret_cast<uint16_t*>(rows + i * k), k, 1.0f);
-    }
-    std::memset(rows + width * k, 0, static_cast<size_t>((kPanel - width) * k) * sizeof(float));
-    auto* panel = panels_[static_cast<size_t>(thread)].get<uint32_t>(kPanel * k);
-    const int64_t depth = bf16 ? k / 2 : k;
-    for (int64_t i = 0; i < kPanel; i += 16) kernels_.transpose16(reinterpret_cast<const uint32_t*>(rows + i * k), k, depth, panel + i, kPanel);
-
     const bool ragged = width != kPanel;
     float* c = ragged ? outputs_[static_cast<size_t>(thread)].get<float>(tokens * kPanel) : out + begin * n + first;
     const int64_t ldc = ragged ? kPanel : n;
-    if (bf16) kernels_.gemm_bf16(count, kPanel, k, input + begin * lda, lda, panel, kPanel, c, ldc, false);
-    else kernels_.gemm_f32(count, kPanel, k, x + begin * k, k, reinterpret_cast<const float*>(panel), kPanel, c, ldc, false);
+    auto* rows = rows_[static_cast<size_t>(thread)].get<float>(kPanel * k);
+    auto* panel = panels_[static_cast<size_t>(thread)].get<float>(kPanel * k);
+    switch (input.products) {
+      case Products::kInt16: {
+        const CodePanel packed = pack_codes(kernels_, weight, first, width, rows, panel);
+        const int64_t block = begin * k / 32;
+        kernels_.gemm_int16(count, kPanel, k, {input.codes.codes + begin * k, input.codes.scales + block, input.codes.sums + block}, packed, c, ldc);
+        break;
+      }
+      case Products::kBFloat16:
+        pack_bf16(kernels_, weight, first, width, rows, panel);
+        kernels_.gemm_bf16(count, kPanel, k, input.bf16 + begin * input.ld, input.ld, reinterpret_cast<const uint32_t*>(panel), kPanel, c, ldc, false);
+        break;
+      case Products::kFloat32:
+        pack_floats(kernels_, weight, first, width, rows, panel);
+        kernels_.gemm_f32(count, kPanel, k, x + begin * k, k, panel, kPanel, c, ldc, false);
+    }
     for (int64_t t = 0; t < count; ++t) {
       float* row = out + (begin + t) * n + first;
       if (ragged) std::memcpy(row, c + t * ldc, static_cast<size_t>(width) * sizeof(float));
@@ -98,6 +99,29 @@ void Linear::by_panels(const float* x, int64_t tokens, const TensorView& weight,
         for (int64_t i = 0; i < width; ++i) row[i] += bias[first + i];
     }
   });
+}
+
+Linear::Input Linear::rounded(const float* x, int64_t tokens, int64_t k, Products products) {
+  const auto each_token = [&](auto&& body) {
+    constexpr int64_t kGroup = 16;
+    pool_.parallel_for((tokens + kGroup - 1) / kGroup, [&](int64_t item, int) {
+      for (int64_t t = item * kGroup; t < std::min(tokens, (item + 1) * kGroup); ++t) body(t);
+    });
+  };
+  Input input{products};
+  if (products == Products::kInt16) {
+    auto* codes = input_.get<int16_t>(tokens * k);
+    auto* scales = input_scales_.get<float>(tokens * k / 32);
+    auto* sums = input_sums_.get<int32_t>(tokens * k / 32);
+    each_token([&](int64_t t) { kernels_.quantize_row16(x + t * k, codes + t * k, scales + t * k / 32, sums + t * k / 32, k); });
+    input.codes = {codes, scales, sums};
+  } else if (products == Products::kBFloat16) {
+    input.ld = k + 32;  // a power of two between rows would fall on the same cache sets
+    auto* values = input_.get<uint16_t>(tokens * input.ld);
+    each_token([&](int64_t t) { kernels_.to_bf16(x + t * k, values + t * input.ld, k, 1.0f); });
+    input.bf16 = values;
+  }
+  return input;
 }
 
 }  // namespace longview::cpu

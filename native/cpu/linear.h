@@ -18,17 +18,29 @@ class Linear {
   void run(const float* x, int64_t tokens, const TensorView& weight, const float* bias, float* out);
 
  private:
+  enum class Products { kFloat32, kBFloat16, kInt16 };
+  // x as the products take it; of float32 it is x itself.
+  struct Input {
+    Products products;
+    const uint16_t* bf16 = nullptr;
+    int64_t ld = 0;  // of bf16
+    CodeRows codes{};
+  };
+
   // Few tokens: each row of the weight is read once and multiplied with all of them.
   void by_rows(const float* x, int64_t tokens, const TensorView& weight, const float* bias, float* out);
-  // Many tokens: panels of 32 rows are dequantised and packed once, then multiplied as a matrix.
+  // Many tokens: panels of rows are packed once, then multiplied as a matrix.
   void by_panels(const float* x, int64_t tokens, const TensorView& weight, const float* bias, float* out);
+
+  Products products_of(const TensorView& weight) const;
+  Input rounded(const float* x, int64_t tokens, int64_t k, Products products);
 
   const Kernels& kernels_;
   const Precision precision_;
   ThreadPool& pool_;
-  Scratch input_;                 // x as bf16, or as 8-bit codes
+  Scratch input_;                 // x as bf16 or as codes
   Scratch input_scales_, input_sums_;
-  std::vector<Scratch> rows_;     // by thread: dequantised rows
+  std::vector<Scratch> rows_;     // by thread: rows of a weight, dequantised or as codes
   std::vector<Scratch> panels_;   // by thread: the packed panel
   std::vector<Scratch> outputs_;  // by thread: a panel's products where the output is ragged
 };

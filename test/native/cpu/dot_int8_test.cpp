@@ -1,45 +1,20 @@
 // Products of stored rows with 8-bit activations on every code path that has them, against double over the same codes.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <random>
 
 #include "check.h"
 #include "cpu/cpu_features.h"
-#include "model/quant_formats.h"
+#include "cpu/random_codes.h"
 
 using namespace longview;
-
-namespace {
-
-// Where a block's scales in half precision stand.
-struct Scales {
-  DType type;
-  int64_t block_bytes, first, count;
-};
-const Scales kTypes[] = {{DType::kQ8_0, 34, 0, 1}, {DType::kQ4_0, 18, 0, 1}, {DType::kQ4_1, 20, 0, 2}, {DType::kQ5_0, 22, 0, 1},
-                         {DType::kQ5_1, 24, 0, 2}, {DType::kQ4_K, 144, 0, 2}, {DType::kQ5_K, 176, 0, 2}, {DType::kQ6_K, 210, 208, 1}};
-
-// Any codes, with scales of either sign between 2^-7 and 2^-3.
-std::vector<std::byte> random_row(const Scales& of, int64_t elements, std::mt19937_64& random) {
-  std::vector<std::byte> row(static_cast<size_t>(row_bytes(of.type, elements)));
-  for (std::byte& byte : row) byte = static_cast<std::byte>(random());
-  for (size_t block = 0; block < row.size(); block += static_cast<size_t>(of.block_bytes))
-    for (int64_t i = 0; i < of.count; ++i) {
-      const auto bits = static_cast<uint16_t>((random() & 0x83ff) | (8 + random() % 4) << 10);
-      std::memcpy(&row[block + static_cast<size_t>(of.first + 2 * i)], &bits, 2);
-    }
-  return row;
-}
-
-}  // namespace
 
 TEST("products of quantised rows with codes of x are those in double, for all types and extreme x") {
   std::mt19937_64 random(11);
   for (const cpu::Kernels* kernels : cpu::available_kernels()) {
     if (!kernels->dot_int8) continue;
-    for (const Scales& of : kTypes)
+    for (const BlockScales& of : kQuantisedTypes)
       for (const int64_t elements : {256, 768, 2048})
         for (const float outlier : {1.0f, 1000.0f, 0.0f}) {
           std::vector<float> x(static_cast<size_t>(elements)), weights(x.size());
@@ -50,7 +25,7 @@ TEST("products of quantised rows with codes of x are those in double, for all ty
           std::vector<float> scales(x.size() / 32);
           std::vector<int32_t> sums(scales.size());
           kernels->quantize_row(x.data(), codes.data(), scales.data(), sums.data(), elements);
-          const std::vector<std::byte> row = random_row(of, elements, random);
+          const std::vector<std::byte> row = random_codes(of, elements, random);
           dequantize_row(of.type, row.data(), weights.data(), elements);
           double expected = 0, magnitude = 0;
           for (size_t i = 0; i < x.size(); ++i) {
@@ -79,7 +54,7 @@ TEST("x that is not finite makes its block's scale and every product NaN; x too 
         kernels->quantize_row(x.data(), codes.data(), scales.data(), sums.data(), 256);
         for (size_t block = 0; block < 8; ++block) CHECK(std::isnan(scales[block]) == (block == at / 32));
         if (!kernels->dot_int8) continue;
-        for (const Scales& of : kTypes) CHECK(std::isnan(kernels->dot_int8(of.type, random_row(of, 256, random).data(), codes.data(), scales.data(), sums.data(), 256)));
+        for (const BlockScales& of : kQuantisedTypes) CHECK(std::isnan(kernels->dot_int8(of.type, random_codes(of, 256, random).data(), codes.data(), scales.data(), sums.data(), 256)));
       }
     for (const float small : {1e-37f, std::numeric_limits<float>::min(), std::numeric_limits<float>::denorm_min()}) {
       kernels->quantize_row(std::vector<float>(32, small).data(), codes.data(), scales.data(), sums.data(), 32);

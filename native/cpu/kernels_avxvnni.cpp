@@ -1,0 +1,9 @@
+#include "cpu/dot_int8.h"
+#include "cpu/gemm_int16.h"
+#include "cpu/kernels_simd.h"
+
+namespace longview::cpu {
+
+constinit const Kernels kAvxVnniKernels = with_int16_products(float_kernels("avxvnni", "AVX-VNNI", dequantize_simd, dot_int8));
+
+}  // namespace longview::cpu
