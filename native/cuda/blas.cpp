@@ -29,19 +29,22 @@ struct Blas::Plan {
 
 std::unique_ptr<Blas> Blas::open(const Device& device) {
   const BlasApi* api = load_blas();
-  void* handle = nullptr;
-  if (!api || api->create(&handle) != 0) return nullptr;
-  return std::unique_ptr<Blas>(new Blas(device, *api, handle));
+  return api ? open(device, *api) : nullptr;
 }
 
-Blas::Blas(const Device& device, const BlasApi& api, void* handle) : device_(device), api_(api), handle_(handle), workspace_(device, kWorkspaceBytes, "cuBLASLt's workspace") {
+std::unique_ptr<Blas> Blas::open(const Device& device, const BlasApi& api) {
+  std::unique_ptr<Blas> blas(new Blas(device, api));  // without a handle: for the workspace there may be no room
+  return api.create(&blas->handle_) == 0 ? std::move(blas) : nullptr;
+}
+
+Blas::Blas(const Device& device, const BlasApi& api) : device_(device), api_(api), workspace_(device, kWorkspaceBytes, "cuBLASLt's workspace") {
   const size_t version = api.get_version();  // 130100: 13.1.0
   name_ = format("cuBLASLt %zu.%zu.%zu", version / 10000, version / 100 % 100, version % 100);
 }
 
 Blas::~Blas() {
   plans_.clear();
-  api_.destroy(handle_);
+  if (handle_) api_.destroy(handle_);
 }
 
 // Null where there is no kernel for the shape.

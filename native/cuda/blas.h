@@ -18,6 +18,8 @@ class Blas {
   // Looks where LONGVIEW_CUBLASLT says (a file; "off": nowhere), under CUDA_PATH and CUDA_HOME, in /usr/local/cuda*, on the
   // loader's path and in the Python environments of PATH. Null where there is none that works.
   static std::unique_ptr<Blas> open(const Device& device);
+  // The same of functions that were found, for tests: null where they give no handle.
+  static std::unique_ptr<Blas> open(const Device& device, const BlasApi& api);
   ~Blas();
   Blas(const Blas&) = delete;
   Blas& operator=(const Blas&) = delete;
@@ -40,13 +42,13 @@ class Blas {
   struct Plan;
   using Key = std::tuple<int64_t, int64_t, int64_t, bool, bool, bool>;
 
-  Blas(const Device& device, const BlasApi& api, void* handle);
+  Blas(const Device& device, const BlasApi& api);
   std::unique_ptr<Plan> plan(const Product& product) const;
   static bool point(const Plan& plan, const Product& product);
 
   const Device& device_;
   const BlasApi& api_;
-  void* handle_;
+  void* handle_ = nullptr;
   std::string name_;
   Buffer workspace_;
   std::map<Key, std::unique_ptr<Plan>> plans_;
