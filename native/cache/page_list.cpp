@@ -64,7 +64,8 @@ void PageList::make_room(int64_t tokens) {
 
 void PageList::own_last() {
   if (length() == 0) return;
-  int32_t& slot = slots_[static_cast<size_t>((length() - 1) / kPageTokens)];
+  const auto page = static_cast<size_t>((length() - 1) / kPageTokens);
+  int32_t& slot = slots_[page];
   if (!pool_->shared(slot)) return;
   const int32_t own = pool_->take();
   try {
@@ -75,6 +76,7 @@ void PageList::own_last() {
   }
   pool_->release(slot);
   slot = own;
+  entries_.resize(std::min(entries_.size(), page));  // the index has the other one
 }
 
 void PageList::reserve(int64_t tokens) {

@@ -32,7 +32,8 @@ class PageList {
   int64_t adopt(std::span<const int32_t> tokens);
   // Pages that room for `tokens` more takes from the pool, the copy of a shared tail among them.
   int64_t pages_for(int64_t tokens) const;
-  // Makes the page of the last token this list's own, so that the token can be written again. What fails leaves the list as before.
+  // Makes the page of the last token this list's own, so that the token can be written again. A full one others find again after
+  // advance({}). What fails leaves the list as before.
   void own_last();
   // Makes room for `tokens` more without counting them: the tail becomes this list's own, pages are taken. What fails
   // leaves the list as before.

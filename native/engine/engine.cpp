@@ -105,20 +105,24 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t resu
   for (HeadPlan& plan : plans) plan = sparse::at_length(plan, context.length() + count, kv_shape().mean_tokens);
   context.pages_.reserve(count);
   context.forget_next();
-  if (next == Next::kLogits) context.logits_.reserve(static_cast<size_t>(model_.config.vocabulary));
+  std::vector<float> logits;  // the context's when they are there
+  if (next == Next::kLogits) {
+    logits.swap(context.logits_);
+    logits.resize(static_cast<size_t>(model_.config.vocabulary));
+  }
   try {
     forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, plans, results, cancel);
+    if (sparse) count_coverage(context, count, !plans.empty());
   } catch (...) {
     context.pages_.truncate(context.length());  // gives reserved pages back
     if (!plans.empty() || observed_) drop_coverage();  // who observes may have tried some
     throw;
   }
-  if (sparse) count_coverage(context, count, !plans.empty());
   context.pages_.advance(tokens);
   if (next == Next::kChoice) context.choice_ = forward_->choice(count - 1);
   if (next == Next::kLogits) {
-    context.logits_.resize(static_cast<size_t>(model_.config.vocabulary));
-    forward_->logits(count - 1, context.logits_);
+    forward_->logits(count - 1, logits);
+    context.logits_.swap(logits);
   }
 }
 
@@ -230,10 +234,17 @@ int32_t Engine::decode(Context& context, int32_t token, Sampler& sampler, const 
 
 void Engine::complete_logits(Context& context) {
   if (!context.choice_) return;
-  context.pages_.own_last();  // or the token would be lost where there is no room for a copy
+  std::vector<float> logits(static_cast<size_t>(model_.config.vocabulary));
+  context.pages_.own_last();  // the token is written once more, in its place: what fails leaves the context as before
+  struct Entered {
+    PageList& pages;
+    ~Entered() { pages.advance({}); }
+  } entered{context.pages_};
   const int32_t last = context.tokens().back();
-  context.truncate(context.length() - 1);
-  run(context, {&last, 1}, 1, Next::kLogits, CancelToken());
+  forward_->run({&last, 1}, context.pages_.view(), context.length() - 1, context.long_input_, {}, 1, CancelToken());
+  forward_->logits(0, logits);
+  context.forget_next();
+  context.logits_.swap(logits);
 }
 
 int64_t Engine::score_chunk(Context& context, std::span<const int32_t> tokens, std::span<TokenScore> scores, const CancelToken& cancel) {

@@ -111,7 +111,7 @@ class Engine {
   void decode(Context& context, int32_t token, const CancelToken& cancel, Next next = Next::kLogits);
   // The same, and draws the token behind it.
   int32_t decode(Context& context, int32_t token, Sampler& sampler, const CancelToken& cancel);
-  // Where the last token left its choice alone: reads it again for all logits.
+  // Where the last token left its choice alone: reads it again for all logits. What fails leaves the context as before.
   void complete_logits(Context& context);
   // Pre-fills the first chunk of `tokens`, as prefill_chunk does, and says for each of its tokens how the model foresaw it
   // from everything before it. The context must have logits: something was read before. scores [tokens], of which as many
