@@ -43,8 +43,9 @@ Calibration::Calibration(Engine& engine, std::vector<int32_t> tokens, Calibratio
   metrics_.resize(layers_.size());
 
   const DeviceInfo device = engine.device();
-  const std::string text = format("%s %d %s %s%s %d %s %d %d %lld %lld", model.fingerprint.c_str(), kProfileKernelVersion, device.name.c_str(), device.isa.c_str(), device.arithmetic.c_str(), device.threads,
-                                  engine.cache_layout().c_str(), options_.adaptive, options_.minference, static_cast<long long>(options_.from_token), static_cast<long long>(options_.every_chunk));
+  const std::string text = format("%s %d %s %s%s %d %s %d %d %lld %lld %lld", model.fingerprint.c_str(), kProfileKernelVersion, device.name.c_str(), device.isa.c_str(), device.arithmetic.c_str(), device.threads,
+                                  engine.cache_layout().c_str(), options_.adaptive, options_.minference, static_cast<long long>(options_.from_token), static_cast<long long>(options_.every_chunk),
+                                  static_cast<long long>(engine.sparse_chunk()));
   identity_ = hash64(tokens_.data(), tokens_.size() * sizeof(int32_t), hash64(text.data(), text.size()));
   if (!options_.part.empty()) resumed_ = read_calibration_part(options_.part, identity_, layers_);
 }

@@ -22,7 +22,7 @@ struct CalibrationOptions {
   int64_t from_token = 0;   // chunks that end before it are read but not measured
   int64_t every_chunk = 4;  // of the others every so many-th is measured, the last one in any case
   // A file that keeps what was measured, layer by layer, when the calibration is interrupted: one of the same model, device,
-  // KV format and text goes on from there. Empty: none.
+  // KV format, text and chunks goes on from there. Empty: none.
   std::string part;
 };
 

@@ -25,7 +25,7 @@ struct LayerTrials {
   std::vector<PlanTrial> trials;  // [heads * candidates]
 };
 
-// Numbers in this machine's byte order behind `identity`, which names model, device, KV format, text and candidates. Written as a whole.
+// Numbers in this machine's byte order behind `identity`, which names model, device, KV format, text, chunks and candidates. Written as a whole.
 // Throws kDiskFull or kCannotWrite.
 void write_calibration_part(const std::string& path, uint64_t identity, std::span<const LayerTrials> layers);
 

@@ -87,6 +87,8 @@ class Engine {
   DeviceInfo device() const;
   // Tokens that a context may hold.
   int64_t window() const { return window_; }
+  // Tokens of a chunk that may be read sparsely, or is observed.
+  int64_t sparse_chunk() const { return chunk_at(0, true); }
   const EngineCounters& counters() const { return counters_; }
   const PagePool& pool() const { return *pool_; }
   const PrefixIndex& index() const { return *index_; }

@@ -374,7 +374,7 @@ TEST("an interrupted calibration goes on with the layer that it was at") {
   CHECK(!std::filesystem::exists(part));
 }
 
-TEST("what was measured on another text or in another KV format is not gone on with") {
+TEST("what was measured on another text, in another KV format or in other chunks is not gone on with") {
   const files::Scratch scratch;
   const std::string part = scratch.path("head.part");
   Engine engine(model(), adaptive());
@@ -388,6 +388,10 @@ TEST("what was measured on another text or in another KV format is not gone on w
     Engine otherwise(model(), other);
     CHECK(!Calibration(otherwise, tokens, every_chunk(0, part)).resumed());
   }
+  EngineOptions larger = adaptive();
+  larger.chunk_tokens = 512;
+  Engine in_larger(model(), larger);
+  CHECK(!Calibration(in_larger, tokens, every_chunk(0, part)).resumed());
   tokens.back() ^= 1;
   CHECK(!Calibration(engine, tokens, every_chunk(0, part)).resumed());
   CHECK_THROWS(Calibration(engine, tokens, every_chunk(0, scratch.path("missing/head.part"))).step(CancelToken()), kCannotWrite);
