@@ -17,6 +17,7 @@ void PageList::share(const PageList& other) {
   tokens_ = other.tokens_;
   entries_ = other.entries_;
   root_ = other.root_;
+  keeps_own_ = other.keeps_own_;
 }
 
 void PageList::swap(PageList& other) noexcept {
@@ -27,6 +28,7 @@ void PageList::swap(PageList& other) noexcept {
 }
 
 int64_t PageList::adopt(std::span<const int32_t> tokens) {
+  if (keeps_own_) return 0;
   const int64_t start = length();
   int64_t covered = 0;
   std::vector<int32_t> page(kPageTokens);
@@ -97,8 +99,9 @@ void PageList::advance(std::span<const int32_t> tokens) {
   while (static_cast<int64_t>(entries_.size()) < length() / kPageTokens) {
     const size_t page = entries_.size();
     const int32_t entry = entry_of(page);
-    entries_.push_back(entry);
-    if (entry == PrefixIndex::kNone || index_->page(entry) == slots_[page]) continue;
+    const bool known = entry != PrefixIndex::kNone && index_->page(entry) != slots_[page];
+    entries_.push_back(known && keeps_own_ ? PrefixIndex::kNone : entry);
+    if (!known || keeps_own_) continue;
     pool_->share(index_->page(entry));
     pool_->release(slots_[page]);
     slots_[page] = index_->page(entry);

@@ -21,6 +21,9 @@ class PageList {
   std::span<const int32_t> tokens() const { return tokens_; }
   KvPages view() const { return {&pool_->storage(), slots_}; }
 
+  // From now on pages that others made are not taken in the place of this list's own, whatever tokens they hold.
+  void keep_own() { keeps_own_ = true; }
+  bool keeps_own() const { return keeps_own_; }
   // What the first page follows; PrefixIndex::kRoot unless said otherwise while the list is empty.
   void start_at(int32_t root) { root_ = root; }
   // Takes the place of another list's content, sharing its pages. This list must be empty, and is where that fails.
@@ -52,6 +55,7 @@ class PageList {
   Backend* backend_;
   PagePool* pool_;
   PrefixIndex* index_;
+  bool keeps_own_ = false;
   int32_t root_ = PrefixIndex::kRoot;
   std::vector<int32_t> tokens_;
   std::vector<int32_t> slots_;

@@ -36,6 +36,7 @@ Calibration::Calibration(Engine& engine, std::vector<int32_t> tokens, Calibratio
   const Model& model = engine.model();
   const ModelConfig& c = model.config;
   context_ = engine.create_context();
+  context_->keep_own();  // what it reads densely
   engine.check_tokens(*context_, tokens_);
   engine.check_room(*context_, tokens_);
   layers_.resize(static_cast<size_t>(c.layers));

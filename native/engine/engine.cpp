@@ -174,6 +174,7 @@ void Engine::choose_frequencies(Context& context, int64_t end, const CancelToken
   Context again(*this);
   again.long_input_ = long_input;
   again.pages_.start_at(start_of(long_input));
+  if (context.pages_.keeps_own()) again.pages_.keep_own();
   const Next next = !context.logits_.empty() ? Next::kLogits : context.choice_ ? Next::kChoice : Next::kNothing;
   for (std::span<const int32_t> left = context.tokens(); !left.empty();) {
     const size_t count = std::min(left.size(), static_cast<size_t>(chunk_at(again.length())));

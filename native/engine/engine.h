@@ -62,6 +62,8 @@ class Context {
   // The token with the largest of them, the first of equals; none for a new or truncated context.
   std::optional<int32_t> choice() const { return logits_.empty() ? choice_ : argmax(logits_); }
   std::unique_ptr<Context> fork() const;
+  // From now on nothing is taken over that other contexts read, maybe sparsely; they may take over what this one reads.
+  void keep_own() { pages_.keep_own(); }
   // Keeps the first `length` tokens; the logits are gone. Throws kInvalidArgument beyond the end.
   void truncate(int64_t length);
 

@@ -349,6 +349,31 @@ TEST("calibration stops when asked to, and leaves the engine as it was") {
   CHECK(context->length() == static_cast<int64_t>(tokens.size()));
 }
 
+TEST("a text that was read sparsely before is measured as one that was not") {
+  const files::Scratch scratch;
+  EngineOptions options = adaptive();
+  options.prefill.profile = scratch.path("profile.json");
+  write_head_profile(options.prefill.profile, calibrate(0.6, 3072));
+  const auto errors = [&](bool before) {
+    Engine engine(model(), options);
+    const std::vector<int32_t> tokens = text(engine, 3072);
+    const auto context = engine.create_context();
+    if (before) engine.prefill(*context, tokens, CancelToken(), true);
+    const HeadCoverage& coverage = engine.counters().coverage;
+    CHECK(!before || coverage.visited < coverage.causal);
+    Calibration calibration(engine, tokens, every_chunk(2048, scratch.path("part")));
+    finish(calibration);
+    const Part part(scratch.path("part"), engine);
+    calibration.forget_part();
+    std::vector<double> all;
+    for (size_t layer = 0; layer < static_cast<size_t>(engine.model().config.layers); ++layer)
+      for (size_t head = 0; head < part.heads; ++head)
+        for (size_t candidate = 0; candidate < part.candidates; ++candidate) all.push_back(part.trial(layer, head, candidate, 0));
+    return all;
+  };
+  CHECK(errors(true) == errors(false));
+}
+
 TEST("an interrupted calibration goes on with the layer that it was at") {
   const files::Scratch scratch;
   const std::string part = scratch.path("head.part");
