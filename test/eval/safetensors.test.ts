@@ -209,6 +209,12 @@ describe('evaluation data', () => {
     expect(() => readData(file)).toThrow(/sequence 0 has 268435462 tokens .*: no model reads so many/);
   });
 
+  it('is written, too, where it is larger than what one call writes', () => {
+    // Memory that nothing was written to, to where nothing is kept: that takes no time.
+    const data = new Uint8Array(2 ** 31 + 8);
+    writeSafetensors('/dev/null', { mask: { dtype: 'U8', shape: [1, data.length], data } });
+  });
+
   it('refuses kinds that are not one for each answer', () => {
     writeSafetensors(file, good, { kinds: 'where' });
     expect(() => readData(file)).toThrow(/names 1 kinds, `mask` marks 2/);

@@ -2,7 +2,7 @@
  * Tensors in a safetensors file: u64 little-endian header length, JSON header, data. Files come from anywhere, so every
  * number in a header is checked before it is used.
  */
-import { closeSync, fstatSync, openSync, readSync, writeFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 
 const arrays = { I32: Int32Array, U8: Uint8Array };
 type Dtype = keyof typeof arrays;
@@ -15,7 +15,7 @@ export interface StoredTensor<D extends Dtype> {
   read(from: number, to: number): Elements<D>;
 }
 
-/** What one call to the system reads at most: 2 GiB are too much for it. */
+/** What one call to the system reads or writes at most: 2 GiB are too much for it. */
 const bytesAtOnce = 2 ** 30;
 const largestHeader = 100_000_000;
 
@@ -133,5 +133,12 @@ export function writeSafetensors(
   const parts = Object.values(tensors).map(({ data }) =>
     Buffer.from(data.buffer, data.byteOffset, data.byteLength),
   );
-  writeFileSync(path, Buffer.concat([length, padded, ...parts]));
+  const file = openSync(path, 'w');
+  try {
+    for (const part of [length, padded, ...parts])
+      for (let done = 0; done < part.length;)
+        done += writeSync(file, part, done, Math.min(part.length - done, bytesAtOnce));
+  } finally {
+    closeSync(file);
+  }
 }
