@@ -215,6 +215,16 @@ describe('evaluation data', () => {
     writeSafetensors('/dev/null', { mask: { dtype: 'U8', shape: [1, data.length], data } });
   });
 
+  it('refuses a mask whose answers would fill the memory', () => {
+    const n = 2 ** 21 + 4;
+    const mask = { dtype: 'U8', shape: [1, n], data: Uint8Array.from({ length: n }, (_, i) => i % 2) };
+    writeSafetensors(file, { tokens: { dtype: 'I32', shape: [1, n], data: new Int32Array(n) }, mask });
+    expect(() => readData(file)).toThrow(/`mask` marks more than 1048576 answers up to sequence 0/);
+    mask.data.fill(1, 4, 7); // two fewer, and as many as may be
+    writeSafetensors(file, { tokens: { dtype: 'I32', shape: [1, n], data: new Int32Array(n) }, mask });
+    expect(readData(file).sequences[0]!.answers.length).toBe(2 ** 20);
+  });
+
   it('refuses kinds that are not one for each answer', () => {
     writeSafetensors(file, good, { kinds: 'where' });
     expect(() => readData(file)).toThrow(/names 1 kinds, `mask` marks 2/);

@@ -26,6 +26,8 @@ export interface Data {
 
 /** No window is as long by far; so many tokens are at hand at once. */
 const longestSequence = 2 ** 28;
+/** No evaluation ends that has so many; each takes memory before the first is looked at. */
+const mostAnswers = 2 ** 20;
 
 /**
  * Reads `tokens` I32 [sequences, n] and `mask` U8 [sequences, n], 1 on answer tokens; each run of ones is an answer. The
@@ -97,6 +99,7 @@ function readAnswers(
   fail: (what: string) => never,
 ): Map<number, Answer[]> {
   const rows = new Map<number, Answer[]>();
+  let answers = 0;
   const blockBytes = 2 ** 24;
   for (let from = 0; from < count * n; from += blockBytes) {
     const block = mask.read(from, Math.min(from + blockBytes, count * n));
@@ -109,8 +112,15 @@ function readAnswers(
       const runs = rows.get(row) ?? [];
       if (runs.length === 0) rows.set(row, runs);
       const last = runs.at(-1);
-      if (last?.to === at) last.to++;
-      else runs.push({ from: at, to: at + 1, kind: '' });
+      if (last?.to === at) {
+        last.to++;
+        continue;
+      }
+      if (++answers > mostAnswers)
+        fail(
+          `\`mask\` marks more than ${mostAnswers} answers up to sequence ${row}: each run of ones is one`,
+        );
+      runs.push({ from: at, to: at + 1, kind: '' });
     }
   }
   return rows;
