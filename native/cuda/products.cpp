@@ -39,6 +39,18 @@ void Products::multiply(Activation x, const DeviceWeight& weight, const DeviceWe
     return;
   }
   const bool e4m3 = is_e4m3(w);
+  if (out.wide && !e4m3 && w.type != kernels::WeightType::kBFloat16) {
+    // The output matrix: in bf16 it takes a gigabyte that no plan has, for a product of few rows. None of one row, which is rounded otherwise.
+    const int64_t parts = (x.rows + kernels::kMatvecRows - 1) / kernels::kMatvecRows;
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t first = x.rows * part / parts;
+      args.x = static_cast<const uint16_t*>(x.data) + first * w.cols;
+      args.out = static_cast<float*>(out.data) + first * w.rows;
+      args.m = x.rows * (part + 1) / parts - first;
+      check(library_.matvec(args, device_.stream()), "multiplying a vector");
+    }
+    return;
+  }
   if (e4m3) {
     args.x = coded(x).codes;
   } else {
