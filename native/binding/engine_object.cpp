@@ -78,7 +78,19 @@ Napi::Function EngineObject::define(Napi::Env env) {
                       InstanceMethod<&EngineObject::cancel>("cancel"), InstanceMethod<&EngineObject::close>("close")});
 }
 
-EngineObject::EngineObject(const Napi::CallbackInfo& info) : ObjectWrap(info) {}
+EngineObject::EngineObject(const Napi::CallbackInfo& info) : ObjectWrap(info) { napi_add_env_cleanup_hook(info.Env(), end, this); }
+
+EngineObject::~EngineObject() {
+  napi_remove_env_cleanup_hook(Env(), end, this);
+  end(this);
+}
+
+void EngineObject::end(void* self) {
+  auto& engine = *static_cast<EngineObject*>(self);
+  engine.cancel_all();
+  engine.disk_.reset();  // its thread waits on the other
+  engine.queue_.reset();
+}
 
 // Runs `body` on the engine's thread; what it returns makes the promise's value on this one.
 static Napi::Value once(Napi::Env env, JobQueue& queue, std::function<Outcome::Make()> body) {
@@ -376,9 +388,13 @@ void EngineObject::cancel(const Napi::CallbackInfo& info) {
   cancels_.erase(found);
 }
 
-Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
+void EngineObject::cancel_all() {
   for (auto& [job, token] : cancels_) token.cancel();
   cancels_.clear();
+}
+
+Napi::Value EngineObject::close(const Napi::CallbackInfo& info) {
+  cancel_all();
   const Napi::Value closed = once(info.Env(), *queue_, [state = state_] {
     state->contexts.clear();
     state->saves.clear();

@@ -35,6 +35,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
  public:
   static Napi::Function define(Napi::Env env);
   explicit EngineObject(const Napi::CallbackInfo& info);
+  ~EngineObject() override;
 
  private:
   // Each returns a promise. The last argument of the long ones is an object {cancelled: false}-like token id for cancel().
@@ -57,11 +58,15 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   Napi::Value close(const Napi::CallbackInfo& info);     // cancels, waits, frees
 
   CancelToken token_for(int64_t job);
+  void cancel_all();
+  // Stops all jobs and waits for them. Called, too, where JavaScript ends with jobs under way (a worker that is terminated): what they
+  // tell their results by goes soon after.
+  static void end(void* self);
 
   std::shared_ptr<EngineState> state_ = std::make_shared<EngineState>();
   std::map<int64_t, CancelToken> cancels_;
   std::unique_ptr<JobQueue> queue_ = std::make_unique<JobQueue>();
-  std::unique_ptr<JobQueue> disk_ = std::make_unique<JobQueue>();  // writes saves; last: its thread ends first, for it waits on the other
+  std::unique_ptr<JobQueue> disk_ = std::make_unique<JobQueue>();  // writes saves
 };
 
 }  // namespace longview::binding

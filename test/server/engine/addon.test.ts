@@ -1,12 +1,14 @@
 /** The addon's own object: one engine at a time, and nothing is read of one that is gone. */
 import { execFile } from 'node:child_process';
+import { once } from 'node:events';
 import { readdirSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { promisify } from 'node:util';
+import { Worker } from 'node:worker_threads';
 import { expect, it } from 'vitest';
 import { openNativeEngine } from '../../../server/engine/nativeEngine';
-import { root } from '../reference';
+import { builtInModel, root } from '../reference';
 
 interface AddonEngine {
   open(path: string, options: object, onLoad: () => void): Promise<{ model: { layers: number } }>;
@@ -90,6 +92,32 @@ it('closed, keeps no thread, whatever is still held of it', async () => {
   await engines[0]!.create(1);
   expect(await engines[0]!.extend(1, Int32Array.of(1, 2, 3), 1, 1, nothing, false)).toEqual({ reused: 0 });
   await engines[0]!.close();
+});
+
+it('stops what it reads when the worker that it belongs to is terminated', async () => {
+  const worker = new Worker(
+    `
+    const { parentPort, workerData: { addon, model } } = require('node:worker_threads');
+    const { Engine } = require(addon);
+    (async () => {
+      const engine = new Engine();
+      await engine.open(model, { device: 'cpu', threads: 1 }, () => undefined);
+      await engine.create(1);
+      const start = performance.now();
+      const told = () => parentPort.postMessage(performance.now() - start);
+      await engine.extend(1, Int32Array.from({ length: 16384 }, (_, i) => 100 + ((i * 7919) % 20000)), 1, 1, told, false);
+    })();
+    `,
+    {
+      eval: true,
+      workerData: { addon: process.env.LONGVIEW_ADDON, model: builtInModel },
+    },
+  );
+  const [chunk] = (await once(worker, 'message')) as [number];
+  const start = performance.now();
+  await worker.terminate();
+  // Of 16 chunks, of which later ones take longer.
+  expect((performance.now() - start) / chunk).toBeLessThan(5);
 });
 
 it('lets the process end when it refused a call before it began', async () => {
