@@ -11,7 +11,8 @@ constexpr int64_t kBufferBytes = int64_t{64} << 20;
 
 }  // namespace
 
-PageStream::PageStream(const std::string& folder, const CacheIdentity& identity, std::span<const int32_t> tokens, int64_t first_page) : reader_(folder, identity) {
+PageStream::PageStream(const std::string& folder, const CacheIdentity& identity, std::span<const int32_t> tokens, int64_t first_page)
+    : reader_(folder, identity), tokens_(tokens.begin(), tokens.end()), first_page_(first_page) {
   int32_t parent = CacheReader::kRoot;
   int64_t end = 0;
   for (int64_t number = 0; end < static_cast<int64_t>(tokens.size()); ++number) {
@@ -59,6 +60,12 @@ void PageStream::read_ahead() {
     target.state = sound ? State::kReady : State::kBad;
     changed_.notify_all();
   }
+}
+
+bool PageStream::follows(std::span<const int32_t> tokens) const {
+  const std::lock_guard lock(mutex_);
+  const auto next = static_cast<size_t>(first_page_) + taken_;
+  return tokens.size() / kPageTokens == next && tokens.size() <= tokens_.size() && std::equal(tokens.begin(), tokens.end(), tokens_.begin());
 }
 
 const PageStream::Page* PageStream::next(std::chrono::milliseconds patience) {

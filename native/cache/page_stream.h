@@ -19,6 +19,8 @@ class PageStream {
 
   // Tokens up to the end of the last page, from the beginning of the sequence; 0 where there is nothing to load.
   int64_t end() const { return end_; }
+  // Whether the next page follows these tokens, in the place of a ragged tail; not where who holds them has been cut or extended meanwhile.
+  bool follows(std::span<const int32_t> tokens) const;
 
   struct Page {
     std::span<const int32_t> tokens;
@@ -45,6 +47,8 @@ class PageStream {
   Buffer& buffer(size_t page) { return buffers_[page % buffers_.size()]; }
 
   const CacheReader reader_;
+  const std::vector<int32_t> tokens_;
+  const int64_t first_page_;
   std::vector<int32_t> pages_;
   int64_t end_ = 0;
   std::vector<Buffer> buffers_;

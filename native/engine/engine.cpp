@@ -314,7 +314,7 @@ std::unique_ptr<PageStream> Engine::open_stream(Context& context, std::span<cons
 }
 
 bool Engine::load_page(Context& context, PageStream& stream) {
-  if (stream.finished() || stream.end() <= context.length()) return false;
+  if (stream.finished() || stream.end() <= context.length() || !stream.follows(context.tokens())) return false;
   const PageStream::Page* page = stream.next(std::chrono::milliseconds(5));
   if (!page) return true;
   context.truncate(context.length() / kPageTokens * kPageTokens);  // a ragged tail: the page holds it and more

@@ -146,8 +146,8 @@ class Engine {
   // The pages from the context's last full one on, as far as `folder` has them for the context's tokens and `tokens` behind.
   // Null where they cannot follow.
   std::unique_ptr<PageStream> open_stream(Context& context, std::span<const int32_t> tokens, const std::string& folder) const;
-  // Takes the stream's next page, waited for a few milliseconds, behind the context; false when there is no more. Throws
-  // kOutOfMemory.
+  // Takes the stream's next page, waited for a few milliseconds, behind the context; false when there is no more, or the context is not
+  // what the pages follow any more. Throws kOutOfMemory.
   bool load_page(Context& context, PageStream& stream);
 
   // Logits after every token of a prompt, for comparisons: [tokens, vocabulary].

@@ -3,6 +3,7 @@
 
 #include <chrono>
 #include <fstream>
+#include <functional>
 #include <random>
 #include <thread>
 
@@ -173,6 +174,36 @@ TEST("a load goes on from what the context holds, and takes the longest of what 
   CHECK(load(engine, *ragged, std::span(tokens).subspan(150), scratch.path()) == 450);
   const auto shorter = engine.create_context();
   CHECK(load(engine, *shorter, std::span(tokens).first(200), scratch.path()) == 200);
+}
+
+TEST("a load ends where the context was cut or went on otherwise meanwhile: pages follow only what they were computed behind") {
+  const files::Scratch scratch;
+  Engine writer(kModel, options());
+  const auto tokens = prompt(writer, 900), other = prompt(writer, 900, 5);
+  const auto saved = writer.create_context();
+  writer.prefill(*saved, tokens, CancelToken());
+  save(writer, *saved, scratch.path());
+  const std::vector<std::function<void(Engine&, Context&)>> changes = {
+      [](Engine&, Context& context) { context.truncate(0); },
+      [](Engine&, Context& context) { context.truncate(context.length() - 1); },
+      [](Engine&, Context& context) { context.truncate(kPageTokens); },
+      [&](Engine& engine, Context& context) {
+        const int64_t length = context.length();
+        context.truncate(0);
+        engine.prefill(context, std::span(other).first(static_cast<size_t>(length)), CancelToken());
+      },
+      [&](Engine& engine, Context& context) { engine.prefill(context, std::span(other).first(3), CancelToken()); }};
+  for (const auto& change : changes) {
+    Engine engine(kModel, options());
+    const auto context = engine.create_context();
+    const auto stream = engine.open_stream(*context, tokens, scratch.path());
+    while (context->length() < 3 * kPageTokens) CHECK(engine.load_page(*context, *stream));
+    change(engine, *context);
+    const std::vector<int32_t> held(context->tokens().begin(), context->tokens().end());
+    while (engine.load_page(*context, *stream)) {
+    }
+    CHECK(std::equal(held.begin(), held.end(), context->tokens().begin(), context->tokens().end()));
+  }
 }
 
 TEST("a load says when no thread can be had for it") {
