@@ -83,8 +83,12 @@ class JobQueue {
       const bool more = next->step();  // list nodes stay where they are while others are added
       lock.lock();
       if (more) continue;
-      jobs_.erase(next);
+      std::list<Job> over;
+      over.splice(over.begin(), jobs_, next);
       ended_.notify_all();
+      lock.unlock();
+      over.clear();  // may wait for threads that read ahead: whoever adds jobs does not
+      lock.lock();
     }
   }
 
