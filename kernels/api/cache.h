@@ -81,7 +81,8 @@ Status launch_rope_table(const RopeTableArgs& args, Stream stream);
 // theirs in `rotated` and in the pages, and their queries grow by sqrt(D / head_dim), so that attention, which scales by
 // 1/sqrt(D), takes them as they are. 8-bit pages take codes of the rotated keys before these are rounded to bf16. A page that this
 // fills gets the means of what it keeps, where it has room for them; a ragged last page has none until it is full. Where pages
-// keep 8 bits all pointers are aligned to 16 bytes.
+// keep 8 bits all pointers are aligned to 16 bytes. A head of V that holds a value that is not finite, or is 2^120 or more, is kept as zeros
+// behind a K of NaN: no row that does not see the token meets it, and those that see it become NaN.
 struct RopeAppendArgs {
   const void* q;        // bf16 [T, H, head_dim]
   void* rotated;        // bf16 [T, H, D]; may be q where head_dim is D

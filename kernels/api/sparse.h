@@ -79,7 +79,7 @@ struct SparseLayout {
   int64_t bits;                // uint32 [tiles, words]; before it the means, bf16 [G, mean_blocks, 2, 128 * D], in the layout of pages
   int64_t probes;              // float [probe_parts, H, kProbeTokens, 3]: maximum, sum, and sum over visited keys
   int64_t next_tile;           // int32
-  int64_t gains;               // float [G, mean_blocks * 128]: what a page's stand-in weighs more than 128 keys, in log2
+  int64_t gains;               // float [G, mean_blocks * 128]: what a page's stand-in weighs more than 128 keys, in log2; NaN where its keys are
   int64_t probe_offsets;       // float [H, kProbeTokens]: a probe's softmax weights are 2^(score in log2 units + offset)
   int64_t key_weights;         // float [stand_in_batch, pages * 128]: of the probes, summed
   int64_t column_bits;         // uint32 [H, words]: pages with a chosen column; with kSlash alone, as the next two

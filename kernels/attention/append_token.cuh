@@ -16,6 +16,9 @@ __device__ inline void append_token(const AppendedToken& token, int kv_head, __n
   float x[2][kDims];
   read_head<D>(whole, static_cast<const __nv_bfloat16*>(token.k) + kv_head * D, 0, true, x[0]);
   read_head<D>(whole, static_cast<const __nv_bfloat16*>(token.v) + kv_head * D, 0, false, x[1]);
+  if (is_faulty(x[1]))
+#pragma unroll
+    for (int is_value = 0; is_value < 2; ++is_value) hide_fault(is_value, x[is_value]);
 #pragma unroll
   for (int is_value = 0; is_value < 2; ++is_value) {
     Run<__nv_bfloat16, kDims> values;

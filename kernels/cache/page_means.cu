@@ -1,5 +1,6 @@
 // Means of pages: made when a page is full, gathered for a layer in the layout of K and V blocks.
 #include "kernels/api/sparse.h"
+#include "kernels/cache/fault.cuh"
 #include "kernels/cache/keys.cuh"
 #include "kernels/cache/page_means.cuh"
 #include "kernels/cache/q8.cuh"
@@ -74,7 +75,7 @@ __global__ void __launch_bounds__(kThreads) e4m3_means_kernel(const PagedKv kv, 
 }
 
 // 16 bytes a thread. blockIdx.y is the KV head.
-__global__ void __launch_bounds__(kThreads) gather_means_kernel(const PagedKv kv, int64_t pages, __nv_bfloat16* blocks) {
+__global__ void __launch_bounds__(kThreads) gather_means_kernel(const PagedKv kv, int64_t pages, __nv_bfloat16* blocks, float* gains) {
   const int d = static_cast<int>(kv.head_dim), chunks = d / 8;
   const int64_t padded = ceil_div(pages, kPageTokens) * kPageTokens, item = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (item >= padded * 2 * chunks) return;
@@ -84,6 +85,10 @@ __global__ void __launch_bounds__(kThreads) gather_means_kernel(const PagedKv kv
   if (page < pages) {
     const char* means = static_cast<const char*>(kv.pages[page]) + page_mean_bytes(kv.format, kv.layers, kv.kv_heads, d, kv.layer, blockIdx.y);
     words = *reinterpret_cast<const uint4*>(means + (is_value * d + chunk * 8) * 2);
+    if (!is_value && faults_of(words)) {
+      words = {0, 0, 0, 0};
+      gains[blockIdx.y * padded + page] = NAN;
+    }
   }
   __nv_bfloat16* block = blocks + ((static_cast<int64_t>(blockIdx.y) * (padded / kPageTokens) + page / kPageTokens) * 2 + is_value) * kPageTokens * d;
   *reinterpret_cast<uint4*>(block + page_offset(page % kPageTokens, chunk * 8)) = words;
@@ -139,10 +144,10 @@ Status launch_page_means(const PagedKv& kv, int64_t first_position, int64_t toke
   return launched();
 }
 
-Status launch_gather_means(const PagedKv& kv, int64_t pages, void* blocks, Stream stream) {
+Status launch_gather_means(const PagedKv& kv, int64_t pages, void* blocks, float* gains, Stream stream) {
   if (pages <= 0) return kOk;
   const int64_t items = ceil_div(pages, kPageTokens) * kPageTokens * 2 * (kv.head_dim / 8);
-  gather_means_kernel<<<dim3(static_cast<unsigned>(ceil_div(items, kThreads)), static_cast<unsigned>(kv.kv_heads)), kThreads, 0, cuda(stream)>>>(kv, pages, static_cast<__nv_bfloat16*>(blocks));
+  gather_means_kernel<<<dim3(static_cast<unsigned>(ceil_div(items, kThreads)), static_cast<unsigned>(kv.kv_heads)), kThreads, 0, cuda(stream)>>>(kv, pages, static_cast<__nv_bfloat16*>(blocks), gains);
   return launched();
 }
 

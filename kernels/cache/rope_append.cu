@@ -1,4 +1,5 @@
 // Rotary positions, fused with writing K and V into their pages.
+#include "kernels/cache/fault.cuh"
 #include "kernels/cache/page_means.cuh"
 #include "kernels/cache/rope_append.cuh"
 #include "kernels/cache/rotate.cuh"
@@ -22,8 +23,18 @@ __global__ void __launch_bounds__(kThreads) rope_table_kernel(const RopeTableArg
   p.sine[i] = static_cast<float>(sine * p.scale);
 }
 
-// A token a row of blocks. Threads go over the token's pairs of q, then of k; v is copied.
-__global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendArgs p) {
+// Puts what stands for a fault in the place of a head of a token, by a warp. `keys`: the head's K block.
+__device__ inline void hide_head(__nv_bfloat16* keys, int token, int d, int own) {
+  __syncwarp();  // what other lanes wrote there comes first
+  for (int i = static_cast<int>(threadIdx.x) % 32; i < own / 2; i += 32) {
+    const int64_t offset = page_offset(token, 2 * i);
+    *reinterpret_cast<uint32_t*>(keys + offset) = kNotNumbers;
+    *reinterpret_cast<uint32_t*>(keys + kPageTokens * d + offset) = 0;
+  }
+}
+
+// A token a row of blocks. Warps take 32 of its queries' pairs each, then a KV head.
+__global__ void __launch_bounds__(kThreads, 5) rope_append_kernel(const RopeAppendArgs p) {
   const int64_t t = blockIdx.x, position = p.position ? *p.position : p.first_position + t;
   const int begin = static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x), stride = static_cast<int>(gridDim.y) * kThreads;
   const int d = static_cast<int>(p.kv.head_dim), own = static_cast<int>(p.head_dim), half = static_cast<int>(p.half), pairs = own / 2;
@@ -40,40 +51,46 @@ __global__ void __launch_bounds__(kThreads) rope_append_kernel(const RopeAppendA
   ptx::start_dependents();  // decode attention brings earlier keys while the product in front ends
   ptx::wait_for_previous();
 
-  for (int item = begin; item < (heads + kv_heads) * pairs; item += stride) {
-    const int head = item / pairs, i = item % pairs;
-    const bool is_query = head < heads;
-    const __nv_bfloat16* from = is_query ? q + head * own : k + (head - heads) * own;
-    __nv_bfloat16* to = is_query ? rotated + head * d : page + static_cast<int64_t>(head - heads) * 2 * kPageTokens * d;
+  const int query_units = (heads * pairs + 31) / 32, lane = begin % 32;
+  for (int unit = begin / 32; unit < query_units + kv_heads; unit += stride / 32) {
+    const bool is_query = unit < query_units;
+    const int first = is_query ? unit * 32 + lane : lane, head = is_query ? first / pairs : unit - query_units;
+    if (is_query && head >= heads) continue;
+    const __nv_bfloat16* from = is_query ? q + head * own : k + head * own;
+    __nv_bfloat16* to = is_query ? rotated + head * d : page + static_cast<int64_t>(head) * 2 * kPageTokens * d;
     const float factor = is_query ? grow : 1.0f;
     const auto write = [&](int dimension, float value) { to[is_query ? dimension : page_offset(token, dimension)] = __float2bfloat16(value * factor); };
-    if (i < half) {
-      const int a = p.adjacent ? 2 * i : i, b = p.adjacent ? 2 * i + 1 : i + half;
-      const float x = __bfloat162float(from[a]), y = __bfloat162float(from[b]);
-      write(a, rotated_low(x, y, cosine[i], sine[i]));
-      write(b, rotated_high(x, y, cosine[i], sine[i]));
-    } else {  // dimensions behind the rotated ones
-      write(2 * i, __bfloat162float(from[2 * i]));
-      write(2 * i + 1, __bfloat162float(from[2 * i + 1]));
+    uint32_t faults = 0;
+#pragma unroll 1
+    for (int i = is_query ? first % pairs : lane; i < pairs; i += is_query ? pairs : 32) {
+      if (i < half) {
+        const int a = p.adjacent ? 2 * i : i, b = p.adjacent ? 2 * i + 1 : i + half;
+        const float x = __bfloat162float(from[a]), y = __bfloat162float(from[b]);
+        write(a, rotated_low(x, y, cosine[i], sine[i]));
+        write(b, rotated_high(x, y, cosine[i], sine[i]));
+      } else {  // dimensions behind the rotated ones
+        write(2 * i, __bfloat162float(from[2 * i]));
+        write(2 * i + 1, __bfloat162float(from[2 * i + 1]));
+      }
+      if (is_query) continue;
+      const uint32_t value = reinterpret_cast<const uint32_t*>(v + head * own)[i];
+      *reinterpret_cast<uint32_t*>(to + kPageTokens * d + page_offset(token, 2 * i)) = value;
+      faults |= faults_of(value);
     }
+    if (!is_query && __any_sync(0xffffffffu, faults != 0)) hide_head(to, token, d, own);
   }
   // Zeros behind the queries; those of the pages are there since the page is.
   for (int item = begin; item < heads * (d - own); item += stride)
     rotated[item / (d - own) * d + own + item % (d - own)] = __float2bfloat16(0.0f);
-  for (int item = begin; item < kv_heads * pairs; item += stride) {
-    const int head = item / pairs, i = item % pairs;
-    __nv_bfloat16* to = page + (static_cast<int64_t>(head) * 2 + 1) * kPageTokens * d;
-    *reinterpret_cast<uint32_t*>(to + page_offset(token, 2 * i)) = reinterpret_cast<const uint32_t*>(v + head * own)[i];
-  }
 }
 
 constexpr int kTokensOfBlock = 4, kMostThreads = 512;  // the reads of a block's tokens are under way together
 
-// The same where heads are as wide as the pages and all of a head is rotated by halves: eight pairs a thread, of several tokens.
+// The same where heads are as wide as the pages and all of a head is rotated by halves: eight pairs a thread, of several tokens. A head's
+// threads are neighbours in a warp.
 __global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(const RopeAppendArgs p) {
   const int d = static_cast<int>(p.kv.head_dim), half = d / 2, groups = half / 8;
-  const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads);
-  const int rotated = (heads + kv_heads) * groups, items = rotated + kv_heads * d / 8;
+  const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads), items = (heads + kv_heads) * groups;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kTokensOfBlock;
   const int count = static_cast<int>(min(static_cast<int64_t>(kTokensOfBlock), p.tokens - first));
   // Of K (is_value 0) or V of the KV head, at a dimension.
@@ -83,24 +100,19 @@ __global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(cons
     return reinterpret_cast<uint4*>(page + ((p.kv.layer * kv_heads + head) * 2 + is_value) * kPageTokens * d + page_offset(position % kPageTokens, dimension));
   };
   for (int item = threadIdx.x; item < items; item += blockDim.x) {
-    if (item >= rotated) {
-      const int head = (item - rotated) / (d / 8), dimension = (item - rotated) % (d / 8) * 8;
-#pragma unroll
-      for (int i = 0; i < kTokensOfBlock; ++i)
-        if (i < count) *place(first + i, head, 1, dimension) = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(p.v) + ((first + i) * kv_heads + head) * d + dimension);
-      continue;
-    }
     const bool is_query = item < heads * groups;
     const int head = item / groups - (is_query ? 0 : heads), at = item % groups * 8, stride = (is_query ? heads : kv_heads) * d;
     const int64_t begin = first * stride + head * d + at;
-    const auto* from = static_cast<const __nv_bfloat16*>(is_query ? p.q : p.k) + begin;
     uint4 low[kTokensOfBlock], high[kTokensOfBlock];
+    const auto read = [&](const void* x) {
 #pragma unroll
-    for (int i = 0; i < kTokensOfBlock; ++i) {
-      if (i >= count) continue;
-      low[i] = *reinterpret_cast<const uint4*>(from + i * stride);
-      high[i] = *reinterpret_cast<const uint4*>(from + i * stride + half);
-    }
+      for (int i = 0; i < kTokensOfBlock; ++i) {
+        if (i >= count) continue;
+        low[i] = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(x) + begin + i * stride);
+        high[i] = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(x) + begin + i * stride + half);
+      }
+    };
+    read(is_query ? p.q : p.k);
 #pragma unroll
     for (int i = 0; i < kTokensOfBlock; ++i) {
       if (i >= count) continue;
@@ -124,6 +136,17 @@ __global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(cons
       *(is_query ? query : place(first + i, head, 0, at)) = {pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
       *(is_query ? query + groups : place(first + i, head, 0, at + half)) = {pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7])};
     }
+    if (is_query) continue;
+    read(p.v);
+    const unsigned of_head = ((1u << groups) - 1) << threadIdx.x % 32 / groups * groups;
+#pragma unroll
+    for (int i = 0; i < kTokensOfBlock; ++i) {
+      if (i >= count) continue;
+      const bool faulty = __any_sync(of_head, (faults_of(low[i]) | faults_of(high[i])) != 0);
+      *place(first + i, head, 1, at) = faulty ? uint4{} : low[i];
+      *place(first + i, head, 1, at + half) = faulty ? uint4{} : high[i];
+      if (faulty) *place(first + i, head, 0, at) = *place(first + i, head, 0, at + half) = {kNotNumbers, kNotNumbers, kNotNumbers, kNotNumbers};
+    }
   }
 }
 
@@ -146,9 +169,9 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
   if (args.kv.layers != 0 && (args.kv.layer < 0 || args.kv.layer >= args.kv.layers)) return kInvalidShape;
   const bool wide = args.kv.format == PageFormat::kBFloat16;
   if (!wide && d != 64 && d != 128) return kInvalidShape;
-  const bool whole = wide && args.head_dim == d && 2 * args.half == d && !args.adjacent && args.tokens >= kTokensOfBlock && aligned(args.q) && aligned(args.rotated) && aligned(args.k) && aligned(args.v) &&
+  const bool whole = wide && (d == 64 || d == 128) && args.head_dim == d && 2 * args.half == d && !args.adjacent && args.tokens >= kTokensOfBlock && aligned(args.q) && aligned(args.rotated) && aligned(args.k) && aligned(args.v) &&
                      aligned(args.cosine) && aligned(args.sine);
-  const int64_t items = (args.heads + args.kv.kv_heads) * (d / 16) + args.kv.kv_heads * (d / 8);
+  const int64_t items = (args.heads + args.kv.kv_heads) * (d / 16);
   if (whole) rope_append_whole_kernel<<<static_cast<unsigned>(ceil_div(args.tokens, kTokensOfBlock)), static_cast<unsigned>(std::min<int64_t>(ceil_div(items, 32) * 32, kMostThreads)), 0, cuda(stream)>>>(args);
   const dim3 grid(static_cast<unsigned>(args.tokens), args.tokens < kTokensOfBlock ? static_cast<unsigned>(ceil_div((args.heads + args.kv.kv_heads) * args.head_dim / 2, kThreads)) : 1u);
   if (!wide)

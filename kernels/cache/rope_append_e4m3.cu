@@ -15,11 +15,12 @@ constexpr int kThreads = kQuantizeThreads, kWarps = kQuantizeWarps;
 // K or V (`is_value`) of a page and head: those of its tokens that are written now.
 template <int D>
 __device__ inline void append_block(const RopeAppendArgs& p, int64_t begin, int64_t page, int head, bool is_value) {
-  const auto* heads = static_cast<const __nv_bfloat16*>(is_value ? p.v : p.k) + head * p.head_dim;
+  const auto *keys = static_cast<const __nv_bfloat16*>(p.k) + head * p.head_dim, *values = static_cast<const __nv_bfloat16*>(p.v) + head * p.head_dim;
   const int64_t offset = begin - page * kPageTokens;  // of the first token, in the page or before it
   char* block = static_cast<char*>(p.kv.pages[page]) + ((p.kv.layer * p.kv.kv_heads + head) * 2 + is_value) * page_block_bytes(PageFormat::kE4M3, D);
   quantize_block<D>(block, is_value, static_cast<int>(max(offset, int64_t{0})), static_cast<int>(min(offset + p.tokens, kPageTokens)), [&](int token, float(&x)[D / 32]) {
-    read_head<D>(p, heads + (token - offset) * p.kv.kv_heads * p.head_dim, token - offset, !is_value, x);
+    const int64_t at = (token - offset) * p.kv.kv_heads * p.head_dim;
+    read_kept<D>(p, keys + at, values + at, token - offset, is_value, x);
   });
 }
 
@@ -54,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) rope_append_token_e4m3_kernel(const 
   ptx::start_dependents();  // not before: beside the product attention over 8-bit pages takes longer (test/bench/RESULTS.md, Decode)
   if (behind < 0) return rotate_query<D>(p, 0, item);
   if (behind >= 2 * kv_heads) return;
-  read_head<D>(p, static_cast<const __nv_bfloat16*>(is_value ? p.v : p.k) + head * p.head_dim, 0, !is_value, x);
+  read_kept<D>(p, static_cast<const __nv_bfloat16*>(p.k) + head * p.head_dim, static_cast<const __nv_bfloat16*>(p.v) + head * p.head_dim, 0, is_value, x);
   if (token == 0) {
     float largest = 0;
 #pragma unroll

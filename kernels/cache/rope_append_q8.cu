@@ -48,8 +48,9 @@ __global__ void __launch_bounds__(kThreads) rope_append_q8_kernel(const RopeAppe
   if (at < heads) return rotate_query<D>(p, t, at);
   const bool is_value = at >= heads + kv_heads;
   const int head = at - heads - (is_value ? kv_heads : 0);
+  const int64_t offset = (static_cast<int64_t>(t) * kv_heads + head) * own;
   float x[kDims];
-  read_head<D>(p, static_cast<const __nv_bfloat16*>(is_value ? p.v : p.k) + (static_cast<int64_t>(t) * kv_heads + head) * own, t, !is_value, x);
+  read_kept<D>(p, static_cast<const __nv_bfloat16*>(p.k) + offset, static_cast<const __nv_bfloat16*>(p.v) + offset, t, is_value, x);
   const int64_t position = p.position ? *p.position : p.first_position + t;
   char* block = static_cast<char*>(p.kv.pages[position / kPageTokens]) + ((p.kv.layer * kv_heads + head) * 2 + is_value) * page_block_bytes(PageFormat::kQ8, D);
   write_codes<D>(block, static_cast<int>(position % kPageTokens), x);

@@ -5,6 +5,7 @@
 #include <cuda_bf16.h>
 
 #include "kernels/api/cache.h"
+#include "kernels/cache/fault.cuh"
 #include "kernels/cache/rotate.cuh"
 
 namespace longview::kernels {
@@ -52,6 +53,17 @@ __device__ inline void read_head(const RopeAppendArgs& p, const __nv_bfloat16* h
     const float partner = __bfloat162float(head[p.adjacent ? dimension ^ 1 : is_first ? dimension + half : dimension - half]);
     out[i] = is_first ? rotated_low(out[i], partner, cosine[pair], sine[pair]) : rotated_high(partner, out[i], cosine[pair], sine[pair]);
   }
+}
+
+// The same of a KV head's K or V (`is_value`) as pages keep it. `k` and `v`: the token's head.
+template <int D, int kDims = D / 32>
+__device__ inline void read_kept(const RopeAppendArgs& p, const __nv_bfloat16* k, const __nv_bfloat16* v, int64_t token, bool is_value, float (&out)[kDims]) {
+  float value[kDims];
+  read_head<D>(p, v, token, false, value);
+  if (!is_value) read_head<D>(p, k, token, true, out);
+#pragma unroll
+  for (int i = 0; i < kDims && is_value; ++i) out[i] = value[i];
+  if (is_faulty(value)) hide_fault(is_value, out);
 }
 
 // A query of head `head`, in bf16 and as wide as the pages.

@@ -53,10 +53,10 @@ Status check_sparse(const SparseArgs& args) {
 // The means that pages are chosen by, and those that stand for pages until launch_sparse_stand_ins.
 Status make_means(const SparsePlan& p, Stream stream) {
   const SparseArgs& args = p.args;
-  if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), stream)) return status;
+  if (const Status error = clear(p.gains, static_cast<size_t>(args.kv.kv_heads * p.mean_blocks * kPageTokens) * sizeof(float), stream)) return error;
+  if (const Status status = launch_gather_means(args.kv, p.pages, const_cast<__nv_bfloat16*>(p.means), p.gains, stream)) return status;
   if (p.mean_shift > 0)
     if (const Status status = launch_fine_means(args.kv, (args.first_position + args.tokens) / kPageTokens, p.mean_blocks, const_cast<__nv_bfloat16*>(p.fine_means), stream)) return status;
-  if (const Status error = clear(p.gains, static_cast<size_t>(args.kv.kv_heads * p.mean_blocks * kPageTokens) * sizeof(float), stream)) return error;
   return kOk;
 }
 

@@ -11,7 +11,8 @@ struct Case {
   int64_t first, heads, kv_heads, d;
 };
 
-void check_append(const Case& c) {
+// `fault`: a value of the token's V that is not finite, or 0.
+void check_append(const Case& c, float fault = 0) {
   constexpr int64_t kLayers = 2, kLayer = 1;
   std::mt19937_64 random(static_cast<uint64_t>(c.first * 31 + c.heads * 7 + c.d));
   const int64_t half = c.d / 2, width = c.heads * c.d, kv_width = c.kv_heads * c.d, pages = c.first / kPageTokens + 1, page = kernels::page_bytes(PageFormat::kBFloat16, kLayers, c.kv_heads, c.d, true);
@@ -33,7 +34,9 @@ void check_append(const Case& c) {
   }
   const std::vector<uint8_t> before = storage.read();
 
-  const auto q = gpu::random_bf16(static_cast<size_t>(width), random), k = gpu::random_bf16(static_cast<size_t>(kv_width), random), v = gpu::random_bf16(k.size(), random);
+  const auto q = gpu::random_bf16(static_cast<size_t>(width), random), k = gpu::random_bf16(static_cast<size_t>(kv_width), random);
+  auto v = gpu::random_bf16(k.size(), random);
+  if (fault != 0) v[random() % v.size()] = float_to_bf16(fault);
   const gpu::Memory<uint16_t> dq(q), rotated(q.size()), dk(k), dv(v), out(q.size());
   const gpu::Memory<float> cosine(static_cast<size_t>(half)), sine(static_cast<size_t>(half));
   const gpu::Memory<int64_t> position(std::vector<int64_t>{c.first});
@@ -67,6 +70,12 @@ TEST("keys, values, means and results are those of rotating and appending first"
   for (const int64_t d : {64, 128})
     for (const Case& c : {Case{0, 9, 3, d}, Case{1, 4, 4, d}, Case{31, 8, 2, d}, Case{32, 8, 8, d}, Case{127, 12, 2, d}, Case{128, 16, 1, d}, Case{300, 28, 4, d}, Case{5000, 32, 8, d}, Case{8191, 32, 8, d}, Case{20011, 9, 3, d}})
       check_append(c);
+}
+
+TEST("so they are of a token that is not finite") {
+  for (const int64_t d : {64, 128})
+    for (const float fault : {INFINITY, NAN, -0x1p125f})
+      for (const Case& c : {Case{0, 9, 3, d}, Case{127, 12, 2, d}, Case{300, 28, 4, d}, Case{5000, 32, 8, d}}) check_append(c, fault);
 }
 
 TEST("refusals") {

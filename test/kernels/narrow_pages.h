@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <numeric>
 #include <optional>
 
@@ -57,8 +58,8 @@ struct Append {
   bool zero = false;  // K and V
 };
 
-// What rope_append wrote into pages of `format`, of layer 1 of two, beside what K and V were, rotated in double by the table that the
-// kernel read. Queries and untouched bytes have been checked. `scale`: that of blocks of the first page before, where a page has one.
+// What rope_append wrote into pages of `format`, of layer 1 of two, beside what it is to keep of K and V, rotated in double by the table
+// that the kernel read. Queries and untouched bytes have been checked. `scale`: that of blocks of the first page before, where a page has one.
 struct Appended {
   static constexpr int64_t kHeads = 6, kKvHeads = 2, kLayers = 2, kLayer = 1;
   Append c;
@@ -109,6 +110,13 @@ struct Appended {
     };
     kept[0] = rotated(k, kKvHeads, true, 1);
     kept[1] = rotated(v, kKvHeads, false, 1);
+    // In the place of a V that is no number, or near the end of bf16's range, lie zeros behind a K that is none.
+    for (size_t head = 0; head < kept[1].size(); head += static_cast<size_t>(c.d)) {
+      const auto begin = kept[1].begin() + static_cast<std::ptrdiff_t>(head);
+      if (std::all_of(begin, begin + c.d, [](double x) { return std::fabs(x) < 0x1p120; })) continue;
+      std::fill_n(begin, c.d, 0.0);
+      std::fill_n(kept[0].begin() + static_cast<std::ptrdiff_t>(head), c.d, std::numeric_limits<double>::quiet_NaN());
+    }
     CHECK(gpu::relative_error(c.own == c.d ? dq.read() : padded.read(), rotated(q, kHeads, true, std::sqrt(static_cast<double>(c.d) / static_cast<double>(c.own)))) <= gpu::kBf16Error);
 
     // Nothing else was written, but the means of pages that became full.
