@@ -253,9 +253,9 @@ export class Server {
     await this.answered((client) => client.sendRequest(methods.modelsDelete, params));
   }
 
-  async useModel(path: string): Promise<void> {
+  async useModel(path: string, token: CancellationToken): Promise<void> {
     const params: UseModelParams = { path };
-    await this.answered((client) => client.sendRequest(methods.modelsUse, params));
+    await this.answered((client) => client.sendRequest(methods.modelsUse, params, token));
   }
 
   async download(

@@ -104,8 +104,8 @@ function partly(server: Server, name: string, { path, bytes }: { path: string; b
 
 async function use(server: Server, path: string, name: string): Promise<void> {
   await window.withProgress(
-    { location: ProgressLocation.Notification, title: plainText(`Loading ${name}`) },
-    () => server.useModel(path),
+    { location: ProgressLocation.Notification, title: plainText(`Loading ${name}`), cancellable: true },
+    (_progress, token) => server.useModel(path, token),
   );
   const named = readSettings().modelPath;
   if (named === '' || named === path) return;

@@ -19,7 +19,7 @@ import { calibratedFolder, profileFolders } from './models/profiles';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
 import { answerMessage, cutMessage } from './statusText';
-import { print, progressPrinter, showSources, tell, visible, visibleLines } from './terminal';
+import { loadingPrinter, print, progressPrinter, showSources, tell, visible, visibleLines } from './terminal';
 import { isKnownEncoding } from './workspace/encoding';
 import { checkFolder, type ScanOptions } from './workspace/scan';
 
@@ -129,26 +129,36 @@ function scanOptionsOf({ include, exclude, encoding }: Options): ScanOptions {
   return { include, exclude, encodings: encoding === undefined ? [] : [{ encoding }], gitHistory: true };
 }
 
-function openedModel(options: Options, prefill: PrefillOptions): Promise<OpenModel> {
+function openedModel(options: Options, prefill: PrefillOptions, signal: AbortSignal): Promise<OpenModel> {
   const named = options.model ? path.resolve(here, options.model) : '';
-  return openModel(locateModel(named, defaultModelsFolder(), extensionFolder), {
-    device: oneOf(options.device, 'device', ['auto', 'cuda', 'cpu']),
-    gpuWeights: oneOf(options['gpu-weights'], 'gpu-weights', ['auto', 'fp8']),
-    threads: whole(options.threads, 'threads'),
-    prefill,
-    kvFormat: oneOf(options['kv-format'], 'kv-format', ['auto', 'bf16', 'q8', 'fp8']),
-  });
+  const file = locateModel(named, defaultModelsFolder(), extensionFolder);
+  return openModel(
+    file,
+    {
+      device: oneOf(options.device, 'device', ['auto', 'cuda', 'cpu']),
+      gpuWeights: oneOf(options['gpu-weights'], 'gpu-weights', ['auto', 'fp8']),
+      threads: whole(options.threads, 'threads'),
+      prefill,
+      kvFormat: oneOf(options['kv-format'], 'kv-format', ['auto', 'bf16', 'q8', 'fp8']),
+    },
+    { onLoad: loadingPrinter(path.basename(file)), signal },
+  );
 }
 
 /** Opens model and session, runs `work`, closes them. */
-async function withSession<T>(options: Options, work: (session: Session) => Promise<T>): Promise<T> {
+async function withSession<T>(
+  options: Options,
+  signal: AbortSignal,
+  work: (session: Session) => Promise<T>,
+): Promise<T> {
   const maxAnswerTokens = whole(options['max-tokens'], 'max-tokens');
-  const model = await openedModel(options, {
+  const prefill: PrefillOptions = {
     mode: oneOf(options['prefill-mode'], 'prefill-mode', ['auto', 'adaptive', 'minference', 'dense']),
     target: oneOf(options['prefill-target'], 'prefill-target', ['balanced', 'fast', 'exact']),
     profile: options.profile === undefined ? undefined : path.resolve(here, options.profile),
     profileFolders: profileFolders(defaultModelsFolder(), extensionFolder),
-  });
+  };
+  const model = await openedModel(options, prefill, signal);
   try {
     const roots = rootsOf(options);
     const root = defaultCacheFolder();
@@ -190,7 +200,7 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
   const { values, positionals } = parse(args, true);
   if (positionals.length === 0 || positionals.some((question) => question.trim() === ''))
     throw new UsageError('A question is missing.');
-  await withSession(values, async (session) => {
+  await withSession(values, signal, async (session) => {
     let shown = false;
     for (const question of positionals) {
       let inLine = false;
@@ -230,7 +240,7 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
 
 async function prefill(args: string[], signal: AbortSignal): Promise<void> {
   const { values } = parse(args);
-  await withSession(values, async (session) => {
+  await withSession(values, signal, async (session) => {
     const { tokens, reused, seconds } = await session.prefill({
       signal,
       onPacked: (repository) => showPacked(session, repository),
@@ -256,7 +266,7 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
   const density = whole(values.density, 'density');
   if (density !== undefined && (density < 1 || density > 1000))
     throw new UsageError('--density needs a number from 1 to 1000.');
-  const model = await openedModel(values, { mode: 'adaptive' });
+  const model = await openedModel(values, { mode: 'adaptive' }, signal);
   let shown = 0;
   try {
     const profiles = await calibrate(model, {
@@ -295,7 +305,7 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
 
 async function context(args: string[], signal: AbortSignal): Promise<void> {
   const { values } = parse(args);
-  await withSession(values, async (session) => {
+  await withSession(values, signal, async (session) => {
     const result = await session.context(signal);
     if (values.json) return print(JSON.stringify(result));
     const { files, skipped, usedTokens, reservedTokens, window } = result;
@@ -337,7 +347,7 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
     print(file);
   } else if (verb === 'use' && what !== undefined) {
     const file = path.resolve(here, what);
-    await (await openModel(file)).dispose();
+    await (await openModel(file, {}, { onLoad: loadingPrinter(path.basename(file)), signal })).dispose();
     chooseModel(folder, file);
   } else {
     throw new UsageError('models takes list, download ID or use PATH.');

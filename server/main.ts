@@ -172,9 +172,8 @@ connection.onRequest(methods.modelsDownload, (params: DownloadParams, token: Can
   })),
 );
 connection.onRequest(methods.modelsUse, (params: UseModelParams, token: CancellationToken) =>
-  answer(token, (service) => service.useModel(params.path)),
+  answer(token, (service, signal) => service.useModel(params.path, signal)),
 );
-
 connection.onRequest(methods.modelsDelete, (params: DeleteModelParams, token: CancellationToken) =>
   answer(token, (service) => service.deleteModel(params.path)),
 );

@@ -90,14 +90,15 @@ export class Opened {
     await this.showing(() => this.opening.run(() => this.openedModel()));
   }
 
-  async openedModel(file?: string): Promise<OpenModel> {
+  /** Stopped, it is the former model's again. */
+  async openedModel(file?: string, signal?: AbortSignal): Promise<OpenModel> {
     const { modelsFolder, extensionFolder } = this.options;
     const wanted = file ?? locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
     if (this.model?.path === wanted) return this.model.open;
     const former = this.model?.path;
     this.board.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });
     const { device, gpuWeights, threads, cacheFormat: kvFormat, prefillMode, prefillTarget } = this.settings;
-    const loading = throttled(({ done, total }: LoadProgress) =>
+    const onLoad = throttled(({ done, total }: LoadProgress) =>
       this.board.show({ phase: 'starting', message: loadingMessage(path.basename(wanted), done, total) }),
     );
     const open = await openModel(
@@ -113,11 +114,10 @@ export class Opened {
           profileFolders: profileFolders(modelsFolder, extensionFolder),
         },
       },
-      loading,
-      () => this.closeModel(),
+      { onLoad, signal, makeRoom: () => this.closeModel() },
     ).catch(async (error: unknown) => {
       if (former !== undefined && !this.model) await this.openedModel(former).catch(() => undefined);
-      if (!this.model) this.showFailed(error);
+      if (!this.model && (error as LongviewError).code !== 'cancelled') this.showFailed(error);
       throw error;
     });
     this.model = { path: wanted, open };

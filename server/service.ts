@@ -154,7 +154,7 @@ export class Service {
             'invalid_argument',
             'Repositories are read densely here, which needs no calibration: set longview.prefill.mode to auto and longview.prefill.target to balanced or fast first.',
           );
-        const model = await this.opened.openedModel();
+        const model = await this.opened.openedModel(undefined, signal);
         await this.opened.closeSession();
         const { modelsFolder } = this.options;
         const { trusted: gitHistory } = this.opened;
@@ -279,11 +279,13 @@ export class Service {
     return downloadModel(entry, this.options.modelsFolder, { signal, onProgress: throttled(onProgress) });
   }
 
-  /** Loads a model and remembers the choice; on failure the former one stays. */
-  async useModel(file: string): Promise<void> {
+  /** Loads a model and remembers the choice; on failure, and where it is stopped, the former one stays. */
+  async useModel(file: string, signal?: AbortSignal): Promise<void> {
     if (!path.isAbsolute(file) || !existsSync(file))
       throw new LongviewError('no_model', `There is no model at ${file}.`);
-    await this.opened.showing(() => this.opened.opening.run(() => this.opened.openedModel(file)));
+    await this.opened.showing(() =>
+      this.opened.opening.run(() => this.opened.openedModel(file, signal), signal),
+    );
     chooseModel(this.options.modelsFolder, file);
   }
 

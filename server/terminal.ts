@@ -2,9 +2,9 @@
  * Texts for a terminal. What a model wrote, what a file is called and what a model file says of itself may hold control
  * characters, which would move the cursor, rename the window or fill the clipboard: they are shown instead.
  */
-import type { PrefillProgress } from './engine/engine';
+import type { LoadProgress, PrefillProgress } from './engine/engine';
 import type { Source } from './protocol';
-import { readingMessage } from './statusText';
+import { loadingMessage, readingMessage } from './statusText';
 
 /** Also marks that turn the direction of what follows: a path would read as another. */
 const unseen = /[\p{Cc}\u202a-\u202e\u2066-\u2069]/gu;
@@ -41,6 +41,17 @@ export function progressPrinter(): (progress: PrefillProgress) => void {
     shown = performance.now();
     last = progress.done;
     tell(readingMessage(progress));
+  };
+}
+
+/** Of a model that takes longer than a second to load, a line a second until it is there. */
+export function loadingPrinter(name: string): (progress: LoadProgress) => void {
+  let shown: number | undefined;
+  return ({ done, total }) => {
+    shown ??= performance.now();
+    if (performance.now() - shown < 1000 || done === total) return;
+    shown = performance.now();
+    tell(loadingMessage(name, done, total));
   };
 }
 

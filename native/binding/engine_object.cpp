@@ -114,8 +114,12 @@ Napi::Value EngineObject::open(const Napi::CallbackInfo& info) {
     outcome->reject(error);
     return outcome->promise();
   }
+  const CancelToken token = argument(info, 3).IsUndefined() ? CancelToken() : token_for(integer(info, 3));
   queue_->keep();
-  options.on_load = [outcome](int64_t done, int64_t total) { outcome->call(static_cast<double>(done), static_cast<double>(total)); };
+  options.on_load = [outcome, token](int64_t done, int64_t total) {
+    token.throw_if_cancelled();
+    outcome->call(static_cast<double>(done), static_cast<double>(total));
+  };
   queue_->add({kHousekeeping, guarded(outcome, [state = state_, outcome, path = info[0].As<Napi::String>().Utf8Value(), options = std::move(options)] {
                  LONGVIEW_CHECK(!state->engine, kInvalidArgument, "The engine is open already: close it before it opens another model.");
                  state->engine = std::make_unique<Engine>(path, options);

@@ -39,7 +39,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
 
  private:
   // Each returns a promise. The last argument of the long ones is an object {cancelled: false}-like token id for cancel().
-  Napi::Value open(const Napi::CallbackInfo& info);      // (path, options, onLoad) -> info
+  Napi::Value open(const Napi::CallbackInfo& info);      // (path, options, onLoad, job?) -> info
   Napi::Value create(const Napi::CallbackInfo& info);    // (context)
   Napi::Value fork(const Napi::CallbackInfo& info);      // (from, to)
   Napi::Value truncate(const Napi::CallbackInfo& info);  // (context, length)

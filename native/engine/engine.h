@@ -32,7 +32,7 @@ struct EngineOptions {
   int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
   int64_t chunk_tokens = 0;     // 0: chosen by position
   PrefillOptions prefill;       // of chunks that may be read sparsely
-  Forward::OnLoad on_load;      // progress while weights are brought to the device; may be empty
+  Forward::OnLoad on_load;      // progress while weights are brought to the device; may be empty, and may throw, which ends that
 };
 
 struct EngineCounters {

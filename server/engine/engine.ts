@@ -90,6 +90,12 @@ export interface LoadProgress {
   total: number;
 }
 
+export interface OpeningOptions {
+  /** Called while weights travel to the device. */
+  onLoad?: (progress: LoadProgress) => void;
+  signal?: AbortSignal;
+}
+
 export interface PrefillProgress {
   /** Tokens of this call done so far. */
   done: number;

@@ -1,7 +1,7 @@
 /** engine.ts on the native addon. The only file that loads it. */
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { type ErrorCode, LongviewError } from '../errors';
+import { type ErrorCode, LongviewError, throwIfAborted } from '../errors';
 import type {
   CalibratedProfile,
   CalibrateOptions,
@@ -16,10 +16,10 @@ import type {
   GenerateOptions,
   GenerateResult,
   LoadOptions,
-  LoadProgress,
   LoadResult,
   ModelInfo,
   ModelMetadata,
+  OpeningOptions,
   Priority,
   SaveOptions,
   SaveResult,
@@ -33,6 +33,7 @@ interface AddonEngine {
     path: string,
     options: EngineOptions,
     onLoad: (done: number, total: number) => void,
+    job: number,
   ): Promise<{ model: ModelInfo; device: DeviceInfo; window: number }>;
   create(context: number): Promise<void>;
   fork(from: number, to: number): Promise<void>;
@@ -129,6 +130,26 @@ export function readModelMetadata(file: string): ModelMetadata {
     return loadAddon().readModelMetadata(file);
   } catch (error) {
     throw toLongviewError(error);
+  }
+}
+
+/** Runs one call as a job that `signal` cancels; errors come out as LongviewError. */
+async function asJob<T>(
+  native: AddonEngine,
+  job: number,
+  signal: AbortSignal | undefined,
+  call: (native: AddonEngine, job: number) => Promise<T>,
+): Promise<T> {
+  throwIfAborted(signal);
+  const cancel = () => native.cancel(job);
+  signal?.addEventListener('abort', cancel, { once: true });
+  try {
+    return await call(native, job);
+  } catch (error) {
+    throw toLongviewError(error);
+  } finally {
+    signal?.removeEventListener('abort', cancel);
+    cancel();
   }
 }
 
@@ -253,23 +274,11 @@ class NativeEngine implements Engine {
     readonly window: number,
   ) {}
 
-  /** Runs one call as a job that `signal` cancels; errors come out as LongviewError. */
-  async run<T>(
+  run<T>(
     signal: AbortSignal | undefined,
     call: (native: AddonEngine, job: number) => Promise<T>,
   ): Promise<T> {
-    if (signal?.aborted) throw new LongviewError('cancelled', 'Stopped.');
-    const job = this.nextJob++;
-    const cancel = () => this.native.cancel(job);
-    signal?.addEventListener('abort', cancel, { once: true });
-    try {
-      return await call(this.native, job);
-    } catch (error) {
-      throw toLongviewError(error);
-    } finally {
-      signal?.removeEventListener('abort', cancel);
-      cancel();
-    }
+    return asJob(this.native, this.nextJob++, signal, call);
   }
 
   async adopt(length: number, make: (native: AddonEngine, id: number) => Promise<void>): Promise<Context> {
@@ -308,24 +317,27 @@ class NativeEngine implements Engine {
   }
 }
 
+/** Of an engine that has no other job yet. */
+const openingJob = 0;
+
 /**
- * Opens a model. Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory.
- * `onLoad` is called while weights travel to the device, with bytes.
+ * Opens a model. Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory, and
+ * `cancelled` when `signal` is aborted before its weights are on the device.
  */
 export async function openNativeEngine(
   file: string,
   options: EngineOptions = {},
-  onLoad: (progress: LoadProgress) => void = () => undefined,
+  { onLoad, signal }: OpeningOptions = {},
 ): Promise<Engine> {
   const native = new (loadAddon().Engine)();
   try {
-    const { model, device, window } = await native.open(file, options, (done, total) =>
-      onLoad({ done, total }),
+    const { model, device, window } = await asJob(native, openingJob, signal, (_native, job) =>
+      native.open(file, options, (done, total) => onLoad?.({ done, total }), job),
     );
     const name = model.name || path.basename(file).replace(/\.(gguf|safetensors)$/, '');
     return new NativeEngine(native, { ...model, name, path: file }, device, window);
   } catch (error) {
     await native.close(); // its thread need not wait for another model
-    throw toLongviewError(error);
+    throw error;
   }
 }

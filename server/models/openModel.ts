@@ -1,5 +1,5 @@
 /** A model ready for questions: its engine, its tokenizer and its chat format. */
-import type { Engine, EngineOptions, LoadProgress } from '../engine/engine';
+import type { Engine, EngineOptions, OpeningOptions } from '../engine/engine';
 import { openNativeEngine, readModelMetadata } from '../engine/nativeEngine';
 import { createChatFormat, type ChatFormat } from '../prompt/template';
 import { createTokenizer } from '../tokenizer/tokenizer';
@@ -18,13 +18,12 @@ export interface OpenModel {
 
 /**
  * `makeRoom` is called when the file is known to be a model, before its weights take memory.
- * Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory.
+ * Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory; or `cancelled`.
  */
 export async function openModel(
   file: string,
   options: EngineOptions = {},
-  onLoad?: (progress: LoadProgress) => void,
-  makeRoom?: () => Promise<void>,
+  { makeRoom, ...opening }: OpeningOptions & { makeRoom?: () => Promise<void> } = {},
 ): Promise<OpenModel> {
   const metadata = readModelMetadata(file);
   const tokenizer = createTokenizer(
@@ -36,7 +35,7 @@ export async function openModel(
     const format = createChatFormat(tokenizer);
     await makeRoom?.();
     const start = performance.now();
-    const engine = await openNativeEngine(file, options, onLoad);
+    const engine = await openNativeEngine(file, options, opening);
     return {
       engine,
       tokenizer,

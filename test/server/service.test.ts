@@ -1,6 +1,14 @@
 /** The backend without its wire: what a question does when its model or its settings change under it. */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  mkdtempSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
@@ -272,6 +280,36 @@ describe('another model', () => {
     // What its first bytes show does not cost the former model its place.
     bytes.write('GGUX');
     expect(await useBroken()).toBe(0);
+  });
+});
+
+describe('a model that is stopped while it loads', () => {
+  const chosen = () => {
+    const file = path.join(mkdtempSync(path.join(tmpdir(), 'longview-chosen-')), 'another.gguf');
+    symlinkSync(builtInModel, file);
+    return file;
+  };
+  const stopped = async (file: string) => {
+    const stop = new AbortController();
+    watched.onStatus = ({ message }) => message.startsWith('Loading another.gguf') && stop.abort();
+    watched.statuses = [];
+    await expect(service.useModel(file, stop.signal)).rejects.toMatchObject({ code: 'cancelled' });
+    expect(watched.statuses.at(-1)).toMatchObject({ phase: 'ready', health: 'ok' });
+    expect(watched.statuses.every(({ health }) => health === 'ok')).toBe(true);
+  };
+
+  it('leaves the former one in its place', async () => {
+    await service.start();
+    await stopped(chosen());
+    expect(watched.statuses.at(-1)?.model?.path).toBe(builtInModel);
+    expect((await ask()).answer).toContain('17');
+  });
+
+  it('leaves none where there was none, and the next question opens the one that it would have', async () => {
+    await stopped(chosen());
+    expect(watched.statuses.at(-1)?.model).toBeUndefined();
+    expect((await ask()).answer).toContain('17');
+    expect(watched.statuses.at(-1)?.model?.path).toBe(builtInModel);
   });
 });
 

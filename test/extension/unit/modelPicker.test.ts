@@ -41,7 +41,10 @@ vi.mock('vscode', () => ({
       };
       return picker;
     },
-    withProgress: (_options: unknown, work: () => Promise<void>) => work(),
+    withProgress: (
+      { title, cancellable }: { title: string; cancellable?: boolean },
+      work: (progress: unknown, token?: string) => Promise<void>,
+    ) => work({}, cancellable ? `Cancel ${title}` : undefined),
     showWarningMessage: (message: string, button: string) => {
       editor.warnings.push(message);
       return Promise.resolve(button);
@@ -56,16 +59,23 @@ vi.mock('vscode', () => ({
 }));
 
 let used: string[];
+/** What stops the loading of each. */
+let stops: unknown[];
 
 beforeEach(() => {
   Object.assign(editor, { modelPath: '', items: [], warnings: [], commands: [], choose: () => undefined });
   used = [];
+  stops = [];
 });
 
 const builtIn = { name: 'small', path: '/ext/small.gguf', bytes: 1e8, builtIn: true, current: true };
 const server = {
   models: () => Promise.resolve({ installed: [builtIn], catalog: [] }),
-  useModel: (path: string) => Promise.resolve(void used.push(path)),
+  useModel: (path: string, token: unknown) => {
+    used.push(path);
+    stops.push(token);
+    return Promise.resolve();
+  },
 };
 const withDetail = (detail: string) => (items: Item[]) => items.find((item) => item.detail === detail);
 
@@ -75,6 +85,12 @@ it('draws no icon that a file is called after', async () => {
   await chooseModel({ models: () => Promise.resolve(models) } as never);
   const shown = editor.items.find(({ detail }) => detail?.startsWith('/m/'))!;
   expect([shown.label, shown.detail].join()).not.toContain('$(');
+});
+
+it('can be stopped while it loads what was chosen', async () => {
+  editor.choose = withDetail(builtIn.path);
+  await chooseModel(server as never);
+  expect(stops).toEqual(['Cancel Loading small']);
 });
 
 it('says no more of a choice that lasts', async () => {

@@ -221,6 +221,34 @@ describe('longview in a pipe, and stopped', () => {
   });
 });
 
+it('stops at once while it loads a model', () => {
+  // The engine itself, and someone who presses Ctrl-C as soon as it begins.
+  const pressing = file(
+    'pressing.cjs',
+    `const addon = require(${JSON.stringify(path.join(root, 'dist/longview.node'))});
+     class Engine extends addon.Engine {
+       open(...all) {
+         const opened = super.open(...all);
+         process.emit('SIGINT');
+         return opened;
+       }
+     }
+     module.exports = { ...addon, Engine };`,
+  );
+  const home = path.join(folder, 'home');
+  const env = { ...process.env, INIT_CWD: folder, LONGVIEW_ADDON: pressing, XDG_DATA_HOME: home };
+  const choose = spawnSync(
+    process.execPath,
+    [path.join(root, 'dist/cli.js'), 'models', 'use', builtInModel],
+    {
+      env,
+      encoding: 'utf8',
+    },
+  );
+  expect(choose).toMatchObject({ status: 1, stdout: '', stderr: 'Stopped.\n' });
+  expect(existsSync(home)).toBe(false);
+});
+
 it('finds the model of LONGVIEW_MODEL beside the folder that it was called from, as --model', () => {
   const { status, stderr } = spawnSync(process.execPath, [path.join(root, 'dist/cli.js'), 'context'], {
     cwd: root,

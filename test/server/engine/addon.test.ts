@@ -11,7 +11,12 @@ import { openNativeEngine } from '../../../server/engine/nativeEngine';
 import { builtInModel, root } from '../reference';
 
 interface AddonEngine {
-  open(path: string, options: object, onLoad: () => void): Promise<{ model: { layers: number } }>;
+  open(
+    path: string,
+    options: object,
+    onLoad: () => void,
+    job?: number,
+  ): Promise<{ model: { layers: number } }>;
   create(context: number): Promise<void>;
   extend(
     context: number,
@@ -21,6 +26,7 @@ interface AddonEngine {
     onProgress: () => void,
     sparse: boolean,
   ): Promise<object>;
+  cancel(job: number): void;
   close(): Promise<void>;
 }
 
@@ -28,12 +34,22 @@ const { Engine } = createRequire(__filename)(process.env.LONGVIEW_ADDON!) as {
   Engine: new () => AddonEngine;
 };
 const nothing = () => undefined;
-const open = (engine: AddonEngine) =>
+const open = (engine: AddonEngine, job?: number) =>
   engine.open(
     path.join(root, 'test/fixtures/native/llama.Q8_0.gguf'),
     { device: 'cpu', threads: 1 },
     nothing,
+    job,
   );
+
+it('stops opening a model, which can be opened again', async () => {
+  const engine = new Engine();
+  const opened = open(engine, 0);
+  engine.cancel(0);
+  await expect(opened).rejects.toMatchObject({ code: 'cancelled' });
+  expect((await open(engine)).model.layers).toBe(2);
+  await engine.close();
+});
 
 it('tells of a model that is closed before it is told of', async () => {
   const engine = new Engine();
