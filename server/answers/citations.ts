@@ -8,7 +8,7 @@ import { matchesOutsideCode } from './codeRanges';
 /**
  * Escaped brackets are none. A path and a heading may have spaces. A path may have brackets of its own,
  * `app/[slug]/[[...rest]]/page.tsx`: a few, so that open ones are not looked through to the end of the answer each time.
- * Hashes and colons end it, but where one of `paths` has its own, as in `C#/Program.cs`.
+ * Hashes and colons end it, and brackets of other kinds, but where one of `paths` has its own, as in `C#/Program.cs`.
  */
 function placePattern(paths: readonly string[]): RegExp {
   const plain = String.raw`[^\][\s#:]`;
@@ -25,7 +25,7 @@ const pattern = placePattern([]);
 
 /** For an answer about these files. */
 function patternFor(answer: string, files: readonly PackedFile[]): RegExp {
-  const own = files.map(({ path }) => path).filter((path) => /[#:]/.test(path) && answer.includes(path));
+  const own = files.map(({ path }) => path).filter((path) => /[#:[]/.test(path) && answer.includes(path));
   return own.length > 0 ? placePattern(own) : pattern;
 }
 

@@ -283,6 +283,7 @@ describe('checkCitations', () => {
     const paths = [
       ...['app/[slug]/page.tsx', 'app/[...all]/route.ts', 'app/[[...opt]]/page.tsx', 'app/(group)/page.tsx'],
       ...['[id].vue', '[[lang]]/page.ts', 'users-[group]/[id].vue', 'routes/[slug=integer]/[x]-[y].ts'],
+      ...['client [2026]/main.ts', 'notes (old) [two drafts].md', '50% [x](y)/a b.ts'],
     ];
     const named = paths.map((path) => ({ ...files[0]!, path, text: 'export default function Page() {}\n' }));
 
