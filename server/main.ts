@@ -60,9 +60,10 @@ function isAsSaved(document: TextDocument): boolean {
 }
 
 function toRoots(folders: readonly { uri: string; name: string }[]): Root[] {
-  return folders
-    .filter(({ uri }) => uri.startsWith('file:'))
-    .map(({ uri, name }) => ({ name, folder: fileURLToPath(uri) }));
+  return folders.map(({ uri, name }) => ({
+    name,
+    folder: uri.startsWith('file:') ? fileURLToPath(uri) : uri,
+  }));
 }
 
 function unsavedTexts(): Map<string, string> {

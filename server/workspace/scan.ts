@@ -27,6 +27,7 @@ export interface ScannedFile {
 
 export interface Root {
   name: string;
+  /** A path; of what is on no disk of this machine, as an editor's virtual folders, their URI. */
   folder: string;
 }
 
@@ -94,13 +95,14 @@ function folderOfGlob(glob: string): string {
 }
 
 function whyNoFolder(root: string, { code, message }: NodeJS.ErrnoException): string {
+  if (!path.isAbsolute(root)) return `${root} is on no disk of this machine: it cannot be read.`;
   if (code === 'ENOENT') return `There is no folder ${root}: it may have been moved or deleted.`;
   if (code === 'ENOTDIR') return `${root} is no folder.`;
   if (code === 'EACCES' || code === 'EPERM') return `The folder ${root} cannot be read: permission denied.`;
   return `The folder ${root} cannot be read: ${message}`;
 }
 
-function noFolder(root: string, cause: unknown): LongviewError {
+function noFolder(root: string, cause: unknown = {}): LongviewError {
   return new LongviewError('no_workspace', whyNoFolder(root, cause as NodeJS.ErrnoException), { cause });
 }
 
@@ -271,6 +273,7 @@ export async function scanFolder(
   options: ScanOptions = {},
   place: PlaceOfFolder = alone,
 ): Promise<ScanResult> {
+  if (!path.isAbsolute(root)) throw noFolder(root);
   const scanner = new Scanner(root, options, place);
   await scanner.walk('', await ignoringAbove(root));
   if (options.gitHistory) {

@@ -76,7 +76,7 @@ export class ServerClient {
     await connection.sendRequest('initialize', {
       processId: process.pid,
       rootUri: null,
-      capabilities: { window: { workDoneProgress: true } },
+      capabilities: { window: { workDoneProgress: true }, workspace: { workspaceFolders: true } },
       workspaceFolders: [{ uri: pathToFileURL(folder).href, name: basename(folder) }],
       initializationOptions,
     });
@@ -176,6 +176,12 @@ export class ServerClient {
       textDocument: { uri, version: 2 },
       contentChanges: [{ text }],
     });
+  }
+
+  /** Opens a folder beside the others. */
+  async addFolder(uri: string, name: string): Promise<void> {
+    const event = { added: [{ uri, name }], removed: [] };
+    await this.connection.sendNotification('workspace/didChangeWorkspaceFolders', { event });
   }
 
   /** Tells it that files were saved, as an editor's watcher does. */

@@ -157,4 +157,18 @@ describe('the server', { timeout: 60_000 }, () => {
     expect((await server.ask('What is the value of `scale_size`?')).answer).toContain('31');
     await server.close(file);
   });
+
+  it('says of a folder that is on no disk that it cannot be read', async () => {
+    const other = await ServerClient.start(folder, {});
+    const uri = 'vscode-vfs://github/microsoft/vscode';
+    await other.addFolder(uri, 'vscode');
+    const { files, skipped } = await other.context();
+    await other.stop();
+    expect(files[0]?.path).toBe(`${path.basename(folder)}/app/config.py`);
+    expect(skipped).toContainEqual({
+      path: 'vscode/',
+      reason: 'unreadable',
+      detail: `${uri} is on no disk of this machine: it cannot be read.`,
+    });
+  });
 });
