@@ -2,7 +2,7 @@
  * `longview ask|prefill|context|models|cache`: progress to stderr, answers to stdout; exit 0 (done), 1 (failed) or 2 (usage).
  */
 import path from 'node:path';
-import { parseArgs } from 'node:util';
+import { oneOf, parse, usage, UsageError, whole, type Options } from './arguments';
 import { overBudget, rootOf, Session } from './answers/session';
 import { clearCache, defaultCacheFolder, defaultMaxGiB, savedWorkspaces } from './cache/storage';
 import { WorkspaceCache } from './cache/workspaceCache';
@@ -23,96 +23,11 @@ import { loadingPrinter, print, progressPrinter, showSources, tell, visible, vis
 import { isKnownEncoding } from './workspace/encoding';
 import { checkFolder, type ScanOptions } from './workspace/scan';
 
-const usage = `Usage:
-  longview ask [options] "question" ["another question" ...]   answers from the repository's files
-  longview prefill [options]                                   reads the repository, as the first question would
-  longview context [options]                                   what is in the prompt, and what is left out and why
-  longview calibrate [options]                                 finds what each of the model's heads may leave out while it
-                                                               reads, for this machine: minutes, once for a model
-  longview models [list | download ID | use PATH]              models on this machine and in the catalogue
-  longview cache [list | clear]                                saved states of repositories, and their sizes
-
-Options:
-  --repo FOLDER     the repository (default: here); may be repeated: what is in two of them is read once
-  --model FILE      a .gguf file or a folder with safetensors
-  --include GLOB    take files that would be left out; may be repeated
-  --exclude GLOB    leave files out; may be repeated
-  --encoding E      of files that are not UTF-8, as gbk or windows-1251 (default: windows-1252 where they look like that)
-  --device D        auto (default: a GPU where there is one), cuda, cpu
-  --gpu-weights W   weights on a GPU: auto (default: as the file has them), fp8 (H100, H200)
-  --threads N       CPU threads (default: all)
-  --prefill-mode M  how the repository is read: auto (default), adaptive, minference, dense
-  --prefill-target T  what that may cost in accuracy: fast, balanced (default), exact
-  --profile FILE    what each head attends to: a file of \`calibrate\`, or of MInference for its mode
-                    (default: what was calibrated here, else the built-in model's)
-  --kv-format F     how what was read is kept: auto (default: bf16, or q8 where the window would not fit), bf16, q8,
-                    fp8 (GPUs from compute capability 8.9 on)
-  --max-tokens N    length of an answer (default: 512)
-  --target T        calibrate: fast, balanced or minference (default: a profile for each)
-  --text FILE       calibrate: on this text instead of the repository
-  --tokens N        calibrate: of the text (default: 32768, or the window)
-  --density PER     calibrate: keys that heads visit on average, per thousand (default: as many as uncalibrated ones)
-  --out FOLDER      calibrate: where the profiles go (default: where they are found)
-  --json            for machines
-  --help            this
-
-What was read is saved in LONGVIEW_CACHE_DIR (default: ~/.cache/longview; empty: nowhere).`;
-
 const extensionFolder = path.join(__dirname, '..');
 /** Ctrl-C, or `timeout`. */
 const interrupt = new AbortController();
 /** Nobody reads the output any more, as behind `| head`: the work ends, but what was read is still saved. */
 const unread = new AbortController();
-
-class UsageError extends Error {}
-
-type Options = ReturnType<typeof parse>['values'];
-
-function parse(args: string[], allowPositionals = false) {
-  return parseArgs({
-    args,
-    allowPositionals,
-    options: {
-      model: { type: 'string' },
-      repo: { type: 'string', multiple: true },
-      include: { type: 'string', multiple: true },
-      exclude: { type: 'string', multiple: true },
-      encoding: { type: 'string' },
-      device: { type: 'string' },
-      'gpu-weights': { type: 'string' },
-      threads: { type: 'string' },
-      'prefill-mode': { type: 'string' },
-      'prefill-target': { type: 'string' },
-      profile: { type: 'string' },
-      'kv-format': { type: 'string' },
-      'max-tokens': { type: 'string' },
-      target: { type: 'string' },
-      text: { type: 'string' },
-      tokens: { type: 'string' },
-      density: { type: 'string' },
-      out: { type: 'string' },
-      json: { type: 'boolean' },
-    },
-  });
-}
-
-function whole(text: string | undefined, option: string): number | undefined {
-  if (text === undefined) return undefined;
-  if (!/^\d{1,6}$/.test(text)) throw new UsageError(`--${option} needs a whole number.`);
-  return Number(text);
-}
-
-/** The first of `values` where the option is not given. */
-function oneOf<const T extends string>(
-  text: string | undefined,
-  option: string,
-  values: readonly [T, ...T[]],
-): T {
-  if (text === undefined) return values[0];
-  const value = values.find((candidate) => candidate === text);
-  if (value === undefined) throw new UsageError(`--${option} must be one of ${values.join(', ')}.`);
-  return value;
-}
 
 /** Whoever names a folder wants that one read: none is passed over, and none is read twice. */
 function rootsOf({ repo = ['.'] }: Options) {
@@ -197,7 +112,7 @@ function showPacked(session: Session, repository: PackedRepository): void {
 }
 
 async function ask(args: string[], signal: AbortSignal): Promise<void> {
-  const { values, positionals } = parse(args, true);
+  const { values, positionals } = parse('ask', args, true);
   if (positionals.length === 0 || positionals.some((question) => question.trim() === ''))
     throw new UsageError('A question is missing.');
   await withSession(values, signal, async (session) => {
@@ -239,7 +154,7 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
 }
 
 async function prefill(args: string[], signal: AbortSignal): Promise<void> {
-  const { values } = parse(args);
+  const { values } = parse('prefill', args);
   await withSession(values, signal, async (session) => {
     const { tokens, reused, seconds } = await session.prefill({
       signal,
@@ -256,7 +171,7 @@ async function prefill(args: string[], signal: AbortSignal): Promise<void> {
 }
 
 async function calibrateModel(args: string[], signal: AbortSignal): Promise<void> {
-  const { values } = parse(args);
+  const { values } = parse('calibrate', args);
   const { text, out } = values;
   const target =
     values.target === undefined
@@ -304,7 +219,7 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
 }
 
 async function context(args: string[], signal: AbortSignal): Promise<void> {
-  const { values } = parse(args);
+  const { values } = parse('context', args);
   await withSession(values, signal, async (session) => {
     const result = await session.context(signal);
     if (values.json) return print(JSON.stringify(result));
@@ -318,7 +233,7 @@ async function context(args: string[], signal: AbortSignal): Promise<void> {
 }
 
 async function models(args: string[], signal: AbortSignal): Promise<void> {
-  const { values, positionals } = parse(args, true);
+  const { values, positionals } = parse('models', args, true);
   const [verb = 'list', what] = positionals;
   const folder = defaultModelsFolder();
   if (verb === 'list' && what === undefined) {
@@ -355,7 +270,7 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
 }
 
 async function cache(args: string[]): Promise<void> {
-  const { values, positionals } = parse(args, true);
+  const { values, positionals } = parse('cache', args, true);
   const [verb = 'list', what] = positionals;
   const root = defaultCacheFolder();
   if (what !== undefined || (verb !== 'list' && verb !== 'clear'))

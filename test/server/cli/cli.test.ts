@@ -308,6 +308,19 @@ it('reads files in the encoding that it is told, and refuses one that it does no
 });
 
 describe('longview with what it does not take', () => {
+  it.each([
+    // One is the other's name elsewhere.
+    ['ask', '--target', 'fast', 'Where is x defined?'],
+    ['calibrate', '--prefill-target', 'fast'],
+    ['prefill', '--text', 'x.txt'],
+    ['models', '--repo', '.'],
+    ['cache', '--model', 'x.gguf'],
+  ])('refuses an option that would change nothing: %s %s', (command, option, ...more) => {
+    const { status, stderr, stdout } = run(command, option, ...more);
+    expect(stderr).toMatch(`${command} takes no ${option}.\nUsage:`);
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+  });
+
   it.each(['prefill', 'context', 'calibrate'])('shows its usage: %s', (command) => {
     const { status, stderr, stdout } = run(command, 'server');
     expect(stderr).toMatch(/'server'[^]*Usage/);
