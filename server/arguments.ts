@@ -84,10 +84,17 @@ export function parse(command: string, args: string[], allowPositionals = false)
   return parsed;
 }
 
-export function whole(text: string | undefined, option: string): number | undefined {
+export function whole(
+  text: string | undefined,
+  option: string,
+  least = 0,
+  most = 999_999,
+): number | undefined {
   if (text === undefined) return undefined;
-  if (!/^\d{1,6}$/.test(text)) throw new UsageError(`--${option} needs a whole number.`);
-  return Number(text);
+  const value = /^\d{1,6}$/.test(text) ? Number(text) : NaN;
+  if (!(value >= least && value <= most))
+    throw new UsageError(`--${option} needs a whole number from ${least} to ${most}.`);
+  return value;
 }
 
 /** The first of `values` where the option is not given. */

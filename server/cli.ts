@@ -52,7 +52,7 @@ function openedModel(options: Options, prefill: PrefillOptions, signal: AbortSig
     {
       device: oneOf(options.device, 'device', ['auto', 'cuda', 'cpu']),
       gpuWeights: oneOf(options['gpu-weights'], 'gpu-weights', ['auto', 'fp8']),
-      threads: whole(options.threads, 'threads'),
+      threads: whole(options.threads, 'threads', 0, 1024),
       prefill,
       kvFormat: oneOf(options['kv-format'], 'kv-format', ['auto', 'bf16', 'q8', 'fp8']),
     },
@@ -66,7 +66,9 @@ async function withSession<T>(
   signal: AbortSignal,
   work: (session: Session) => Promise<T>,
 ): Promise<T> {
-  const maxAnswerTokens = whole(options['max-tokens'], 'max-tokens');
+  const maxAnswerTokens = whole(options['max-tokens'], 'max-tokens', 1);
+  const scan = scanOptionsOf(options);
+  const roots = rootsOf(options);
   const prefill: PrefillOptions = {
     mode: oneOf(options['prefill-mode'], 'prefill-mode', ['auto', 'adaptive', 'minference', 'dense']),
     target: oneOf(options['prefill-target'], 'prefill-target', ['balanced', 'fast', 'exact']),
@@ -75,13 +77,12 @@ async function withSession<T>(
   };
   const model = await openedModel(options, prefill, signal);
   try {
-    const roots = rootsOf(options);
     const root = defaultCacheFolder();
     const maxBytes = defaultMaxGiB * 2 ** 30;
     const cache =
       root === undefined ? undefined : new WorkspaceCache(model.engine, roots, { root, maxBytes });
     const session = await Session.create(model, roots, {
-      ...scanOptionsOf(options),
+      ...scan,
       maxAnswerTokens,
       cache,
     });
@@ -178,17 +179,14 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
       ? undefined
       : oneOf(values.target, 'target', ['fast', 'balanced', 'minference']);
   const tokens = whole(values.tokens, 'tokens');
-  const density = whole(values.density, 'density');
-  if (density !== undefined && (density < 1 || density > 1000))
-    throw new UsageError('--density needs a number from 1 to 1000.');
+  const density = whole(values.density, 'density', 1, 1000);
+  const scan = scanOptionsOf(values);
+  const source = text === undefined ? { roots: rootsOf(values), scan } : { file: path.resolve(here, text) };
   const model = await openedModel(values, { mode: 'adaptive' }, signal);
   let shown = 0;
   try {
     const profiles = await calibrate(model, {
-      source:
-        text === undefined
-          ? { roots: rootsOf(values), scan: scanOptionsOf(values) }
-          : { file: path.resolve(here, text) },
+      source,
       folder: out === undefined ? calibratedFolder(defaultModelsFolder()) : path.resolve(here, out),
       targets: target && [target],
       tokens,

@@ -321,6 +321,31 @@ describe('longview with what it does not take', () => {
     expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
   });
 
+  it.each([
+    ['--max-tokens', '0', /--max-tokens needs a whole number from 1 to /],
+    ['--max-tokens', '1.5', /--max-tokens needs a whole number from 1 to /],
+    ['--threads', '1025', /--threads needs a whole number from 0 to 1024\./],
+    ['--encoding', 'cp850', /cp850 is none/],
+  ])('says so before it opens a model: %s %s', (option, value, sentence) => {
+    const { status, stderr } = ask('--model', file('none.gguf', 'no model'), option, value, 'Where is x?');
+    expect(stderr).toMatch(sentence);
+    expect(status).toBe(2);
+  });
+
+  it('names a folder that is not there before it opens a model', () => {
+    for (const command of ['ask', 'calibrate'] as const) {
+      const { stderr } = run(
+        command,
+        '--model',
+        file('none.gguf', ''),
+        '--repo',
+        'gone',
+        ...(command === 'ask' ? ['x?'] : []),
+      );
+      expect(stderr).toMatch(/^There is no folder .*gone: it may have been moved or deleted\.\n$/);
+    }
+  });
+
   it.each(['prefill', 'context', 'calibrate'])('shows its usage: %s', (command) => {
     const { status, stderr, stdout } = run(command, 'server');
     expect(stderr).toMatch(/'server'[^]*Usage/);
