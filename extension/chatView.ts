@@ -18,6 +18,7 @@ import type { FromWebview, ToWebview } from './chat/messages';
 import { ChatHistory } from './chatHistory';
 import { Chat, type SavedChat } from './chatState';
 import { openPlace } from './citationTarget';
+import type { AskProgress } from '../server/protocol';
 import type { Server } from './client';
 import { excludeFromPrompt } from './config';
 import { plainText } from './plainText';
@@ -196,14 +197,22 @@ export class ChatView implements WebviewViewProvider {
     };
     const batches = setInterval(flush, batchMs);
     const notice = notify ? new ReadingNotice(() => stopper.cancel()) : undefined;
+    const show = (progress: AskProgress) => {
+      if (progress.kind === 'text') waiting += progress.text;
+      else this.chat.progress(id, progress);
+      if (progress.kind === 'text') notice?.dispose();
+      if (progress.kind === 'phase') notice?.show(progress);
+    };
+    // Until it is begun with, what it waits for: a model that is loaded, or calibrated.
+    const before = this.server.onStatus(({ phase, message }) => {
+      if (phase !== 'ready' && phase !== 'failed') show({ kind: 'phase', phase, message });
+    });
     try {
       const result = await this.server.ask(
         { question, conversationId, history },
         (progress) => {
-          if (progress.kind === 'text') waiting += progress.text;
-          else this.chat.progress(id, progress);
-          if (progress.kind === 'text') notice?.dispose();
-          if (progress.kind === 'phase') notice?.show(progress);
+          before.dispose();
+          show(progress);
         },
         stopper.token,
       );
@@ -216,6 +225,7 @@ export class ChatView implements WebviewViewProvider {
       else this.chat.failed(id, (error as Error).message);
     } finally {
       clearInterval(batches);
+      before.dispose();
       notice?.dispose();
       stopper.dispose();
       // In a new chat another question may be under way.

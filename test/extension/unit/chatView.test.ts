@@ -91,9 +91,13 @@ async function host() {
   const looked: { of: string; token: Token; tell: (sources?: unknown[]) => void }[] = [];
   const event = () => ({ dispose() {} });
   const contents = { files: ['a/x', 'b/x'].map((path) => ({ path, tokens: 1 })), skipped: [] };
-  let status!: (status: Partial<Status>) => void;
+  const listeners = new Set<(status: Partial<Status>) => void>();
+  const status = (now: Partial<Status>) => [...listeners].forEach((listener) => listener(now));
   const server = {
-    onStatus: (listener: typeof status) => (status = listener),
+    onStatus: (listener: typeof status) => {
+      listeners.add(listener);
+      return { dispose: () => listeners.delete(listener) };
+    },
     promptContents: () => Promise.resolve(contents),
     ask: (_params: unknown, progress: (progress: AskProgress) => void, token: Token) =>
       new Promise((answer, fail) => asked.push({ progress, token, answer, fail })),
@@ -103,6 +107,7 @@ async function host() {
   const chat = new ChatView(context as never, server as never);
   const posted: string[] = [];
   const turns: string[] = [];
+  const doing: string[] = [];
   let receive!: (message: FromWebview) => void;
   chat.resolveWebviewView({
     onDidDispose: event,
@@ -111,7 +116,9 @@ async function host() {
       asWebviewUri: () => '',
       postMessage: (message: ToWebview) => {
         posted.push(message.type);
-        if (message.type === 'turn') turns.push(message.turn.id);
+        if (message.type !== 'turn') return;
+        turns.push(message.turn.id);
+        if (message.turn.progress) doing.push(message.turn.progress.message);
       },
     },
   } as never);
@@ -119,7 +126,7 @@ async function host() {
   await vi.waitFor(() => expect(posted).toContain('contents'));
   const kept = () => context.workspaceState.get('longview.chat');
   const past = () => context.workspaceState.get('longview.pastChats');
-  return { chat, asked, looked, posted, turns, receive, status, kept, past };
+  return { chat, asked, looked, posted, turns, doing, receive, status, kept, past };
 }
 
 async function answered(its: Awaited<ReturnType<typeof host>>, conversationId: string) {
@@ -142,6 +149,19 @@ describe('a chat', () => {
     asked[0]!.fail(new Error('Stopped.'));
     await asking;
     expect(kept()).toMatchObject({ turns: [{ state: 'stopped', answer: 'In a.py' }] });
+  });
+
+  it('says what a question waits for until it is begun with', async () => {
+    const { chat, asked, status, doing } = await host();
+    const asking = chat.ask('Where?');
+    status({ phase: 'starting', message: 'Loading large.gguf: 1.2 of 16.1 GB' });
+    status({ phase: 'ready', message: 'Large on a GPU' });
+    asked[0]!.progress({ kind: 'phase', phase: 'scanning', message: 'Looking at the files' });
+    status({ phase: 'reading', message: 'Reading 1 of 2 tokens' });
+    asked[0]!.answer({ answer: 'There.', citations: [] });
+    await asking;
+    status({ phase: 'starting', message: 'Loading another.gguf' });
+    expect(doing).toEqual(['Starting', 'Loading large.gguf: 1.2 of 16.1 GB', 'Looking at the files']);
   });
 
   it('says why a question failed, and has it asked again in its place', async () => {
