@@ -35,8 +35,11 @@ export class ChatHistory {
     return chat;
   }
 
-  clear(): void {
-    this.keep([]);
+  private async clearWhenSure(): Promise<void> {
+    const { length } = this.chats;
+    if (length === 0) return;
+    const question = `Delete ${length === 1 ? 'the earlier chat' : `all ${length} earlier chats`} of this workspace?`;
+    if ((await window.showWarningMessage(question, { modal: true }, 'Delete')) === 'Delete') this.keep([]);
   }
 
   /** Lets the user choose, and delete; the id of the chosen chat. */
@@ -45,7 +48,7 @@ export class ChatHistory {
       id: string;
     }
     const remove = { iconPath: new ThemeIcon('trash'), tooltip: 'Delete this chat' };
-    const removeAll = { iconPath: new ThemeIcon('clear-all'), tooltip: 'Delete all of these chats' };
+    const removeAll = { iconPath: new ThemeIcon('clear-all'), tooltip: 'Delete all earlier chats' };
     const picker = window.createQuickPick<Item>();
     const show = () => {
       picker.items = this.chats.map(({ id, time, turns }) => ({
@@ -65,8 +68,9 @@ export class ChatHistory {
       show();
     });
     picker.onDidTriggerButton(() => {
-      this.clear();
-      show();
+      // The list shows those alone that are typed; all go.
+      picker.hide();
+      void this.clearWhenSure();
     });
     picker.show();
     return new Promise<string | undefined>((resolve) => {

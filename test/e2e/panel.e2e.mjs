@@ -314,7 +314,13 @@ describe('the panel', function () {
     await list.waitFor();
     await rows.first().waitFor();
     assert.equal(await rows.count(), before - 1);
-    await page.locator('.quick-input-widget:visible [aria-label="Delete all of these chats"]').click();
+    await page.locator('.quick-input-widget:visible [aria-label="Delete all earlier chats"]').click();
+    const sure = page.locator('.monaco-dialog-box', {
+      hasText: /Delete .*earlier chats? of this workspace\?/,
+    });
+    await sure.getByRole('button', { name: 'Delete' }).click();
+    await sure.waitFor({ state: 'detached' });
+    await workbench.command('Longview: Chat History');
     await page.getByPlaceholder('There is no earlier chat in this workspace').waitFor();
     await page.keyboard.press('Escape');
     await panel.locator('article.turn').nth(1).waitFor();

@@ -6,6 +6,8 @@ const picker = vi.hoisted(() => ({
   items: [] as { id: string; label: string; detail?: string }[],
   selectedItems: [],
   show() {},
+  hide: () => (picker.hidden = true),
+  hidden: false,
   dispose() {},
   onDidTriggerItemButton: (press: (on: { item: { id: string } }) => void) => (picker.deleteOne = press),
   onDidTriggerButton: (press: () => void) => (picker.deleteAll = press),
@@ -15,7 +17,18 @@ const picker = vi.hoisted(() => ({
   onDidHide() {},
 }));
 
-vi.mock('vscode', () => ({ ThemeIcon: class {}, window: { createQuickPick: () => picker } }));
+const warning = vi.hoisted(() => ({ said: [] as string[], choice: undefined as string | undefined }));
+
+vi.mock('vscode', () => ({
+  ThemeIcon: class {},
+  window: {
+    createQuickPick: () => picker,
+    showWarningMessage: (question: string) => {
+      warning.said.push(question);
+      return Promise.resolve(warning.choice);
+    },
+  },
+}));
 
 let chats: unknown[] = [];
 const history = new ChatHistory({
@@ -37,7 +50,7 @@ it('keeps the last fifty chats that have a turn, until one is taken', () => {
   expect(chats).toHaveLength(49);
 });
 
-it('deletes one chat, or all', async () => {
+it('deletes one chat, or all when that is meant', async () => {
   for (const id of ['a', 'b', 'c']) add(id);
   await history.pick();
   expect(listed()).toEqual(['c', 'b', 'a']);
@@ -45,8 +58,16 @@ it('deletes one chat, or all', async () => {
   expect(listed()).toEqual(['c', 'a']);
   expect(chats).toHaveLength(2);
   picker.deleteAll();
-  expect(listed()).toEqual([]);
-  expect(chats).toEqual([]);
+  await Promise.resolve();
+  expect(picker.hidden).toBe(true);
+  expect(warning.said).toEqual(['Delete all 2 earlier chats of this workspace?']);
+  expect(chats).toHaveLength(2);
+  warning.choice = 'Delete';
+  picker.deleteAll();
+  await vi.waitFor(() => expect(chats).toEqual([]));
+  // Nothing is left to ask about.
+  picker.deleteAll();
+  expect(warning.said).toHaveLength(2);
 });
 
 it('shows questions as they were typed, with no icon in them', async () => {
