@@ -230,13 +230,22 @@ async function context(args: string[], signal: AbortSignal): Promise<void> {
   });
 }
 
+/** Undefined, and said, where the one that is named is not there: this is where one looks for what is. */
+function currentModel(folder: string): string | undefined {
+  try {
+    return locateModel('', folder, extensionFolder);
+  } catch (error) {
+    tell((error as Error).message);
+    return undefined;
+  }
+}
+
 async function models(args: string[], signal: AbortSignal): Promise<void> {
   const { values, positionals } = parse('models', args, true);
   const [verb = 'list', what] = positionals;
   const folder = defaultModelsFolder();
   if (verb === 'list' && what === undefined) {
-    const current = locateModel('', folder, extensionFolder);
-    const installed = await installedModels(folder, extensionFolder, current);
+    const installed = await installedModels(folder, extensionFolder, currentModel(folder));
     if (values.json) return print(JSON.stringify({ installed, catalog }));
     for (const { name, path: file, bytes, current } of installed)
       print(`${current ? '*' : ' '} ${name}  ${(bytes / 1e9).toFixed(1)} GB  ${file}`);
@@ -262,6 +271,8 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
     const file = path.resolve(here, what);
     await (await openModel(file, {}, { onLoad: loadingPrinter(path.basename(file)), signal })).dispose();
     chooseModel(folder, file);
+    if (currentModel(folder) !== file)
+      tell('LONGVIEW_MODEL names another model: as long as it does, that one is used.');
   } else {
     throw new UsageError('models takes list, download ID or use PATH.');
   }

@@ -1,6 +1,6 @@
 /** Bad input gets a sentence that a user can act on. */
 import { spawn, spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
@@ -257,6 +257,31 @@ it('finds the model of LONGVIEW_MODEL beside the folder that it was called from,
   });
   expect(stderr).toContain(`no model at ${path.join(folder, 'none.gguf')}`);
   expect(status).toBe(1);
+});
+
+it('lists models where LONGVIEW_MODEL names none, and says that it goes before one that is chosen', () => {
+  const models = (...args: string[]) =>
+    spawnSync(process.execPath, [path.join(root, 'dist/cli.js'), 'models', ...args], {
+      env: {
+        ...process.env,
+        INIT_CWD: folder,
+        LONGVIEW_MODEL: 'none.gguf',
+        XDG_DATA_HOME: path.join(folder, 'choices'),
+      },
+      encoding: 'utf8',
+    });
+  rmSync(path.join(folder, 'none.gguf'), { force: true });
+  const list = models();
+  expect(list).toMatchObject({
+    status: 0,
+    stderr: expect.stringMatching(/^There is no model at /) as string,
+  });
+  expect(list.stdout).toMatch(/^ {2}longview-135m-64k/);
+  const use = models('use', builtInModel);
+  expect(use.status).toBe(0);
+  expect(use.stderr).toMatch(
+    /\nLONGVIEW_MODEL names another model: as long as it does, that one is used\.\n$/,
+  );
 });
 
 it('shows control characters in names of files instead of sending them to the terminal', () => {
