@@ -8,6 +8,7 @@ import { LongviewError, throwIfAborted } from '../errors';
 import type { ContextFile, SkippedFile, SkipReason } from '../protocol';
 import type { Tokenizer } from '../tokenizer/types';
 import { base64LeftOut } from '../workspace/base64';
+import { kib } from '../workspace/kib';
 import type { ScannedFile, ScanResult } from '../workspace/scan';
 import { littleRoom, stayingOrder } from './budget';
 import { contentOf, weighed, type Buffers } from './content';
@@ -170,7 +171,7 @@ export class Packer {
       await breathe(done++);
       const over = (detail: string) => leftOut.push(overBudget(file, detail));
       if (weight >= limit) {
-        over(`${Math.ceil(weight / 1024)} KiB`);
+        over(kib(weight));
         continue;
       }
       const content = read ?? (await contentOf(file, buffers));

@@ -3,6 +3,7 @@ import { constants, promises as fs } from 'node:fs';
 import type { SkipReason } from '../protocol';
 import { withoutBase64 } from './base64';
 import { decodeText } from './encoding';
+import { kib } from './kib';
 import type { ScannedFile } from './scan';
 import { secretIn } from './secrets';
 
@@ -39,7 +40,7 @@ export function textOf(
   const text = withoutBase64(whole);
   const bytes = Buffer.byteLength(text);
   if (bytes > maxTextBytes)
-    return { reason: 'too-large', detail: `${Math.ceil(bytes / 1024)} KiB without base64` };
+    return { reason: 'too-large', detail: `${kib(bytes)} without base64` };
   return textFault(path, text, whole) ?? { text };
 }
 

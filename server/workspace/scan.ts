@@ -7,6 +7,7 @@ import type { FileEncoding, SkippedFile, SkipReason } from '../protocol';
 import { namedEncodings } from './encoding';
 import { lastCommitTimes } from './gitHistory';
 import { deepest, hiding, ignoringAbove, rulesOfFile, settingRules, type Rules } from './ignoreRules';
+import { kib } from './kib';
 import { isSecretName } from './secrets';
 
 export interface ScannedFile {
@@ -250,7 +251,7 @@ class Scanner {
       const { size, mtimeMs, ctimeMs } = await fs.lstat(absolutePath);
       const limit = this.options.maxFileBytes ?? 1 << 20;
       if (size > (isNotebook(relative) ? Math.max(limit, largestNotebook) : limit))
-        return this.skip(relative, 'too-large', `${Math.ceil(size / 1024)} KiB`);
+        return this.skip(relative, 'too-large', kib(size));
       const times = { mtimeMs, ctimeMs, changedMs: mtimeMs };
       const encoding = this.encodingOf(absolutePath);
       this.files.push({
