@@ -15,7 +15,7 @@ import { concat } from '../prompt/template';
 const name = 'packing.bin';
 const magic = Buffer.from('LVPACK1\n');
 
-type SavedEntry = Omit<Entry, 'absolutePath' | 'text'>;
+type SavedEntry = Omit<Entry, 'absolutePath' | 'text' | 'base64KiB'>;
 
 interface Header {
   frame: string;
@@ -63,7 +63,7 @@ export async function writePacking(folder: string, packing: Packing): Promise<vo
     overlay: overlay.map(({ path, ids }) => ({ path, tokens: ids.length })),
     dead,
     budget,
-    entries: [...entries.values()].map(({ absolutePath: _a, text: _t, ...entry }) => entry),
+    entries: [...entries.values()].map(({ absolutePath: _a, text: _t, base64KiB: _b, ...entry }) => entry),
     leftOut,
   };
   const json = Buffer.from(JSON.stringify(header));

@@ -1,14 +1,13 @@
 /** What of a scanned file goes into the prompt. */
-import type { SkipReason } from '../protocol';
 import { withLineFeeds } from '../workspace/encoding';
-import { readText, textOf } from '../workspace/readText';
+import { readText, textOf, type FileText, type TextFault } from '../workspace/readText';
 import { isNotebook, type ScannedFile } from '../workspace/scan';
 
 /** Texts of open documents that count instead of the file's, by absolute path; undefined: leave it as it is packed. */
 export type Buffers = ReadonlyMap<string, string | undefined>;
 
 /** `ctimeMs` -1: not the file's own text. */
-export type Content = { text: string; ctimeMs: number } | { reason: SkipReason; detail?: string };
+export type Content = (FileText & { ctimeMs: number }) | TextFault;
 
 /** The text that counts: an open document's, else the file's. */
 export async function contentOf(file: ScannedFile, buffers: Buffers | undefined): Promise<Content> {

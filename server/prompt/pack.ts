@@ -5,10 +5,10 @@
  */
 import { createHash } from 'node:crypto';
 import { LongviewError, throwIfAborted } from '../errors';
-import type { ContextFile, SkippedFile, SkipReason } from '../protocol';
+import type { ContextFile, SkippedFile } from '../protocol';
 import type { Tokenizer } from '../tokenizer/types';
-import { base64LeftOut } from '../workspace/base64';
 import { kib } from '../workspace/kib';
+import type { TextFault } from '../workspace/readText';
 import type { ScannedFile, ScanResult } from '../workspace/scan';
 import { littleRoom, stayingOrder } from './budget';
 import { contentOf, weighed, type Buffers } from './content';
@@ -137,10 +137,11 @@ export class Packer {
       skipped: [
         ...scan.skipped,
         ...leftOut.map(({ path, reason, detail }) => ({ path, reason, ...(detail && { detail }) })),
-        ...[...entries.values()].flatMap(({ path, text = '' }) => {
-          const detail = base64LeftOut(text);
-          return detail === undefined ? [] : { path, reason: 'base64' as const, detail };
-        }),
+        ...[...entries.values()].flatMap(({ path, base64KiB = 0 }) =>
+          base64KiB === 0
+            ? []
+            : { path, reason: 'base64' as const, detail: `${base64KiB.toLocaleString('en')} KiB` },
+        ),
       ],
       tokens: this.promptOf(packing),
       overlayTokens: overlayTokens(packing),
@@ -179,7 +180,7 @@ export class Packer {
         leftOut.push(leftOutFile(file, content, buffers));
         continue;
       }
-      const { text, ctimeMs } = content;
+      const { text } = content;
       const ids = tokenizer.encode(fileText(file.path, text));
       // Its name in the tree counts too; exactly below.
       if (used + ids.length > budget) {
@@ -190,8 +191,8 @@ export class Packer {
       }
       used += ids.length;
       const { path, absolutePath, bytes } = file;
-      const entry = { path, absolutePath, text, hash: hashOf(text), tokens: ids.length, version: 1 };
-      kept.push({ ...entry, bytes, ctimeMs, ids, file });
+      const entry = { path, absolutePath, bytes, ...content, hash: hashOf(text) };
+      kept.push({ ...entry, tokens: ids.length, version: 1, ids, file });
     }
     let headTokens: Int32Array;
     let inOrder: typeof kept;
@@ -278,7 +279,7 @@ export class Packer {
         leftOut.set(file.path, leftOutFile(file, content, buffers));
         continue;
       }
-      const { text, ctimeMs } = content;
+      const { text } = content;
       const { path, absolutePath, bytes } = file;
       const size = over ? tokenizer.encode(fileText(path, text)).length : 0;
       if (size > room) {
@@ -287,10 +288,10 @@ export class Packer {
       }
       leftOut.delete(path);
       const hash = hashOf(text);
-      if (known?.hash === hash) entries.set(path, { ...known, absolutePath, text, ctimeMs, bytes });
+      if (known?.hash === hash) entries.set(path, { ...known, ...content, absolutePath, bytes });
       else
         changed.push({
-          entry: { path, absolutePath, hash, tokens: 0, version: known?.version ?? 0, bytes, ctimeMs },
+          entry: { path, absolutePath, ...content, hash, tokens: 0, version: known?.version ?? 0, bytes },
           text,
         });
     }
@@ -326,7 +327,7 @@ export class Packer {
       const version = entry.version + 1;
       const ids = tokenizer.encode(version === 1 ? fileText(path, text) : laterVersion(path, text, version));
       overlay.push({ path, ids });
-      entries.set(path, { ...entry, text, tokens: ids.length, version });
+      entries.set(path, { ...entry, tokens: ids.length, version });
     }
     const result = { ...packing, overlay, dead, entries, leftOut: [...leftOut.values()] };
     // Who leaves a folder out wants a shorter prompt, now.
@@ -346,7 +347,7 @@ function within(skipped: readonly SkippedFile[]): (path: string) => boolean {
 
 function leftOutFile(
   { path, bytes, ctimeMs, absolutePath }: ScannedFile,
-  why: { reason: SkipReason; detail?: string },
+  why: TextFault,
   buffers: PackOptions['buffers'],
 ): LeftOutFile {
   // What could not be read is tried again, and what an editor holds is looked at again.

@@ -7,6 +7,8 @@ export interface Entry {
   absolutePath: string;
   /** Absent until it was read, after the packing came from disk. */
   text?: string;
+  /** How much base64 the text is without; absent as it is. */
+  base64KiB?: number;
   /** Of the text, SHA-256. */
   hash: string;
   tokens: number;

@@ -23,34 +23,36 @@ function endOfRun(text: string, start: number): number {
   }
 }
 
-const kib = (characters: number) => Math.ceil(characters / 1024).toLocaleString('en');
-
-function lineWithoutBase64(line: string): string {
-  let result = '';
+function lineWithoutBase64(line: string): { text: string; kib: number } {
+  let text = '';
+  let sum = 0;
   let kept = 0;
   for (let at = 0; at < line.length;) {
     let end = endOfRun(line, at);
     if (end - at >= least && kinds.every((kind) => kind.test(line.slice(at, end)))) {
       while (line[end] === '=') end++;
-      result += `${line.slice(kept, at)}[${kib(end - at)} KiB of base64 left out]`;
+      const kib = Math.ceil((end - at) / 1024);
+      text += `${line.slice(kept, at)}[${kib.toLocaleString('en')} KiB of base64 left out]`;
+      sum += kib;
       kept = end;
     }
     // What is escaped begins no run.
     at = end > at ? end : at + (line[at] === '\\' ? 2 : 1);
   }
-  return result + line.slice(kept);
+  return { text: text + line.slice(kept), kib: sum };
 }
 
-/** With a note in place of each long run, which says how long it was. Lines stay what they are. */
-export function withoutBase64(text: string): string {
-  const lines = text.split('\n');
-  return lines.map((line) => (line.length < least ? line : lineWithoutBase64(line))).join('\n');
-}
-
-/** How much of it a text is without, in words; undefined where that is nothing. */
-export function base64LeftOut(text: string): string | undefined {
-  let sum = 0;
-  for (const [, size = ''] of text.matchAll(/\[([\d,]+) KiB of base64 left out\]/g))
-    sum += Number(size.replaceAll(',', ''));
-  return sum > 0 ? `${sum.toLocaleString('en')} KiB` : undefined;
+/**
+ * A text with a note in place of each long run, which says how long it was, and the sum of what the notes say. Lines stay what
+ * they are.
+ */
+export function withoutBase64(whole: string): { text: string; base64KiB: number } {
+  let base64KiB = 0;
+  const lines = whole.split('\n').map((line) => {
+    if (line.length < least) return line;
+    const { text, kib } = lineWithoutBase64(line);
+    base64KiB += kib;
+    return text;
+  });
+  return { text: lines.join('\n'), base64KiB };
 }

@@ -7,13 +7,25 @@ import { kib } from './kib';
 import type { ScannedFile } from './scan';
 import { secretIn } from './secrets';
 
+export interface FileText {
+  text: string;
+  /** How much base64 it is without. */
+  base64KiB: number;
+}
+
+/** Why a file is not read. */
+export interface TextFault {
+  reason: SkipReason;
+  detail?: string;
+}
+
 /**
  * The text of a scanned file, or why it has none. Opened without following a link that took its place. Lines end in a line
  * feed, whatever they end in on disk: line numbers stay the editor's.
  */
 export async function readText(
   file: Pick<ScannedFile, 'path' | 'absolutePath' | 'encoding' | 'maxTextBytes'>,
-): Promise<{ text: string } | { reason: SkipReason; detail?: string }> {
+): Promise<FileText | TextFault> {
   let bytes: Buffer;
   try {
     const handle = await fs.open(
@@ -36,12 +48,12 @@ export async function readText(
 export function textOf(
   { path, maxTextBytes = Infinity }: Pick<ScannedFile, 'path' | 'maxTextBytes'>,
   whole: string,
-): { text: string } | { reason: SkipReason; detail?: string } {
-  const text = withoutBase64(whole);
+): FileText | TextFault {
+  const read = withoutBase64(whole);
+  const { text } = read;
   const bytes = Buffer.byteLength(text);
-  if (bytes > maxTextBytes)
-    return { reason: 'too-large', detail: `${kib(bytes)} without base64` };
-  return textFault(path, text, whole) ?? { text };
+  if (bytes > maxTextBytes) return { reason: 'too-large', detail: `${kib(bytes)} without base64` };
+  return textFault(path, text, whole) ?? read;
 }
 
 /**
@@ -54,11 +66,7 @@ const mostSquares = 2 ** 30;
 const runs = [/[\p{L}\p{M}]+|\p{N}+|\p{White_Space}+/gu, /[^\p{L}\p{N}\p{White_Space}]+/gu];
 
 /** Why a text has no place in the prompt; undefined where it has. A key may be in what was left out of the `whole`. */
-export function textFault(
-  file: string,
-  text: string,
-  whole = text,
-): { reason: SkipReason; detail?: string } | undefined {
+export function textFault(file: string, text: string, whole = text): TextFault | undefined {
   const secret = secretIn(whole);
   if (secret) return { reason: 'secret', detail: `it holds ${secret}` };
   const lines = text.split('\n').length;

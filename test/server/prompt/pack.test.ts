@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
+import { readPacking, writePacking } from '../../../server/cache/packingFile';
 import { readModelMetadata } from '../../../server/engine/nativeEngine';
 import { Packer } from '../../../server/prompt/pack';
 import { lookingAgain } from '../../../server/prompt/packing';
@@ -24,6 +25,10 @@ function edit(folder: string, name: string, text: string) {
   writeFileSync(path.join(folder, name), text);
   utimesSync(path.join(folder, name), 1_800_000_000, 1_800_000_000);
 }
+
+/** With 4 KiB of base64. */
+const style = (name: string) =>
+  `.${name} { src: url(data:font/woff2;base64,${randomBytes(3000).toString('base64')}); }\n`;
 
 const long = (name: string) => `# ${name}\n${'value = compute(value)\n'.repeat(120)}`;
 
@@ -327,8 +332,6 @@ describe('Packer', () => {
   });
 
   it('lists the base64 that it leaves out of files that it reads', async () => {
-    const style = (name: string) =>
-      `.${name} { src: url(data:font/woff2;base64,${randomBytes(3000).toString('base64')}); }\n`;
     const folder = repository([
       ['a.css', style('a')],
       ['b.css', '.b {}\n'],
@@ -342,6 +345,21 @@ describe('Packer', () => {
     const buffers = new Map([[path.join(folder, 'b.css'), style('b') + style('c')]]);
     const edited = await packer.pack(await scanFolder(folder), { buffers });
     expect(edited.skipped.at(-1)).toEqual({ path: 'b.css', reason: 'base64', detail: '8 KiB' });
+    // And not what a file says itself, be it the same text.
+    writeFileSync(path.join(folder, 'a.css'), files[0]!.text);
+    expect((await packer.pack(await scanFolder(folder))).skipped).toEqual([]);
+  });
+
+  it('lists that base64 again where the packing was kept by an earlier process', async () => {
+    const folder = repository([['a.css', style('a')]]);
+    const packer = () => new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const first = packer();
+    const { skipped } = await first.pack(await scanFolder(folder));
+    const kept = mkdtempSync(path.join(tmpdir(), 'longview-pack-'));
+    await writePacking(kept, first.current!);
+    const second = packer();
+    second.adopt((await readPacking(kept, tokenizer.vocabularySize))!);
+    expect((await second.pack(await scanFolder(folder))).skipped).toEqual(skipped);
   });
 
   it('reads what an editor holds of a file that is empty on disk', async () => {

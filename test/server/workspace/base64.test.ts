@@ -3,14 +3,14 @@ import { createHash, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, it } from 'vitest';
-import { base64LeftOut, withoutBase64 } from '../../../server/workspace/base64';
+import { withoutBase64 } from '../../../server/workspace/base64';
 import { textOf } from '../../../server/workspace/readText';
 import { root } from '../reference';
 
 const picture = readFileSync(path.join(root, 'media/screenshots/answer.png'));
 const base64 = picture.toString('base64');
-const size = `${Math.ceil(base64.length / 1024)} KiB`;
-const note = `[${size} of base64 left out]`;
+const kib = Math.ceil(base64.length / 1024);
+const note = `[${kib} KiB of base64 left out]`;
 /** As Python's `encodebytes` breaks it. */
 const broken = base64.replace(/.{76}/g, '$&\n');
 const brokenNote = `[${Math.ceil(JSON.stringify(broken).length / 1024)} KiB of base64 left out]`;
@@ -26,12 +26,12 @@ it.each([
   ['a program', (data: string) => `const wasm = decode('${data}');\nstart(wasm);\n`],
   ['a source map', (data: string) => `start();\n//# sourceMappingURL=data:application/json;base64,${data}`],
 ])('leaves base64 out of the line of %s, and nothing else', (_where, around) => {
-  expect(withoutBase64(around(base64))).toBe(around(note));
+  expect(withoutBase64(around(base64)).text).toBe(around(note));
 });
 
 it('leaves it out where its line breaks are escaped, as in a notebook', () => {
   const json = JSON.stringify({ before: 'a\nb', 'image/png': `${broken}\n`, after: 'a\nb' }, null, 1);
-  const lines = withoutBase64(json).split('\n');
+  const lines = withoutBase64(json).text.split('\n');
   expect(lines).toEqual([
     '{',
     ' "before": "a\\nb",',
@@ -39,7 +39,7 @@ it('leaves it out where its line breaks are escaped, as in a notebook', () => {
     ' "after": "a\\nb"',
     '}',
   ]);
-  expect(withoutBase64(json.replaceAll('\\n', '\\r\\n'))).toMatch(
+  expect(withoutBase64(json.replaceAll('\\n', '\\r\\n')).text).toMatch(
     /"image\/png": "\[\d+ KiB of base64 left out\]\\r\\n"/,
   );
 });
@@ -58,14 +58,19 @@ it('leaves everything else in', () => {
     Array.from({ length: 500 }, (_, i) => `path/To/file${i}`).join(', '),
     bytes.toString('base64').replace(/.{76}/g, '$&\n'),
   ])
-    expect(withoutBase64(text)).toBe(text);
+    expect(withoutBase64(text)).toEqual({ text, base64KiB: 0 });
 });
 
-it('says how much it left out', () => {
-  expect(base64LeftOut(`a ${note}\nb [2,000 KiB of base64 left out]`)).toBe(
-    `${(2000 + parseInt(size)).toLocaleString('en')} KiB`,
-  );
-  expect(base64LeftOut('a')).toBeUndefined();
+it('says how much it left out, and counts no note that was there before', () => {
+  const long = base64.repeat(Math.ceil((2 << 20) / base64.length)).replaceAll('=', '');
+  const [, longNote = ''] =
+    /^"(\[[\d,]+ KiB of base64 left out\])"$/.exec(withoutBase64(`"${long}"`).text) ?? [];
+  const longKiB = Math.ceil(long.length / 1024);
+  expect(longNote).toContain(`[${longKiB.toLocaleString('en')} KiB`);
+  expect(withoutBase64(`a "${base64}" "${long}"\nb "${base64}"\nc ${longNote}\n`)).toEqual({
+    text: `a "${note}" "${longNote}"\nb "${note}"\nc ${longNote}\n`,
+    base64KiB: 2 * kib + longKiB,
+  });
 });
 
 it('takes runs of any length, of one line or of many, in time that grows with them alone', () => {
@@ -76,19 +81,22 @@ it('takes runs of any length, of one line or of many, in time that grows with th
     run.replace(/.{60}/g, '$&\\n'),
     'a'.repeat(12 << 20),
   ]) {
-    const text = withoutBase64(`"${line}"`);
+    const { text } = withoutBase64(`"${line}"`);
     expect(text.length < 100 || text.includes('aaa')).toBe(true);
   }
   for (const piece of ['x'.repeat(1000), `${'x'.repeat(59)}\\n`, '\\n', '\\r\\n', '\\'])
-    expect(withoutBase64(piece.repeat(200_000)).length).toBe(200_000 * piece.length);
+    expect(withoutBase64(piece.repeat(200_000)).text.length).toBe(200_000 * piece.length);
 });
 
 it('reads a file that is text but for its base64, and none with a key in it', () => {
   const script = `const wasm = decode('${base64}');\n${'start(wasm);\n'.repeat(9)}`;
-  expect(textOf({ path: 'a.js' }, script)).toEqual({ text: script.replace(base64, note) });
+  expect(textOf({ path: 'a.js' }, script)).toEqual({
+    text: script.replace(base64, note),
+    base64KiB: kib,
+  });
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 4096 });
   const pem = privateKey.export({ type: 'pkcs8', format: 'pem' });
   const key = JSON.stringify({ key: pem });
-  expect(withoutBase64(key)).not.toBe(key);
+  expect(withoutBase64(key).base64KiB).toBeGreaterThan(0);
   expect(textOf({ path: 'a.json' }, key)).toMatchObject({ reason: 'secret' });
 });

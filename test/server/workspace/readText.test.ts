@@ -12,16 +12,18 @@ describe('readText', () => {
     return readText({ path: 'file.js', absolutePath: path.join(folder, 'file.js') });
   };
 
+  const whole = (text: string) => ({ text, base64KiB: 0 });
+
   it('gives lines that end in line feeds, as many as the editor counts', async () => {
-    expect(await read('one\r\ntwo\rthree\nfour')).toEqual({ text: 'one\ntwo\nthree\nfour' });
-    expect(await read('\ufeffone\n')).toEqual({ text: 'one\n' });
+    expect(await read('one\r\ntwo\rthree\nfour')).toEqual(whole('one\ntwo\nthree\nfour'));
+    expect(await read('\ufeffone\n')).toEqual(whole('one\n'));
   });
 
   it('reads UTF-16 by the mark that it begins with', async () => {
     const text = '-- Orders é 🦀\r\nSELECT 1;\r\n';
     const little = Buffer.from(`\ufeff${text}`, 'utf16le');
     const big = Buffer.from(little).swap16();
-    for (const bytes of [little, big]) expect(await read(bytes)).toEqual({ text: text.replaceAll('\r', '') });
+    for (const bytes of [little, big]) expect(await read(bytes)).toEqual(whole(text.replaceAll('\r', '')));
     expect(await read(Buffer.from(text, 'utf16le'))).toEqual({ reason: 'binary' });
     expect(await read(little.subarray(0, -1))).toEqual({ reason: 'invalid-utf8' });
     // UTF-32 begins alike.
