@@ -5,50 +5,22 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
-#include <random>
 
 #include "base/error.h"
-#include "base/half.h"
 #include "check.h"
+#include "engine/small_calibration.h"
 #include "model/files.h"
 #include "model/quant_formats.h"
 #include "sparse/adaptive.h"
 #include "sparse/pattern_search.h"
 
 using namespace longview;
+using namespace longview::small_calibration;
 
 namespace {
 
-EngineOptions adaptive() {
-  EngineOptions options;
-  options.cpu.precision = Precision::kFloat32;
-  options.kv_format = KvFormat::kFloat32;
-  options.chunk_tokens = 256;
-  options.prefill.mode = PrefillMode::kAdaptive;
-  return options;
-}
-
-std::string model() { return files::fixture("llama.Q8_0.gguf"); }
-
-// Long enough that blocks lie behind the sink and before the window.
-std::vector<int32_t> text(const Engine& engine, int64_t tokens = 1024) {
-  std::mt19937 random(7);
-  std::vector<int32_t> ids(static_cast<size_t>(std::min(tokens, engine.window())));
-  for (int32_t& id : ids) id = static_cast<int32_t>(random() % static_cast<uint32_t>(engine.model().config.vocabulary));
-  return ids;
-}
-
 double mean(const std::vector<float>& values) { return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()); }
 double sum(const std::vector<float>& values) { return std::accumulate(values.begin(), values.end(), 0.0); }
-
-CalibrationOptions every_chunk(int64_t from = 0, const std::string& part = "") { return {true, false, from, 1, part}; }
-
-constexpr ProfileUse kFast{PrefillMode::kAdaptive, PrefillTarget::kFast}, kBalanced{PrefillMode::kAdaptive, PrefillTarget::kBalanced}, kMinference{PrefillMode::kMinference, PrefillTarget::kBalanced};
-
-void finish(Calibration& calibration) {
-  while (calibration.step(CancelToken())) {
-  }
-}
 
 HeadProfile calibrate(double density, int64_t tokens = 1024, int64_t from = 0) {
   Engine engine(model(), adaptive());
@@ -56,21 +28,6 @@ HeadProfile calibrate(double density, int64_t tokens = 1024, int64_t from = 0) {
   finish(calibration);
   return calibration.profile(kBalanced, density);
 }
-
-// The numbers of a part file (engine/calibration_part.cpp): 3, and for each layer 2 and 6 for each trial, [heads, candidates].
-struct Part {
-  Part(const std::string& path, const Engine& engine) : bytes(files::read(path)), heads(static_cast<size_t>(engine.model().config.heads)), candidates(adaptive_candidates().size()) {}
-  template <typename T>
-  T at(size_t layer, size_t number) const {
-    return load<T>(bytes.data() + (3 + layer * (2 + 6 * heads * candidates) + number) * sizeof(T));
-  }
-  int64_t rows(size_t layer) const { return at<int64_t>(layer, 1); }
-  // 0 its error, 1 seconds, 2 keys visited, 3 keys that are causal.
-  double trial(size_t layer, size_t head, size_t candidate, size_t number) const { return at<double>(layer, 2 + 6 * (head * candidates + candidate) + number); }
-
-  const std::string bytes;
-  const size_t heads, candidates;
-};
 
 }  // namespace
 
@@ -333,22 +290,6 @@ TEST("calibrated heads visit no more keys than others do, by the plans of their 
   CHECK_THROWS(alone.profile(kFast, 1), kInvalidArgument);
 }
 
-TEST("calibration stops when asked to, and leaves the engine as it was") {
-  Engine engine(model(), adaptive());
-  const std::vector<int32_t> tokens = text(engine);
-  CancelToken cancel;
-  {
-    Calibration calibration(engine, tokens, every_chunk());
-    CHECK(calibration.step(cancel) && calibration.step(cancel));
-    cancel.cancel();
-    CHECK_THROWS(calibration.step(cancel), kCancelled);
-    CHECK(calibration.done() == 512 && calibration.total() == static_cast<int64_t>(tokens.size()));
-  }
-  const auto context = engine.create_context();
-  engine.prefill(*context, tokens, CancelToken());
-  CHECK(context->length() == static_cast<int64_t>(tokens.size()));
-}
-
 TEST("a text that was read sparsely before is measured as one that was not") {
   const files::Scratch scratch;
   EngineOptions options = adaptive();
@@ -372,97 +313,6 @@ TEST("a text that was read sparsely before is measured as one that was not") {
     return all;
   };
   CHECK(errors(true) == errors(false));
-}
-
-TEST("an interrupted calibration goes on with the layer that it was at") {
-  const files::Scratch scratch;
-  const std::string part = scratch.path("head.part");
-  Engine engine(model(), adaptive());
-  const std::vector<int32_t> tokens = text(engine, 3072);
-  Calibration whole(engine, tokens, every_chunk(0, scratch.path("whole.part")));
-  finish(whole);
-  CHECK(!whole.resumed());
-  {
-    Calibration stopped(engine, tokens, every_chunk(0, part));
-    for (int chunk = 0; chunk < 5; ++chunk) stopped.step(CancelToken());
-    CHECK(!stopped.resumed());
-  }
-  Calibration resumed(engine, tokens, every_chunk(0, part));
-  CHECK(resumed.resumed());
-  finish(resumed);
-  for (const ProfileUse& use : {kFast, kBalanced}) CHECK_NEAR(resumed.uncalibrated_density(use), whole.uncalibrated_density(use), 1e-12);
-  const HeadProfile expected = whole.profile(kFast, 1), got = resumed.profile(kFast, 1);
-  CHECK(expected.plans == got.plans && expected.density == got.density && expected.recall == got.recall);
-  CHECK(std::filesystem::exists(part));
-  CHECK(Part(part, engine).rows(0) == Part(scratch.path("whole.part"), engine).rows(0));  // nothing was measured again
-  resumed.forget_part();
-  CHECK(!std::filesystem::exists(part));
-}
-
-TEST("what was measured on another text, in another KV format or in other chunks is not gone on with") {
-  const files::Scratch scratch;
-  const std::string part = scratch.path("head.part");
-  Engine engine(model(), adaptive());
-  std::vector<int32_t> tokens = text(engine);
-  Calibration(engine, tokens, every_chunk(0, part)).step(CancelToken());
-  CHECK(Calibration(engine, tokens, every_chunk(0, part)).resumed());
-  CHECK(!Calibration(engine, tokens, every_chunk(256, part)).resumed());
-  EngineOptions other = adaptive();
-  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8}) {
-    other.kv_format = format;
-    Engine otherwise(model(), other);
-    CHECK(!Calibration(otherwise, tokens, every_chunk(0, part)).resumed());
-  }
-  EngineOptions larger = adaptive();
-  larger.chunk_tokens = 512;
-  Engine in_larger(model(), larger);
-  CHECK(!Calibration(in_larger, tokens, every_chunk(0, part)).resumed());
-  tokens.back() ^= 1;
-  CHECK(!Calibration(engine, tokens, every_chunk(0, part)).resumed());
-  CHECK_THROWS(Calibration(engine, tokens, every_chunk(0, scratch.path("missing/head.part"))).step(CancelToken()), kCannotWrite);
-}
-
-TEST("a part file comes back as it was, and a damaged one not at all") {
-  const files::Scratch scratch;
-  const std::string path = scratch.path("head.part");
-  std::vector<LayerTrials> layers(2);
-  for (LayerTrials& layer : layers) {
-    layer = {512, 64, {{1.25, 1e-3, {10, 20, 2.5, 3}}, {0, 2e-3, {20, 20, 3, 3}}}};
-  }
-  layers[1].measured_to = 256;
-  write_calibration_part(path, 7, layers);
-  const auto blank = [] {
-    std::vector<LayerTrials> out(2);
-    for (LayerTrials& layer : out) layer.trials.resize(2);
-    return out;
-  };
-  std::vector<LayerTrials> read = blank();
-  CHECK(read_calibration_part(path, 7, read));
-  CHECK(read[0].measured_to == 512 && read[1].measured_to == 256 && read[1].rows == 64 && read[0].trials[0].error == 1.25 && read[0].trials[0].seconds == 1e-3);
-  CHECK(read[1].trials[0].coverage.visited == 10 && read[1].trials[0].coverage.covered == 2.5 && read[1].trials[1].coverage.probes == 3);
-  CHECK(!read_calibration_part(path, 8, read));
-  CHECK(!read_calibration_part(scratch.path("none"), 7, read));
-  CHECK(!read_calibration_part(scratch.path(), 7, read));
-  std::vector<LayerTrials> other(3);
-  CHECK(!read_calibration_part(path, 7, other));
-
-  const std::string whole = files::read(path);
-  for (size_t at = 0; at < whole.size(); ++at) {
-    std::string damaged = whole;
-    damaged[at] = static_cast<char>(damaged[at] ^ 0x40);
-    std::vector<LayerTrials> untouched = blank();
-    CHECK(!read_calibration_part(scratch.put("damaged", damaged), 7, untouched));
-    CHECK(untouched[0].measured_to == 0);
-    CHECK(!read_calibration_part(scratch.put("cut", whole.substr(0, at)), 7, untouched));
-  }
-  CHECK(!read_calibration_part(scratch.put("longer", whole + std::string(8, 'x')), 7, read));
-  layers[0].trials[0].error = std::nan("");
-  write_calibration_part(path, 7, layers);
-  CHECK(!read_calibration_part(path, 7, read));
-  layers[0].trials[0].error = 1.25;
-  layers[1].rows = -1;
-  write_calibration_part(path, 7, layers);
-  CHECK(!read_calibration_part(path, 7, read));
 }
 
 TEST("a profile is found by model, device and target; one that cannot be used is passed over, and that is said") {
