@@ -1,31 +1,17 @@
 // Explanations in hovers: what comes of the link in one, with the mouse and without.
 import assert from 'node:assert/strict';
-import { changeSettings, openBrowser, Workbench } from './workbench.mjs';
-
-const { E2E_URL, E2E_FOLDER } = process.env;
+import { windowOn } from './suite.mjs';
 
 describe('a hover', function () {
   this.timeout(240_000);
-  let browser;
-  let workbench;
+  const workbench = windowOn(process.env.E2E_FOLDER, { 'longview.hover.enabled': true });
 
   before(async () => {
-    changeSettings({ 'longview.hover.enabled': true });
-    browser = await openBrowser();
-    workbench = await Workbench.open(browser, E2E_URL, E2E_FOLDER);
     await workbench.ask('Where is `Session` defined?');
     await (await workbench.answered(1)).locator('.citation').first().click();
     await workbench.page.locator('.tab.active', { hasText: 'session.py' }).waitFor();
     // The citation's lines are selected a moment after the file is there: a cursor that was set before would be moved.
     await workbench.page.locator('.statusbar-item', { hasText: /Ln 4, Col \d+ \(\d+ selected\)/ }).waitFor();
-  });
-  after(async () => {
-    changeSettings({ 'longview.hover.enabled': false });
-    await workbench?.close();
-    await browser?.close();
-  });
-  afterEach(async function () {
-    if (this.currentTest.state === 'failed') await workbench.shot('failed').catch(() => undefined);
   });
 
   const link = () => workbench.page.locator('.monaco-hover:visible a', { hasText: 'Explain with Longview' });

@@ -1,26 +1,11 @@
 // Choosing a model: the list, and a download that is stopped and goes on.
 import assert from 'node:assert/strict';
 import { downloads } from './slowHub.mjs';
-import { openBrowser, Workbench } from './workbench.mjs';
-
-const { E2E_URL, E2E_FOLDER } = process.env;
+import { windowOn } from './suite.mjs';
 
 describe('models', function () {
   this.timeout(240_000);
-  let browser;
-  let workbench;
-
-  before(async () => {
-    browser = await openBrowser();
-    workbench = await Workbench.open(browser, E2E_URL, E2E_FOLDER);
-  });
-  after(async () => {
-    await workbench?.close();
-    await browser?.close();
-  });
-  afterEach(async function () {
-    if (this.currentTest.state === 'failed') await workbench.shot('failed').catch(() => undefined);
-  });
+  const workbench = windowOn(process.env.E2E_FOLDER);
 
   const row = (hasText) => workbench.page.locator('.quick-input-list .monaco-list-row', { hasText });
   const choose = async () => {

@@ -1,27 +1,15 @@
 // The panel in a real VS Code, with the built-in model: from the palette to an opened line.
 import assert from 'node:assert/strict';
 import AxeBuilder from '@axe-core/playwright';
-import { changeSettings, openBrowser, until, Workbench } from './workbench.mjs';
+import { windowOn } from './suite.mjs';
+import { changeSettings, until, Workbench } from './workbench.mjs';
 
 const { E2E_URL, E2E_FOLDER } = process.env;
 
 describe('the panel', function () {
   this.timeout(240_000);
-  let browser;
-  let workbench;
+  const workbench = windowOn(E2E_FOLDER);
   const shot = (name) => workbench.shot(name);
-
-  before(async () => {
-    browser = await openBrowser();
-    workbench = await Workbench.open(browser, E2E_URL, E2E_FOLDER);
-  });
-  after(async () => {
-    await workbench?.close();
-    await browser?.close();
-  });
-  afterEach(async function () {
-    if (this.currentTest.state === 'failed') await shot('failed').catch(() => undefined);
-  });
 
   it('shows what is in the prompt before the first question, and leaves a folder out with one click', async () => {
     const { panel, page } = workbench;
@@ -327,8 +315,9 @@ describe('the panel', function () {
   });
 
   it('asks for a folder where none is open', async () => {
-    const window = await Workbench.open(browser, E2E_URL);
+    const window = new Workbench();
     try {
+      await window.open(E2E_URL);
       await window.command('Longview: Focus on Longview View');
       await window.panel.getByText('No folder is open').waitFor();
       await window.shot('no-folder');

@@ -1,8 +1,6 @@
 // A reading that takes its time: what it says of itself, and what its Cancel buttons stop and keep.
 import assert from 'node:assert/strict';
-import { changeSettings, openBrowser, Workbench } from './workbench.mjs';
-
-const { E2E_URL, E2E_LARGE_FOLDER } = process.env;
+import { windowOn } from './suite.mjs';
 
 const saysHowFar = /Reading ([\d,]+) of ([\d,]+) tokens, (\d+) tokens\/s, (\d+) (s|min|h) left/;
 const secondsOf = { s: 1, min: 60, h: 3600 };
@@ -17,8 +15,12 @@ function reading(text) {
 
 describe('a long reading', function () {
   this.timeout(600_000);
-  let browser;
-  let workbench;
+  // The same everywhere: a machine with many cores or a GPU would be done before anyone can cancel.
+  const workbench = windowOn(process.env.E2E_LARGE_FOLDER, {
+    'longview.device': 'cpu',
+    'longview.threads': 1,
+    'workbench.colorTheme': 'Dark 2026',
+  });
 
   /** In the panel's page: the last turn's readings, each with its time in s, when there are `count` or the turn has ended. */
   const readings = async (count) => {
@@ -69,20 +71,6 @@ describe('a long reading', function () {
   };
 
   const statusItem = (hasText) => workbench.page.locator('.statusbar-item', { hasText });
-
-  before(async () => {
-    browser = await openBrowser();
-    // The same everywhere: a machine with many cores or a GPU would be done before anyone can cancel.
-    changeSettings({ 'longview.device': 'cpu', 'longview.threads': 1, 'workbench.colorTheme': 'Dark 2026' });
-    workbench = await Workbench.open(browser, E2E_URL, E2E_LARGE_FOLDER);
-  });
-  after(async () => {
-    await workbench?.close();
-    await browser?.close();
-  });
-  afterEach(async function () {
-    if (this.currentTest.state === 'failed') await workbench.shot('failed').catch(() => undefined);
-  });
 
   it('says in the panel, in a notification and in the status bar how far it is, and how long it still takes', async () => {
     await workbench.ask('Where is `Session` defined?');

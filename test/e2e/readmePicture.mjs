@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { install, packageExtension, root, start } from './codeServer.mjs';
-import { openBrowser, Workbench } from './workbench.mjs';
+import { Workbench } from './workbench.mjs';
 
 const [repository, ...questions] = process.argv.slice(2);
 const folder = mkdtempSync(path.join(tmpdir(), 'longview-picture-'));
@@ -13,10 +13,10 @@ const server = await start(path.join(folder, 'vscode'), {
   vsix: packageExtension(folder),
   userSettings: { 'editor.minimap.enabled': false, 'workbench.colorTheme': 'Dark 2026' },
 });
-const browser = await openBrowser();
+const workbench = new Workbench();
 try {
   const size = { width: 1280, height: 720 };
-  const workbench = await Workbench.open(browser, server.url, path.resolve(repository), size);
+  await workbench.open(server.url, path.resolve(repository), size);
   const { page, panel } = workbench;
   await workbench.command('Longview: Focus on Longview View');
   await panel.locator('#budget button').waitFor({ timeout: 60_000 });
@@ -39,9 +39,8 @@ try {
   await page.mouse.move(200, size.height - 150);
   await page.locator('.notification-toast').first().waitFor({ state: 'detached', timeout: 60_000 });
   await page.screenshot({ path: path.join(root, 'media/screenshots/answer.png') });
-  await workbench.close();
 } finally {
-  await browser.close();
+  await workbench.close();
   await server.stop();
   rmSync(folder, { recursive: true, force: true });
 }

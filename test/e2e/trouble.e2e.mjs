@@ -10,9 +10,10 @@ import {
   writeFileSync,
 } from 'node:fs';
 import path from 'node:path';
-import { openBrowser, until, Workbench } from './workbench.mjs';
+import { windowOn } from './suite.mjs';
+import { until } from './workbench.mjs';
 
-const { E2E_URL, E2E_FOLDER, E2E_EXTENSIONS, E2E_SETTINGS } = process.env;
+const { E2E_FOLDER, E2E_EXTENSIONS, E2E_SETTINGS } = process.env;
 
 /** Process ids of Longview's servers that run from this test's installation. */
 function servers() {
@@ -42,21 +43,8 @@ function textsOf(locator) {
 
 describe('the panel, when something goes wrong', function () {
   this.timeout(240_000);
-  let browser;
-  let workbench;
+  const workbench = windowOn(E2E_FOLDER);
   const shot = (name) => workbench.shot(name);
-
-  before(async () => {
-    browser = await openBrowser();
-    workbench = await Workbench.open(browser, E2E_URL, E2E_FOLDER);
-  });
-  after(async () => {
-    await workbench?.close();
-    await browser?.close();
-  });
-  afterEach(async function () {
-    if (this.currentTest.state === 'failed') await shot('failed').catch(() => undefined);
-  });
 
   it('says under the bar that what was read could not be saved, until it can', async () => {
     const { panel } = workbench;

@@ -3,16 +3,14 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { root } from './codeServer.mjs';
-import { openBrowser, Workbench } from './workbench.mjs';
+import { windowOn } from './suite.mjs';
 
-const { E2E_URL, E2E_FOLDER } = process.env;
 const text = (file) => readFileSync(path.join(root, file), 'utf8');
 const [walkthrough] = JSON.parse(text('package.json')).contributes.walkthroughs;
 
 describe('the walkthrough', function () {
   this.timeout(240_000);
-  let browser;
-  let workbench;
+  const workbench = windowOn(process.env.E2E_FOLDER);
 
   const step = (id) => workbench.page.locator(`.getting-started-step[data-step-id$="#${id}"]`);
   /** From the palette; what a step leads to may have taken its tab. */
@@ -37,18 +35,7 @@ describe('the walkthrough', function () {
     await step(id).getByRole('button', { name: label }).click();
   };
 
-  before(async () => {
-    browser = await openBrowser();
-    workbench = await Workbench.open(browser, E2E_URL, E2E_FOLDER);
-    await open();
-  });
-  after(async () => {
-    await workbench?.close();
-    await browser?.close();
-  });
-  afterEach(async function () {
-    if (this.currentTest.state === 'failed') await workbench.shot('failed').catch(() => undefined);
-  });
+  before(open);
 
   it('has its steps, none of them done', async () => {
     const titles = await workbench.page.locator('.getting-started-step .step-title').allInnerTexts();

@@ -31,16 +31,12 @@ export async function openBrowser() {
   });
 }
 
+/** A window of VS Code, in a browser of its own. */
 export class Workbench {
-  constructor(page) {
-    this.page = page;
-    /** The panel's own page, inside VS Code's two frames. */
-    this.panel = page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
-  }
-
-  /** A window on `folder`; without one, an empty window. */
-  static async open(browser, url, folder, viewport = { width: 1400, height: 900 }) {
-    const context = await browser.newContext({
+  /** On `folder`; without one, an empty window. */
+  async open(url, folder, viewport = { width: 1400, height: 900 }) {
+    this.browser = await openBrowser();
+    const context = await this.browser.newContext({
       viewport,
       permissions: ['clipboard-read', 'clipboard-write'],
     });
@@ -50,6 +46,9 @@ export class Workbench {
       (route) => route.abort(),
     );
     const page = await context.newPage();
+    this.page = page;
+    /** The panel's own page, inside VS Code's two frames. */
+    this.panel = page.frameLocator('iframe.webview.ready').frameLocator('iframe#active-frame');
     await page.goto(folder ? `${url}/?folder=${encodeURIComponent(folder)}` : `${url}/?ew=true`);
     await page.waitForSelector(
       folder ? '.explorer-folders-view .monaco-list-row' : '.part.statusbar .statusbar-item',
@@ -57,7 +56,6 @@ export class Workbench {
         timeout: 90_000,
       },
     );
-    return new Workbench(page);
   }
 
   /** A new window on the same folder, as after restarting the editor; the panel stays open. */
@@ -126,8 +124,8 @@ export class Workbench {
 
   /** Ends the extension host with the page; closing the browser alone would leave it running for hours. */
   async close() {
-    await this.page.goto('about:blank');
-    await this.page.waitForTimeout(500);
-    await this.page.context().close();
+    await this.page?.goto('about:blank');
+    await this.page?.waitForTimeout(500);
+    await this.browser?.close();
   }
 }
