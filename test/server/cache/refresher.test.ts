@@ -1,5 +1,5 @@
 /** Edits while the server runs: read in the background, counted when they are not saved, packed afresh when they pile up. */
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
@@ -13,6 +13,7 @@ const folder = mkdtempSync(path.join(tmpdir(), 'longview-refresh-'));
 const file = path.join(folder, 'config.py');
 const config = (limit: number, lines = 1) =>
   `RETRY_LIMIT = ${limit}\n${Array.from({ length: lines }, (_, i) => `STEP_${i} = ${i * 7}\n`).join('')}`;
+const packText = readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8');
 const unsaved = new Map<string, string>();
 let model: OpenModel;
 let session: Session;
@@ -22,7 +23,7 @@ const failures: string[] = [];
 
 beforeAll(async () => {
   writeFolder(folder, [
-    ['pack.ts', readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8').slice(0, 6000)],
+    ['pack.ts', packText.slice(0, 6000)],
     ['lock.ts', readFileSync(path.join(root, 'server/lock.ts'), 'utf8')],
     ['config.py', config(17)],
   ]);
@@ -211,7 +212,6 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
 
   it('packs afresh what is more than a fiftieth when nobody asks or saves for a while', async () => {
     const large = mkdtempSync(path.join(tmpdir(), 'longview-idle-'));
-    const packText = readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8');
     writeFolder(large, [
       ['pack.ts', packText],
       ['config.py', config(17)],
@@ -267,6 +267,41 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
     await watching.dispose();
     await idle.dispose();
     rmSync(large, { recursive: true });
+  });
+
+  it('says why packing afresh failed, and does it when that has passed', async () => {
+    const moved = mkdtempSync(path.join(tmpdir(), 'longview-moved-'));
+    const away = `${moved}-away`;
+    writeFolder(moved, [
+      ['pack.ts', packText.slice(0, 6000)],
+      ['config.py', config(17)],
+    ]);
+    const own = await Session.create(model, [rootOf(moved)], { rebasesInBackground: true });
+    const why: string[] = [];
+    let stays = false;
+    const watching = new Refresher(own, {
+      // All is read: what begins now is packing afresh.
+      onFreshness: ({ state }) => {
+        if (state === 'current' && !stays) renameSync(moved, away);
+      },
+      onFailure: (message) => why.push(message),
+      quietMs: 20,
+    });
+    await own.prefill();
+    writeFileSync(path.join(moved, 'config.py'), config(23, 60));
+    watching.poke();
+    await expect
+      .poll(() => why, { timeout: 60_000 })
+      .toEqual([expect.stringContaining(`no folder ${moved}`)]);
+    expect(own.rebaseDue).toBe(true);
+    renameSync(away, moved);
+    stays = true;
+    watching.poke();
+    await expect.poll(() => own.repository?.overlayTokens, { timeout: 60_000 }).toBe(0);
+    await watching.dispose();
+    expect(why).toHaveLength(1);
+    await own.dispose();
+    rmSync(moved, { recursive: true });
   });
 
   it('packs afresh when edits pass a tenth, while questions are answered from the former state', async () => {
