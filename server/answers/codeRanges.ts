@@ -1,62 +1,54 @@
-/** Which parts of an answer are code, where brackets mean something else. CommonMark as models write it, in one pass. */
+/** Which parts of an answer are code, where brackets mean something else: blocks as the panel's own parser takes them. */
+import MarkdownIt from 'markdown-it';
 
 interface Range {
   start: number;
   end: number;
 }
 
-/** Behind a quote's or an item's mark too. What stands behind backticks has none: else it is a code span. */
-const opening = /^[ \t>]*(?:(?:[-*+]|\d{1,9}[.)])[ \t]+)?(`{3,}(?=[^`]*$)|~{3,})/;
-const closing = /^[ \t>]*(`{3,}|~{3,})\s*$/;
-/** A code span ends with its paragraph, item, heading or row. */
-const newBlock = /^[ \t]*(?:$|[-*+>#|]|\d{1,9}[.)])/;
+/** Of blocks alone. */
+const markdown = new MarkdownIt().disable('inline');
+
+function linesOf(text: string): Range[] {
+  const lines: Range[] = [];
+  let start = 0;
+  for (const { index, 0: end } of text.matchAll(/\r\n?|\n/g)) {
+    lines.push({ start, end: index });
+    start = index + end.length;
+  }
+  return [...lines, { start, end: text.length }];
+}
 
 /** Each run of backticks opens a span that the next run of its length closes. */
-function* codeSpans(runs: readonly Range[]): Generator<Range> {
-  const length = ({ start, end }: Range) => end - start;
+function* codeSpans(text: string, { start, end }: Range): Generator<Range> {
+  const runs = [...text.slice(start, end).matchAll(/`+/g)];
   const latest = new Map<number, number>();
   const closers = runs.map(() => -1);
   for (let i = runs.length - 1; i >= 0; i--) {
-    closers[i] = latest.get(length(runs[i]!)) ?? -1;
-    latest.set(length(runs[i]!), i);
+    const { length } = runs[i]![0];
+    closers[i] = latest.get(length) ?? -1;
+    latest.set(length, i);
   }
   for (let i = 0; i < runs.length; i++) {
-    const closer = closers[i]!;
-    if (closer < 0) continue;
-    yield { start: runs[i]!.start, end: runs[closer]!.end };
-    i = closer;
+    const closer = runs[closers[i]!];
+    if (!closer) continue;
+    yield { start: start + runs[i]!.index, end: start + closer.index + closer[0].length };
+    i = closers[i]!;
   }
 }
 
-/** Fenced blocks and code spans, in their order. A fence that is not closed goes to the end. */
+/** Blocks, by whole lines, and code spans, in their order. */
 export function codeRanges(text: string): Range[] {
+  const lines = linesOf(text);
   const ranges: Range[] = [];
-  let runs: Range[] = [];
-  let fence: { marker: string; start: number } | undefined;
-  const endBlock = () => {
-    for (const span of codeSpans(runs)) ranges.push(span);
-    runs = [];
-  };
-  let start = 0;
-  for (const line of text.split('\n')) {
-    const end = start + line.length;
-    if (fence) {
-      if (closing.exec(line)?.[1]?.startsWith(fence.marker)) {
-        ranges.push({ start: fence.start, end });
-        fence = undefined;
-      }
-    } else {
-      const marker = opening.exec(line)?.[1];
-      if (marker || newBlock.test(line)) endBlock();
-      if (marker) fence = { marker, start };
-      else
-        for (const { index, 0: run } of line.matchAll(/`+/g))
-          runs.push({ start: start + index, end: start + index + run.length });
-    }
-    start = end + 1;
+  for (const { type, map } of markdown.parse(text, {})) {
+    if (!map) continue;
+    const range = { start: lines[map[0]]!.start, end: lines[map[1] - 1]!.end };
+    if (type === 'fence' || type === 'code_block') ranges.push(range);
+    // A span ends with its paragraph, heading or row.
+    else if (type === 'inline' || type === 'tr_open')
+      for (const span of codeSpans(text, range)) ranges.push(span);
   }
-  endBlock();
-  if (fence) ranges.push({ start: fence.start, end: text.length });
   return ranges;
 }
 

@@ -344,6 +344,8 @@ describe('checkCitations', () => {
     for (const answer of [`\`${places}\``, `\`\`\`\n${places}\n\`\`\``])
       expect(checkCitations(answer, files)).toEqual({ citations: [], missing: [] });
     expect(findCitations(`\`x\` ${places}`)).toHaveLength(2);
+    // Code that is not closed ends with its list: what is behind it is none.
+    expect(findCitations(`- Do:\n  \`\`\`sh\n  make\n\nSee ${places}.`)).toHaveLength(2);
   });
 
   it('reads an answer once, whatever it is', () => {
