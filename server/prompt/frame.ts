@@ -5,18 +5,21 @@ const instructions =
   'You answer questions about the repository below. Base every answer on its files and name where you found it as ' +
   '[path#symbol]. If the files do not answer the question, say so.\n\n';
 
+/** Of a file: what it adds to the tree. */
+export function nameInTree(path: string): string {
+  return ` ${path.slice(path.lastIndexOf('/') + 1)}`;
+}
+
 function tree(paths: readonly string[]): string {
-  const folders = new Map<string, string[]>();
+  const folders = new Map<string, string>();
   for (const file of paths) {
     const slash = file.lastIndexOf('/');
     const folder = slash < 0 ? '.' : file.slice(0, slash);
-    const names = folders.get(folder);
-    if (names) names.push(file.slice(slash + 1));
-    else folders.set(folder, [file.slice(slash + 1)]);
+    folders.set(folder, `${folders.get(folder) ?? ''}${nameInTree(file)}`);
   }
   const lines = [...folders]
     .sort(([a], [b]) => (a < b ? -1 : 1))
-    .map(([folder, names]) => `${folder}/: ${names.join(' ')}\n`);
+    .map(([folder, names]) => `${folder}/:${names}\n`);
   return `<tree>\n${lines.join('')}</tree>\n`;
 }
 

@@ -12,7 +12,7 @@ import type { TextFault } from '../workspace/readText';
 import type { ScannedFile, ScanResult } from '../workspace/scan';
 import { littleRoom, stayingOrder } from './budget';
 import { contentOf, weighed, type Buffers } from './content';
-import { deletedFile, fileText, head, laterVersion, tail } from './frame';
+import { deletedFile, fileText, head, laterVersion, nameInTree, tail } from './frame';
 import {
   isSmall,
   overlayTokens,
@@ -213,7 +213,7 @@ export class Packer {
       let excess = total - room();
       do {
         const file = kept.pop()!;
-        excess -= file.tokens;
+        excess -= file.tokens + tokenizer.encode(nameInTree(file.path)).length;
         leftOut.push(overBudget(file, `${file.tokens} tokens`));
       } while (excess > 0 && kept.length > 1);
     }

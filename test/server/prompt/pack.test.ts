@@ -331,6 +331,20 @@ describe('Packer', () => {
     expect((await pack(Math.ceil(tokens * 2.6))).tokens).toEqual(some.tokens);
   });
 
+  it('leaves out no more files than it must, however much of them is their names', async () => {
+    const names = Array.from({ length: 400 }, (_, i) => `ui/AccountNotificationPreferencesPanel${i}.tsx`);
+    const folder = repository(names.map((name) => [name, 'export {};\n']));
+    for (const editRoom of [0, 500]) {
+      const packer = new Packer({ name: 'r', tokenizer, budget: 10_000, editRoom });
+      const { files, skipped, tokens } = await packer.pack(await scanFolder(folder));
+      expect(files.length + skipped.length).toBe(names.length);
+      expect(skipped.length).toBeGreaterThan(50);
+      const free = 10_000 - editRoom - tokens.length;
+      expect(free).toBeGreaterThanOrEqual(0);
+      expect(free).toBeLessThan(tokens.length / files.length);
+    }
+  });
+
   it('lists the base64 that it leaves out of files that it reads', async () => {
     const folder = repository([
       ['a.css', style('a')],
