@@ -18,7 +18,7 @@ import { openModel, type OpenModel } from './models/openModel';
 import { calibratedFolder, profileFolders } from './models/profiles';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
-import { answerMessage, cutMessage } from './statusText';
+import { answerMessage, cutMessage, readingMessage } from './statusText';
 import { loadingPrinter, print, progressPrinter, showSources, tell, visible, visibleLines } from './terminal';
 import { isKnownEncoding } from './workspace/encoding';
 import { checkFolder, type ScanOptions } from './workspace/scan';
@@ -132,7 +132,7 @@ async function ask(args: string[], signal: AbortSignal): Promise<void> {
           process.stdout.write(visibleLines(text));
           inLine = true;
         },
-        onProgress: progressPrinter(),
+        onProgress: progressPrinter(readingMessage),
       });
       const { conversationId, answer, citations, missing, stats, finish } = await asked.finally(() => {
         // One that is stopped ends its line too.
@@ -160,7 +160,7 @@ async function prefill(args: string[], signal: AbortSignal): Promise<void> {
     const { tokens, reused, seconds } = await session.prefill({
       signal,
       onPacked: (repository) => showPacked(session, repository),
-      onProgress: progressPrinter(),
+      onProgress: progressPrinter(readingMessage),
     });
     const result = { tokens, reusedTokens: reused, seconds };
     print(
@@ -183,7 +183,6 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
   const scan = scanOptionsOf(values);
   const source = text === undefined ? { roots: rootsOf(values), scan } : { file: path.resolve(here, text) };
   const model = await openedModel(values, { mode: 'adaptive' }, signal);
-  let shown = 0;
   try {
     const profiles = await calibrate(model, {
       source,
@@ -192,11 +191,7 @@ async function calibrateModel(args: string[], signal: AbortSignal): Promise<void
       tokens,
       density: density === undefined ? undefined : density / 1000,
       signal,
-      onProgress: ({ done, total }) => {
-        if (performance.now() - shown < 1000 && done < total) return;
-        shown = performance.now();
-        tell(`calibrating: ${done} of ${total} tokens`);
-      },
+      onProgress: progressPrinter(({ done, total }) => `calibrating: ${done} of ${total} tokens`),
     });
     if (values.json) return print(JSON.stringify({ profiles }));
     const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
@@ -257,14 +252,11 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
   } else if (verb === 'download' && what !== undefined) {
     const entry = catalog.find(({ id }) => id === what);
     if (!entry) throw new UsageError(`There is no model ${what} in the catalogue.`);
-    let shown = 0;
     const file = await downloadModel(entry, folder, {
       signal,
-      onProgress: ({ done, total }) => {
-        if (performance.now() - shown < 1000 && done < total) return;
-        shown = performance.now();
-        tell(`${(done / 1e9).toFixed(2)} of ${(total / 1e9).toFixed(2)} GB`);
-      },
+      onProgress: progressPrinter(
+        ({ done, total }) => `${(done / 1e9).toFixed(2)} of ${(total / 1e9).toFixed(2)} GB`,
+      ),
     });
     print(file);
   } else if (verb === 'use' && what !== undefined) {

@@ -2,9 +2,9 @@
  * Texts for a terminal. What a model wrote, what a file is called and what a model file says of itself may hold control
  * characters, which would move the cursor, rename the window or fill the clipboard: they are shown instead.
  */
-import type { LoadProgress, PrefillProgress } from './engine/engine';
+import type { LoadProgress } from './engine/engine';
 import type { Source } from './protocol';
-import { loadingMessage, readingMessage } from './statusText';
+import { loadingMessage } from './statusText';
 
 /** Also marks that turn the direction of what follows: a path would read as another. */
 const unseen = /[\p{Cc}\u202a-\u202e\u2066-\u2069]/gu;
@@ -32,7 +32,9 @@ export function tell(text: string): void {
 }
 
 /** At most one line a second, and each state once. */
-export function progressPrinter(): (progress: PrefillProgress) => void {
+export function progressPrinter<Progress extends { done: number; total: number }>(
+  message: (progress: Progress) => string,
+): (progress: Progress) => void {
   let shown = 0;
   let last: number | undefined;
   return (progress) => {
@@ -40,7 +42,7 @@ export function progressPrinter(): (progress: PrefillProgress) => void {
       return;
     shown = performance.now();
     last = progress.done;
-    tell(readingMessage(progress));
+    tell(message(progress));
   };
 }
 
