@@ -4,7 +4,7 @@ import path from 'node:path';
 import type { PrefillProgress } from '../engine/engine';
 import { LongviewError } from '../errors';
 import type { WorkspaceCache } from '../cache/workspaceCache';
-import { Lock, whileWanted } from '../lock';
+import { Lock } from '../lock';
 import type { OpenModel } from '../models/openModel';
 import { Packer, type PackedRepository } from '../prompt/pack';
 import { changedBetween, lookingAgain, type Packing } from '../prompt/packing';
@@ -12,6 +12,7 @@ import type { AskResult, ContextResult, Phase, Source } from '../protocol';
 import { scanWorkspace, type Root, type ScanOptions, type ScanResult } from '../workspace/scan';
 import { checkCitations, type Places } from './citations';
 import { Conversation, type Turn } from './conversation';
+import { Conversations } from './conversations';
 import { RepositoryState, type StateStore } from './repositoryState';
 import { findSources } from './sources';
 
@@ -19,8 +20,6 @@ import { findSources } from './sources';
 const questionReserve = 1024;
 /** Of what is left for files, where not all of them fit: an edit shall find room there. */
 const editShare = 0.05;
-/** Conversations whose state is kept; older ones are read again when they go on. */
-const maxConversations = 8;
 
 export interface SessionOptions extends Omit<ScanOptions, 'signal'> {
   maxAnswerTokens?: number;
@@ -57,7 +56,7 @@ export class Session {
   private gitHistory: boolean | undefined;
   private readonly closing = new AbortController();
   private readonly running = new Set<Promise<unknown>>();
-  private readonly conversations = new Map<string, Conversation>();
+  private readonly conversations = new Conversations();
   /** What was in the prompt when a conversation was last answered. */
   private readonly answeredFrom = new WeakMap<Conversation, PackedRepository>();
   /** What a prompt was made of. */
@@ -185,24 +184,10 @@ export class Session {
   catchUp(signal?: AbortSignal): Promise<void> {
     return this.tracked(signal, async (both) => {
       const prompt = this.packed && this.prompt(this.packed);
-      if (prompt) await this.makingRoom(() => this.state.read(prompt, undefined, both, 'background'), both);
+      if (!prompt) return;
+      const read = () => this.state.read(prompt, undefined, both, 'background');
+      await this.conversations.makingRoom(read, both);
     });
-  }
-
-  /** Where memory is short, the state of conversations makes room for work: they read their turns again when they go on. */
-  private async makingRoom<T>(
-    work: () => Promise<T>,
-    signal: AbortSignal | undefined,
-    { stays, unless }: { stays?: Conversation; unless?: () => boolean } = {},
-  ): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      if (!(error instanceof LongviewError) || error.code !== 'out_of_memory' || unless?.()) throw error;
-      for (const other of this.conversations.values())
-        if (other !== stays) await whileWanted(other.dispose(), signal);
-      return work();
-    }
   }
 
   get rebaseDue(): boolean {
@@ -222,8 +207,9 @@ export class Session {
       const prompt = this.model.format.system(this.packer.promptOf(packing));
       const context = await this.model.engine.createContext();
       try {
-        const read = { signal: both, priority: 'background', sparse: true } as const;
-        await this.makingRoom(() => context.extend(prompt.subarray(context.length), read), both);
+        const how = { signal: both, priority: 'background', sparse: true } as const;
+        const read = () => context.extend(prompt.subarray(context.length), how);
+        await this.conversations.makingRoom(read, both);
         await this.packing.run(() => Promise.resolve(this.packer.adopt(packing)));
         // Finds the pages that were just made.
         await this.packWith(this.options.unsavedTexts?.(), { signal: both });
@@ -254,7 +240,7 @@ export class Session {
       const prompt = this.prompt(repository);
       request.onPhase?.('reading');
       const read = () => this.state.read(prompt, request.onProgress, signal);
-      const { reused, seconds, loaded } = await this.makingRoom(read, signal);
+      const { reused, seconds, loaded } = await this.conversations.makingRoom(read, signal);
       return { tokens: prompt.length, reused, seconds: seconds + (loaded?.seconds ?? 0) };
     });
   }
@@ -272,11 +258,12 @@ export class Session {
     request.onPacked?.(repository);
     const packedSeconds = (performance.now() - start) / 1000;
     const id = request.conversationId ?? randomUUID();
-    const conversation = this.conversation(id, request.history ?? []);
+    const begin = () => new Conversation(this.model, this.state, request.history);
+    const conversation = this.conversations.use(id, begin);
     onPhase?.('reading');
     let said = '';
     // An answer of another chat is looked at no longer either: this one shall have the engine.
-    for (const other of this.conversations.values()) other.stopLooking();
+    this.conversations.stopLooking();
     const ask = () =>
       conversation.ask(this.prompt(repository), question, {
         maxTokens: this.maxAnswerTokens,
@@ -289,15 +276,14 @@ export class Session {
           request.onText?.(text);
         },
       });
-    const asked = await this.makingRoom(ask, signal, {
-      stays: conversation,
-      unless: () => said !== '',
-    }).catch((error: unknown) => {
-      if (said !== '') request.onCut?.(checkCitations(said, repository.files));
-      // Nobody was told what a new one is called.
-      if (request.conversationId === undefined) this.forget(id);
-      throw error;
-    });
+    const asked = await this.conversations
+      .makingRoom(ask, signal, { stays: conversation, unless: () => said !== '' })
+      .catch((error: unknown) => {
+        if (said !== '') request.onCut?.(checkCitations(said, repository.files));
+        // Nobody was told what a new one is called.
+        if (request.conversationId === undefined) this.conversations.forget(id);
+        throw error;
+      });
     this.answeredFrom.set(conversation, repository);
     return {
       conversationId: id,
@@ -321,21 +307,6 @@ export class Session {
         model: this.model.engine.model.name,
       },
     };
-  }
-
-  private conversation(id: string, history: readonly Turn[]): Conversation {
-    const conversation = this.conversations.get(id) ?? new Conversation(this.model, this.state, history);
-    // The map is in the order of use.
-    this.conversations.delete(id);
-    this.conversations.set(id, conversation);
-    if (this.conversations.size > maxConversations) this.forget(this.conversations.keys().next().value!);
-    return conversation;
-  }
-
-  private forget(id: string): void {
-    const left = this.conversations.get(id);
-    this.conversations.delete(id);
-    void left?.dispose();
   }
 
   /**
@@ -391,7 +362,7 @@ export class Session {
     this.closing.abort();
     await Promise.allSettled(this.running);
     await this.options.cache?.finish(signal);
-    for (const conversation of this.conversations.values()) await conversation.dispose();
+    await this.conversations.dispose();
     await this.state.dispose();
   }
 }
