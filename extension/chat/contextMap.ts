@@ -2,7 +2,7 @@
 import type { ContextResult, Source } from '../../server/protocol';
 import type { FromWebview } from './messages';
 import { count } from './count';
-import { element } from './element';
+import { button, element } from './element';
 import { leftOut, leftOutLine } from './leftOut';
 import { shareBar } from './shareBar';
 import { percent } from './sourceText';
@@ -75,11 +75,10 @@ function markOf(folder: string): HTMLElement {
 
 function folderRow(folder: Folder, total: number, post: (message: FromWebview) => void): HTMLElement {
   const name = folder.path.slice(folder.path.lastIndexOf('/') + 1);
-  const exclude = element('button', 'action leave', element('span', '', 'Leave out'));
-  exclude.type = 'button';
+  const leave = () => post({ type: 'excludeFolder', path: folder.path });
+  const exclude = button('action leave', leave, element('span', '', 'Leave out'));
   exclude.title = `Leave ${folder.path}/ out of the prompt`;
   exclude.setAttribute('aria-label', exclude.title);
-  exclude.addEventListener('click', () => post({ type: 'excludeFolder', path: folder.path }));
   const line = [
     element('span', 'name', `${name}/`, markOf(folder.path)),
     shareBar(folder.tokens / Math.max(total, 1)),
@@ -156,9 +155,7 @@ function rows(
 ): HTMLElement[] {
   const tree = folderTree(files);
   const own = files.filter(({ path }) => !path.includes('/'));
-  const document = element('button', 'action', 'Open as a document');
-  document.type = 'button';
-  document.addEventListener('click', () => post({ type: 'showContext' }));
+  const document = button('action', () => post({ type: 'showContext' }), 'Open as a document');
   const sums = `${count(usedTokens)} tokens used, ${count(reservedTokens)} kept free for questions and answers, of ${count(window)}. `;
   const over = skipped.filter(({ reason }) => reason === 'over-budget').length;
   const room = `${count(over)} ${over === 1 ? 'file has' : 'files have'} no room, see below. `;

@@ -9,3 +9,15 @@ export function element<K extends keyof HTMLElementTagNameMap>(
   made.append(...content);
   return made;
 }
+
+/** A button, and what it does when it is pressed. */
+export function button(
+  className: string,
+  press: () => void,
+  ...content: (string | Node)[]
+): HTMLButtonElement {
+  const made = element('button', className, ...content);
+  made.type = 'button';
+  made.addEventListener('click', press);
+  return made;
+}

@@ -1,6 +1,6 @@
 /** Under an answer: which files it was read from, the strongest first. Closed until someone wants to know. */
 import type { Source } from '../../server/protocol';
-import { element } from './element';
+import { button, element } from './element';
 import { shareBar } from './shareBar';
 import { briefly, linesOf, percent } from './sourceText';
 
@@ -11,10 +11,8 @@ function breakable(path: string): (string | Node)[] {
 
 function row(source: Source, open: () => void): HTMLElement {
   const lines = linesOf(source);
-  const link = element('button', 'source', ...breakable(source.path), element('span', 'line', lines));
-  link.type = 'button';
+  const link = button('source', open, ...breakable(source.path), element('span', 'line', lines));
   link.title = `Open ${source.path}${lines && `, line ${lines.slice(1)}`}`;
-  link.addEventListener('click', open);
   return element('li', '', link, shareBar(source.share), element('span', 'percent', percent(source.share)));
 }
 

@@ -4,7 +4,7 @@ import type { AskStats, Source } from '../../server/protocol';
 import type { FromWebview, Turn } from './messages';
 import { count } from './count';
 import { cutText } from './cutText';
-import { element } from './element';
+import { button, element } from './element';
 import { fenceLanguage } from './fenceLanguage';
 import { highlight } from './highlight';
 import { renderBlocks } from './markdown';
@@ -43,11 +43,9 @@ const allowed = {
 
 const seconds = (s: number) => (s < 10 ? `${s.toFixed(1)} s` : `${Math.round(s)} s`);
 
-function button(label: string, title: string, press: () => void): HTMLButtonElement {
-  const made = element('button', 'action', label);
-  made.type = 'button';
+function action(label: string, title: string, press: () => void): HTMLButtonElement {
+  const made = button('action', press, label);
   made.title = title;
-  made.addEventListener('click', press);
   return made;
 }
 
@@ -55,7 +53,7 @@ const copiedMs = 1500;
 
 /** Says for a moment that it did. */
 function copyButton(title: string, copy: () => void): HTMLButtonElement {
-  const made = button('Copy', title, () => {
+  const made = action('Copy', title, () => {
     copy();
     made.textContent = 'Copied';
     setTimeout(() => (made.textContent = 'Copy'), copiedMs);
@@ -160,8 +158,8 @@ export class TurnView {
     bar.append(
       element('span', 'language', language),
       copyButton('Copy this code', () => this.post({ type: 'copy', text })),
-      button('Open', 'Open in an editor', () => this.post({ type: 'openCode', text, language })),
-      button('Insert', 'Insert at the cursor', () => this.post({ type: 'insert', text })),
+      action('Open', 'Open in an editor', () => this.post({ type: 'openCode', text, language })),
+      action('Insert', 'Insert at the cursor', () => this.post({ type: 'insert', text })),
     );
     pre.before(bar);
   }
@@ -175,7 +173,7 @@ export class TurnView {
     if (cut !== undefined) this.foot.append(element('p', 'hint', cut));
     if ((state === 'failed' && !refused) || state === 'stopped')
       this.foot.append(
-        button('Ask again', 'Ask this question again', () => this.post({ type: 'retry', turnId: id })),
+        action('Ask again', 'Ask this question again', () => this.post({ type: 'retry', turnId: id })),
       );
     const ended = state !== 'waiting' && state !== 'streaming';
     if (ended && answer.trim() !== '')

@@ -4,6 +4,7 @@ import type { ChatState, FromWebview, ToWebview, Turn } from './messages';
 import { BudgetBar } from './budgetBar';
 import { markSources, showContextMap } from './contextMap';
 import { count } from './count';
+import { button, element } from './element';
 import { Recall } from './recall';
 import { TurnView } from './turnView';
 
@@ -133,23 +134,15 @@ function showSnapshot({ turns, status, builtInNote, contents, folderOpen }: Chat
 let noteWanted = false;
 
 function empty(heading: string, explanation: string): HTMLElement {
-  const box = document.createElement('div');
-  box.className = 'empty';
-  const title = document.createElement('h2');
-  title.textContent = heading;
-  const text = document.createElement('p');
-  text.textContent = explanation;
-  box.append(title, text);
-  return box;
+  return element('div', 'empty', element('h2', '', heading), element('p', '', explanation));
 }
 
-function choice(label: string, press: () => void): HTMLButtonElement {
-  const button = document.createElement('button');
-  button.type = 'button';
-  button.className = 'example';
-  button.textContent = label;
-  button.addEventListener('click', press);
-  return button;
+/** An example as the draft, with what is to be filled in selected. */
+function begin(example: string): void {
+  input.value = example;
+  const at = example.indexOf('…');
+  input.focus();
+  input.setSelectionRange(at, at + 1);
 }
 
 function emptyState(): HTMLElement {
@@ -158,38 +151,26 @@ function emptyState(): HTMLElement {
     'The model reads all of it on this machine, once; later questions cost seconds. Answers link to the lines they rest on.',
   );
   for (const example of ['Where is … defined?', 'What does … do?', 'What is the value of …?'])
-    box.append(
-      choice(example, () => {
-        input.value = example;
-        const at = example.indexOf('…');
-        input.focus();
-        input.setSelectionRange(at, at + 1);
-      }),
-    );
+    box.append(button('example', () => begin(example), example));
   return box;
 }
 
 function noFolderState(): HTMLElement {
   const box = empty('No folder is open', 'Longview reads a folder and answers questions about it.');
-  box.append(choice('Open a folder', () => post({ type: 'openFolder' })));
+  box.append(button('example', () => post({ type: 'openFolder' }), 'Open a folder'));
   return box;
 }
 
 function showNote(shown: boolean): void {
   note.hidden = !shown;
   if (!shown || note.childElementCount > 0) return;
-  const text = document.createElement('p');
-  text.textContent =
+  const text =
     'The built-in model is small: it finds and quotes (where, what value, which signature) and says when something is not there. For explanations choose a larger model.';
-  const choose = document.createElement('button');
-  choose.type = 'button';
-  choose.textContent = 'Choose a model';
-  choose.addEventListener('click', () => post({ type: 'chooseModel' }));
-  const dismiss = document.createElement('button');
-  dismiss.type = 'button';
-  dismiss.textContent = 'Got it';
-  dismiss.addEventListener('click', () => post({ type: 'dismissBuiltInNote' }));
-  note.append(text, choose, dismiss);
+  note.append(
+    element('p', '', text),
+    button('', () => post({ type: 'chooseModel' }), 'Choose a model'),
+    button('', () => post({ type: 'dismissBuiltInNote' }), 'Got it'),
+  );
 }
 
 let status: Status | undefined;
