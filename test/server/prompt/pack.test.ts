@@ -6,8 +6,8 @@ import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readPacking, writePacking } from '../../../server/cache/packingFile';
 import { readModelMetadata } from '../../../server/engine/nativeEngine';
-import { Packer } from '../../../server/prompt/pack';
-import { lookingAgain } from '../../../server/prompt/packing';
+import { Packer, type PackedRepository } from '../../../server/prompt/pack';
+import { lookingAgain, placesOf } from '../../../server/prompt/packing';
 import { createTokenizer } from '../../../server/tokenizer/tokenizer';
 import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
 import { scanFolder } from '../../../server/workspace/scan';
@@ -329,6 +329,71 @@ describe('Packer', () => {
     const little = await pack(tokenizer.encode(large).length + some.tokens.length - tokens);
     expect(little.files.map((file) => file.path)).toContain('src/generated.py');
     expect((await pack(Math.ceil(tokens * 2.6))).tokens).toEqual(some.tokens);
+  });
+
+  it('takes the room for edits from no file that is the only one', async () => {
+    const folder = repository([
+      ['a.py', long('a')],
+      ['b.py', 'value = compute(value)\n'.repeat(400)],
+    ]);
+    const packer = (budget: number, editRoom = 0) => new Packer({ name: 'r', tokenizer, budget, editRoom });
+    const { tokens } = (await packer(60_000).pack(await scanFolder(folder))).files.find(
+      ({ path }) => path === 'a.py',
+    )!;
+    const { files } = await packer(tokens + 150, 140).pack(await scanFolder(folder));
+    expect(files.map((file) => file.path)).toEqual(['a.py']);
+  });
+
+  it('leaves a file that had no room out until it is smaller or the window is much larger', async () => {
+    const limits = (limit: number) => `LIMIT = ${limit}\n`.repeat(5);
+    const folder = repository([
+      ...['a', 'b', 'c'].map((name): [string, string] => [`${name}.py`, long(name)]),
+      ['tests/d.py', limits(1)],
+      ['tests/e.py', 'value = compute(value)\n'.repeat(8)],
+    ]);
+    const packer = (budget: number) => new Packer({ name: 'r', tokenizer, budget, editRoom: 100 });
+    const whole = (await packer(60_000).pack(await scanFolder(folder))).tokens.length;
+    const first = packer(whole - 1);
+    const { packing, skipped } = await first.pack(await scanFolder(folder));
+    expect(skipped.map((file) => file.path)).toEqual(['tests/e.py', 'tests/d.py']);
+    const paths = ({ files }: PackedRepository) => files.map((file) => file.path);
+    edit(folder, 'tests/d.py', limits(2));
+    expect(paths(await first.pack(await scanFolder(folder)))).not.toContain('tests/d.py');
+    // Nor where the window is a little larger, nor where it is not known for which one the packing was made.
+    for (const [kept, budget] of [
+      [packing, whole + 60],
+      [{ ...packing, budget: 0 }, 60_000],
+    ] as const) {
+      const next = packer(budget);
+      next.adopt(kept);
+      const again = await next.pack(await scanFolder(folder));
+      expect(paths(again)).not.toContain('tests/d.py');
+      expect(again.packing.base).toBe(packing.base);
+    }
+    const wide = packer(60_000);
+    wide.adopt(packing);
+    expect(paths(await wide.pack(await scanFolder(folder)))).toContain('tests/d.py');
+    edit(folder, 'tests/d.py', 'MAX = 2\n');
+    expect(paths(await first.pack(await scanFolder(folder)))).toContain('tests/d.py');
+  });
+
+  it('counts as useless what files that are gone left in the first packing, not in the edits', async () => {
+    const folder = repository([
+      ['a.py', long('a')],
+      ['b.py', long('b')],
+      ['c.py', 'LIMIT = 1\n'],
+    ]);
+    const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+    const { files } = await packer.pack(await scanFolder(folder));
+    edit(folder, 'd.py', 'NEW = 1\n');
+    await packer.pack(await scanFolder(folder));
+    rmSync(path.join(folder, 'd.py'));
+    expect((await packer.pack(await scanFolder(folder))).packing.dead).toBe(0);
+    rmSync(path.join(folder, 'c.py'));
+    const { packing } = await packer.pack(await scanFolder(folder));
+    expect(packing.dead).toBe(files.find((file) => file.path === 'c.py')!.tokens);
+    expect(placesOf(packing)).toHaveLength(3 + packing.overlay.length);
+    expect(placesOf({ ...packing, baseSizes: [] })).toEqual([]);
   });
 
   it('leaves out no more files than it must, however much of them is their names', async () => {
