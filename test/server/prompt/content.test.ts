@@ -4,15 +4,10 @@ import { truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { checkCitations } from '../../../server/answers/citations';
-import { readModelMetadata } from '../../../server/engine/nativeEngine';
 import { Packer } from '../../../server/prompt/pack';
-import { createTokenizer } from '../../../server/tokenizer/tokenizer';
-import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
 import { scanFolder, type ScanOptions } from '../../../server/workspace/scan';
-import { builtInModel } from '../reference';
 import { repository } from '../workspace/repository';
-
-const tokenizer = createTokenizer(vocabularyFromGguf(readModelMetadata(builtInModel)));
+import { tokenizer } from './packed';
 
 async function pack(folder: string, { budget = 60_000, ...options }: ScanOptions & { budget?: number } = {}) {
   return new Packer({ name: 'r', tokenizer, budget }).pack(await scanFolder(folder, options));
