@@ -30,7 +30,7 @@ struct DeviceInfo {
   std::string kind;  // "cpu" or "cuda"
   std::string note;  // why this device and not a GPU, a sentence; mostly empty
   std::string name;  // "AMD EPYC 9555, 2 threads, AVX-512 BF16"
-  std::string isa;   // "scalar", "avx2", "avx512", "avx512bf16", "amx", "neon", "neondot": the code path in use; "sm90" of a GPU
+  std::string isa;   // "scalar", "avx2", "avxvnni", "avx512", "avx512bf16", "amx", "neon", "neondot": the code path in use; "sm90" of a GPU
   std::string arithmetic;  // " fp8" where weights of layers are kept so: saved state of other arithmetic is not read; else empty
   int threads = 0;
   int64_t memory_bytes = 0;       // of the device
@@ -38,7 +38,8 @@ struct DeviceInfo {
 };
 
 // Arithmetic of the matrix products. kFloat32 is exact to rounding and is the reference; kAuto takes the fastest path
-// that the device has (bf16 on AMX and AVX512-BF16, float32 elsewhere for prefill; int8 dot products for decode).
+// that the device has (for prefill bf16 on AMX and AVX512-BF16, 16-bit integers of quantised weights on AVX512-VNNI and AVX-VNNI, float32
+// elsewhere; int8 dot products for decode).
 enum class Precision { kAuto, kFloat32, kBFloat16, kInt8 };
 
 // kQ8: int8 codes in blocks of 32 with a scale (cpu/q8.h), about half of bf16; means stay bf16. kE4M3: 8-bit floats with a scale for

@@ -38,7 +38,7 @@ export interface EngineOptions {
   prefill?: PrefillOptions;
   /** Upper bound for KV pages in bytes; absent: what the window needs, within free memory. */
   kvBudgetBytes?: number;
-  /** Code path of the CPU (`scalar`, `avx2`, `avx512`, `avx512bf16`, `amx`, `neon`, `neondot`); absent: the best. For tests and benches. */
+  /** Code path of the CPU (`scalar`, `avx2`, `avxvnni`, `avx512`, `avx512bf16`, `amx`, `neon`, `neondot`); absent: the best. For tests and benches. */
   isa?: string;
 }
 

@@ -19,7 +19,7 @@ const usage = `npm run bench:llama -- [options]
   --decode N     tokens to generate behind each prompt (default 64)
   --runs N       of each engine and length, turn about; medians are shown (default 3)
   --model M      a .gguf file (default: the built-in model)
-  --isa X        instruction set of Longview (scalar, avx2, avx512, avx512bf16, amx; default: the best)
+  --isa X        instruction set of Longview (scalar, avx2, avxvnni, avx512, avx512bf16, amx; default: the best)
   --threads N    of both (default 2)
   --batch N      llama.cpp's batch (default 512)
   --only X       longview or llama: one of the two alone`;
