@@ -74,7 +74,7 @@ export class Session {
       name: roots.map((root) => root.name).join(' + '),
       tokenizer: model.tokenizer,
       budget,
-      editRoom: Math.floor(budget * editShare),
+      editRoom: Math.ceil(budget * editShare),
     });
   }
 
