@@ -1,24 +1,9 @@
 // Every allocation of the index and of page lists fails in its turn: no page is lost, and the index finds what it found before.
 #include <algorithm>
-#include <cstdlib>
-#include <new>
 
 #include "cache/page_list.h"
 #include "check.h"
-
-namespace {
-
-int64_t allocations_left = -1;  // until one fails; negative: none does
-
-}  // namespace
-
-void* operator new(size_t bytes) {
-  if (allocations_left >= 0 && allocations_left-- == 0) throw std::bad_alloc();
-  if (void* data = std::malloc(bytes)) return data;
-  throw std::bad_alloc();
-}
-void operator delete(void* data) noexcept { std::free(data); }
-void operator delete(void* data, size_t) noexcept { std::free(data); }
+#include "failing_allocations.h"
 
 using namespace longview;
 
@@ -34,19 +19,6 @@ std::vector<int32_t> ids(int32_t first, int64_t count) {
   std::vector<int32_t> out(static_cast<size_t>(count));
   for (size_t i = 0; i < out.size(); ++i) out[i] = first + static_cast<int32_t>(i);
   return out;
-}
-
-// Whether `body` was done before the n-th allocation, so that none failed.
-template <typename Body>
-bool done_before(int64_t n, const Body& body) {
-  allocations_left = n;
-  try {
-    body();
-  } catch (const std::bad_alloc&) {
-  }
-  const bool done = allocations_left >= 0;
-  allocations_left = -1;
-  return done;
 }
 
 }  // namespace

@@ -1,43 +1,15 @@
 // Every allocation behind a token fails in its turn, as whatever a device does may: no context is left with logits that are not its
 // own, and what is asked for again comes as if nothing had failed.
-#include <cstdlib>
-#include <new>
 #include <numeric>
 
 #include "check.h"
 #include "engine/engine.h"
+#include "failing_allocations.h"
 #include "model/files.h"
-
-namespace {
-
-int64_t allocations_left = -1;  // until one fails; negative: none does
-
-}  // namespace
-
-void* operator new(size_t bytes) {
-  if (allocations_left >= 0 && allocations_left-- == 0) throw std::bad_alloc();
-  if (void* data = std::malloc(bytes)) return data;
-  throw std::bad_alloc();
-}
-void operator delete(void* data) noexcept { std::free(data); }
-void operator delete(void* data, size_t) noexcept { std::free(data); }
 
 using namespace longview;
 
 namespace {
-
-// Whether `body` was done before the n-th allocation, so that none failed.
-template <typename Body>
-bool done_before(int64_t n, const Body& body) {
-  allocations_left = n;
-  try {
-    body();
-  } catch (const std::bad_alloc&) {
-  }
-  const bool done = allocations_left >= 0;
-  allocations_left = -1;
-  return done;
-}
 
 Engine& engine() {
   static Engine engine(files::fixture("qwen3-tied"), [] {
