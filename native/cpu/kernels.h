@@ -41,7 +41,7 @@ struct Kernels {
   // The same of codes, summed as integers over each block of 32, then scaled; k a multiple of 32. Null, as the two below, where the machine
   // has no products of 16-bit integers, or others that are faster.
   void (*gemm_int16)(int64_t m, int64_t n, int64_t k, const CodeRows& a, const CodePanel& b, float* c, int64_t ldc) = nullptr;
-  // A quantised row of a weight: codes [n], scales and minimums [n/32]. Whether the type has minimums: where not, they are not written.
+  // A quantised row of a weight: codes [n], scales and minimums [n/32]. Returns whether the type has minimums; else they say nothing.
   bool (*unpack_codes)(DType type, const std::byte* row, int16_t* codes, float* scales, float* minimums, int64_t n) = nullptr;
   // x in blocks of 32: codes within -8,191 .. 8,191, so that a block's products fit 32 bits; otherwise as quantize_row.
   void (*quantize_row16)(const float* x, int16_t* codes, float* scales, int32_t* sums, int64_t n) = nullptr;
