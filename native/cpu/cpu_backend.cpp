@@ -15,6 +15,7 @@
 #include "cpu/attention.h"
 #include "cpu/attention_focus.h"
 #include "cpu/cpu_features.h"
+#include "cpu/each_row.h"
 #include "cpu/kv_pages.h"
 #include "cpu/linear.h"
 #include "cpu/rope.h"
@@ -107,11 +108,11 @@ class CpuBackend final : public Backend {
   void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {
     const TensorView& view = cpu(embedding).view;
     const int64_t bytes = row_bytes(view.type, view.cols);
-    each_row(out.rows, [&](int64_t t) { kernels_.dequantize(view.type, view.data + tokens[static_cast<size_t>(t)] * bytes, floats(out) + t * out.cols, out.cols); });
+    each_row(pool_, out.rows, [&](int64_t t) { kernels_.dequantize(view.type, view.data + tokens[static_cast<size_t>(t)] * bytes, floats(out) + t * out.cols, out.cols); });
   }
 
   void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) override {
-    each_row(x.rows, [&](int64_t t) { kernels_.rms_norm(floats(x) + t * x.cols, cpu(weight).values.data(), epsilon, floats(out) + t * x.cols, x.cols); });
+    each_row(pool_, x.rows, [&](int64_t t) { kernels_.rms_norm(floats(x) + t * x.cols, cpu(weight).values.data(), epsilon, floats(out) + t * x.cols, x.cols); });
   }
 
   void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) override {
@@ -120,7 +121,7 @@ class CpuBackend final : public Backend {
 
   void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
     const int64_t d = x.cols / heads;
-    each_row(x.rows, [&](int64_t t) {
+    each_row(pool_, x.rows, [&](int64_t t) {
       for (int64_t h = 0; h < heads; ++h) {
         float* head = floats(x) + t * x.cols + h * d;
         kernels_.rms_norm(head, cpu(weight).values.data(), epsilon, head, d);
@@ -134,7 +135,7 @@ class CpuBackend final : public Backend {
     angles.prepare(first_position, q.rows);
     const auto& storage = static_cast<const CpuKvStorage&>(*pages.storage);
     const int64_t d = shape.head_dim;
-    each_row(q.rows, [&](int64_t t) {
+    each_row(pool_, q.rows, [&](int64_t t) {
       const int64_t position = first_position + t;
       const int32_t page = pages.page_slots[static_cast<size_t>(position / kPageTokens)];
       for (int64_t h = 0; h < q.cols / d; ++h) angles.rotate(floats(q) + t * q.cols + h * d, t);
@@ -173,11 +174,11 @@ class CpuBackend final : public Backend {
   void take_focus(std::span<float> out) override { focus_.take(out); }
 
   void silu_mul(Activation gate, Activation up) override {
-    each_row(gate.rows, [&](int64_t t) { kernels_.silu_mul(floats(gate) + t * gate.cols, floats(up) + t * gate.cols, gate.cols); });
+    each_row(pool_, gate.rows, [&](int64_t t) { kernels_.silu_mul(floats(gate) + t * gate.cols, floats(up) + t * gate.cols, gate.cols); });
   }
 
   void add(Activation x, Activation y) override {
-    each_row(x.rows, [&](int64_t t) { kernels_.add(floats(x) + t * x.cols, floats(y) + t * x.cols, x.cols); });
+    each_row(pool_, x.rows, [&](int64_t t) { kernels_.add(floats(x) + t * x.cols, floats(y) + t * x.cols, x.cols); });
   }
 
   void read_row(Activation x, int64_t row, std::span<float> out) override {
@@ -185,15 +186,6 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  // Rows in groups of 16 (a cache line of tokens in a KV page stays with one thread).
-  template <typename Body>
-  void each_row(int64_t count, const Body& body) {
-    constexpr int64_t kGroup = 16;
-    pool_.parallel_for((count + kGroup - 1) / kGroup, [&](int64_t item, int) {
-      for (int64_t t = item * kGroup; t < std::min(count, (item + 1) * kGroup); ++t) body(t);
-    });
-  }
-
   const Kernels& kernels_;
   ThreadPool pool_;
   Linear linear_;

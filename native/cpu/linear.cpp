@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/each_row.h"
 #include "cpu/weight_panel.h"
 #include "model/quant_formats.h"
 
@@ -102,23 +103,17 @@ void Linear::by_panels(const float* x, int64_t tokens, const TensorView& weight,
 }
 
 Linear::Input Linear::rounded(const float* x, int64_t tokens, int64_t k, Products products) {
-  const auto each_token = [&](auto&& body) {
-    constexpr int64_t kGroup = 16;
-    pool_.parallel_for((tokens + kGroup - 1) / kGroup, [&](int64_t item, int) {
-      for (int64_t t = item * kGroup; t < std::min(tokens, (item + 1) * kGroup); ++t) body(t);
-    });
-  };
   Input input{products};
   if (products == Products::kInt16) {
     auto* codes = input_.get<int16_t>(tokens * k);
     auto* scales = input_scales_.get<float>(tokens * k / 32);
     auto* sums = input_sums_.get<int32_t>(tokens * k / 32);
-    each_token([&](int64_t t) { kernels_.quantize_row16(x + t * k, codes + t * k, scales + t * k / 32, sums + t * k / 32, k); });
+    each_row(pool_, tokens, [&](int64_t t) { kernels_.quantize_row16(x + t * k, codes + t * k, scales + t * k / 32, sums + t * k / 32, k); });
     input.codes = {codes, scales, sums};
   } else if (products == Products::kBFloat16) {
     input.ld = k + 32;  // a power of two between rows would fall on the same cache sets
     auto* values = input_.get<uint16_t>(tokens * input.ld);
-    each_token([&](int64_t t) { kernels_.to_bf16(x + t * k, values + t * input.ld, k, 1.0f); });
+    each_row(pool_, tokens, [&](int64_t t) { kernels_.to_bf16(x + t * k, values + t * input.ld, k, 1.0f); });
     input.bf16 = values;
   }
   return input;
