@@ -259,7 +259,7 @@ export class Packer {
       packing.leftOut.filter((file) => found.has(file.path)).map((file) => [file.path, file]),
     );
     const deleted = [...entries.keys()].filter((path) => !found.has(path));
-    const changed: { entry: Entry; text: string }[] = [];
+    const changed: (Entry & { text: string })[] = [];
     const room = roomIn(budget, packing);
     const breathe = breathing(options, scan.files.length);
     let done = 0;
@@ -291,8 +291,13 @@ export class Packer {
       if (known?.hash === hash) entries.set(path, { ...known, ...content, absolutePath, bytes });
       else
         changed.push({
-          entry: { path, absolutePath, ...content, hash, tokens: 0, version: known?.version ?? 0, bytes },
-          text,
+          path,
+          absolutePath,
+          ...content,
+          hash,
+          tokens: 0,
+          version: known?.version ?? 0,
+          bytes,
         });
     }
     if (deleted.length + changed.length === 0) {
@@ -302,7 +307,7 @@ export class Packer {
 
     // A file that was the last to be edited and is edited again takes the place of that version.
     const overlay = [...packing.overlay];
-    const again = new Map(changed.map(({ entry }) => [entry.path, entry]));
+    const again = new Map(changed.map((entry) => [entry.path, entry]));
     for (
       let last = overlay.at(-1);
       last && entries.has(last.path) && again.has(last.path);
@@ -321,9 +326,9 @@ export class Packer {
     }
     const breatheAgain = breathing(options, changed.length);
     done = 0;
-    for (const { entry, text } of changed) {
+    for (const entry of changed) {
       await breatheAgain(done++);
-      const { path } = entry;
+      const { path, text } = entry;
       const version = entry.version + 1;
       const ids = tokenizer.encode(version === 1 ? fileText(path, text) : laterVersion(path, text, version));
       overlay.push({ path, ids });
