@@ -258,13 +258,14 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
         ({ done, total }) => `${(done / 1e9).toFixed(2)} of ${(total / 1e9).toFixed(2)} GB`,
       ),
     });
-    print(file);
+    print(values.json ? JSON.stringify({ path: file }) : file);
   } else if (verb === 'use' && what !== undefined) {
     const file = path.resolve(here, what);
     await (await openModel(file, {}, { onLoad: loadingPrinter(path.basename(file)), signal })).dispose();
     chooseModel(folder, file);
     if (currentModel(folder) !== file)
       tell('LONGVIEW_MODEL names another model: as long as it does, that one is used.');
+    if (values.json) print(JSON.stringify({ path: file }));
   } else {
     throw new UsageError('models takes list, download ID or use PATH.');
   }

@@ -79,15 +79,27 @@ function timeLeft(seconds: number): string {
   return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
 
-/** At most ten calls a second; the last one, of all that there is to do, always comes through. */
+/** At most one call in `ms`, and one for each state; the last, of all that there is to do, always comes through. */
+export function paced<T extends { total: number; done?: number; tokens?: number }>(
+  ms: number,
+  call: (value: T) => void,
+): (value: T) => void {
+  let time = -Infinity;
+  let former = '';
+  return (value) => {
+    const done = value.done ?? value.tokens ?? 0;
+    const state = `${done} of ${value.total}`;
+    const now = performance.now();
+    if (state === former || (now - time < ms && done < value.total)) return;
+    time = now;
+    former = state;
+    call(value);
+  };
+}
+
+/** For whoever looks at a screen. */
 export function throttled<T extends { total: number; done?: number; tokens?: number }>(
   call: (value: T) => void,
 ): (value: T) => void {
-  let last = 0;
-  return (value) => {
-    const now = performance.now();
-    if (now - last < 100 && (value.done ?? value.tokens ?? 0) < value.total) return;
-    last = now;
-    call(value);
-  };
+  return paced(100, call);
 }

@@ -4,7 +4,7 @@
  */
 import type { LoadProgress } from './engine/engine';
 import type { Source } from './protocol';
-import { loadingMessage } from './statusText';
+import { loadingMessage, paced } from './statusText';
 
 /** Also marks that turn the direction of what follows: a path would read as another. */
 const unseen = /[\p{Cc}\u202a-\u202e\u2066-\u2069]/gu;
@@ -31,29 +31,19 @@ export function tell(text: string): void {
   console.error(visibleLines(text));
 }
 
-/** At most one line a second, and each state once. */
+/** At most one line a second. */
 export function progressPrinter<Progress extends { done: number; total: number }>(
   message: (progress: Progress) => string,
 ): (progress: Progress) => void {
-  let shown = 0;
-  let last: number | undefined;
-  return (progress) => {
-    if (progress.done === last || (performance.now() - shown < 1000 && progress.done < progress.total))
-      return;
-    shown = performance.now();
-    last = progress.done;
-    tell(message(progress));
-  };
+  return paced(1000, (progress) => tell(message(progress)));
 }
 
-/** Of a model that takes longer than a second to load, a line a second until it is there. */
+/** Of a model that takes longer than a second to load, until it is there. */
 export function loadingPrinter(name: string): (progress: LoadProgress) => void {
-  let shown: number | undefined;
-  return ({ done, total }) => {
-    shown ??= performance.now();
-    if (performance.now() - shown < 1000 || done === total) return;
-    shown = performance.now();
-    tell(loadingMessage(name, done, total));
+  const start = performance.now();
+  const show = progressPrinter(({ done, total }: LoadProgress) => loadingMessage(name, done, total));
+  return (progress) => {
+    if (performance.now() - start >= 1000 && progress.done < progress.total) show(progress);
   };
 }
 

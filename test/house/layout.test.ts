@@ -20,7 +20,7 @@ const configuration = [
   'package-lock.json',
   'package.json',
   'tsconfig.json',
-  'vitest.config.ts',
+  'vitest.config.mts',
 ];
 
 // A file that is deleted but not yet committed is still listed by git.

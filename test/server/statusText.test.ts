@@ -90,17 +90,19 @@ it('says what helps an answer in the terminal that was cut', () => {
   expect(cutMessage('stop', { answerTokens: 3 })).toBeUndefined();
 });
 
-it('tells of a step every tenth of a second, and always of the last', () => {
+it('tells of a step every tenth of a second, of none twice, and always of the last', () => {
   vi.useFakeTimers();
   vi.advanceTimersByTime(1000);
   const told: unknown[] = [];
   const tell = throttled((step: { done?: number; tokens?: number; total: number }) => told.push(step));
   for (const done of [0, 1, 2, 3]) tell({ done, total: 3 });
-  for (const tokens of [1, 3]) tell({ tokens, total: 3 });
+  for (const tokens of [1, 5, 5]) tell({ tokens, total: 5 });
   vi.advanceTimersByTime(99);
   tell({ total: 3 });
   vi.advanceTimersByTime(1);
   tell({ total: 4 });
+  vi.advanceTimersByTime(100);
+  tell({ total: 4 });
   vi.useRealTimers();
-  expect(told).toEqual([{ done: 0, total: 3 }, { done: 3, total: 3 }, { tokens: 3, total: 3 }, { total: 4 }]);
+  expect(told).toEqual([{ done: 0, total: 3 }, { done: 3, total: 3 }, { tokens: 5, total: 5 }, { total: 4 }]);
 });
