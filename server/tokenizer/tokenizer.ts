@@ -1,57 +1,6 @@
 /** types.ts on npm's tiktoken. */
 import { Tiktoken } from 'tiktoken';
-import { LongviewError } from '../errors';
-import type { StreamDecoder, Tokenizer } from './types';
-import { bytesOf, type Vocabulary } from './vocabulary';
-
-/**
- * In place of the id of a byte that no token has: SmolLM's vocabulary lacks some control characters. Hugging Face's tokenizers
- * leave them out too.
- */
-const unknown = -1;
-
-/**
- * tiktoken merges by rank, so ranks must be in the order in which pairs were learned. Ids often are not: ranks are made up
- * here (the 256 bytes, then the merges in order) and mapped back to ids.
- */
-function rankTable(vocabulary: Vocabulary): { bytes: Uint8Array[]; ids: Int32Array } {
-  const idOf = new Map<string, number>();
-  const key = (bytes: Uint8Array) => Buffer.from(bytes).toString('latin1');
-  const specialIds = new Set(vocabulary.special.values());
-  vocabulary.tokens.forEach((bytes, id) => {
-    if (!specialIds.has(id) && !idOf.has(key(bytes))) idOf.set(key(bytes), id);
-  });
-  const bytes: Uint8Array[] = [];
-  const ids: number[] = [];
-  const add = (token: Uint8Array, what: string) => {
-    const id = idOf.get(key(token));
-    if (id === undefined)
-      throw new LongviewError('file_corrupt', `The model file is damaged: its vocabulary lacks ${what}.`);
-    idOf.delete(key(token));
-    bytes.push(token);
-    ids.push(id);
-  };
-  for (let byte = 0; byte < 256; byte++) {
-    if (idOf.has(String.fromCharCode(byte))) add(Uint8Array.of(byte), `byte ${byte}`);
-    else {
-      // tiktoken ends with a trap at a byte that it does not know, and is no good from then on.
-      bytes.push(Uint8Array.of(byte));
-      ids.push(unknown);
-    }
-  }
-  for (const merge of vocabulary.merges) {
-    const space = merge.indexOf(' ', 1);
-    const whole = bytesOf(merge.slice(0, space) + merge.slice(space + 1));
-    if (space < 1 || !whole)
-      throw new LongviewError(
-        'file_corrupt',
-        'The model file is damaged: a merge of its tokenizer is no pair.',
-      );
-    // Two ways to the same token: the first learned counts.
-    if (idOf.has(key(whole))) add(whole, `the merge ${JSON.stringify(merge)}`);
-  }
-  return { bytes, ids: Int32Array.from(ids) };
-}
+import type { StreamDecoder, Tokenizer, Vocabulary } from './types';
 
 /** Parts of a text: special tokens as their ids, and what stands between them. Of several that begin alike, the longest. */
 function* splitSpecials(text: string, special: ReadonlyMap<string, number>): Generator<string | number> {
@@ -72,9 +21,13 @@ function* splitSpecials(text: string, special: ReadonlyMap<string, number>): Gen
 
 class Decoder implements StreamDecoder {
   private readonly utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
-  constructor(private readonly tokens: readonly Uint8Array[]) {}
+  private begun = false;
+  constructor(private readonly vocabulary: Vocabulary) {}
   push(token: number): string {
-    return this.utf8.decode(this.tokens[token] ?? new Uint8Array(), { stream: true });
+    const bytes = this.vocabulary.tokens[token] ?? new Uint8Array();
+    const skipped = !this.begun && this.vocabulary.firstSpace !== 'nowhere' && bytes[0] === 0x20;
+    this.begun ||= bytes.length > 0;
+    return this.utf8.decode(skipped ? bytes.subarray(1) : bytes, { stream: true });
   }
   end(): string {
     return this.utf8.decode();
@@ -83,35 +36,43 @@ class Decoder implements StreamDecoder {
 
 /** Builds the tokenizer of a vocabulary. Takes about a third of a second for 50,000 tokens. */
 export function createTokenizer(vocabulary: Vocabulary): Tokenizer {
-  const { bytes, ids } = rankTable(vocabulary);
+  const { tokens, ranks, firstSpace, swallowing } = vocabulary;
   // tiktoken's own format: "! first-rank token token ...", base64.
-  const table = `! 0 ${bytes.map((token) => Buffer.from(token).toString('base64')).join(' ')}`;
+  const table = `! 0 ${ranks.map(({ bytes }) => Buffer.from(bytes).toString('base64')).join(' ')}`;
   // Special tokens are found here: there they are one pattern, which takes seconds to build where there are thousands.
   const engine = new Tiktoken(table, {}, vocabulary.pattern);
   // An empty one would be found everywhere, without an end.
   const special = new Map([...vocabulary.special].filter(([text]) => text !== ''));
   const specialTexts = new Map([...special].map(([text, id]) => [id, text]));
-  const encode = (text: string) => {
-    const ranks = engine.encode(vocabulary.normalize ? text.normalize('NFC') : text, [], []);
-    return Int32Array.from(ranks, (rank) => ids[rank] ?? 0).filter((id) => id !== unknown);
+  const add = (ids: number[], text: string, spaced: boolean) => {
+    for (const part of vocabulary.prepare(spaced && text !== '' ? ` ${text}` : text))
+      for (const rank of engine.encode(part, [], [])) for (const id of ranks[rank]?.ids ?? []) ids.push(id);
   };
   return {
-    vocabularySize: vocabulary.tokens.length,
+    vocabularySize: tokens.length,
     stopTokens: vocabulary.stopTokens,
     bosToken: vocabulary.bosToken,
     chatTemplate: vocabulary.chatTemplate,
-    encode,
-    encodeWithSpecials: (text) =>
-      Int32Array.from(
-        [...splitSpecials(text, special)].flatMap((part) =>
-          typeof part === 'number' ? [part] : [...encode(part)],
-        ),
-      ),
-    decode(tokens) {
-      const decoder = new Decoder(vocabulary.tokens);
-      return Array.from(tokens, (token) => decoder.push(token)).join('') + decoder.end();
+    encode(text, behindSpecial = false) {
+      const ids: number[] = [];
+      add(ids, text, behindSpecial && firstSpace === 'behind-specials-too');
+      return Int32Array.from(ids);
     },
-    decoder: () => new Decoder(vocabulary.tokens),
+    encodeWithSpecials(text) {
+      const ids: number[] = [];
+      const spaced = () =>
+        firstSpace === 'behind-specials-too' || (firstSpace === 'text' && ids.length === 0);
+      for (const part of splitSpecials(text, special)) {
+        if (typeof part === 'number') ids.push(part);
+        else add(ids, swallowing.has(ids.at(-1) ?? -1) ? part.trimStart() : part, spaced());
+      }
+      return Int32Array.from(ids);
+    },
+    decode(ids) {
+      const decoder = new Decoder(vocabulary);
+      return Array.from(ids, (id) => decoder.push(id)).join('') + decoder.end();
+    },
+    decoder: () => new Decoder(vocabulary),
     specialText: (id) => specialTexts.get(id),
     dispose: () => engine.free(),
   };

@@ -2,14 +2,10 @@
 import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { LongviewError } from '../errors';
-import {
-  bytesOf,
-  endTexts,
-  patternNames,
-  patterns,
-  unsupportedTokenizer,
-  type Vocabulary,
-} from './vocabulary';
+import { asItIs, bytesOf, byteLevelRanks, toNfc } from './byteLevel';
+import { byteOf, sentencePiece, spaceMark } from './sentencePiece';
+import type { Vocabulary } from './types';
+import { endTexts, patternNames, patterns, unsupportedTokenizer } from './vocabulary';
 
 type Json = Record<string, unknown>;
 
@@ -60,6 +56,25 @@ function patternName(preTokenizer: unknown): string | undefined {
   return patternNames.find((name) => patterns[name] === regex);
 }
 
+/** Where SentencePiece, as its tokenizer.json has it, puts a space that the text does not have; undefined: it is another one. */
+function firstSpace({ normalizer, pre_tokenizer: preTokenizer }: Json): Vocabulary['firstSpace'] | undefined {
+  const normalizers = steps(normalizer);
+  const [metaspace, ...others] = steps(preTokenizer);
+  if (metaspace) {
+    const { type, replacement, split, prepend_scheme: scheme } = metaspace;
+    if (type !== 'Metaspace' || replacement !== spaceMark || split !== false) return undefined;
+    if (others.length > 0 || normalizers.length > 0) return undefined;
+    if (scheme === 'never') return 'nowhere';
+    return scheme === 'first' ? 'text' : 'behind-specials-too';
+  }
+  const marks = (step: Json) =>
+    step.type === 'Replace' && object(step.pattern).String === ' ' && step.content === spaceMark;
+  const prepends = (step: Json) => step.type === 'Prepend' && step.prepend === spaceMark;
+  if (!normalizers.some(marks) || !normalizers.every((step) => marks(step) || prepends(step)))
+    return undefined;
+  return normalizers.some(prepends) ? 'behind-specials-too' : 'nowhere';
+}
+
 /** Throws LongviewError `file_not_found`, `file_corrupt` or `unsupported_tokenizer`. */
 export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
   const file = path.join(folder, 'tokenizer.json');
@@ -70,35 +85,57 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
       `The model has no tokenizer: ${file} is missing. Download it too.`,
     );
   const model = object(json.model);
-  const name = patternName(json.pre_tokenizer);
-  const normalizers = steps(json.normalizer).map((step) => step.type);
-  if (model.type !== 'BPE' || !name || normalizers.some((type) => type !== 'NFC'))
-    throw unsupportedTokenizer(`The tokenizer in ${file}`);
   const damaged = (what: string) => new LongviewError('file_corrupt', `${file} is damaged: ${what}.`);
-  const tokens: Uint8Array[] = [];
-  const place = (id: unknown, bytes: Uint8Array) => {
+  const texts: string[] = [];
+  const place = (id: unknown, text: string): number => {
     if (!Number.isSafeInteger(id) || (id as number) < 0 || (id as number) > 1 << 22)
       throw damaged('a token has no valid id');
-    tokens[id as number] = bytes;
+    texts[id as number] = text;
+    return id as number;
   };
   const special = new Map<string, number>();
-  for (const added of list(json.added_tokens).map(object)) {
-    if (typeof added.content !== 'string') throw damaged('an added token has no text');
-    place(added.id, new TextEncoder().encode(added.content));
-    special.set(added.content, added.id as number);
+  const swallowing = new Set<number>();
+  for (const { content, id, rstrip } of list(json.added_tokens).map(object)) {
+    if (typeof content !== 'string') throw damaged('an added token has no text');
+    special.set(content, place(id, content));
+    if (rstrip === true) swallowing.add(id as number);
   }
-  for (const [text, id] of Object.entries(object(model.vocab))) {
-    if (special.has(text)) continue;
-    place(id, bytesOf(text) ?? new TextEncoder().encode(text));
-  }
-  // One for all of them: ids may be far apart.
-  const nothing = new Uint8Array();
-  for (let id = 0; id < tokens.length; id++) tokens[id] ??= nothing;
+  for (const [text, id] of Object.entries(object(model.vocab))) if (!special.has(text)) place(id, text);
+  // Ids may be far apart.
+  for (let id = 0; id < texts.length; id++) texts[id] ??= '';
   const merges = list(model.merges).map((merge) => {
     const text = Array.isArray(merge) ? merge.join(' ') : merge;
     if (typeof text !== 'string') throw damaged('a merge is no pair');
     return text;
   });
+  const byteLevel = () => {
+    const pattern = patterns[patternName(json.pre_tokenizer) ?? ''];
+    const normalizers = steps(json.normalizer).map((step) => step.type);
+    if (pattern === undefined || normalizers.some((type) => type !== 'NFC')) return undefined;
+    // One for all that there is none of.
+    const nothing = new Uint8Array();
+    const tokens = texts.map((text, id) => {
+      if (text === '') return nothing;
+      return (special.get(text) === id ? undefined : bytesOf(text)) ?? new TextEncoder().encode(text);
+    });
+    const ranks = byteLevelRanks(tokens, special, merges);
+    const prepare = normalizers.length > 0 ? toNfc : asItIs;
+    return { tokens, pattern, ranks, prepare, firstSpace: 'nowhere' as const };
+  };
+  const pieces = () => {
+    const spaces = firstSpace(json);
+    if (spaces === undefined) return undefined;
+    const idOf = new Map(texts.map((text, id) => [text, id]));
+    const merged = new Set(merges.map((merge) => idOf.get(merge.replace(' ', '')) ?? -1));
+    merged.delete(-1);
+    const others = texts
+      .map((_, id) => id)
+      .filter((id) => [...texts[id]!].length === 1 || byteOf(texts[id]!) !== undefined);
+    const text = sentencePiece(texts, special, [...others, ...merged]);
+    return text && { ...text, firstSpace: spaces };
+  };
+  const text = model.type === 'BPE' ? (byteLevel() ?? pieces()) : undefined;
+  if (!text) throw unsupportedTokenizer(`The tokenizer in ${file}`);
 
   const config = readJson(path.join(folder, 'tokenizer_config.json')) ?? {};
   const generation = readJson(path.join(folder, 'generation_config.json')) ?? {};
@@ -107,14 +144,12 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
     return typeof text === 'string' ? special.get(text) : undefined;
   };
   const ends = endTexts.map(idOf);
-  const given = [generation.eos_token_id].flat().filter((id) => typeof id === 'number' && id in tokens);
+  const given = [generation.eos_token_id].flat().filter((id) => typeof id === 'number' && id in texts);
   const stops = [idOf(config.eos_token), ...(given as number[]), ...ends];
   return {
-    tokens,
+    ...text,
     special,
-    pattern: patterns[name] ?? '',
-    merges,
-    normalize: normalizers.includes('NFC'),
+    swallowing,
     stopTokens: [...new Set(stops.filter((stop) => stop !== undefined))],
     bosToken: idOf(config.bos_token),
     chatTemplate: chatTemplate(folder, config),

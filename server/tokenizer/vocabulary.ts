@@ -1,22 +1,9 @@
-/** A byte-level BPE vocabulary, read from a model's GGUF metadata. Hostile input: everything is checked. */
+/** A model's vocabulary, read from its GGUF metadata. Hostile input: everything is checked. */
 import type { ModelMetadata } from '../engine/engine';
 import { LongviewError } from '../errors';
-
-export interface Vocabulary {
-  /** Bytes of each token by id; special tokens keep their text as UTF-8. */
-  tokens: Uint8Array[];
-  /** Text to id of control and user-defined tokens: never produced by plain text. */
-  special: ReadonlyMap<string, number>;
-  /** Regular expression that splits text before merging. */
-  pattern: string;
-  /** Pairs in the order they were learned, as token texts: "a b". */
-  merges: string[];
-  /** Text is brought to Unicode NFC first (Qwen). */
-  normalize: boolean;
-  stopTokens: number[];
-  bosToken?: number;
-  chatTemplate?: string;
-}
+import { asItIs, bytesOf, byteLevelRanks, toNfc } from './byteLevel';
+import { sentencePiece } from './sentencePiece';
+import type { Vocabulary } from './types';
 
 const contractions = `(?i:'s|'t|'re|'ve|'m|'ll|'d)`;
 const gpt2 = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`;
@@ -61,32 +48,8 @@ export const endTexts: readonly string[] = [
 export const unsupportedTokenizer = (which: string) =>
   new LongviewError(
     'unsupported_tokenizer',
-    `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, Phi-4 and SmolLM, and no SentencePiece (Llama 2, Phi-3, Yi).`,
+    `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, Phi-4 and SmolLM, and SentencePiece's BPE as in Llama 2, Mistral, Phi-3 and Yi.`,
   );
-
-/** GPT-2's alphabet: a printable character for each byte. */
-function byteOfCharacter(): Map<string, number> {
-  const bytes = new Map<string, number>();
-  let next = 256;
-  for (let byte = 0; byte < 256; byte++) {
-    const printable = (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || byte >= 174;
-    bytes.set(String.fromCodePoint(printable ? byte : next++), byte);
-  }
-  return bytes;
-}
-
-const alphabet = byteOfCharacter();
-
-/** The bytes that a token's text in GPT-2's alphabet stands for; undefined when a character is not of it. */
-export function bytesOf(text: string): Uint8Array | undefined {
-  const bytes: number[] = [];
-  for (const character of text) {
-    const byte = alphabet.get(character);
-    if (byte === undefined) return undefined;
-    bytes.push(byte);
-  }
-  return Uint8Array.from(bytes);
-}
 
 function strings(metadata: ModelMetadata, key: string): string[] {
   const value = metadata.values[key];
@@ -95,24 +58,83 @@ function strings(metadata: ModelMetadata, key: string): string[] {
   return value;
 }
 
-/** Throws LongviewError `unsupported_tokenizer` (named) or `file_corrupt`. */
-export function vocabularyFromGguf(metadata: ModelMetadata): Vocabulary {
-  const model = metadata.values['tokenizer.ggml.model'];
-  const pre = metadata.values['tokenizer.ggml.pre'] ?? 'default';
-  const pattern = typeof pre === 'string' && Object.hasOwn(patterns, pre) ? patterns[pre] : undefined;
-  if (model !== 'gpt2' || !pattern)
-    throw unsupportedTokenizer(`The model's tokenizer (${String(model)}, ${String(pre)})`);
-  const texts = strings(metadata, 'tokenizer.ggml.tokens');
-  const merges = strings(metadata, 'tokenizer.ggml.merges');
+type Text = Omit<Vocabulary, 'stopTokens' | 'bosToken' | 'chatTemplate'>;
+
+/** What token_type calls a token; 1 is a normal one. */
+const tokenTypes = { unknown: 2, control: 3, userDefined: 4 };
+
+/** A GGUF file's types of tokens, by id. */
+function typesOf(metadata: ModelMetadata): (id: number) => unknown {
   const types = metadata.values['tokenizer.ggml.token_type'];
+  return (id) => (Array.isArray(types) ? (types as unknown[])[id] : 1);
+}
+
+function byteLevelText(metadata: ModelMetadata, pre: string): Text {
+  const typeOf = typesOf(metadata);
   const special = new Map<string, number>();
-  const tokens = texts.map((text, id) => {
-    const type = Array.isArray(types) ? types[id] : 1;
-    const bytes = type === 3 || type === 4 ? undefined : bytesOf(text);
+  const tokens = strings(metadata, 'tokenizer.ggml.tokens').map((text, id) => {
+    const isSpecial = typeOf(id) === tokenTypes.control || typeOf(id) === tokenTypes.userDefined;
+    const bytes = isSpecial ? undefined : bytesOf(text);
     if (bytes) return bytes;
     special.set(text, id);
     return new TextEncoder().encode(text);
   });
+  return {
+    tokens,
+    special,
+    swallowing: new Set(),
+    pattern: patterns[pre]!,
+    ranks: byteLevelRanks(tokens, special, strings(metadata, 'tokenizer.ggml.merges')),
+    prepare: pre === 'qwen2' ? toNfc : asItIs,
+    firstSpace: 'nowhere',
+  };
+}
+
+function sentencePieceText(metadata: ModelMetadata): Text | undefined {
+  const texts = strings(metadata, 'tokenizer.ggml.tokens');
+  const scores = metadata.values['tokenizer.ggml.scores'];
+  if (!Array.isArray(scores) || scores.length !== texts.length)
+    throw new LongviewError(
+      'file_corrupt',
+      'The model file is damaged: tokenizer.ggml.scores is no list of a score for each token.',
+    );
+  const typeOf = typesOf(metadata);
+  // Yi's vocabulary defines both `-->`, a piece as others, and `<|im_end|>`.
+  const isSpecial = (id: number) =>
+    typeOf(id) === tokenTypes.unknown ||
+    typeOf(id) === tokenTypes.control ||
+    (typeOf(id) === tokenTypes.userDefined && /^[<[].*[>\]]$/s.test(texts[id]!));
+  const special = new Map(texts.map((text, id) => [text, id] as const).filter(([, id]) => isSpecial(id)));
+  const score = (id: number) =>
+    typeOf(id) === tokenTypes.userDefined ? Infinity : ((scores as number[])[id] ?? 0);
+  const order = texts.map((_, id) => id).sort((a, b) => Math.sign(score(b) - score(a)) || a - b);
+  const text = sentencePiece(texts, special, order);
+  // Which tokens of Phi-3 take the line feed behind them along is known, but not said in the file.
+  const keeping = ['<unk>', '<s>', '<|endoftext|>'];
+  const isPhi3 = metadata.values['general.architecture'] === 'phi3';
+  return (
+    text && {
+      ...text,
+      special,
+      swallowing: new Set(
+        isPhi3 ? [...special].flatMap(([name, id]) => (keeping.includes(name) ? [] : [id])) : [],
+      ),
+      firstSpace:
+        metadata.values['tokenizer.ggml.add_space_prefix'] === false ? 'nowhere' : 'behind-specials-too',
+    }
+  );
+}
+
+/** Throws LongviewError `unsupported_tokenizer` (named) or `file_corrupt`. */
+export function vocabularyFromGguf(metadata: ModelMetadata): Vocabulary {
+  const model = metadata.values['tokenizer.ggml.model'];
+  const pre = metadata.values['tokenizer.ggml.pre'] ?? 'default';
+  let text: Text | undefined;
+  if (model === 'llama') text = sentencePieceText(metadata);
+  else if (model === 'gpt2' && typeof pre === 'string' && Object.hasOwn(patterns, pre))
+    text = byteLevelText(metadata, pre);
+  if (!text) throw unsupportedTokenizer(`The model's tokenizer (${String(model)}, ${String(pre)})`);
+  const { tokens, special } = text;
   const id = (key: string): number | undefined => {
     const value = metadata.values[`tokenizer.ggml.${key}`];
     return typeof value === 'number' && value >= 0 && value < tokens.length ? value : undefined;
@@ -121,11 +143,7 @@ export function vocabularyFromGguf(metadata: ModelMetadata): Vocabulary {
   const stops = [id('eos_token_id'), id('eot_token_id'), ...ends];
   const template = metadata.values['tokenizer.chat_template'];
   return {
-    tokens,
-    special,
-    pattern,
-    merges,
-    normalize: pre === 'qwen2',
+    ...text,
     stopTokens: [...new Set(stops.filter((stop) => stop !== undefined))],
     bosToken: id('bos_token_id'),
     chatTemplate: typeof template === 'string' ? template : undefined,

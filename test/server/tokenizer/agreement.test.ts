@@ -90,7 +90,7 @@ it(`smollm: agrees on ${wanted} real files and on odd texts`, () => {
   expect(wrong).toEqual([]);
 });
 
-describe.each(['qwen2_5', 'llama3_1', 'gpt2'])('%s', (family) => {
+describe.each(['qwen2_5', 'llama3_1', 'gpt2', 'llama2', 'yi'])('%s', (family) => {
   const folder = path.join(root, 'node_modules/@lenml', `tokenizer-${family}`, 'models');
   const json = (name: string) => JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as object;
 
@@ -106,9 +106,10 @@ describe.each(['qwen2_5', 'llama3_1', 'gpt2'])('%s', (family) => {
     ] as [string, string][]) {
       // In plain text a special token is text to us, and a token to them.
       if (/<\|[^|]*\|>|<\/?(tool_call|s|unk|pad)>/.test(text)) continue;
-      const ours = tokenizer.encode(text);
+      const ours = tokenizer.encode(text, true);
       const theirs = reference.encode(text, { add_special_tokens: false }).ids;
       if (ours.length !== theirs.length || ours.some((id, i) => id !== theirs[i])) wrong.push(name);
+      else if (tokenizer.decode(ours) !== text) wrong.push(`${name}, back`);
     }
     expect(wrong).toEqual([]);
   });

@@ -1,0 +1,115 @@
+/**
+ * SentencePiece's BPE (Llama 2, Mistral, Phi-3, Yi) by tiktoken's merges. There, text begins as characters, any two neighbours
+ * whose text is a piece are merged, the best piece first, and a character that is in no piece stands as its bytes.
+ */
+import type { Rank, Vocabulary } from './types';
+
+/** In place of a space. */
+export const spaceMark = '\u2581';
+
+/** A word with the spaces before it; lines. No piece reaches from one into the next, or its vocabulary is not one of these. */
+const pattern = `${spaceMark}*[^${spaceMark}\\n]+|${spaceMark}+|\\n+`;
+
+/** The byte that a piece like <0x0A> stands for. */
+export function byteOf(piece: string): number | undefined {
+  const [, digits] = /^<0x([0-9A-F]{2})>$/.exec(piece) ?? [];
+  return digits === undefined ? undefined : Number.parseInt(digits, 16);
+}
+
+/**
+ * `texts`: of all tokens by id, special ones by what they are called. `order`: ids of those that are merged, the best first, and of
+ * characters and bytes. Undefined where the pattern does not fit.
+ */
+export function sentencePiece(
+  texts: readonly string[],
+  special: ReadonlyMap<string, number>,
+  order: readonly number[],
+): Pick<Vocabulary, 'tokens' | 'pattern' | 'ranks' | 'prepare'> | undefined {
+  const fits = new RegExp(`^(?:${pattern})$`, 'u');
+  const encoder = new TextEncoder();
+  const pieces = new Map<string, number>();
+  const bytes = new Map<number, number>();
+  for (const id of order) {
+    const text = texts[id] ?? '';
+    const byte = byteOf(text);
+    if (byte !== undefined) bytes.set(byte, id);
+    else if (special.get(text) !== id && text !== '' && !pieces.has(text)) {
+      if (!fits.test(text)) return undefined;
+      pieces.set(text, id);
+    }
+  }
+  const tokens = texts.map((text, id) => {
+    const byte = byteOf(text);
+    if (byte !== undefined) return Uint8Array.of(byte);
+    return encoder.encode(special.get(text) === id ? text : text.replaceAll(spaceMark, ' '));
+  });
+  const neighbours = neighboursIn(pieces.keys());
+  const prepare = (text: string) => stretches(text.replaceAll(' ', spaceMark), neighbours);
+  return { tokens, pattern, ranks: ranksOf(pieces, bytes), prepare };
+}
+
+/** Characters that stand side by side in a piece: between others a text can be cut, and gives the same tokens. */
+function neighboursIn(pieces: Iterable<string>): ReadonlySet<string> {
+  const pairs = new Set<string>();
+  for (const piece of pieces) {
+    let former = '';
+    for (const character of piece) {
+      if (former !== '') pairs.add(former + character);
+      former = character;
+    }
+  }
+  return pairs;
+}
+
+/**
+ * tiktoken's time grows with the square of what its pattern does not split, as a long line without a space. From `long` characters
+ * on that is cut where it makes no difference, and in any case at `longest` (of spaces, a whole number of the longest piece).
+ */
+function* stretches(text: string, neighbours: ReadonlySet<string>): Generator<string> {
+  const long = 400;
+  const longest = 2048;
+  let start = 0;
+  for (const { index, 0: stretch } of text.matchAll(/[^\u2581\n]{401,}|\u2581{401,}/gu)) {
+    let at = index;
+    let length = 0;
+    let former = '';
+    for (const character of stretch) {
+      if (length === longest || (length > long && !neighbours.has(former + character))) {
+        yield text.slice(start, at);
+        start = at;
+        length = 0;
+      }
+      at += character.length;
+      length++;
+      former = character;
+    }
+  }
+  yield text.slice(start);
+}
+
+function ranksOf(pieces: ReadonlyMap<string, number>, bytes: ReadonlyMap<number, number>): Rank[] {
+  const encoder = new TextEncoder();
+  const asBytes = (part: Uint8Array) => [...part].flatMap((byte) => bytes.get(byte) ?? []);
+  const ranks: Rank[] = [];
+  for (let byte = 0; byte < 256; byte++) {
+    const id = byte < 128 ? pieces.get(String.fromCharCode(byte)) : undefined;
+    ranks.push({ bytes: Uint8Array.of(byte), ids: id === undefined ? asBytes(Uint8Array.of(byte)) : [id] });
+  }
+  // tiktoken begins with bytes: before all else they become characters again, from the left.
+  const begun = new Set<string>();
+  for (const text of pieces.keys())
+    for (const character of text) {
+      const whole = encoder.encode(character);
+      const id = pieces.get(character);
+      for (let length = 2; length <= whole.length; length++) {
+        const part = whole.subarray(0, length);
+        const name = length === whole.length ? character : String(part);
+        if (begun.has(name)) continue;
+        begun.add(name);
+        ranks.push({ bytes: part, ids: length === whole.length && id !== undefined ? [id] : asBytes(part) });
+      }
+    }
+  for (const [text, id] of pieces)
+    if ([...text].length > 1) ranks.push({ bytes: encoder.encode(text), ids: [id] });
+  return ranks;
+}
