@@ -131,10 +131,12 @@ export function createChatFormat(tokenizer: Tokenizer): ChatFormat {
   )
     split++;
   const opening = beforeQuestion.subarray(split);
+  const plain = (text: string, before: Int32Array) =>
+    tokenizer.encode(text.trim(), tokenizer.specialText(before.at(-1) ?? -1) !== undefined);
   return {
     contentStart: beforeSystem.length,
     system: (content) => concat(beforeSystem, content, beforeQuestion.subarray(0, split)),
-    question: (question) => concat(opening, tokenizer.encode(question.trim()), beforeAnswer),
-    followUp: (question) => concat(between, tokenizer.encode(question.trim()), beforeAnswer),
+    question: (question) => concat(opening, plain(question, opening), beforeAnswer),
+    followUp: (question) => concat(between, plain(question, between), beforeAnswer),
   };
 }

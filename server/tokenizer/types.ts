@@ -50,7 +50,7 @@ export interface Vocabulary {
   /** The 256 bytes, then the first merged first. */
   ranks: Rank[];
   /** What becomes of a text first: its parts, normalised, that are split and merged each by itself. */
-  prepare(text: string): Iterable<string>;
+  prepare: (text: string) => Iterable<string>;
   /** Where a space is put that the text does not have, and taken off an answer. */
   firstSpace: 'nowhere' | 'text' | 'behind-specials-too';
   stopTokens: number[];
