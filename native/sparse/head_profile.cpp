@@ -29,6 +29,7 @@ constexpr int64_t kMaxBudget = 1 << 24;
 // A share is at most 1: above it no block is kept, whatever the arithmetic rounds to.
 constexpr double kMaxThreshold = 2;
 constexpr const char* kAdvice = "Remove it or put another in its place; without a profile all heads are read alike.";
+constexpr double kMostRecall = 1.001;  // sums of rounded shares
 constexpr float kUnmeasured = std::numeric_limits<float>::quiet_NaN();
 
 struct Budget {
@@ -145,6 +146,7 @@ HeadProfile parse_minference(const Json::Array& layers, const ProfiledModel& mod
   check_count(layers.size(), model.layers, what, "layers");
   HeadProfile profile = empty_profile(model);
   std::fill(profile.plans.begin(), profile.plans.end(), default_plan(Pattern::kVerticalSlash));
+  bool counts = false;  // how many outputs are off, as the file of Llama-3-8B-262k has it, in the place of the mass recalled
   for (int64_t layer = 0; layer < model.layers; ++layer) {
     const Json::Object* heads = layers[static_cast<size_t>(layer)].object();
     LONGVIEW_CHECK(heads, kFileCorrupt, "%s cannot be used: layer %lld is no object. %s", what.c_str(), static_cast<long long>(layer), kAdvice);
@@ -158,10 +160,13 @@ HeadProfile parse_minference(const Json::Array& layers, const ProfiledModel& mod
       const auto at = static_cast<size_t>(layer * model.heads + head);
       profile.plans[at] = minference_plan(entry, place);
       const double* score = (*entry.array())[3].number();
-      if (!score || *score < 0 || *score > 1.001) place.fail("has a score that is not between 0 and 1");
+      const bool count = score && *score > kMostRecall && *score == std::floor(*score);
+      if (!score || *score < 0 || (*score > kMostRecall && !count)) place.fail("has a score that is not between 0 and 1, and no number of outputs");
+      counts = counts || count;
       profile.recall[at] = static_cast<float>(*score);
     }
   }
+  if (counts) profile.recall.assign(profile.recall.size(), kUnmeasured);
   profile.note = what + " is in MInference's format, which does not say what model it is of.";
   return profile;
 }

@@ -14,7 +14,8 @@
 // members of the outer object are passed over: a date, the text that was measured on.
 //
 // MInference's published files are read too: a list with one object a layer, { "<head>": [type, vertical, slash, score] }, of
-// the types vertical_and_slash, stream_llm and block_sparse. They do not say which model they are of.
+// the types vertical_and_slash, stream_llm and block_sparse. They do not say which model they are of. The score is the mass recalled, or
+// in all of a file's heads the number of outputs that are off, which says nothing of mass.
 #pragma once
 
 #include <cstdint>

@@ -140,6 +140,14 @@ TEST("MInference's published files are read") {
   CHECK(std::isnan(profile.density[0]));
 }
 
+TEST("where a published file's scores count the outputs that are off, no recall is taken from them, a count of 0 or 1 neither") {
+  // Of minference/configs/Llama_3_8B_Instruct_262k_kv_out_v32_fit_o_best_pattern.json.
+  const std::string text = R"([{"0": ["vertical_and_slash", 1000, 6096, 1], "1": ["vertical_and_slash", 30, 800, 185169], "2": ["vertical_and_slash", 3500, 100, 0]}])";
+  const HeadProfile profile = parse_head_profile(text, {kModel, 1, 3}, "The profile");
+  CHECK(profile.plans[0].columns == 1000 && profile.plans[1].columns == 30 && profile.plans[2].columns == 3500);
+  CHECK(std::all_of(profile.recall.begin(), profile.recall.end(), [](float recall) { return std::isnan(recall); }));
+}
+
 TEST("MInference's files of other models, or damaged, are refused") {
   const auto layer = [](const std::string& head) { return refusal("[{" + head + "}]", {kModel, 1, 3}); };
   CHECK(layer(R"("2": ["stream_llm", 100, 800, 1])").empty());
