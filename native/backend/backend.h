@@ -28,7 +28,7 @@ constexpr int64_t pages_of(int64_t tokens) { return (tokens + kPageTokens - 1) /
 
 struct DeviceInfo {
   std::string kind;  // "cpu" or "cuda"
-  std::string note;  // why this device and not a GPU, a sentence; mostly empty
+  std::string note;  // why this device and not a GPU, and what else is not as one would expect, in sentences; mostly empty
   std::string name;  // "AMD EPYC 9555, 2 threads, AVX-512 BF16"
   std::string isa;   // "scalar", "avx2", "avxvnni", "avx512", "avx512bf16", "amx", "neon", "neondot": the code path in use; "sm90" of a GPU
   std::string arithmetic;  // " fp8" where weights of layers are kept so: saved state of other arithmetic is not read; else empty

@@ -55,20 +55,24 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   LONGVIEW_CHECK(options.chunk_tokens >= 0 && options.chunk_tokens <= 1 << 16, kInvalidArgument, "Chunks of %lld tokens were asked for; 0 lets the engine choose.", static_cast<long long>(options.chunk_tokens));
   LONGVIEW_CHECK(options.kv_budget_bytes >= 0, kInvalidArgument, "The KV budget must not be negative.");
   const ModelConfig& config = model_.config;
+  const auto note = [&](const std::string& sentence) {
+    if (!sentence.empty()) device_note_ += (device_note_.empty() ? "" : " ") + sentence;
+  };
+  note(config.note);
   KvShape kv{config.layers, config.kv_heads, config.head_dim};
   prefill_ = std::make_unique<PrefillPlan>(options.prefill, ProfiledModel{model_.fingerprint, config.layers, config.heads, backend_->info().kind}, backend_->sparse_from());
-  if (device_note_.empty()) device_note_ = prefill_->note();
+  note(prefill_->note());
   if (!prefill_->dense()) kv.mean_tokens = backend_->sparse_block_tokens(kv);
   if (!prefill_->dense() && kv.mean_tokens == 0) {
     prefill_ = std::make_unique<PrefillPlan>(PrefillOptions{}, ProfiledModel{}, 0);
-    if (device_note_.empty()) device_note_ = "Sparse reading is not there for this model on this device: it is read densely.";
+    note("Sparse reading is not there for this model on this device: it is read densely.");
   }
   const auto chunk = [&](bool sparse) { return options.chunk_tokens > 0 ? options.chunk_tokens : backend_->preferred_chunk_tokens(sparse); };
   dense_chunk_ = chunk(false), sparse_chunk_ = chunk(!prefill_->dense());
   const KvChoice choice = choose_kv_format(*backend_, model_, kv, options.kv_format, {options.kv_budget_bytes, std::max({dense_chunk_, sparse_chunk_, kLargeChunk})});
   const MemoryPlan& plan = choice.plan;
   kv.format = choice.format;
-  if (!choice.note.empty()) device_note_ += (device_note_.empty() ? "" : " ") + choice.note;
+  note(choice.note);
   largest_chunk_ = plan.chunk_tokens;
   window_ = std::min(config.window, plan.pages * kPageTokens);
   counters_.layers.resize(static_cast<size_t>(config.layers - 1));

@@ -66,7 +66,7 @@ export interface DeviceInfo {
   /** One line for people: `AMD EPYC 9555, 2 threads, AVX-512 BF16`. */
   name: string;
   isa: string;
-  /** Why no GPU is used, where one might be expected; else empty. */
+  /** What is not as one would expect, in sentences: no GPU, a smaller window, a profile or a KV format that is not used; else empty. */
   note: string;
   threads: number;
   memoryBytes: number;
