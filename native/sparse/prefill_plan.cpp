@@ -45,12 +45,19 @@ Pattern pattern_for(PrefillMode mode) {
   return Pattern::kDense;
 }
 
-// Names plans: two profiles with the same plans read alike.
+std::string digest(const std::string& text) { return format("%016llx", static_cast<unsigned long long>(hash64(text.data(), text.size()))); }
+
 std::string digest(std::span<const HeadPlan> plans) {
   std::string text;
   for (const HeadPlan& p : plans)
     text += format("%s %d %d %d %d %d %s %a;", name(p.pattern), p.sink, p.window, p.columns, p.diagonals, p.blocks, name(p.rule), static_cast<double>(p.threshold));
-  return format("%016llx", static_cast<unsigned long long>(hash64(text.data(), text.size())));
+  return digest(text);
+}
+
+std::string digest(std::span<const float> masses) {
+  std::string text;
+  for (const float mass : masses) text += format("%a;", static_cast<double>(mass));
+  return digest(text);
 }
 
 }  // namespace
@@ -90,9 +97,11 @@ PrefillPlan::PrefillPlan(const PrefillOptions& options, const ProfiledModel& mod
   }
   if (options.mode == PrefillMode::kAuto) from_ = auto_from;
   if (options.mode == PrefillMode::kMinference) from_ = kMinferenceFrom;
+  const std::vector<float> asked = target_mass_;
   if (per_head && !options.profile.empty()) use(read_head_profile(options.profile, model));
   else if (per_head) find_profile(options, model);
   identity_ = format("%s %s from %lld by %s to %lld blocks", name(options.mode), name(options.target), static_cast<long long>(from_), digest(heads_).c_str(), static_cast<long long>(sparse::kShareBlocks));
+  if (target_mass_ != asked) identity_ += " for " + digest(target_mass_);  // when budgets rise
 }
 
 void PrefillPlan::find_profile(const PrefillOptions& options, const ProfiledModel& model) {

@@ -70,6 +70,18 @@ TEST("a found profile gives the plans, and asks each head for a part of the mass
   CHECK(plan(PrefillMode::kMinference, PrefillTarget::kBalanced, scratch.path()).identity() == plan(PrefillMode::kMinference, PrefillTarget::kBalanced).identity());
 }
 
+TEST("profiles with the same plans are told apart by the masses that they ask heads for") {
+  const files::Scratch scratch;
+  const auto identity = [&](float recall) {
+    HeadProfile profile = sample();
+    profile.recall[1] = recall;
+    write_head_profile(scratch.path(profile_name(kModel, {PrefillMode::kAdaptive, PrefillTarget::kBalanced})), profile);
+    return plan(PrefillMode::kAuto, PrefillTarget::kBalanced, scratch.path()).identity();
+  };
+  CHECK(identity(0.5f) != identity(0.6f));
+  CHECK(identity(0.95f) == identity(0.9f));  // both are more than is asked for
+}
+
 TEST("MInference's mode has a profile of its own, whatever the target") {
   const files::Scratch scratch;
   CHECK(profile_use_of("minference") && profile_use_of("fast") && profile_use_of("balanced") && !profile_use_of("exact"));
