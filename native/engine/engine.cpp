@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "cache/chain.h"
@@ -154,6 +155,9 @@ void Engine::count_coverage(Context& context, int64_t count, bool sparse) {
   std::vector<HeadCoverage> heads(static_cast<size_t>(config.layers * config.heads));
   backend_->take_coverage(heads);
   context.budget_.update(heads, prefill_->target_mass());
+  // Probes that are not finite have found nothing; counters keep their sums for good.
+  for (HeadCoverage& head : heads)
+    if (!std::isfinite(head.covered)) head.covered = 0;
   for (size_t i = 0; i < counters_.layers.size() * static_cast<size_t>(config.heads); ++i) {
     counters_.coverage += heads[i];
     counters_.layers[i / static_cast<size_t>(config.heads)] += heads[i];

@@ -5,6 +5,7 @@
 #include "check.h"
 #include "engine/engine.h"
 #include "model/files.h"
+#include "model/model_file.h"
 
 using namespace longview;
 
@@ -93,6 +94,36 @@ TEST("what was tried on a reading that stopped counts for no other") {
   engine.observe_attention({});
   const HeadCoverage again = read();
   CHECK(again.visited == alone.visited && again.causal == alone.causal && again.probes == alone.probes);
+}
+
+TEST("what is read after a chunk that is not finite is measured as if that had not been") {
+  // A copy of the model whose embedding of one token is NaN.
+  constexpr int32_t kFaulty = 3;
+  const files::Scratch scratch;
+  const std::string file = files::fixture("llama.Q8_0.gguf");
+  std::string bytes = files::read(file);
+  {
+    const Model model = open_model(file);
+    const TensorView& embedding = model.weights.embedding;
+    const int64_t row = embedding.bytes / embedding.rows, at = embedding.data - model.file->parts()[0].file->data() + kFaulty * row;
+    CHECK(embedding.type == DType::kQ8_0);
+    for (int64_t block = 0; block < row; block += 34) bytes.replace(static_cast<size_t>(at + block), 2, "\xff\x7f");
+  }
+  EngineOptions options;
+  options.chunk_tokens = kChunk;
+  options.prefill.mode = PrefillMode::kAdaptive;
+  Engine engine(scratch.put("faulty.gguf", bytes), options);
+  const auto read = [&](int32_t first) {
+    const HeadCoverage before = engine.counters().coverage;
+    std::vector<int32_t> tokens(8 * kChunk, 7);
+    tokens[0] = first;
+    Context context(engine);
+    engine.prefill(context, tokens, CancelToken(), true);
+    return engine.counters().coverage - before;
+  };
+  const HeadCoverage sound = read(7), faulty = read(kFaulty), again = read(8);
+  CHECK(sound.probes > 0 && sound.covered > 0 && faulty.probes == sound.probes && faulty.covered == 0);
+  CHECK_NEAR(again.covered / sound.covered, 1, 0.1);
 }
 
 TEST_MAIN()
