@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "model/read_config.h"
 #include "model/rope.h"
+#include "model/unknown_steps.h"
 
 namespace longview {
 namespace {
@@ -124,6 +125,10 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   LONGVIEW_CHECK(
       file.integer_or(arch + ".attention.value_length", c.head_dim) == c.head_dim, kUnsupportedArchitecture,
       "The model %s has keys and values of different widths, which Longview does not run.", path.c_str());
+
+  refuse_unknown_steps({[&](const char* key, double fallback) { return file.number_or(arch + "." + key, fallback); },
+                        [&](const char* key, bool fallback) { return file.bool_or(arch + "." + key, fallback); }, true},
+                       c.head_dim, path);
 
   const RopeScaling scaling = read_scaling(file, arch, c);
   build_rope(scaling, path, c.rope);

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "model/read_config.h"
 #include "model/rope.h"
+#include "model/unknown_steps.h"
 
 namespace longview {
 namespace {
@@ -217,6 +218,8 @@ ModelConfig read_json_config(const ModelFile& file) {
   if (!(partial > 0 && partial <= 1)) throw_corrupt(path, "its partial_rotary_factor is not between 0 and 1");
   c.rope.dims = static_cast<int64_t>(static_cast<double>(c.head_dim) * partial);
   check_sizes(c, path);
+  refuse_unknown_steps({[&](const char* key, double fallback) { return json.number(key, fallback); }, [&](const char* key, bool fallback) { return json.boolean(key, fallback); }},
+                       c.head_dim, path);
   const RopeScaling scaling = read_scaling(json, rope, c.window);
   build_rope(scaling, path, c.rope);
   if (scaling.type == "yarn")

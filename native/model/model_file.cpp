@@ -53,6 +53,14 @@ double ModelFile::number_or(std::string_view key, double fallback) const {
   return static_cast<double>(integer_or(key, 0));
 }
 
+bool ModelFile::bool_or(std::string_view key, bool fallback) const {
+  const auto found = metadata_.find(key);
+  if (found == metadata_.end()) return fallback;
+  const auto* value = std::get_if<bool>(&found->second);
+  if (!value) throw_corrupt(path_, printable(key) + " is neither true nor false");
+  return *value;
+}
+
 std::string ModelFile::string_or(std::string_view key, const std::string& fallback) const {
   const auto found = metadata_.find(key);
   if (found == metadata_.end()) return fallback;

@@ -96,6 +96,33 @@ TEST("architectures that the graph lacks are named with those it has") {
         std::string::npos);
 }
 
+TEST("steps that the graph does not do are refused, by the key that asks for them, and where it says that there is none they are not") {
+  const auto refuses = [](const auto& input, const std::string& key) {
+    CHECK_THROWS(open(input), kUnsupportedArchitecture);
+    CHECK(message(input).find('(' + key + ')') != std::string::npos);
+  };
+  for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping", "attention.clamp_kqv", "attention.max_alibi_bias", "attention.temperature_scale", "attention.scale", "embedding_scale", "residual_scale", "logit_scale"}) {
+    const std::string name = std::string("llama.") + key;
+    refuses(tiny_gguf().set_f32(name, 30), key);
+    refuses(tiny_gguf().set_f32(name, NAN), key);
+    CHECK(open(tiny_gguf().set_f32(name, 0)).config.layers == 1);
+  }
+  for (const char* key : {"attn_logit_softcapping", "final_logit_softcapping", "clip_qkv", "attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale"}) {
+    refuses(with({{key, "30.0"}}), key);
+    CHECK(open(with({{key, "null"}})).config.layers == 1);
+  }
+  for (const char* key : {"embedding_scale", "residual_scale", "logit_scale"}) CHECK(open(tiny_gguf().set_f32(std::string("llama.") + key, 1)).config.layers == 1);
+  CHECK(open(tiny_gguf().set_f32("llama.attention.scale", 0.25f)).config.head_dim == 16);  // as it is done anyway
+  CHECK(open(with({{"attention_multiplier", "0.25"}})).config.head_dim == 16);
+  const auto flag = [](const char* key, char value) { return tiny_gguf().set(std::string("llama.") + key, 7, std::string(1, value)); };
+  refuses(flag("attention.causal", 0), "attention.causal");
+  refuses(flag("use_parallel_residual", 1), "use_parallel_residual");
+  CHECK(open(flag("attention.causal", 1)).config.layers == 1 && open(flag("use_parallel_residual", 0)).config.layers == 1);
+  refuses(with({{"is_causal", "false"}}), "is_causal");
+  refuses(with({{"alibi", "true"}}), "alibi");
+  CHECK_THROWS(open(tiny_gguf().set_u32("llama.attention.causal", 0)), kFileCorrupt);
+}
+
 TEST("sizes out of range are refused") {
   for (const char* key :
        {"block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count",
