@@ -63,7 +63,8 @@ RopeScaling read_scaling(const ModelFile& file, const std::string& arch, const M
   // stands in the settings.
   const StoredTensor* near = find_factors(file, "rope_factors_short.weight", c.rope.dims);
   const StoredTensor* far = find_factors(file, "rope_factors_long.weight", c.rope.dims);
-  if (near && far) {
+  if ((near == nullptr) != (far == nullptr)) throw_corrupt(file.path(), "it has one of the two tensors of LongRoPE, rope_factors_short.weight and rope_factors_long.weight");
+  if (near) {
     rope.type = "longrope";
     rope.short_factors = read_factors(*near);
     rope.long_factors = read_factors(*far);

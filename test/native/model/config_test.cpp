@@ -310,6 +310,7 @@ TEST("LongRoPE: two sets of divisors, and a factor from the two windows") {
   CHECK(open(gguf).config.rope.long_inverse_frequencies == rope.long_inverse_frequencies);
   gguf.tensor("rope_factors_long.weight").dims = {4};
   CHECK_THROWS(open(gguf), kFileCorrupt);
+  for (const char* name : {"rope_factors_short.weight", "rope_factors_long.weight"}) CHECK_THROWS(open(Gguf(gguf).drop(name)), kFileCorrupt);
 }
 
 TEST("fused matrices are taken apart by rows, without a copy") {
