@@ -65,6 +65,8 @@ class Members {
     return out;
   }
   bool has(const char* key) const { return find(key) != nullptr; }
+  // Null is stated too.
+  bool states(const char* key) const { return object_.find(key) != nullptr; }
   const std::string& path() const { return path_; }
 
  private:
@@ -125,7 +127,9 @@ int64_t sliding_window(const Members& config, const std::string& architecture) {
       sliding = sliding || name == "sliding_attention";
     }
   }
-  return sliding ? std::max<int64_t>(config.integer("sliding_window", 0), 0) : 0;
+  // transformers' own for Mistral, whose configurations have null where there is none.
+  const int64_t unstated = architecture == "mistral" && !config.states("sliding_window") ? 4096 : 0;
+  return sliding ? std::max<int64_t>(config.integer("sliding_window", unstated), 0) : 0;
 }
 
 void refuse_what_the_graph_lacks(const Members& config) {
@@ -208,13 +212,14 @@ ModelConfig read_json_config(const ModelFile& file) {
   c.kv_heads = json.integer("num_key_value_heads", c.heads);
   c.head_dim = json.integer("head_dim", c.heads > 0 ? c.hidden / c.heads : 0);
   c.window = json.integer("max_position_embeddings", 0);
-  c.norm_epsilon = static_cast<float>(json.number("rms_norm_eps", 1e-6));
+  const bool glm = architecture == "glm" || architecture == "glm4";
+  c.norm_epsilon = static_cast<float>(json.number("rms_norm_eps", glm ? 1.5625e-7 : architecture == "phi3" ? 1e-5 : 1e-6));
   c.vocabulary = json.integer("vocab_size", 0);
   c.qkv_bias = c.architecture == "qwen2" || file.find("model.layers.0.self_attn.q_proj.bias") != nullptr;
   c.tied_embeddings = json.boolean("tie_word_embeddings", file.find("lm_head.weight") == nullptr);
 
   const Members rope = rope_members(json);
-  const double partial = rope.number("partial_rotary_factor", json.number("partial_rotary_factor", 1.0));
+  const double partial = rope.number("partial_rotary_factor", json.number("partial_rotary_factor", glm ? 0.5 : 1.0));
   if (!(partial > 0 && partial <= 1)) throw_corrupt(path, "its partial_rotary_factor is not between 0 and 1");
   c.rope.dims = static_cast<int64_t>(static_cast<double>(c.head_dim) * partial);
   check_sizes(c, path);

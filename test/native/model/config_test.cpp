@@ -328,6 +328,18 @@ TEST("fused matrices are taken apart by rows, without a copy") {
   CHECK_THROWS(open(builders::tiny_gguf("phi3")), kFileCorrupt);  // gate and up apart
 }
 
+TEST("what a config.json leaves out is what transformers takes for its architecture") {
+  const auto bare = [](const std::string& type) {
+    HubConfig config = tiny_config(type);
+    config["max_position_embeddings"] = "8192";
+    config.erase("rms_norm_eps");
+    return open(config, type == "mistral" || type == "llama" ? tiny_safetensors() : builders::tiny_fused_safetensors()).config;
+  };
+  CHECK(bare("llama").norm_epsilon == 1e-6f && bare("phi3").norm_epsilon == 1e-5f && bare("glm").norm_epsilon == 1.5625e-7f);
+  CHECK(bare("llama").rope.dims == 16 && bare("glm").rope.dims == 8);
+  CHECK(bare("llama").window == 8192 && bare("mistral").window == 4096 && bare("phi3").window == 8192);
+}
+
 TEST("layers that see only a part limit the window and say so") {
   const Model sliding = open(with(tiny_config("mistral"), {{"sliding_window", "64"}}));
   CHECK(sliding.config.window == 64);
