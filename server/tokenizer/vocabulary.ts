@@ -37,6 +37,7 @@ export const patternNames = Object.keys(patterns);
 export const endTexts: readonly string[] = [
   '<|im_end|>',
   '<|eot_id|>',
+  '<|eom_id|>',
   '<|end|>',
   '<|endoftext|>',
   '<|end_of_text|>',

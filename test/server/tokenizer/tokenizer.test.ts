@@ -101,6 +101,18 @@ describe('the built-in tokenizer', () => {
     expect(() => vocabularyFromGguf(metadata)).toThrow(/tokenizer \(t5, default\) is not one that/);
   });
 
+  it('ends an answer at every token that ends a turn, named in the settings or not', () => {
+    const ends = ['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>'];
+    const values = {
+      'tokenizer.ggml.model': 'gpt2',
+      'tokenizer.ggml.tokens': ['a', ...ends],
+      'tokenizer.ggml.token_type': [1, 3, 3, 3],
+      'tokenizer.ggml.merges': [],
+      'tokenizer.ggml.eos_token_id': 1,
+    };
+    expect(vocabularyFromGguf({ format: 'gguf', values }).stopTokens).toEqual([1, 2, 3]);
+  });
+
   it("has GLM-4's and Phi-4's patterns", () => {
     const o200k = createRequire(import.meta.url)('tiktoken/encoders/o200k_base.json') as { pat_str: string };
     expect(patterns['gpt-4o']).toBe(o200k.pat_str);
