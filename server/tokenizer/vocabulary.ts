@@ -59,6 +59,13 @@ function strings(metadata: ModelMetadata, key: string): string[] {
   return value;
 }
 
+/** Files of before the key was there do not name their pattern: it is that of the tokenizers that such a model has. */
+function unnamedPattern(architecture: unknown, texts: unknown): string {
+  if (architecture === 'qwen2') return 'qwen2';
+  const llama3 = Array.isArray(texts) && texts.includes('<|begin_of_text|>');
+  return architecture === 'llama' && llama3 ? 'llama-bpe' : 'default';
+}
+
 type Text = Omit<Vocabulary, 'stopTokens' | 'bosToken' | 'chatTemplate'>;
 
 /** What token_type calls a token; 1 is a normal one. */
@@ -129,7 +136,9 @@ function sentencePieceText(metadata: ModelMetadata): Text | undefined {
 /** Throws LongviewError `unsupported_tokenizer` (named) or `file_corrupt`. */
 export function vocabularyFromGguf(metadata: ModelMetadata): Vocabulary {
   const model = metadata.values['tokenizer.ggml.model'];
-  const pre = metadata.values['tokenizer.ggml.pre'] ?? 'default';
+  const pre =
+    metadata.values['tokenizer.ggml.pre'] ??
+    unnamedPattern(metadata.values['general.architecture'], metadata.values['tokenizer.ggml.tokens']);
   let text: Text | undefined;
   if (model === 'llama') text = sentencePieceText(metadata);
   else if (model === 'gpt2' && typeof pre === 'string' && Object.hasOwn(patterns, pre))

@@ -101,6 +101,22 @@ describe('the built-in tokenizer', () => {
     expect(() => vocabularyFromGguf(metadata)).toThrow(/tokenizer \(t5, default\) is not one that/);
   });
 
+  it('splits text as the architecture does where a file does not say how', () => {
+    const unnamed = (architecture: string, ...tokens: string[]) => {
+      const values = {
+        'general.architecture': architecture,
+        'tokenizer.ggml.model': 'gpt2',
+        'tokenizer.ggml.tokens': ['a', ...tokens],
+        'tokenizer.ggml.merges': [],
+      };
+      const { pattern, prepare } = vocabularyFromGguf({ format: 'gguf', values });
+      return { pattern, normalizes: [...prepare('e\u0301')][0] === '\u00e9' };
+    };
+    expect(unnamed('qwen2')).toEqual({ pattern: patterns.qwen2, normalizes: true });
+    expect(unnamed('llama', '<|begin_of_text|>')).toEqual({ pattern: patterns.llama3, normalizes: false });
+    expect(unnamed('llama')).toEqual({ pattern: patterns['gpt-2'], normalizes: false });
+  });
+
   it('ends an answer at every token that ends a turn, named in the settings or not', () => {
     const ends = ['<|eot_id|>', '<|eom_id|>', '<|end_of_text|>'];
     const values = {
