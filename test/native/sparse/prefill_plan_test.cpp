@@ -40,6 +40,11 @@ TEST("modes and targets") {
   CHECK(fast.target_mass().size() == 2 && fast.target_mass()[0] < balanced.target_mass()[0]);
   CHECK(!balanced.applies(0, 8192) && balanced.applies(8192, 64) && !balanced.applies(8192, 63));
   CHECK(plan(PrefillMode::kVerticalSlash, PrefillTarget::kBalanced).target_mass().empty());
+  CHECK(fast.target_mass()[0] == 0.5f && balanced.target_mass()[0] == 0.7f);
+  // MInference's own rule; its patterns by name are for comparisons, from the first chunk on.
+  const PrefillPlan minference = plan(PrefillMode::kMinference, PrefillTarget::kBalanced);
+  CHECK(!minference.applies(0, 32768) && minference.applies(1, 32768) && minference.applies(32768, 64));
+  for (const PrefillMode mode : {PrefillMode::kAShape, PrefillMode::kVerticalSlash, PrefillMode::kBlockSparse, PrefillMode::kAdaptive}) CHECK(plan(mode, PrefillTarget::kBalanced).applies(0, 64));
 }
 
 TEST("late layers visit fewer blocks of keys, and may miss more") {
@@ -68,6 +73,14 @@ TEST("a found profile gives the plans, and asks each head for a part of the mass
   // Of another target, or for MInference's patterns, which have one of their own.
   CHECK(plan(PrefillMode::kAuto, PrefillTarget::kFast, scratch.path()).identity() == plan(PrefillMode::kAuto, PrefillTarget::kFast).identity());
   CHECK(plan(PrefillMode::kMinference, PrefillTarget::kBalanced, scratch.path()).identity() == plan(PrefillMode::kMinference, PrefillTarget::kBalanced).identity());
+}
+
+TEST("what there is to say of a profile that is used is said") {
+  const files::Scratch scratch;
+  HeadProfile old = sample();
+  old.kernel_version = 99;
+  write_head_profile(scratch.path(profile_name(kModel, {PrefillMode::kAdaptive, PrefillTarget::kBalanced})), old);
+  CHECK(plan(PrefillMode::kAuto, PrefillTarget::kBalanced, scratch.path()).note().find("version 99") != std::string::npos);
 }
 
 TEST("profiles with the same plans are told apart by the masses that they ask heads for") {
