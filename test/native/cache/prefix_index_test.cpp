@@ -129,6 +129,22 @@ TEST("what no list holds is forgotten when asked to, what one holds stays with a
   CHECK(list.adopt(Fixture::ids(0, 10)) == 0);
 }
 
+TEST("a page that stays when those behind it are forgotten makes room later, as any other") {
+  Fixture f(4);
+  const std::vector<int32_t> tokens = Fixture::ids(0, 384);
+  PageList held(*f.backend, f.pool, f.index), writing(*f.backend, f.pool, f.index);
+  {
+    PageList gone(*f.backend, f.pool, f.index);
+    f.extend(gone, tokens);
+    CHECK(held.adopt(std::span(tokens).first(129)) == 128);
+  }
+  f.index.forget();
+  CHECK(f.index.size() == 1);
+  held.truncate(0);
+  f.extend(writing, Fixture::ids(1000, 4 * kPageTokens));
+  CHECK(writing.length() == 4 * kPageTokens);
+}
+
 TEST("a page that is computed twice is held once") {
   Fixture f(16);
   const std::vector<int32_t> tokens = Fixture::ids(0, 256);
