@@ -129,6 +129,37 @@ TEST("what no list holds is forgotten when asked to, what one holds stays with a
   CHECK(list.adopt(Fixture::ids(0, 10)) == 0);
 }
 
+TEST("room for more tokens counts the copy of a tail that is shared") {
+  Fixture f(8);
+  PageList list(*f.backend, f.pool, f.index), copy(*f.backend, f.pool, f.index);
+  f.extend(list, Fixture::ids(0, 200));
+  CHECK(list.pages_for(0) == 0 && list.pages_for(56) == 0 && list.pages_for(57) == 1);
+  copy.share(list);
+  CHECK(list.pages_for(0) == 0 && list.pages_for(56) == 1 && list.pages_for(57) == 2);
+  const int64_t before = f.pool.used();
+  list.reserve(57);
+  CHECK(f.pool.used() == before + 2 && copy.pages_for(57) == 1);
+}
+
+TEST("a list that keeps its own takes no page of others, and what others find stays") {
+  Fixture f(8);
+  const std::vector<int32_t> tokens = Fixture::ids(0, 300);
+  PageList first(*f.backend, f.pool, f.index), own(*f.backend, f.pool, f.index), third(*f.backend, f.pool, f.index);
+  f.extend(first, tokens);
+  own.keep_own();
+  CHECK(own.adopt(tokens) == 0 && own.length() == 0);
+  f.extend(own, tokens);
+  CHECK(f.pool.used() == 6 && f.index.size() == 2);
+  CHECK(third.adopt(tokens) == 256);
+  for (size_t page = 0; page < 2; ++page) CHECK(own.view().page_slots[page] != first.view().page_slots[page] && third.view().page_slots[page] == first.view().page_slots[page]);
+  f.extend(own, Fixture::ids(300, 100));
+  CHECK(f.index.size() == 2);  // its third page follows two that others do not have
+  PageList fork(*f.backend, f.pool, f.index);
+  fork.share(own);
+  fork.truncate(0);
+  CHECK(fork.adopt(tokens) == 0);
+}
+
 TEST("a page that stays when those behind it are forgotten makes room later, as any other") {
   Fixture f(4);
   const std::vector<int32_t> tokens = Fixture::ids(0, 384);
@@ -219,6 +250,19 @@ TEST("what was computed in another way is found as such alone, also behind a for
   fork.share(first);
   f.extend(fork, std::span(tokens).subspan(100));
   CHECK(other.adopt(tokens) == 0);
+  other.start_at(PrefixIndex::kLongRoot);
+  CHECK(other.adopt(tokens) == 128);
+}
+
+TEST("lists that change places take along in which way they were computed") {
+  Fixture f(8);
+  const std::vector<int32_t> tokens = Fixture::ids(0, 200);
+  PageList list(*f.backend, f.pool, f.index), again(*f.backend, f.pool, f.index), plain(*f.backend, f.pool, f.index), other(*f.backend, f.pool, f.index);
+  again.start_at(PrefixIndex::kLongRoot);
+  f.extend(again, std::span(tokens).first(100));
+  list.swap(again);
+  f.extend(list, std::span(tokens).subspan(100));
+  CHECK(again.length() == 0 && list.length() == 200 && plain.adopt(tokens) == 0);
   other.start_at(PrefixIndex::kLongRoot);
   CHECK(other.adopt(tokens) == 128);
 }
