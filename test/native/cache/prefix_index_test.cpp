@@ -1,6 +1,7 @@
 // Pages found by what they hold, kept while there is room, and let go in the right order: on real pages of the CPU backend.
 #include "cache/prefix_index.h"
 
+#include <algorithm>
 #include <random>
 
 #include "base/error.h"
@@ -278,6 +279,20 @@ TEST("a pool whose pages are all in use says so, and the list stays as it was") 
   more.extend(other, Fixture::ids(0, 384));
   CHECK_THROWS(other.reserve(256), kOutOfMemory);
   CHECK(other.length() == 384 && other.view().page_slots.size() == 3 && more.pool.used() == 3);
+}
+
+TEST("the memory of a page that nobody holds any more is given back to the system") {
+  Fixture f(2);
+  const int32_t page = f.pool.take();
+  std::vector<std::byte> bytes(static_cast<size_t>(f.pool.page_bytes()), std::byte{1});
+  f.backend->write_page(f.pool.storage(), page, bytes);
+  f.pool.share(page);
+  f.pool.release(page);
+  f.backend->read_page(f.pool.storage(), page, bytes);
+  CHECK(bytes.front() == std::byte{1} && bytes.back() == std::byte{1});
+  f.pool.release(page);
+  f.backend->read_page(f.pool.storage(), page, bytes);  // what the system gives anew is zero
+  CHECK(std::all_of(bytes.begin(), bytes.end(), [](std::byte x) { return x == std::byte{0}; }));
 }
 
 TEST("a page that a list holds is not let go, however old it is") {
