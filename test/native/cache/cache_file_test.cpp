@@ -74,6 +74,13 @@ int64_t held(const std::string& folder, std::span<const int32_t> tokens, const C
   return length;
 }
 
+// A child of this process, where one is to be had: -1 would name every process to kill().
+pid_t fork_child() {
+  const pid_t child = fork();
+  if (child < 0) throw std::runtime_error("no process to be had");
+  return child;
+}
+
 }  // namespace
 
 TEST("what is saved is read back, ragged tail and all; a second save writes only what is new") {
@@ -224,7 +231,7 @@ TEST("kill -9 at any moment of a save leaves the old or the new state") {
   for (int i = 0; i < kKills; ++i) {
     // Each save adds 200 to 400 pages.
     const int64_t target = std::min<int64_t>(static_cast<int64_t>(tokens.size()), before + (200 + static_cast<int64_t>(random() % 200)) * kPageTokens);
-    const pid_t child = fork();
+    const pid_t child = fork_child();
     if (child == 0) {
       save(scratch.path(), std::span(tokens).first(static_cast<size_t>(target)));
       _exit(0);
@@ -255,7 +262,7 @@ TEST("kill -9 while another model's or setting's state is replaced leaves one of
   for (int i = 0; i < 20; ++i) {
     const files::Scratch scratch;
     save(scratch.path(), std::span(tokens).first(1280));
-    const pid_t child = fork();
+    const pid_t child = fork_child();
     if (child == 0) {
       save(scratch.path(), tokens, {}, other);
       _exit(0);
@@ -277,7 +284,7 @@ TEST("kill -9 while another model's or setting's state is replaced leaves one of
 TEST("one writes at a time; a process that died holds no lock") {
   const files::Scratch scratch;
   const std::vector<int32_t> tokens = ids(500);
-  const pid_t child = fork();
+  const pid_t child = fork_child();
   if (child == 0) {
     const auto writer = CacheWriter::open(scratch.path(), kIdentity);
     files::write(scratch.path("held"), "");
@@ -355,7 +362,7 @@ TEST("a folder that cannot be opened keeps the former state") {
   const std::vector<int32_t> tokens = ids(1000);
   chmod(scratch.path().c_str(), 0777);
   const std::string folder = scratch.path("state");
-  const pid_t child = fork();
+  const pid_t child = fork_child();
   if (child == 0) {
     if (geteuid() == 0 && setuid(65534) != 0) _exit(1);  // root may open everything
     save(folder, std::span(tokens).first(500));
