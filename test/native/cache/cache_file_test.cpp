@@ -142,6 +142,35 @@ TEST("a manifest of a later version is no damage") {
   CHECK(held(scratch.path(), ids(500)) == 500);
 }
 
+TEST("records whose checksums are right and that follow no full page before them lead nowhere") {
+  constexpr size_t kHeader = 48, kRecord = 552, kParentAt = 20, kChecksumAt = 544;
+  const files::Scratch scratch;
+  save(scratch.path(), ids(500));
+  save(scratch.path(), ids(600));  // three full pages, a ragged one, and behind the third a full one and a ragged one
+  const std::string sound = files::read(scratch.path("manifest.bin"));
+  CHECK(sound.size() == kHeader + 6 * kRecord && held(scratch.path(), ids(600)) == 600);
+  const auto with_parent = [&](int64_t record, int32_t parent) {
+    std::string bytes = sound;
+    char* at = bytes.data() + kHeader + static_cast<size_t>(record) * kRecord;
+    std::memcpy(at + kParentAt, &parent, sizeof(parent));
+    const uint64_t checksum = hash64(at, kChecksumAt, kIdentity.root + static_cast<uint64_t>(record));
+    std::memcpy(at + kChecksumAt, &checksum, sizeof(checksum));
+    files::write(scratch.path("manifest.bin"), bytes);
+  };
+  with_parent(5, 4);
+  CHECK(files::read(scratch.path("manifest.bin")) == sound);
+  for (const int32_t parent : {1, 2, 6, 1 << 20, INT32_MAX, -2, INT32_MIN}) {
+    with_parent(1, parent);
+    CHECK(held(scratch.path(), ids(600)) == 128);
+    CHECK(!CacheReader(scratch.path(), kIdentity).note().empty());
+  }
+  with_parent(5, 3);  // the ragged one
+  CHECK(held(scratch.path(), ids(600)) == 512);
+  CHECK(!CacheReader(scratch.path(), kIdentity).note().empty());
+  files::write(scratch.path("manifest.bin"), sound + "x");  // and what is no whole record is said to be damage
+  CHECK(held(scratch.path(), ids(600)) == 600 && !CacheReader(scratch.path(), kIdentity).note().empty());
+}
+
 TEST("a budget keeps the beginning; waste is written away") {
   const files::Scratch scratch;
   const std::vector<int32_t> tokens = ids(1280);
