@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <functional>
 #include <random>
@@ -184,6 +185,36 @@ TEST("a budget keeps the beginning; waste is written away") {
   CHECK(save(scratch.path(), other).tokens == 1280);
   CHECK(save(scratch.path(), other, with(3 * kIdentity.page_bytes, false)).tokens == 384);  // the limit was lowered
   CHECK(held(scratch.path(), other) == 384);
+}
+
+TEST("a save that writes all anew and is stopped leaves what was there") {
+  const files::Scratch scratch;
+  const std::vector<int32_t> tokens = ids(1280);
+  CHECK(save(scratch.path(), tokens).tokens == 1280);
+  const CancelToken cancel;
+  int pages = 0;
+  SaveOptions options;
+  options.afresh = true;
+  options.give_way = [&] {
+    if (++pages == 4) CancelToken(cancel).cancel();
+  };
+  const FetchPage fetch = [&](int64_t number, std::span<std::byte> out, std::function<void(bool)> done) {
+    std::ranges::copy(content(tokens, number), out.begin());
+    done(true);
+  };
+  CHECK(save_pages(scratch.path(), kIdentity, tokens, options, fetch, cancel, [](int64_t, int64_t) {}).tokens == 0);
+  CHECK(pages == 4 && held(scratch.path(), tokens) == 1280);
+}
+
+TEST("a page that is gone before it was fetched ends a save, and nothing is written in its place") {
+  const files::Scratch scratch;
+  const std::vector<int32_t> tokens = ids(1280);
+  const FetchPage fetch = [&](int64_t number, std::span<std::byte> out, std::function<void(bool)> done) {
+    if (number != 3) std::ranges::copy(content(tokens, number), out.begin());
+    done(number != 3);
+  };
+  const SaveResult result = save_pages(scratch.path(), kIdentity, tokens, {}, fetch, CancelToken(), [](int64_t, int64_t) {});
+  CHECK(!result.busy && result.tokens <= 3 * kPageTokens && held(scratch.path(), tokens) == result.tokens);
 }
 
 TEST("200 damages are detected, the sound beginning is kept, and the next save mends the rest") {
