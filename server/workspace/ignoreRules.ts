@@ -23,39 +23,55 @@ const maxBytes = 1 << 20;
  * an ignore file that asks for more, the beginning counts, which hides what the line would hide, and may hide more.
  */
 const maxDoubleStars = 3;
-const cut = `by the beginning of a pattern with more than ${maxDoubleStars} \`**\``;
+const cut = (most: number) => `by the beginning of a pattern with more than ${most} \`**\``;
 /** Folders on the way to a file that is looked at, for the same reason. */
 export const deepest = 128;
 
+/** What the rules of all ignore files of a scan may cost, together: as much as a hundred of the costliest. */
+export class Cost {
+  private left = 100 * deepest ** maxDoubleStars;
+
+  /** How many `**` of a rule with so many count. */
+  most(stars: number): number {
+    this.left -= deepest ** Math.min(stars, maxDoubleStars);
+    return this.left < 0 ? 1 : maxDoubleStars;
+  }
+}
+
 const collapsed = (rule: string) => rule.replace(/(^|\/)(?:\*\*\/)+/g, '$1**/');
-const isCostly = (rule: string) => rule.split('**').length - 1 > maxDoubleStars;
+const starsIn = (rule: string) => rule.split('**').length - 1;
 
 /** Of a costly rule, the part with as many `**` as may be. One that brings files back is dropped: they stay hidden. */
-function beginning(rule: string): PatternParams | undefined {
+function affordable(rule: string, cost: Cost): PatternParams[] {
   const names = rule.replace(/^!/, '').split('/');
   // Beside other characters of a name, two stars are as good and as cheap as one.
   const deep = names.flatMap((name, i) => (/^\*\*\s*$/.test(name) ? [i] : []));
-  if (deep.length <= maxDoubleStars) return { pattern: rule };
-  if (rule.startsWith('!')) return undefined;
-  return { pattern: names.slice(0, deep[maxDoubleStars - 1]! + 1).join('/'), mark: cut };
+  // At the end it matches at once.
+  const most = cost.most(deep.filter((i) => i < names.length - 1).length);
+  if (deep.length <= most) return [{ pattern: rule }];
+  if (rule.startsWith('!')) return [];
+  return [{ pattern: names.slice(0, deep[most - 1]! + 1).join('/'), mark: cut(most) }];
 }
 
 /** Patterns of the settings, which a repository can bring along too. Throws LongviewError `invalid_argument` for a costly one. */
 export function settingRules(patterns: readonly string[] = []): Ignore {
   const rules = patterns.map(collapsed);
-  const costly = rules.find(isCostly);
-  if (costly !== undefined)
-    throw new LongviewError(
-      'invalid_argument',
-      `The pattern ${JSON.stringify(costly.slice(0, 100))} in longview.files has more than ${maxDoubleStars} \`**\`: write it with fewer.`,
-    );
+  const cost = new Cost();
+  for (const rule of rules) {
+    const most = cost.most(starsIn(rule));
+    if (starsIn(rule) > most)
+      throw new LongviewError(
+        'invalid_argument',
+        `The pattern ${JSON.stringify(rule.slice(0, 100))} in longview.files has more than ${most} \`**\`: write it with fewer.`,
+      );
+  }
   return ignoreRules(rules);
 }
 
 /** The rules of an ignore file; none where there is no such file. */
-export async function rulesOfFile(file: string): Promise<Ignore> {
+export async function rulesOfFile(file: string, cost: Cost): Promise<Ignore> {
   const lines = (await readStart(file)).split(/\r?\n/).map(collapsed);
-  return ignoreRules(lines.flatMap((line) => (isCostly(line) ? (beginning(line) ?? []) : line)));
+  return ignoreRules(lines.flatMap((line) => affordable(line, cost)));
 }
 
 /** Whole lines, as many as are looked at; '' for what is no file. Waits for no pipe. */
@@ -92,7 +108,7 @@ export function hiding(stack: readonly Rules[], relative: string): { detail?: st
  * The rules above a folder of a repository, and the repository's own. Those that would hide the folder itself do not count:
  * it was asked for. Empty outside of a repository.
  */
-export async function ignoringAbove(root: string): Promise<Rules[]> {
+export async function ignoringAbove(root: string, cost: Cost): Promise<Rules[]> {
   const names: string[] = [];
   // A link's own place is in another repository, or in none.
   let top = await fs.realpath(root).catch(() => path.resolve(root));
@@ -104,7 +120,7 @@ export async function ignoringAbove(root: string): Promise<Rules[]> {
   const found: Rules[] = [];
   const take = async (file: string, below: readonly string[]) => {
     const down = below.map((name) => `${name}/`).join('');
-    const rules = await rulesOfFile(file);
+    const rules = await rulesOfFile(file, cost);
     if (down === '' || !rules.ignores(down)) found.push({ folder: '', down, rules });
   };
   await take(path.join(await gitFolder(top), 'info', 'exclude'), names);

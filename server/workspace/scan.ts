@@ -6,7 +6,7 @@ import { LongviewError, throwIfAborted } from '../errors';
 import type { FileEncoding, SkippedFile, SkipReason } from '../protocol';
 import { namedEncodings } from './encoding';
 import { lastCommitTimes } from './gitHistory';
-import { deepest, hiding, ignoringAbove, rulesOfFile, settingRules, type Rules } from './ignoreRules';
+import { Cost, deepest, hiding, ignoringAbove, rulesOfFile, settingRules, type Rules } from './ignoreRules';
 import { kib } from './kib';
 import { isSecretName } from './secrets';
 
@@ -142,6 +142,7 @@ function globsOf(patterns: readonly string[] = [], names: readonly string[]): Gl
 class Scanner {
   readonly files: ScannedFile[] = [];
   readonly skipped: SkippedFile[] = [];
+  readonly cost = new Cost();
   private readonly include: Globs;
   private readonly exclude: Globs;
   private readonly prefix: string;
@@ -177,7 +178,7 @@ class Scanner {
     const stack = [...above];
     for (const name of ['.gitignore', '.ignore']) {
       if (!entries.some((entry) => entry.name === name && entry.isFile())) continue;
-      stack.push({ folder: relative, rules: await rulesOfFile(path.join(folder, name)) });
+      stack.push({ folder: relative, rules: await rulesOfFile(path.join(folder, name), this.cost) });
     }
     entries.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const entry of entries) {
@@ -276,7 +277,7 @@ export async function scanFolder(
 ): Promise<ScanResult> {
   if (!path.isAbsolute(root)) throw noFolder(root);
   const scanner = new Scanner(root, options, place);
-  await scanner.walk('', await ignoringAbove(root));
+  await scanner.walk('', await ignoringAbove(root, scanner.cost));
   if (options.gitHistory) {
     const times = await lastCommitTimes(root, options.signal);
     for (const file of scanner.files) file.changedMs = times.get(file.path) ?? file.mtimeMs;

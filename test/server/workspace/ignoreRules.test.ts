@@ -199,6 +199,44 @@ describe('ignore rules', () => {
     expect(await scan(`${before}\n*.tsx\n${'#'.repeat(5000)}`)).toEqual(both.slice(1));
   });
 
+  it('goes by shorter beginnings where all rules of a repository together would cost too much', async () => {
+    const many = (count: number) =>
+      Array.from({ length: count }, (_, i) => `/a/**/a/**/a/**/${i}`).join('\n');
+    const scan = async (costly: number) => {
+      const { files, skipped } = await scanFolder(
+        repository([
+          ['.gitignore', many(costly)],
+          ['b/.gitignore', '/c/**/x/**/d.ts\n/c/**/y.ts\n'],
+          ['b/c/x/d.ts', 'x'],
+          ['b/c/y.ts', 'x'],
+          ['b/c/z.ts', 'x'],
+        ]),
+      );
+      const taken = files.map((file) => file.path).filter((file) => file.endsWith('.ts'));
+      return { taken, skipped: skipped.map(({ path, detail }) => [path, detail]) };
+    };
+    expect(await scan(50)).toEqual({
+      taken: ['b/c/z.ts'],
+      skipped: [
+        ['b/c/x/d.ts', undefined],
+        ['b/c/y.ts', undefined],
+      ],
+    });
+    // A few bytes for each, and each would be tried in half a million ways for each folder on the way down.
+    const beyond = 'by the beginning of a pattern with more than 1 `**`';
+    expect(await scan(20_000)).toEqual({
+      taken: [],
+      skipped: [
+        ['b/c/x/', beyond],
+        ['b/c/y.ts', undefined],
+        ['b/c/z.ts', beyond],
+      ],
+    });
+    await expect(scanFolder(repository([['a.ts', 'x']]), { exclude: many(200).split('\n') })).rejects.toThrow(
+      /longview\.files has more than 1/,
+    );
+  });
+
   it('goes no deeper than where such rules cost too much', async () => {
     const folder = repository([
       ['.gitignore', '**/a/**/a/**/a/b\n'],
