@@ -67,6 +67,15 @@ const runs = [/[\p{L}\p{M}]+|\p{N}+|\p{White_Space}+/gu, /[^\p{L}\p{N}\p{White_S
 
 /** Why a text has no place in the prompt; undefined where it has. A key may be in what was left out of the `whole`. */
 export function textFault(file: string, text: string, whole = text): TextFault | undefined {
+  try {
+    return faultOf(file, text, whole);
+  } catch {
+    // A regular expression needs a stack as deep as what it matches is long.
+    return generated('one unbroken run of millions of characters');
+  }
+}
+
+function faultOf(file: string, text: string, whole: string): TextFault | undefined {
   const secret = secretIn(whole);
   if (secret) return { reason: 'secret', detail: `it holds ${secret}` };
   const lines = text.split('\n').length;
@@ -78,9 +87,9 @@ export function textFault(file: string, text: string, whole = text): TextFault |
   for (const kind of runs)
     for (const { 0: run } of text.matchAll(kind)) {
       squares += Buffer.byteLength(run) ** 2;
-      const characters = run.length.toLocaleString('en');
-      if (run.length > longestRun) return generated(`one unbroken run of ${characters} characters`);
-      if (squares > mostSquares) return generated(`unbroken runs as long as ${characters} characters`);
+      const characters = () => `${run.length.toLocaleString('en')} characters`;
+      if (run.length > longestRun) return generated(`one unbroken run of ${characters()}`);
+      if (squares > mostSquares) return generated(`unbroken runs as long as ${characters()}`);
     }
   return undefined;
 }

@@ -49,6 +49,14 @@ describe('readText', () => {
     expect(textFault('a.txt', `x${' '.repeat(20_000)}x`)).toEqual({ reason: 'generated', detail });
   });
 
+  it('leaves out a run that a regular expression has no stack for', () => {
+    const detail = 'one unbroken run of millions of characters';
+    const runs = ['漢'.repeat(8_000_000), '\u0301'.repeat(8_000_000), `sk_live_${'a1'.repeat(12_000_000)}`];
+    for (const run of runs) expect(textFault('a.txt', run)).toEqual({ reason: 'generated', detail });
+    // Of a notebook, in what was left out of its text.
+    expect(textFault('a.ipynb', 'x', runs[2])).toEqual({ reason: 'generated', detail });
+  });
+
   it('sees runs as tokenizers do, and what many of them take together', () => {
     const generated = { reason: 'generated', detail: expect.stringContaining('unbroken run') as string };
     // A mark, U+FEFF and the control NEL do not end a run of signs or of white space in their patterns.
