@@ -43,7 +43,11 @@ const languages = {
 };
 for (const [name, language] of Object.entries(languages)) hljs.registerLanguage(name, language);
 
-/** HTML of the code, its text escaped; plain where the language is unknown. */
+/** Patterns of some languages take time with the square of the length: of a word that a model repeats without an end, minutes. */
+const longest = 10_000;
+
+/** HTML of the code, its text escaped; nothing where the language is unknown, or the code too long to be worth the wait. */
 export function highlight(code: string, language: string): string | undefined {
+  if (code.length > longest) return undefined;
   return hljs.getLanguage(language) && hljs.highlight(code, { language, ignoreIllegals: true }).value;
 }
