@@ -61,6 +61,10 @@ markdown.renderer.rules.missing = (tokens, i) => {
   return `<span class="missing" title="${escape(why)}">${label(text)} <span class="mark">not found</span></span>`;
 };
 
+/** Marks that turn the direction of what follows: code would read as another than is copied or inserted. They are shown. */
+const turning = /[\u202a-\u202e\u2066-\u2069]/g;
+const shown = (mark: string) => `\\u${mark.charCodeAt(0).toString(16)}`;
+
 /** HTML of the top-level blocks of an answer, so that only what changed is shown again. */
 export function renderBlocks(
   answer: string,
@@ -83,7 +87,8 @@ export function renderBlocks(
     let end = start + 1;
     for (let depth = tokens[start]!.nesting; depth > 0 && end < tokens.length; end++)
       depth += tokens[end]!.nesting;
-    blocks.push(markdown.renderer.render(tokens.slice(start, end), markdown.options, environment));
+    const html = markdown.renderer.render(tokens.slice(start, end), markdown.options, environment);
+    blocks.push(html.replace(turning, shown));
     start = end;
   }
   return blocks;

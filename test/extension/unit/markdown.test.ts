@@ -131,6 +131,17 @@ describe('renderBlocks', () => {
     expect(out).not.toMatch(/<a |citation/);
   });
 
+  it('shows the marks that would turn the direction of what is read', () => {
+    const citations = [citation('[a\u202e.py]', 'a\u202e.py')];
+    const out = html('x\u202ey `a\u2066b`, [a\u202e.py]\n\n```js\nif (a) {\u2069 //\n```', citations);
+    expect(out).not.toMatch(/[\u202a-\u202e\u2066-\u2069]/);
+    expect(out).toContain('x\\u202ey <code>a\\u2066b</code>');
+    expect(out).toContain('title="Open a\\u202e.py"');
+    expect(out).toContain('if (a) {\\u2069 //');
+    // Arabic and Hebrew are as they were.
+    expect(html('שלום \u200fعليكم')).toBe('<p>שלום \u200fعليكم</p>\n');
+  });
+
   it('changes only the last block while an answer grows', () => {
     const before = renderBlocks('# One\n\nTwo\n\nThr', []);
     const after = renderBlocks('# One\n\nTwo\n\nThree and', []);
