@@ -59,18 +59,22 @@ function isAsSaved(document: TextDocument): boolean {
   }
 }
 
+/** The URI itself for what is on no disk of this machine, as `file://nas/share`. */
+function pathOf(uri: string): string {
+  try {
+    return fileURLToPath(uri);
+  } catch {
+    return uri;
+  }
+}
+
 function toRoots(folders: readonly { uri: string; name: string }[]): Root[] {
-  return folders.map(({ uri, name }) => ({
-    name,
-    folder: uri.startsWith('file:') ? fileURLToPath(uri) : uri,
-  }));
+  return folders.map(({ uri, name }) => ({ name, folder: pathOf(uri) }));
 }
 
 function unsavedTexts(): Map<string, string> {
-  const unsaved = documents
-    .all()
-    .filter(({ uri, version }) => uri.startsWith('file:') && savedVersions.get(uri) !== version);
-  return new Map(unsaved.map((document) => [fileURLToPath(document.uri), document.getText()]));
+  const unsaved = documents.all().filter(({ uri, version }) => savedVersions.get(uri) !== version);
+  return new Map(unsaved.map((document) => [pathOf(document.uri), document.getText()]));
 }
 
 /** Runs a request on the service; errors go out with their code and sentence. */

@@ -157,8 +157,8 @@ export class ServerClient {
   }
 
   /** Opens a file with a text that may be another one than is saved. */
-  async open(file: string, text: string): Promise<void> {
-    const uri = pathToFileURL(file).href;
+  async open(file: string | URL, text: string): Promise<void> {
+    const uri = typeof file === 'string' ? pathToFileURL(file).href : file.href;
     const opened = { uri, languageId: 'plaintext', version: 1, text };
     await this.connection.sendNotification('textDocument/didOpen', { textDocument: opened });
   }

@@ -158,17 +158,19 @@ describe('the server', { timeout: 60_000 }, () => {
     await server.close(file);
   });
 
-  it('says of a folder that is on no disk that it cannot be read', async () => {
+  it('says of folders that are on no disk that they cannot be read, and answers beside open files of theirs', async () => {
     const other = await ServerClient.start(folder, {});
-    const uri = 'vscode-vfs://github/microsoft/vscode';
-    await other.addFolder(uri, 'vscode');
+    const uris = ['vscode-vfs://github/microsoft/vscode', 'file://nas/projects/vscode'];
+    for (const uri of uris) await other.addFolder(uri, new URL(uri).hostname);
+    await other.open(new URL(`${uris[1]}/a.ts`), 'const a = 1;');
     const { files, skipped } = await other.context();
     await other.stop();
     expect(files[0]?.path).toBe(`${path.basename(folder)}/app/config.py`);
-    expect(skipped).toContainEqual({
-      path: 'vscode/',
-      reason: 'unreadable',
-      detail: `${uri} is on no disk of this machine: it cannot be read.`,
-    });
+    for (const uri of uris)
+      expect(skipped).toContainEqual({
+        path: `${new URL(uri).hostname}/`,
+        reason: 'unreadable',
+        detail: `${uri} is on no disk of this machine: it cannot be read.`,
+      });
   });
 });
