@@ -8,6 +8,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, promises as fs } from 'node:fs';
 import path from 'node:path';
+import { plainFile } from '../plainFile';
 import { frameFingerprint } from '../prompt/frame';
 import type { Entry, LeftOutFile, Packing } from '../prompt/packing';
 import { concat } from '../prompt/template';
@@ -96,7 +97,7 @@ export function hasPacking(folder: string): boolean {
 
 /** Undefined where there is none, or none of this version, this frame and this vocabulary. */
 export async function readPacking(folder: string, vocabularySize: number): Promise<Packing | undefined> {
-  const bytes = await fs.readFile(path.join(folder, name)).catch(() => undefined);
+  const bytes = await fs.readFile(path.join(folder, name), plainFile).catch(() => undefined);
   if (!bytes?.subarray(0, magic.length).equals(magic)) return undefined;
   const body = bytes.subarray(magic.length + 32);
   if (!digest(body).equals(bytes.subarray(magic.length, magic.length + 32))) return undefined;

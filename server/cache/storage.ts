@@ -4,6 +4,7 @@ import { promises as fs } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { here } from '../here';
+import { plainFile } from '../plainFile';
 import type { SavedWorkspace } from '../protocol';
 
 export const defaultMaxGiB = 40;
@@ -31,9 +32,8 @@ export async function writeLabel(folder: string, label: Label): Promise<void> {
 
 async function readLabel(folder: string): Promise<Label> {
   try {
-    const { folders, model } = JSON.parse(
-      await fs.readFile(path.join(folder, labelName), 'utf8'),
-    ) as Partial<Label>;
+    const text = await fs.readFile(path.join(folder, labelName), { encoding: 'utf8', ...plainFile });
+    const { folders, model } = JSON.parse(text) as Partial<Label>;
     return {
       folders: Array.isArray(folders) ? folders.map(String) : [],
       model: typeof model === 'string' ? model : '',

