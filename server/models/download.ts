@@ -175,7 +175,7 @@ async function fetchRest(
       done += chunk.length;
       if (done > size) throw failed('more arrived than the hub announced');
       whole.update(chunk);
-      await output.write(chunk);
+      await output.writeFile(chunk); // `write` may write a part of it
       onProgress?.({ done, total: size });
     }
     if (done < size) throw failed(`the connection ended at ${done} of ${size} bytes`);
