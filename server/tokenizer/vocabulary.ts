@@ -52,10 +52,16 @@ export const unsupportedTokenizer = (which: string) =>
     `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, Phi-4 and SmolLM, and SentencePiece's BPE as in Llama 2, Mistral, Phi-3 and Yi.`,
   );
 
+/** More than any model has; a file that is made up to have millions would take minutes, and all memory. */
+const mostTexts = 1 << 20;
+
 function strings(metadata: ModelMetadata, key: string): string[] {
   const value = metadata.values[key];
-  if (!Array.isArray(value) || !value.every((item) => typeof item === 'string'))
-    throw new LongviewError('file_corrupt', `The model file is damaged: ${key} is no list of texts.`);
+  if (!Array.isArray(value) || value.length > mostTexts || !value.every((item) => typeof item === 'string'))
+    throw new LongviewError(
+      'file_corrupt',
+      `The model file is damaged: ${key} is no list of at most ${mostTexts} texts.`,
+    );
   return value;
 }
 

@@ -132,6 +132,16 @@ describe('the built-in tokenizer', () => {
     expect(vocabularyFromGguf({ format: 'gguf', values }).stopTokens).toEqual([1, 2, 3]);
   });
 
+  it('does not unpack a vocabulary of millions', () => {
+    const values = {
+      'tokenizer.ggml.model': 'gpt2',
+      'tokenizer.ggml.tokens': Array<string>(2_000_000).fill(''),
+      'tokenizer.ggml.merges': [],
+    };
+    const made = () => vocabularyFromGguf({ format: 'gguf', values });
+    expect(made).toThrow(/tokenizer.ggml.tokens is no list of at most 1048576 texts/);
+  });
+
   it('takes pipes among the files of a model for absent, and reads nothing from them', () => {
     const folder = mkdtempSync(path.join(tmpdir(), 'longview-tokenizer-'));
     const place = (name: string) => path.join(folder, name);
