@@ -23,10 +23,37 @@ function questionMarkdown(question: string): string {
   return `## ${heading}${rest === '' ? '' : `\n\n${withFenceClosed(rest)}`}`;
 }
 
+/** What stays as it is, escaped characters and code; a picture; a tag. */
+const loading = /\\[^]|(`+)(?!`)[^]*?(?<!`)\1(?!`)|`+|!\[|<(?=[a-z!/?])/gi;
+function escaped(text: string): string {
+  return text.replace(loading, (found) => {
+    if (found.startsWith('\\')) return found;
+    // Before code comes HTML that begins a line.
+    return found.startsWith('`') ? found.replace(/(\n[ \t>]*)</g, '$1\\<') : found.replace(/[[<]/, '\\$&');
+  });
+}
+
+/**
+ * As the panel shows it: without pictures and HTML, by which a preview of the document would load what a model was told by a
+ * file to have loaded.
+ */
+export function withNothingToLoad(text: string): string {
+  const lines = text.split('\n');
+  for (const { type, map } of markdown.parse(text, {})) {
+    if (!map || (type !== 'inline' && type !== 'tr_open')) continue;
+    const [start, end] = map;
+    const block = lines.slice(start, end).join('\n');
+    // Code ends with its cell.
+    const parts = type === 'tr_open' ? block.split('|') : [block];
+    lines.splice(start, end - start, ...parts.map(escaped).join('|').split('\n'));
+  }
+  return lines.join('\n');
+}
+
 export function chatMarkdown(turns: readonly Turn[]): string {
   return turns
     .map(({ question, answer, error, sources }) => {
-      const said = withFenceClosed(answer.trim()) || (error ?? '');
+      const said = withFenceClosed(withNothingToLoad(answer.trim())) || (error ?? '');
       const line = sourcesLine(sources);
       return `${questionMarkdown(question)}\n\n${said}\n${line && `\n${line}`}`;
     })

@@ -1,6 +1,7 @@
+import MarkdownIt from 'markdown-it';
 import { expect, it } from 'vitest';
 import type { Turn } from '../../../extension/chat/messages';
-import { chatMarkdown, withFenceClosed } from '../../../extension/chatMarkdown';
+import { chatMarkdown, withFenceClosed, withNothingToLoad } from '../../../extension/chatMarkdown';
 import { markdown } from '../../../extension/chat/markdown';
 
 const turn = (question: string, answer: string, more: Partial<Turn> = {}): Turn => ({
@@ -55,4 +56,37 @@ it('keeps the words of an answer, closes its code, and says what an answer faile
   );
   const failed = turn('Where?', '', { state: 'failed', error: 'No room.' });
   expect(chatMarkdown([turn('Who?', ' I. '), failed])).toBe('## Who?\n\nI.\n\n## Where?\n\nNo room.\n');
+});
+
+/** As a previewer does that takes pictures and HTML. */
+const preview = new MarkdownIt({ html: true });
+
+it.each([
+  '![a](https://example.com/a.png)',
+  'Of `a ![a](https://example.com/a.png)',
+  '`\n\n![a](https://example.com/a.png)\n\n`',
+  '`` a ` ![a](https://example.com/a.png)',
+  '> - ![a][b]\n\n[b]: https://example.com/a.png',
+  '# ![a](https://example.com/a.png)',
+  '| a |\n|-|\n| ![a](https://example.com/a.png) |\n\n`',
+  '<img src="https://example.com/a.png">',
+  'a <IMG src=https://example.com/a.png> b',
+  '<!-- -->\n<div>\n\n![a](https://example.com/a.png)\n</div>',
+  'a\n<svg/onload=x>',
+  '\\![a](https://example.com/a.png) \\\\![a](https://example.com/a.png)',
+  '\\`![a](https://example.com/a.png)`',
+  'a `\n<div>\n\n![a](https://example.com/a.png)',
+  '> a `\n> <div>` b',
+  '| a | b |\n|-|-|\n| ` | ![a](https://example.com/a.png) ` |',
+  '![[a]](https://example.com/a.png) !![a](https://example.com/a.png)',
+])('has no picture and no HTML of an answer: %s', (answer) => {
+  expect(preview.render('<b>![a](b)')).toMatch(/<b>.*<img/);
+  expect(preview.render(chatMarkdown([turn('Q', answer)]))).not.toMatch(/<(img|svg|div|!--)/i);
+});
+
+it('leaves code and links of an answer as they are', () => {
+  const answer =
+    'See `List<a>` and ``![`` at [a.ts#f] or [x](https://example.com), a < b:\n\n```html\n<img src=a>\n![a](b)\n```\n\n    <b>\n\n- ~~~\n  <i>\n  ~~~';
+  expect(withNothingToLoad(answer)).toBe(answer);
+  expect(withNothingToLoad('A List<String>, `x<y>`')).toBe('A List\\<String>, `x<y>`');
 });
