@@ -22,8 +22,11 @@ export function briefly(sources: readonly Source[]): string {
   return names.join(', ') + (more > 0 ? ` +${more}` : '');
 }
 
-/** A line of Markdown; empty where there are none. */
+/** A line of Markdown; empty where there are none. What a file is called does not end its place as code. */
 export function sourcesLine(sources: readonly Source[] = []): string {
-  const places = sources.map((source) => `\`${source.path}${linesOf(source)}\` (${percent(source.share)})`);
+  const places = sources.map((source) => {
+    const path = source.path.replaceAll('`', "'");
+    return `\`${path}${linesOf(source)}\` (${percent(source.share)})`;
+  });
   return places.length === 0 ? '' : `Looked at most: ${places.join(', ')}\n`;
 }

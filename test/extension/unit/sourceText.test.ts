@@ -18,3 +18,8 @@ it('writes lines, shares and nothing where there is nothing', () => {
   expect(sourcesLine([])).toBe('');
   expect(sourcesLine()).toBe('');
 });
+
+it('keeps what a file is called within its code', () => {
+  const [source] = sources('a`![x](https:/example.com/x)`.ts');
+  expect(sourcesLine([source!])).toBe("Looked at most: `a'![x](https:/example.com/x)'.ts` (50 %)\n");
+});
