@@ -31,6 +31,8 @@ const noteKey = 'longview.builtInNoteDismissed';
 const batchMs = 50;
 /** What an answer has come to is kept so often: a window may go away in its middle. */
 const keepMs = 2000;
+/** Editors save in bursts, and git changes many files at once. */
+const quietMs = 1000;
 /** Characters. What is longer is a file, and said to be too long: it is not asked, whole or cut. */
 const maxQuestion = 100_000;
 /** Of such a question, for whoever wonders which it was. The chat is kept every few seconds. */
@@ -46,6 +48,9 @@ export class ChatView implements WebviewViewProvider {
   private keptAt = 0;
   /** How often what is in the prompt is being asked for. */
   private loading = 0;
+  /** Files changed since it was asked for. */
+  private outdated = false;
+  private quiet: NodeJS.Timeout | undefined;
   private readonly chat: Chat;
   private readonly history: ChatHistory;
 
@@ -64,10 +69,16 @@ export class ChatView implements WebviewViewProvider {
     context.subscriptions.push(
       server.onStatus((status) => {
         this.chat.setStatus(status);
-        // A server that was started again, or with another model, has not looked at the files yet.
-        if (status.phase === 'ready' && !status.context && this.view && !this.loading)
-          void this.loadContents();
+        this.keepUp();
       }),
+      server.onFilesChanged(() => {
+        clearTimeout(this.quiet);
+        this.quiet = setTimeout(() => {
+          this.outdated = true;
+          this.keepUp();
+        }, quietMs);
+      }),
+      { dispose: () => clearTimeout(this.quiet) },
       workspace.onDidChangeConfiguration((event) => {
         // What was wrong may be mended: the model is tried again.
         const failed = this.chat.state.status.health === 'error';
@@ -149,9 +160,19 @@ export class ChatView implements WebviewViewProvider {
     this.chat.focusInput();
   }
 
+  /** Has the bar and the map say what is in the files now, unless something is under way. */
+  private keepUp(): void {
+    const { phase, context } = this.chat.state.status;
+    if (phase !== 'ready' || !this.view || this.loading) return;
+    // A server that was started again, or with another model, has not looked at the files yet. A panel that is hidden asks when
+    // it is shown.
+    if (!context || (this.outdated && this.view.visible)) void this.loadContents();
+  }
+
   /** What is in the prompt, before the first question too. */
   private async loadContents(): Promise<void> {
     if (!folderOpen()) return;
+    this.outdated = false;
     this.loading++;
     try {
       this.chat.setContents(await this.server.promptContents());
@@ -159,6 +180,7 @@ export class ChatView implements WebviewViewProvider {
       // The status says what is wrong, and so does the next question.
     } finally {
       this.loading--;
+      if (this.outdated) this.keepUp();
     }
   }
 

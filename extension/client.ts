@@ -60,13 +60,23 @@ export class Server {
   private readonly statusChanged = new EventEmitter<Status>();
   /** The server is gone; the text says what happens now. */
   private readonly crashed = new EventEmitter<string>();
+  private readonly filesChanged = new EventEmitter<void>();
   readonly onStatus = this.statusChanged.event;
+  /** Files were saved, made or deleted, by whomever. */
+  readonly onFilesChanged = this.filesChanged.event;
 
   constructor(private readonly context: ExtensionContext) {
+    const changed = ({ path }: Uri) => {
+      if (!path.includes('/.git/')) this.filesChanged.fire();
+    };
     context.subscriptions.push(
       this.watcher,
+      this.watcher.onDidCreate(changed),
+      this.watcher.onDidChange(changed),
+      this.watcher.onDidDelete(changed),
       this.statusChanged,
       this.crashed,
+      this.filesChanged,
       workspace.onDidChangeConfiguration((event) => {
         const used = ['longview', 'files.encoding', 'files.associations'];
         if (used.some((section) => event.affectsConfiguration(section))) this.sendSettings();

@@ -1,5 +1,7 @@
 // The panel in a real VS Code, with the built-in model: from the palette to an opened line.
 import assert from 'node:assert/strict';
+import { mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
 import AxeBuilder from '@axe-core/playwright';
 import { windowOn } from './suite.mjs';
 import { changeSettings, until, Workbench } from './workbench.mjs';
@@ -46,6 +48,23 @@ describe('the panel', function () {
     await bar.click();
     await map.waitFor({ state: 'hidden' });
     await shot('empty');
+  });
+
+  it('says so before the first question too when files come and go', async () => {
+    const { panel } = workbench;
+    const bar = (files) => panel.locator('#budget button', { hasText: files }).waitFor({ timeout: 30_000 });
+    const added = path.join(E2E_FOLDER, 'ports', 'ports.py');
+    mkdirSync(path.dirname(added));
+    try {
+      writeFileSync(added, 'DEFAULT_PORT = 8443\n');
+      await bar('5 of 5 files');
+      await panel.locator('#budget button').click();
+      await panel.locator('#map .name', { hasText: 'ports/' }).waitFor();
+      await panel.locator('#budget button').click();
+    } finally {
+      rmSync(path.dirname(added), { recursive: true });
+    }
+    await bar('4 of 4 files');
   });
 
   it('answers a question from the palette, with a link to the line', async () => {

@@ -93,7 +93,9 @@ async function host() {
   const contents = { files: ['a/x', 'b/x'].map((path) => ({ path, tokens: 1 })), skipped: [] };
   const listeners = new Set<(status: Partial<Status>) => void>();
   const status = (now: Partial<Status>) => [...listeners].forEach((listener) => listener(now));
+  let filesChanged = () => {};
   const server = {
+    onFilesChanged: (listener: () => void) => (filesChanged = listener),
     onStatus: (listener: typeof status) => {
       listeners.add(listener);
       return { dispose: () => listeners.delete(listener) };
@@ -109,7 +111,11 @@ async function host() {
   const turns: string[] = [];
   const doing: string[] = [];
   let receive!: (message: FromWebview) => void;
+  const view = { visible: true };
   chat.resolveWebviewView({
+    get visible() {
+      return view.visible;
+    },
     onDidDispose: event,
     webview: {
       onDidReceiveMessage: (listener: typeof receive) => (receive = listener),
@@ -126,7 +132,7 @@ async function host() {
   await vi.waitFor(() => expect(posted).toContain('contents'));
   const kept = () => context.workspaceState.get('longview.chat');
   const past = () => context.workspaceState.get('longview.pastChats');
-  return { chat, asked, looked, posted, turns, doing, receive, status, kept, past };
+  return { chat, view, asked, looked, posted, turns, doing, receive, status, filesChanged, kept, past };
 }
 
 async function answered(its: Awaited<ReturnType<typeof host>>, conversationId: string) {
@@ -216,6 +222,50 @@ describe('what is in the prompt', () => {
     status({ phase: 'failed', health: 'error', message: 'There is no model.' });
     editor.changed({ affectsConfiguration: (name) => 'longview.model.path'.startsWith(name) });
     await vi.waitFor(() => expect(shown(posted)).toBe(2));
+  });
+});
+
+describe('what is in the prompt, when files change', () => {
+  const shown = (posted: string[]) => posted.filter((type) => type === 'contents').length;
+  const context = { files: 2, skipped: 0, tokens: 2, window: 9 };
+  beforeEach(() => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+    return () => vi.useRealTimers();
+  });
+
+  it('is asked for again, once when many do', async () => {
+    const { filesChanged, status, posted } = await host();
+    status({ phase: 'ready', context });
+    filesChanged();
+    filesChanged();
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(shown(posted)).toBe(2);
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(shown(posted)).toBe(2);
+  });
+
+  it('is asked for when a reading is over that they change in', async () => {
+    const { filesChanged, status, posted } = await host();
+    status({ phase: 'reading', context });
+    filesChanged();
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(shown(posted)).toBe(1);
+    status({ phase: 'ready', context });
+    await vi.advanceTimersByTimeAsync(0);
+    expect(shown(posted)).toBe(2);
+  });
+
+  it('waits for a panel that is hidden to be shown', async () => {
+    const { filesChanged, status, view, posted, receive } = await host();
+    status({ phase: 'ready', context });
+    view.visible = false;
+    filesChanged();
+    await vi.advanceTimersByTimeAsync(5000);
+    expect(shown(posted)).toBe(1);
+    view.visible = true;
+    receive({ type: 'ready' });
+    await vi.advanceTimersByTimeAsync(0);
+    expect(shown(posted)).toBe(2);
   });
 });
 

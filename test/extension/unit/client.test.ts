@@ -21,6 +21,8 @@ const wire = vi.hoisted(() => ({
 const settings = vi.hoisted(() => ({
   change: (_: { affectsConfiguration: (section: string) => boolean }): void => undefined,
   trust: (): void => undefined,
+  /** What the editor says of a file that changed. */
+  files: [] as ((file: { path: string }) => void)[],
 }));
 
 vi.mock('vscode', () => ({
@@ -36,7 +38,10 @@ vi.mock('vscode', () => ({
   },
   Uri: { joinPath: (_: unknown, ...names: string[]) => ({ fsPath: names.join('/') }) },
   workspace: {
-    createFileSystemWatcher: () => ({}),
+    createFileSystemWatcher: () => {
+      const listen = (listener: (typeof settings.files)[number]) => settings.files.push(listener);
+      return { onDidCreate: listen, onDidChange: listen, onDidDelete: listen };
+    },
     onDidChangeConfiguration: (listener: typeof settings.change) => (settings.change = listener),
     onDidGrantWorkspaceTrust: (listener: () => void) => (settings.trust = listener),
     onDidChangeWorkspaceFolders: () => ({ dispose() {} }),
@@ -93,6 +98,19 @@ const requests: Record<string, (server: Server) => Promise<unknown>> = {
   explain: (server) => server.explain('symbol', token),
   'saved states': (server) => server.savedStates(),
 };
+
+describe('files that change', () => {
+  it('are told of, but for what git keeps', () => {
+    const server = new Server({ subscriptions: [], extensionUri: { fsPath: '' } } as never);
+    let changes = 0;
+    server.onFilesChanged(() => changes++);
+    const [made, saved, deleted] = settings.files.slice(-3);
+    for (const tell of [made!, saved!, deleted!]) tell({ path: '/w/a.py' });
+    expect(changes).toBe(3);
+    made!({ path: '/w/.git/index.lock' });
+    expect(changes).toBe(3);
+  });
+});
 
 describe('a server that dies', () => {
   let server: Server;
