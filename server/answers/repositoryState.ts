@@ -147,18 +147,9 @@ export class RepositoryState {
   }
 
   private async load(tokens: Int32Array, total: number, signal?: AbortSignal): Promise<number> {
-    const start = performance.now();
-    const before = this.context.length;
-    const loaded = await this.store?.load(
-      this.context,
-      tokens,
-      ({ done }) => {
-        const seconds = (performance.now() - start) / 1000;
-        this.tell({ done, total, tokensPerSecond: (done - before) / Math.max(seconds, 1e-3) });
-      },
-      signal,
-    );
-    return loaded ?? 0;
+    // How fast a disk is says nothing of how long the rest takes that is not on it.
+    const onProgress = ({ done }: { done: number }) => this.tell({ done, total, tokensPerSecond: 0 });
+    return (await this.store?.load(this.context, tokens, onProgress, signal)) ?? 0;
   }
 
   private savingNowAndThen(

@@ -75,7 +75,11 @@ describe('a restarted server', { timeout: 180_000 }, () => {
     const again = [await running.ask(questions[0]!), await running.ask(questions[1]!)];
     expect(again.map(({ answer }) => answer)).toEqual(firstAnswers.map(({ answer }) => answer));
     expect(ownTokens(again[0]!)).toBeLessThan(40);
-    expect(again[0]!.stats.loaded!.tokens).toBeGreaterThan(256);
+    const { tokens } = again[0]!.stats.loaded!;
+    expect(tokens).toBeGreaterThan(256);
+    const loading = statuses.flatMap(({ prefill }) => (prefill && prefill.done <= tokens ? prefill : []));
+    expect(loading).not.toEqual([]);
+    expect(loading.filter(({ etaSeconds }) => etaSeconds !== undefined)).toEqual([]);
     expect(again[1]!.stats.loaded).toBeUndefined();
     expect(ownTokens(again[1]!)).toBe(question);
     await running.stop();
