@@ -160,10 +160,11 @@ export class Packer {
     const { buffers } = options;
     const breathe = breathing(options, scan.files.length);
     const leftOut: LeftOutFile[] = [];
-    const kept: (Entry & { ids: Int32Array; file: ScannedFile })[] = [];
+    const kept: (Entry & { text: string; ids: Int32Array; file: ScannedFile })[] = [];
     const tailTokens = tokenizer.encode(tail).length;
     let used = tokenizer.encode(head(name, [])).length + tailTokens;
     let full = false;
+    const room = (files = kept.length) => (full && files > 1 ? budget - editRoom : budget);
     // A file of so many bytes is not looked into: one of as many did not fit, or hardly any would.
     let limit = Infinity;
     let done = 0;
@@ -183,10 +184,18 @@ export class Packer {
       const { text } = content;
       const ids = tokenizer.encode(fileText(file.path, text));
       // Its name in the tree counts too; exactly below.
-      if (used + ids.length > budget) {
+      if (used + ids.length > room(kept.length + 1)) {
         full = true;
-        limit = budget - used < budget * littleRoom ? 1 : Math.min(limit, Buffer.byteLength(text));
+        let least = Buffer.byteLength(text);
         over(`${ids.length} tokens`);
+        // What edits lack leaves here, so that smaller files can have what is left of its room.
+        while (used > room()) {
+          const last = kept.pop()!;
+          used -= last.tokens;
+          least = Math.min(least, Buffer.byteLength(last.text));
+          leftOut.push(overBudget(last, `${last.tokens} tokens`));
+        }
+        limit = room() - used < budget * littleRoom ? 1 : Math.min(limit, least);
         continue;
       }
       used += ids.length;
@@ -196,7 +205,6 @@ export class Packer {
     }
     let headTokens: Int32Array;
     let inOrder: typeof kept;
-    const room = () => (full && kept.length > 1 ? budget - editRoom : budget);
     for (;;) {
       const order = new Map(this.orderOf(kept.map(({ file }) => file)).map((path, i) => [path, i]));
       inOrder = [...kept].sort((a, b) => (order.get(a.path) ?? 0) - (order.get(b.path) ?? 0));

@@ -142,6 +142,28 @@ describe('Packer, where not all fits', () => {
     expect((await pack(Math.ceil(tokens * 2.6))).tokens).toEqual(some.tokens);
   });
 
+  it('has smaller files stay in the room of one that leaves for edits', async () => {
+    const folder = repository([
+      ['src/small.py', 'x = 1\n'],
+      ['src/large.py', long('large').repeat(5)],
+      ['src/larger.py', long('larger').repeat(6)],
+      ['README.md', '# Orders\n'],
+      ['tests/test_small.py', 'def test(): pass\n'],
+    ]);
+    const scan = await scanFolder(folder);
+    const large = tokenizer.encode(long('large').repeat(5)).length;
+    const packed = (editRoom: number) =>
+      new Packer({ name: 'r', tokenizer, budget: large + 200, editRoom }).pack(scan);
+    const paths = ({ files }: PackedRepository) => files.map(({ path }) => path).sort();
+    expect(paths(await packed(0))).toEqual(['src/large.py', 'src/small.py']);
+    const some = await packed(200);
+    expect(paths(some)).toEqual(['README.md', 'src/small.py', 'tests/test_small.py']);
+    expect(some.skipped.map(({ path, reason }) => [path, reason])).toEqual([
+      ['src/larger.py', 'over-budget'],
+      ['src/large.py', 'over-budget'],
+    ]);
+  });
+
   it('takes the room for edits from no file that is the only one', async () => {
     const folder = repository([
       ['a.py', long('a')],
