@@ -78,9 +78,12 @@ const taken: Record<string, Option[]> = {
 
 export function parse(command: string, args: string[], allowPositionals = false) {
   const parsed = parseArgs({ args, allowPositionals, options });
-  for (const name of Object.keys(parsed.values) as Option[])
+  for (const name of Object.keys(parsed.values) as Option[]) {
     if (name !== 'json' && !taken[command]!.includes(name))
       throw new UsageError(`${command} takes no --${name}.`);
+    // Of a shell's variable that is not set: this folder is not the one that was meant.
+    if ([parsed.values[name]].flat().includes('')) throw new UsageError(`--${name} is empty.`);
+  }
   return parsed;
 }
 

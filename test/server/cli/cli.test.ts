@@ -360,6 +360,14 @@ describe('longview with what it does not take', () => {
     expect(status).toBe(2);
   });
 
+  it.each(['repo', 'model', 'exclude'])('refuses an option that is given nothing: --%s', (option) => {
+    for (const args of [[`--${option}`, ''], [`--${option}=`]]) {
+      const { status, stdout, stderr } = run('context', ...args);
+      expect(stderr).toMatch(`--${option} is empty.\nUsage:`);
+      expect({ status, stdout }).toEqual({ status: 2, stdout: '' });
+    }
+  });
+
   it('names a folder that is not there before it opens a model', () => {
     for (const command of ['ask', 'calibrate'] as const) {
       const { stderr } = run(
