@@ -123,7 +123,7 @@ function showSnapshot({ turns, status, builtInNote, contents, folderOpen }: Chat
   list.replaceChildren(note);
   if (turns.length === 0) list.append(folderOpen ? emptyState() : noFolderState());
   for (const turn of turns) showTurn(turn);
-  list.scrollTop = scrollTop;
+  list.scrollTop = turns.length > 0 ? scrollTop : 0;
   showStatus(status);
   if (contents) showContextMap(map, contents, post);
   markMap();
@@ -214,7 +214,12 @@ function refresh(): void {
   send.classList.toggle('stop', busy());
   showProgress();
   showWrong();
-  if (stickToEnd) list.scrollTop = list.scrollHeight;
+  showEnd();
+}
+
+/** Of the last answer, to who has not scrolled away from it. What an empty chat says is read from its beginning. */
+function showEnd(): void {
+  if (stickToEnd && views.size > 0) list.scrollTop = list.scrollHeight;
 }
 
 window.addEventListener('message', ({ data }: MessageEvent<ToWebview>) => {
@@ -258,8 +263,16 @@ window.addEventListener('message', ({ data }: MessageEvent<ToWebview>) => {
 });
 
 list.addEventListener('scroll', () => {
+  // Who scrolls does not resize it at the same time.
+  if (list.clientHeight !== height) return;
   stickToEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 24;
 });
+// The box below it grows with its text, the map opens, someone drags the panel's border.
+let height = 0;
+new ResizeObserver(() => {
+  height = list.clientHeight;
+  showEnd();
+}).observe(list);
 form.addEventListener('submit', (event) => {
   event.preventDefault();
   submit();

@@ -248,6 +248,24 @@ describe('the panel', function () {
     await page.setViewportSize({ width: 1400, height: 900 });
   });
 
+  it('keeps the end of an answer in sight when the question box grows and the map opens', async () => {
+    const { page, panel } = workbench;
+    await page.setViewportSize({ width: 700, height: 450 });
+    const atEnd = () =>
+      panel
+        .locator('#turns')
+        .evaluate((list) => list.scrollHeight - list.scrollTop - list.clientHeight < 2 && list.scrollTop > 0);
+    await until(atEnd);
+    await panel.locator('#question').fill('a\nb\nc\nd');
+    await until(atEnd, 5000);
+    await panel.locator('#question').fill('');
+    await panel.locator('#budget button').click();
+    await panel.locator('#map').waitFor();
+    await until(atEnd, 5000);
+    await panel.locator('#budget button').click();
+    await page.setViewportSize({ width: 1400, height: 900 });
+  });
+
   it('opens the code of an answer in an editor', async () => {
     const turn = workbench.panel.locator('article.turn').nth(2);
     const open = turn.getByRole('button', { name: 'Open' }).first();
@@ -301,6 +319,26 @@ describe('the panel', function () {
     await workbench.answered(2);
     await workbench.panel.getByText('Stopped. What was read is kept.').waitFor({ state: 'detached' });
     await shot('code');
+  });
+
+  it('begins a chat with what it is for, in a short panel too', async () => {
+    const { page, panel } = workbench;
+    await page.setViewportSize({ width: 700, height: 450 });
+    await workbench.command('Longview: New Chat');
+    await panel.locator('.empty').waitFor();
+    await panel.locator('#question').fill('a\nb');
+    await shot('short-and-empty');
+    const { scrollTop, scrollHeight, clientHeight } = await panel
+      .locator('#turns')
+      .evaluate(({ scrollTop, scrollHeight, clientHeight }) => ({ scrollTop, scrollHeight, clientHeight }));
+    assert.ok(scrollHeight > clientHeight, 'it has more than it can show');
+    assert.equal(scrollTop, 0);
+    await panel.locator('#question').fill('');
+    await page.setViewportSize({ width: 1400, height: 900 });
+    await workbench.command('Longview: Chat History');
+    await page.getByPlaceholder('Go on with an earlier chat').waitFor();
+    await page.keyboard.press('Enter');
+    await panel.locator('article.turn').nth(1).waitFor();
   });
 
   it('keeps earlier chats, goes on with them, and deletes them', async () => {
