@@ -90,10 +90,20 @@ export class Opened {
     await this.showing(() => this.opening.run(() => this.openedModel()));
   }
 
+  private locatedModel(): string {
+    const { modelsFolder, extensionFolder } = this.options;
+    try {
+      return locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
+    } catch (error) {
+      if (!this.model) this.showFailed(error);
+      throw error;
+    }
+  }
+
   /** Stopped, it is the former model's again. */
   async openedModel(file?: string, signal?: AbortSignal): Promise<OpenModel> {
     const { modelsFolder, extensionFolder } = this.options;
-    const wanted = file ?? locateModel(this.settings.modelPath, modelsFolder, extensionFolder);
+    const wanted = file ?? this.locatedModel();
     if (this.model?.path === wanted) return this.model.open;
     const former = this.model?.path;
     this.board.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });

@@ -373,4 +373,13 @@ describe('what is in the prompt', () => {
     await expect(contents()).rejects.toThrow(broken);
     expect(watched.statuses.at(-1)).toMatchObject({ phase: 'failed', health: 'error' });
   });
+
+  it('says that the settings name a model that is not there, before anyone asks', async () => {
+    await service.change({ settings });
+    await contents();
+    await service.change({ settings: { ...settings, modelPath: '/nowhere/none.gguf' } });
+    await expect(contents()).rejects.toMatchObject({ code: 'no_model' });
+    const message = expect.stringMatching(/There is no model at .*none\.gguf/) as string;
+    expect(watched.statuses.at(-1)).toMatchObject({ phase: 'failed', health: 'error', message });
+  });
 });
