@@ -210,7 +210,7 @@ export class Service {
       return result;
     } catch (error) {
       const { code, message } = error as LongviewError;
-      if (code === 'empty_workspace' || code === 'window_exceeded') {
+      if (code === 'empty_workspace' || code === 'no_workspace' || code === 'window_exceeded') {
         this.nothingToRead = message;
         this.board.showAside({ health: 'warning', message, context: undefined });
       }

@@ -340,6 +340,10 @@ describe('what is in the prompt', () => {
     await service.change({ settings });
     await contents();
     expect(watched.statuses.at(-1)).toMatchObject({ health: 'ok', context: { files: 1 } });
+    // And where the folder is gone.
+    rmSync(empty, { recursive: true });
+    await expect(contents()).rejects.toMatchObject({ code: 'no_workspace' });
+    expect(watched.statuses.at(-1)).toMatchObject({ health: 'warning', context: undefined });
   });
 
   it('is said to be gone as long as it is', async () => {
