@@ -28,6 +28,7 @@ export const patterns: Readonly<Record<string, string>> = {
   glm4: llama3,
   'gpt-4o': o200k,
   qwen2,
+  'deepseek-r1-qwen': qwen2,
   smollm,
   starcoder: smollm,
 };

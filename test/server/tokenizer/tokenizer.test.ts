@@ -161,10 +161,11 @@ describe('the built-in tokenizer', () => {
     for (const writer of writers) writer.kill();
   });
 
-  it("has GLM-4's and Phi-4's patterns", () => {
+  it("has the patterns of GLM-4, Phi-4 and DeepSeek's Qwens", () => {
     const o200k = createRequire(import.meta.url)('tiktoken/encoders/o200k_base.json') as { pat_str: string };
     expect(patterns['gpt-4o']).toBe(o200k.pat_str);
     expect(patterns['chatglm-bpe']).toBe(patterns['llama-bpe']);
+    expect(patterns['deepseek-r1-qwen']).toBe(patterns.qwen2);
     const values = {
       'tokenizer.ggml.model': 'gpt2',
       'tokenizer.ggml.pre': 'glm4',
