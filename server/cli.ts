@@ -308,7 +308,7 @@ async function main(): Promise<number> {
   // An answer does without its progress.
   process.stderr.on('error', () => undefined);
   const [name = '', ...args] = process.argv.slice(2);
-  if (name === 'help' || [name, ...args].includes('--help')) {
+  if (name === 'help' || [name, ...args].some((word) => word === '--help' || word === '-h')) {
     print(usage);
     return 0;
   }

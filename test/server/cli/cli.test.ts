@@ -391,7 +391,7 @@ describe('longview with what it does not take', () => {
 
 describe('longview --help', () => {
   it('shows its usage, on any command, and is no failure', () => {
-    for (const args of [['help'], ['--help'], ['ask', '--help'], ['models', 'list', '--help']]) {
+    for (const args of [['help'], ['--help'], ['-h'], ['ask', '--help'], ['models', 'list', '--help']]) {
       const { status, stdout, stderr } = run(...args);
       expect(stdout).toMatch(/^Usage/);
       expect({ status, stderr }).toEqual({ status: 0, stderr: '' });

