@@ -89,27 +89,24 @@ function* stretches(text: string, neighbours: ReadonlySet<string>): Generator<st
 
 function ranksOf(pieces: ReadonlyMap<string, number>, bytes: ReadonlyMap<number, number>): Rank[] {
   const encoder = new TextEncoder();
-  const asBytes = (part: Uint8Array) => [...part].flatMap((byte) => bytes.get(byte) ?? []);
   const ranks: Rank[] = [];
-  for (let byte = 0; byte < 256; byte++) {
-    const id = byte < 128 ? pieces.get(String.fromCharCode(byte)) : undefined;
-    ranks.push({ bytes: Uint8Array.of(byte), ids: id === undefined ? asBytes(Uint8Array.of(byte)) : [id] });
-  }
+  const added = new Set<string>();
+  // Many characters begin alike.
+  const add = (text: Uint8Array, id?: number) => {
+    const key = Buffer.from(text).toString('latin1');
+    if (added.has(key)) return;
+    added.add(key);
+    const ids = id === undefined ? [...text].flatMap((byte) => bytes.get(byte) ?? []) : [id];
+    ranks.push({ bytes: text, ids });
+  };
+  for (let byte = 0; byte < 256; byte++)
+    add(Uint8Array.of(byte), byte < 128 ? pieces.get(String.fromCharCode(byte)) : undefined);
   // tiktoken begins with bytes: before all else they become characters again, from the left.
-  const begun = new Set<string>();
-  for (const text of pieces.keys())
-    for (const character of text) {
-      const whole = encoder.encode(character);
-      const id = pieces.get(character);
-      for (let length = 2; length <= whole.length; length++) {
-        const part = whole.subarray(0, length);
-        const name = length === whole.length ? character : String(part);
-        if (begun.has(name)) continue;
-        begun.add(name);
-        ranks.push({ bytes: part, ids: length === whole.length && id !== undefined ? [id] : asBytes(part) });
-      }
-    }
-  for (const [text, id] of pieces)
-    if ([...text].length > 1) ranks.push({ bytes: encoder.encode(text), ids: [id] });
+  for (const character of new Set([...pieces.keys()].flatMap((text) => [...text]))) {
+    const whole = encoder.encode(character);
+    for (let length = 2; length < whole.length; length++) add(whole.subarray(0, length));
+    add(whole, pieces.get(character));
+  }
+  for (const [text, id] of pieces) add(encoder.encode(text), id);
   return ranks;
 }
