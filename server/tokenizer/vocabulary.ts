@@ -114,10 +114,11 @@ function sentencePieceText(metadata: ModelMetadata): Text | undefined {
       'The model file is damaged: tokenizer.ggml.scores is no list of a score for each token.',
     );
   const typeOf = typesOf(metadata);
-  // Yi's vocabulary defines both `-->`, a piece as others, and `<|im_end|>`.
+  // Yi's vocabulary defines both `-->`, a piece as others, and `<|im_end|>`, which some files have as a normal token.
   const isSpecial = (id: number) =>
     typeOf(id) === tokenTypes.unknown ||
     typeOf(id) === tokenTypes.control ||
+    /^<\|.*\|>$/s.test(texts[id]!) ||
     (typeOf(id) === tokenTypes.userDefined && /^[<[].*[>\]]$/s.test(texts[id]!));
   const special = new Map(texts.map((text, id) => [text, id] as const).filter(([, id]) => isSpecial(id)));
   const score = (id: number) =>

@@ -96,12 +96,14 @@ describe("SentencePiece's BPE", () => {
   });
 
   it('merges what a vocabulary defines beside its pieces, but for what looks like a special token', () => {
-    const added = ['|=>', '|=', '<|im_end|>'].map((text) => ({ text, type: 4 }));
-    const own = createTokenizer(gguf(added));
-    expect([...own.encode('|=>')]).toEqual([32000]);
-    expect([...own.encode('<|im_end|>')]).not.toContain(32002);
-    expect([...own.encodeWithSpecials('<|im_end|>')]).toEqual([32002]);
-    expect(own.stopTokens).toEqual([32002]);
+    for (const type of [1, 4]) {
+      const added = ['|=>', '|=', '<|im_end|>'].map((text) => ({ text, type }));
+      const own = createTokenizer(gguf(added));
+      expect([...own.encode('|=>')]).toEqual([32000]);
+      expect([...own.encode('<|im_end|>')]).not.toContain(32002);
+      expect([...own.encodeWithSpecials('<|im_end|>')]).toEqual([32002]);
+      expect(own.stopTokens).toEqual([32002]);
+    }
   });
 
   it('cuts a line without a space where no piece could be, and in any case at some length', () => {
