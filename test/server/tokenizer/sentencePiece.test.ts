@@ -1,6 +1,7 @@
-import { copyFileSync, mkdtempSync, readFileSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { Tokenizer as Reference } from '@huggingface/tokenizers';
 import { describe, expect, it } from 'vitest';
 import { openModel } from '../../../server/models/openModel';
 import { createChatFormat } from '../../../server/prompt/template';
@@ -60,6 +61,23 @@ describe("SentencePiece's BPE", () => {
     const without = createTokenizer(gguf([], { 'tokenizer.ggml.add_space_prefix': false }));
     expect(pieces(without.encodeWithSpecials('Where</s>Where'))).toEqual(['Where', '</s>', 'Where']);
     expect(without.decode(without.encode(' Where'))).toBe(' Where');
+  });
+
+  it.each(['first', 'always', 'never'])('marks spaces by a pre-tokenizer too, as others do: %s', (scheme) => {
+    const json = JSON.parse(readFileSync(path.join(folder, 'tokenizer.json'), 'utf8')) as object;
+    const metaspace = { type: 'Metaspace', replacement: spaceMark, prepend_scheme: scheme, split: false };
+    const variant = { ...json, normalizer: null, pre_tokenizer: metaspace };
+    const own = mkdtempSync(path.join(tmpdir(), 'longview-pieces-'));
+    writeFileSync(path.join(own, 'tokenizer.json'), JSON.stringify(variant));
+    const tokenizer = createTokenizer(vocabularyFromTokenizerJson(own));
+    const others = new Reference(variant, {});
+    for (const text of ['Where is  it?\n\tHere', 'Where</s>Where</s>\nWhere', '</s>Where'])
+      expect([...tokenizer.encodeWithSpecials(text)]).toEqual(
+        others.encode(text, { add_special_tokens: false }).ids,
+      );
+    const split = { ...variant, pre_tokenizer: { ...metaspace, split: true } };
+    writeFileSync(path.join(own, 'tokenizer.json'), JSON.stringify(split));
+    expect(() => vocabularyFromTokenizerJson(own)).toThrow(/is not one that/);
   });
 
   it('takes what looks like a special token or a byte in plain text for text', () => {
