@@ -109,7 +109,8 @@ describe.each(['qwen2_5', 'llama3_1', 'gpt2', 'llama2', 'yi'])('%s', (family) =>
       const ours = tokenizer.encode(text, true);
       const theirs = reference.encode(text, { add_special_tokens: false }).ids;
       if (ours.length !== theirs.length || ours.some((id, i) => id !== theirs[i])) wrong.push(name);
-      else if (tokenizer.decode(ours) !== text) wrong.push(`${name}, back`);
+      else if (tokenizer.decode(ours) !== (family === 'qwen2_5' ? text.normalize('NFC') : text))
+        wrong.push(`${name}, back`);
     }
     expect(wrong).toEqual([]);
   });
