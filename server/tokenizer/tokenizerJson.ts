@@ -81,17 +81,11 @@ function firstSpace({ normalizer, pre_tokenizer: preTokenizer }: Json): Vocabula
   return normalizers.some(prepends) ? 'behind-specials-too' : 'nowhere';
 }
 
-/** Throws LongviewError `file_not_found`, `file_corrupt` or `unsupported_tokenizer`. */
-export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
-  const file = path.join(folder, 'tokenizer.json');
-  const json = readJson(file);
-  if (!json)
-    throw new LongviewError(
-      'file_not_found',
-      `The model has no tokenizer: ${file} is missing. Download it too.`,
-    );
-  const model = object(json.model);
-  const damaged = (what: string) => new LongviewError('file_corrupt', `${file} is damaged: ${what}.`);
+type Merging = Pick<Vocabulary, 'tokens' | 'pattern' | 'ranks' | 'prepare' | 'firstSpace'>;
+type Damaged = (what: string) => LongviewError;
+
+/** Texts of all tokens by id, and which of them are special. */
+function tokensOf(json: Json, damaged: Damaged) {
   const texts: string[] = [];
   const place = (id: unknown, text: string): number => {
     if (!Number.isSafeInteger(id) || (id as number) < 0 || (id as number) > 1 << 22)
@@ -106,42 +100,73 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
     special.set(content, place(id, content));
     if (rstrip === true) swallowing.add(id as number);
   }
-  for (const [text, id] of Object.entries(object(model.vocab))) if (!special.has(text)) place(id, text);
+  for (const [text, id] of Object.entries(object(object(json.model).vocab)))
+    if (!special.has(text)) place(id, text);
   // Ids may be far apart.
   for (let id = 0; id < texts.length; id++) texts[id] ??= '';
+  return { texts, special, swallowing };
+}
+
+/** Undefined where it is no byte-level BPE that is known here. */
+function byteLevel(
+  json: Json,
+  texts: readonly string[],
+  special: ReadonlyMap<string, number>,
+  merges: readonly string[],
+): Merging | undefined {
+  const pattern = patterns[patternName(json.pre_tokenizer) ?? ''];
+  const normalizers = steps(json.normalizer).map((step) => step.type);
+  if (pattern === undefined || normalizers.some((type) => type !== 'NFC')) return undefined;
+  // One for all that there is none of.
+  const nothing = new Uint8Array();
+  const tokens = texts.map((text, id) => {
+    if (text === '') return nothing;
+    return (special.get(text) === id ? undefined : bytesOf(text)) ?? new TextEncoder().encode(text);
+  });
+  const ranks = byteLevelRanks(tokens, special, merges);
+  return { tokens, pattern, ranks, prepare: normalizers.length > 0 ? toNfc : asItIs, firstSpace: 'nowhere' };
+}
+
+/** Undefined where it is no SentencePiece. */
+function pieces(
+  json: Json,
+  texts: readonly string[],
+  special: ReadonlyMap<string, number>,
+  merges: readonly string[],
+): Merging | undefined {
+  const spaces = firstSpace(json);
+  if (spaces === undefined) return undefined;
+  const idOf = new Map(texts.map((text, id) => [text, id]));
+  const merged = merges.flatMap((merge) => idOf.get(merge.replace(' ', '')) ?? []);
+  const unmerged = texts.flatMap((text, id) =>
+    [...text].length === 1 || byteOf(text) !== undefined ? [id] : [],
+  );
+  const found = sentencePiece(texts, special, [...unmerged, ...merged]);
+  return found && { ...found, firstSpace: spaces };
+}
+
+/** Throws LongviewError `file_not_found`, `file_corrupt` or `unsupported_tokenizer`. */
+export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
+  const file = path.join(folder, 'tokenizer.json');
+  const json = readJson(file);
+  if (!json)
+    throw new LongviewError(
+      'file_not_found',
+      `The model has no tokenizer: ${file} is missing. Download it too.`,
+    );
+  const damaged: Damaged = (what) => new LongviewError('file_corrupt', `${file} is damaged: ${what}.`);
+  const model = object(json.model);
+  const { texts, special, swallowing } = tokensOf(json, damaged);
   const merges = list(model.merges).map((merge) => {
     const text = Array.isArray(merge) ? merge.join(' ') : merge;
     if (typeof text !== 'string') throw damaged('a merge is no pair');
     return text;
   });
-  const byteLevel = () => {
-    const pattern = patterns[patternName(json.pre_tokenizer) ?? ''];
-    const normalizers = steps(json.normalizer).map((step) => step.type);
-    if (pattern === undefined || normalizers.some((type) => type !== 'NFC')) return undefined;
-    // One for all that there is none of.
-    const nothing = new Uint8Array();
-    const tokens = texts.map((text, id) => {
-      if (text === '') return nothing;
-      return (special.get(text) === id ? undefined : bytesOf(text)) ?? new TextEncoder().encode(text);
-    });
-    const ranks = byteLevelRanks(tokens, special, merges);
-    const prepare = normalizers.length > 0 ? toNfc : asItIs;
-    return { tokens, pattern, ranks, prepare, firstSpace: 'nowhere' as const };
-  };
-  const pieces = () => {
-    const spaces = firstSpace(json);
-    if (spaces === undefined) return undefined;
-    const idOf = new Map(texts.map((text, id) => [text, id]));
-    const merged = new Set(merges.map((merge) => idOf.get(merge.replace(' ', '')) ?? -1));
-    merged.delete(-1);
-    const others = texts
-      .map((_, id) => id)
-      .filter((id) => [...texts[id]!].length === 1 || byteOf(texts[id]!) !== undefined);
-    const text = sentencePiece(texts, special, [...others, ...merged]);
-    return text && { ...text, firstSpace: spaces };
-  };
-  const text = model.type === 'BPE' ? (byteLevel() ?? pieces()) : undefined;
-  if (!text) throw unsupportedTokenizer(`The tokenizer in ${file}`);
+  const merging =
+    model.type === 'BPE'
+      ? (byteLevel(json, texts, special, merges) ?? pieces(json, texts, special, merges))
+      : undefined;
+  if (!merging) throw unsupportedTokenizer(`The tokenizer in ${file}`);
 
   const config = readJson(path.join(folder, 'tokenizer_config.json')) ?? {};
   const generation = readJson(path.join(folder, 'generation_config.json')) ?? {};
@@ -153,7 +178,7 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
   const given = [generation.eos_token_id].flat().filter((id) => typeof id === 'number' && id in texts);
   const stops = [idOf(config.eos_token), ...(given as number[]), ...ends];
   return {
-    ...text,
+    ...merging,
     special,
     swallowing,
     stopTokens: [...new Set(stops.filter((stop) => stop !== undefined))],
