@@ -165,6 +165,11 @@ export class Packer {
     let used = tokenizer.encode(head(name, [])).length + tailTokens;
     let full = false;
     const room = (files = kept.length) => (full && files > 1 ? budget - editRoom : budget);
+    const letLastLeave = () => {
+      const last = kept.pop()!;
+      leftOut.push(overBudget(last, `${last.tokens} tokens`));
+      return last;
+    };
     // A file of so many bytes is not looked into: one of as many did not fit, or hardly any would.
     let limit = Infinity;
     let done = 0;
@@ -190,10 +195,9 @@ export class Packer {
         over(`${ids.length} tokens`);
         // What edits lack leaves here, so that smaller files can have what is left of its room.
         while (used > room()) {
-          const last = kept.pop()!;
+          const last = letLastLeave();
           used -= last.tokens;
           least = Math.min(least, Buffer.byteLength(last.text));
-          leftOut.push(overBudget(last, `${last.tokens} tokens`));
         }
         limit = room() - used < budget * littleRoom ? 1 : Math.min(limit, least);
         continue;
@@ -220,9 +224,8 @@ export class Packer {
       // The tree was larger than reckoned, or edits lack room: the last to stay leave, as many as that needs.
       let excess = total - room();
       do {
-        const file = kept.pop()!;
-        excess -= file.tokens + tokenizer.encode(nameInTree(file.path)).length;
-        leftOut.push(overBudget(file, `${file.tokens} tokens`));
+        const last = letLastLeave();
+        excess -= last.tokens + tokenizer.encode(nameInTree(last.path)).length;
       } while (excess > 0 && kept.length > 1);
     }
     if (kept.length === 0)
