@@ -79,11 +79,10 @@ function timeLeft(seconds: number): string {
   return seconds < 7200 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
 
+type Counted = { total: number; done?: number; tokens?: number };
+
 /** At most one call in `ms`, and one for each state; the last, of all that there is to do, always comes through. */
-export function paced<T extends { total: number; done?: number; tokens?: number }>(
-  ms: number,
-  call: (value: T) => void,
-): (value: T) => void {
+export function paced<T extends Counted>(ms: number, call: (value: T) => void): (value: T) => void {
   let time = -Infinity;
   let former = '';
   return (value) => {
@@ -98,8 +97,6 @@ export function paced<T extends { total: number; done?: number; tokens?: number 
 }
 
 /** For whoever looks at a screen. */
-export function throttled<T extends { total: number; done?: number; tokens?: number }>(
-  call: (value: T) => void,
-): (value: T) => void {
+export function throttled<T extends Counted>(call: (value: T) => void): (value: T) => void {
   return paced(100, call);
 }
