@@ -127,14 +127,13 @@ function sentencePieceText(metadata: ModelMetadata): Text | undefined {
   const text = sentencePiece(texts, special, order);
   // Which tokens of Phi-3 take the line feed behind them along is known, but not said in the file.
   const keeping = ['<unk>', '<s>', '<|endoftext|>'];
+  const swallowing = [...special].filter(([name]) => !keeping.includes(name));
   const isPhi3 = metadata.values['general.architecture'] === 'phi3';
   return (
     text && {
       ...text,
       special,
-      swallowing: new Set(
-        isPhi3 ? [...special].flatMap(([name, id]) => (keeping.includes(name) ? [] : [id])) : [],
-      ),
+      swallowing: new Set(isPhi3 ? swallowing.map(([, id]) => id) : []),
       firstSpace:
         metadata.values['tokenizer.ggml.add_space_prefix'] === false ? 'nowhere' : 'behind-specials-too',
     }
