@@ -5,6 +5,7 @@
 #include "binding/engine_object.h"
 #include "binding/outcome.h"
 #include "binding/values.h"
+#include "os/file.h"
 
 namespace longview::binding {
 namespace {
@@ -61,10 +62,10 @@ Request read_request(const Napi::CallbackInfo& info) {
 std::unique_ptr<Calibration> begin(Engine& engine, const Request& request) {
   const ProfiledModel model = profiled(engine);
   std::error_code error;
-  std::filesystem::create_directories(request.folder, error);
-  LONGVIEW_CHECK(std::filesystem::is_directory(request.folder), kCannotWrite, "The folder %s for profiles could not be made: %s.", request.folder.c_str(), error.message().c_str());
+  std::filesystem::create_directories(os::path_of(request.folder), error);
+  LONGVIEW_CHECK(os::status(request.folder).kind == os::Kind::kFolder, kCannotWrite, "The folder %s for profiles could not be made: %s.", request.folder.c_str(), error.message().c_str());
   CalibrationOptions options = request.options;
-  options.part = (std::filesystem::path(request.folder) / (model.fingerprint + "." + model.device + ".part")).string();
+  options.part = os::utf8_of(os::path_of(request.folder) / (model.fingerprint + "." + model.device + ".part"));
   return std::make_unique<Calibration>(engine, request.tokens, options);
 }
 
@@ -73,7 +74,7 @@ std::vector<Written> finish(Engine& engine, const Calibration& calibration, cons
   for (const ProfileUse& use : request.uses) {
     const double uncalibrated = calibration.uncalibrated_density(use);
     const HeadProfile profile = calibration.profile(use, request.density > 0 ? request.density : uncalibrated);
-    const std::string path = (std::filesystem::path(request.folder) / profile_name(profiled(engine), use)).string();
+    const std::string path = os::utf8_of(os::path_of(request.folder) / profile_name(profiled(engine), use));
     write_head_profile(path, profile);
     written.push_back({use, path, mean(profile.density), uncalibrated, mean(profile.recall)});
   }

@@ -5,6 +5,7 @@
 
 #include "binding/values.h"
 #include "model/model_file.h"
+#include "os/file.h"
 
 namespace longview::binding {
 namespace {
@@ -54,8 +55,8 @@ Napi::Value read_model_metadata(const Napi::CallbackInfo& info) {
     for (const auto& [key, value] : file->metadata()) values.Set(key, to_value(env, value));
     out.Set("values", values);
     if (!gguf) {
-      const std::filesystem::path path(file->path());
-      out.Set("folder", (std::filesystem::is_directory(path) ? path : path.parent_path()).string());
+      const std::filesystem::path path = os::path_of(file->path());
+      out.Set("folder", os::utf8_of(std::filesystem::is_directory(path) ? path : path.parent_path()));
     }
     return out;
   } catch (const Napi::Error&) {

@@ -1,11 +1,5 @@
 #include "cache/cache_file.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -51,72 +45,45 @@ std::string segment_name(int32_t segment) { return format("/pages-%05d.bin", seg
 
 [[noreturn]] void throw_errno(const std::string& what) {
   const int error = errno;
-  if (error == ENOSPC || error == EDQUOT) LONGVIEW_THROW(kDiskFull, "The disk is full: %s. The state stays in memory; free some space, or clear the cache.", what.c_str());
+  if (os::disk_is_full()) LONGVIEW_THROW(kDiskFull, "The disk is full: %s. The state stays in memory; free some space, or clear the cache.", what.c_str());
   LONGVIEW_THROW(kCannotWrite, "%s: %s. The state stays in memory.", what.c_str(), std::strerror(error));
 }
 
-// Bytes read at `offset`, less than asked for at the end of the file; -1 on error.
-int64_t read_at(int file, int64_t offset, std::span<std::byte> out) {
-  size_t done = 0;
-  while (done < out.size()) {
-    const ssize_t count = pread(file, out.data() + done, out.size() - done, offset + static_cast<int64_t>(done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return -1;
-    if (count == 0) break;
-    done += static_cast<size_t>(count);
-  }
-  return static_cast<int64_t>(done);
+void write_at(const os::File& file, int64_t offset, std::span<const std::byte> bytes, const std::string& path) {
+  if (!file.write(offset, bytes)) throw_errno(path + " could not be written");
 }
 
-void write_at(int file, int64_t offset, std::span<const std::byte> bytes, const std::string& path) {
-  size_t done = 0;
-  while (done < bytes.size()) {
-    const ssize_t count = pwrite(file, bytes.data() + done, bytes.size() - done, offset + static_cast<int64_t>(done));
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) throw_errno(path + " could not be written");
-    done += static_cast<size_t>(count);
-  }
-}
-
-void sync(int file, const std::string& path) {
-  if (fsync(file) != 0) throw_errno(path + " could not be written");
+void sync(const os::File& file, const std::string& path) {
+  if (!file.sync()) throw_errno(path + " could not be written");
 }
 
 void make_folder(const std::string& folder) {
-  for (size_t slash = folder.find('/', 1);; slash = folder.find('/', slash + 1)) {
-    const std::string part = folder.substr(0, slash);
-    if (mkdir(part.c_str(), 0700) != 0 && errno != EEXIST && errno != EISDIR) throw_errno("The folder " + part + " could not be made");
-    if (slash == std::string::npos) return;
+  std::filesystem::path part;
+  for (const std::filesystem::path& each : os::path_of(folder)) {
+    part /= each;
+    const std::string name = os::utf8_of(part);
+    if (part != part.root_path() && part != part.root_name() && !os::make_folder(name)) throw_errno("The folder " + name + " could not be made");
   }
 }
 
-// Calls `visit` with the folder's descriptor and the number of each segment that lies there.
-void each_segment(const std::string& path, const std::function<void(int folder, int32_t segment)>& visit) {
-  DIR* folder = opendir(path.c_str());
+// Calls `visit` with the number of each segment that lies in the folder.
+void each_segment(const os::Folder& folder, const std::function<void(int32_t segment)>& visit) {
   if (!folder) return;
-  while (const dirent* entry = readdir(folder)) {
+  for (const std::string& name : folder.names()) {
     int segment = -1;
-    if (std::sscanf(entry->d_name, "pages-%d.bin", &segment) == 1 && segment_name(segment) == std::string("/") + entry->d_name) visit(dirfd(folder), segment);
+    if (std::sscanf(name.c_str(), "pages-%d.bin", &segment) == 1 && segment_name(segment) == "/" + name) visit(segment);
   }
-  closedir(folder);
 }
 
 // Whether the folder of that name is the one whose lock is held. Who clears the cache moves the folder away first, and another
 // writer may have made a new one in its place since.
-bool in_place(const FileHandle& lock, const std::string& folder) {
-  struct stat held{}, named{};
-  return fstat(lock.get(), &held) == 0 && stat((folder + kLock).c_str(), &named) == 0 && held.st_dev == named.st_dev && held.st_ino == named.st_ino;
-}
+bool in_place(const os::File& lock, const std::string& folder) { return lock.status().is_of(os::status(folder + kLock)); }
 
-void check_in_place(const FileHandle& lock, const std::string& folder) {
+void check_in_place(const os::File& lock, const std::string& folder) {
   LONGVIEW_CHECK(in_place(lock, folder), kCannotWrite, "The saved state in %s was cleared while more was written. The state stays in memory.", folder.c_str());
 }
 
 }  // namespace
-
-FileHandle::~FileHandle() {
-  if (descriptor_ >= 0) close(descriptor_);
-}
 
 // --- reading --------------------------------------------------------------------------------------------------------
 
@@ -124,19 +91,19 @@ CacheReader::CacheReader(std::string folder, const CacheIdentity& identity) : fo
   read_manifest();
   for (const Page& page : pages_) {
     if (page.count == 0 || segments_.contains(page.segment)) continue;
-    FileHandle file(::open((folder_ + segment_name(page.segment)).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));  // a pipe has no pages, and is not waited for
-    if (file) posix_fadvise(file.get(), 0, 0, POSIX_FADV_SEQUENTIAL);
+    os::File file(folder_ + segment_name(page.segment), os::Open::kReadNoLink);  // a pipe has no pages, and is not waited for
+    if (file) file.expect_sequential_reads();
     segments_.emplace(page.segment, std::move(file));
   }
 }
 
 void CacheReader::read_manifest() {
-  const FileHandle file(::open((folder_ + kManifest).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  const os::File file(folder_ + kManifest, os::Open::kReadNoLink);
   if (!file) return;  // nothing was saved yet
-  struct stat status{};
-  if (fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode) || status.st_size > kMaxManifestBytes) return;
-  std::vector<std::byte> bytes(static_cast<size_t>(status.st_size));
-  const int64_t size = read_at(file.get(), 0, bytes);
+  const os::Status status = file.status();
+  if (status.kind != os::Kind::kFile || status.size > kMaxManifestBytes) return;
+  std::vector<std::byte> bytes(static_cast<size_t>(status.size));
+  const int64_t size = file.read(0, bytes);
   const auto damaged = [&] { note_ = "The saved state is damaged; what of it is sound is used."; };
   if (size < static_cast<int64_t>(sizeof(Header))) return damaged();
   const auto header = load<Header>(bytes.data());
@@ -145,7 +112,7 @@ void CacheReader::read_manifest() {
   if (foreign_) return;
 
   const int64_t records = (size - static_cast<int64_t>(sizeof(Header))) / static_cast<int64_t>(sizeof(Record));
-  if (size != static_cast<int64_t>(sizeof(Header) + static_cast<size_t>(records) * sizeof(Record)) || size != status.st_size) damaged();
+  if (size != static_cast<int64_t>(sizeof(Header) + static_cast<size_t>(records) * sizeof(Record)) || size != status.size) damaged();
   pages_.resize(static_cast<size_t>(records));  // a record that is not sound stays empty: nothing follows it
   for (int64_t i = 0; i < records; ++i) {
     const auto record = load<Record>(bytes.data() + sizeof(Header) + static_cast<size_t>(i) * sizeof(Record));
@@ -199,7 +166,7 @@ bool CacheReader::read(int32_t page, std::span<std::byte> out) const {
   const Page& p = pages_[static_cast<size_t>(page)];
   const auto segment = segments_.find(p.segment);
   if (segment == segments_.end() || !segment->second || static_cast<int64_t>(out.size()) != identity_.page_bytes) return false;
-  return read_at(segment->second.get(), p.offset, out) == identity_.page_bytes && hash64(out.data(), out.size(), p.hash) == p.checksum;
+  return segment->second.read(p.offset, out) == identity_.page_bytes && hash64(out.data(), out.size(), p.hash) == p.checksum;
 }
 
 // --- writing --------------------------------------------------------------------------------------------------------
@@ -208,41 +175,42 @@ std::unique_ptr<CacheWriter> CacheWriter::open(const std::string& folder, const 
   LONGVIEW_CHECK(identity.page_bytes > 0, kInternal, "pages have no size");
   make_folder(folder);
   const std::string path = folder + kLock;
-  FileHandle lock(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  os::File lock(path, os::Open::kReadWrite);
   if (!lock) throw_errno(path + " could not be opened");
-  if (flock(lock.get(), LOCK_EX | LOCK_NB) != 0 || !in_place(lock, folder)) return nullptr;
+  if (!lock.try_lock() || !in_place(lock, folder)) return nullptr;
   // The owner's id is for people: the lock itself ends with its process.
-  const std::string owner = format("%d\n", static_cast<int>(getpid()));
-  if (ftruncate(lock.get(), 0) != 0) throw_errno(path + " could not be written");
-  write_at(lock.get(), 0, std::as_bytes(std::span(owner)), path);
+  const std::string owner = format("%d\n", os::process_id());
+  if (!lock.resize(0)) throw_errno(path + " could not be written");
+  write_at(lock, 0, std::as_bytes(std::span(owner)), path);
   return std::unique_ptr<CacheWriter>(new CacheWriter(folder, identity, std::move(lock)));
 }
 
-CacheWriter::CacheWriter(const std::string& folder, const CacheIdentity& identity, FileHandle lock) : folder_(folder), lock_(std::move(lock)), known_(folder, identity) {
+CacheWriter::CacheWriter(const std::string& folder, const CacheIdentity& identity, os::File lock) : folder_(folder), lock_(std::move(lock)), known_(folder, identity) {
   for (const CacheReader::Page& page : known_.pages_)
     if (page.count > 0) ends_[page.segment] = std::max(ends_[page.segment], page.offset + identity.page_bytes);
   committed_ = ends_;
-  if (known_.foreign_) each_segment(folder_, [this](int, int32_t segment) { foreign_ = std::max(foreign_, segment); });
+  if (known_.foreign_) each_segment(os::Folder(folder_), [this](int32_t segment) { foreign_ = std::max(foreign_, segment); });
   else remove_strays();
   if (!known_.note().empty()) start_afresh();
 }
 
 CacheWriter::~CacheWriter() {
-  file_ = FileHandle();
+  file_ = os::File();
   if (!in_place(lock_, folder_)) return;
   for (const auto& [segment, end] : ends_) {
     const std::string path = folder_ + segment_name(segment);
     const auto before = committed_.find(segment);
-    if (before == committed_.end()) unlink(path.c_str());
-    else if (before->second < end && truncate(path.c_str(), before->second) != 0) continue;  // a stray end does no harm
+    if (before == committed_.end()) os::remove(path);
+    else if (before->second < end && !os::resize(path, before->second)) continue;  // a stray end does no harm
   }
 }
 
 // Segments that no page lies in: left by a process that ended before its commit, or of another identity's state.
 void CacheWriter::remove_strays() {
   if (!in_place(lock_, folder_)) return;
-  each_segment(folder_, [this](int folder, int32_t segment) {
-    if (!ends_.contains(segment)) unlinkat(folder, segment_name(segment).c_str() + 1, 0);
+  const os::Folder folder(folder_);
+  each_segment(folder, [&](int32_t segment) {
+    if (!ends_.contains(segment)) folder.remove(segment_name(segment).substr(1));
   });
 }
 
@@ -258,7 +226,7 @@ void CacheWriter::start_afresh() {
   known_.pages_.clear();
   known_.by_hash_.clear();
   ends_.clear();
-  file_ = FileHandle();
+  file_ = os::File();
   segment_ = -1;
   dirty_ = true;
 }
@@ -271,10 +239,10 @@ void CacheWriter::open_segment() {
   if (last == ends_.end() || (last->second > 0 && last->second + page > kSegmentBytes)) ++wanted;
   LONGVIEW_CHECK(wanted < kMaxSegments, kCannotWrite, "The saved state in %s has too many parts. Clear the cache.", folder_.c_str());
   if (wanted == segment_ && file_) return;
-  if (file_) sync(file_.get(), folder_ + segment_name(segment_));
+  if (file_) sync(file_, folder_ + segment_name(segment_));
   check_in_place(lock_, folder_);
   const std::string path = folder_ + segment_name(wanted);
-  file_ = FileHandle(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  file_ = os::File(path, os::Open::kReadWrite);
   if (!file_) throw_errno(path + " could not be opened");
   segment_ = wanted;
 }
@@ -291,7 +259,7 @@ int32_t CacheWriter::append(int32_t parent, std::span<const int32_t> tokens, std
   page.count = static_cast<int32_t>(tokens.size());
   page.tokens.fill(-1);
   std::copy(tokens.begin(), tokens.end(), page.tokens.begin());
-  write_at(file_.get(), page.offset, bytes, folder_ + segment_name(segment_));
+  write_at(file_, page.offset, bytes, folder_ + segment_name(segment_));
   ends_[segment_] += known_.page_bytes();
   dirty_ = true;
   return known_.add(page);
@@ -314,26 +282,26 @@ std::string CacheWriter::manifest() const {
 
 void CacheWriter::commit() {
   if (!dirty_) return;
-  if (file_) sync(file_.get(), folder_ + segment_name(segment_));
+  if (file_) sync(file_, folder_ + segment_name(segment_));
   check_in_place(lock_, folder_);
-  const FileHandle folder(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  const os::Folder folder(folder_);
   if (!folder) throw_errno(folder_ + " could not be opened");
   const std::string path = folder_ + kManifest, fresh = folder_ + "/manifest.new";
   std::map<int32_t, int64_t> ends = ends_;
-  unlink(fresh.c_str());  // whatever lies there
+  os::remove(fresh);  // whatever lies there
   {
-    const FileHandle file(::open(fresh.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+    const os::File file(fresh, os::Open::kNew);
     if (!file) throw_errno(fresh + " could not be opened");
     const std::string bytes = manifest();
-    write_at(file.get(), 0, std::as_bytes(std::span(bytes)), fresh);
-    sync(file.get(), fresh);
+    write_at(file, 0, std::as_bytes(std::span(bytes)), fresh);
+    sync(file, fresh);
   }
   check_in_place(lock_, folder_);
-  if (rename(fresh.c_str(), path.c_str()) != 0) throw_errno(path + " could not be written");
+  if (!os::rename_over(fresh, path)) throw_errno(path + " could not be written");
   // From here on the manifest names the new pages: whatever fails, they stay.
   committed_ = std::move(ends);
   dirty_ = false;
-  if (fsync(folder.get()) != 0 && errno != EINVAL && errno != ENOTSUP) throw_errno(folder_ + " could not be written");  // some file systems sync no folders
+  if (!folder.sync()) throw_errno(folder_ + " could not be written");
   remove_strays();
 }
 

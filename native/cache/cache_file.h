@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "os/file.h"
 
 namespace longview {
 
@@ -25,23 +26,6 @@ namespace longview {
 struct CacheIdentity {
   uint64_t root = 0;  // chain_root()
   int64_t page_bytes = 0;
-};
-
-// Closes itself.
-class FileHandle {
- public:
-  explicit FileHandle(int descriptor = -1) : descriptor_(descriptor) {}
-  ~FileHandle();
-  FileHandle(FileHandle&& other) noexcept : descriptor_(std::exchange(other.descriptor_, -1)) {}
-  FileHandle& operator=(FileHandle&& other) noexcept {
-    std::swap(descriptor_, other.descriptor_);
-    return *this;
-  }
-  int get() const { return descriptor_; }
-  explicit operator bool() const { return descriptor_ >= 0; }
-
- private:
-  int descriptor_;
 };
 
 // The pages that a folder had when it was opened. Later commits of others do not change it.
@@ -84,7 +68,7 @@ class CacheReader {
   bool foreign_ = false;  // there is a manifest of another model, layout or version
   std::vector<Page> pages_;
   std::unordered_map<uint64_t, int32_t> by_hash_;
-  std::map<int32_t, FileHandle> segments_;
+  std::map<int32_t, os::File> segments_;
 };
 
 // Appends pages to a folder. Holds the folder's lock, which the system frees when the process ends in whatever way. A folder that
@@ -112,20 +96,20 @@ class CacheWriter {
   int64_t segment_bytes() const;
 
  private:
-  CacheWriter(const std::string& folder, const CacheIdentity& identity, FileHandle lock);
+  CacheWriter(const std::string& folder, const CacheIdentity& identity, os::File lock);
   // Opens the segment that the next page goes to.
   void open_segment();
   void remove_strays();
   std::string manifest() const;
 
   const std::string folder_;
-  FileHandle lock_;
+  os::File lock_;
   CacheReader known_;
   std::map<int32_t, int64_t> ends_;       // segments with pages: where the last page ends
   std::map<int32_t, int64_t> committed_;  // the same as of the last commit
   int32_t segment_ = -1;                  // the one being written, open in file_
   int32_t foreign_ = -1;                  // the last segment of another identity's state, which stays until a commit replaces it
-  FileHandle file_;
+  os::File file_;
   bool dirty_ = false;
 };
 

@@ -10,7 +10,6 @@
 #include <unordered_set>
 
 #include "backend/backend.h"
-#include "base/available_memory.h"
 #include "base/error.h"
 #include "cpu/attention.h"
 #include "cpu/attention_focus.h"
@@ -58,7 +57,7 @@ class CpuBackend final : public Backend {
       : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), attention_(kernels, precision, pool_), sparse_(kernels, precision, pool_), focus_(kernels, precision, pool_) {}
 
   ~CpuBackend() override {
-    for (void* buffer : buffers_) std::free(buffer);
+    for (void* buffer : buffers_) os::free_aligned(buffer);
   }
 
   DeviceInfo info() const override {
@@ -67,8 +66,8 @@ class CpuBackend final : public Backend {
     info.isa = kernels_.isa;
     info.threads = pool_.threads();
     info.name = processor_name() + ", " + std::to_string(info.threads) + (info.threads == 1 ? " thread, " : " threads, ") + kernels_.title;
-    info.memory_bytes = meminfo("MemTotal:");
-    info.free_memory_bytes = available_memory();
+    info.memory_bytes = os::total_memory();
+    info.free_memory_bytes = os::available_memory();
     return info;
   }
 
@@ -83,14 +82,14 @@ class CpuBackend final : public Backend {
   std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) override { return std::make_unique<CpuRope>(rope); }
 
   Activation allocate(int64_t rows, int64_t cols) override {
-    const size_t bytes = (static_cast<size_t>(rows * cols) * sizeof(float) + 63) / 64 * 64;
-    void* data = std::aligned_alloc(64, bytes);
+    const size_t bytes = static_cast<size_t>(rows * cols) * sizeof(float);
+    void* data = os::allocate_aligned(bytes);
     LONGVIEW_CHECK(data, kOutOfMemory, "Not enough memory: %.1f MB more are needed for %lld tokens at a time.", static_cast<double>(bytes) / 1e6, static_cast<long long>(rows));
     buffers_.insert(data);
     return {data, rows, cols};
   }
   void release(Activation& activation) override {
-    if (buffers_.erase(activation.data) > 0) std::free(activation.data);
+    if (buffers_.erase(activation.data) > 0) os::free_aligned(activation.data);
     activation = {};
   }
   Activation rows(Activation x, int64_t first, int64_t count) const override { return {floats(x) + first * x.cols, count, x.cols}; }

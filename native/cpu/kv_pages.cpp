@@ -1,7 +1,5 @@
 #include "cpu/kv_pages.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -10,12 +8,11 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "cpu/q8.h"
+#include "os/memory.h"
 
 namespace longview::cpu {
 
 namespace {
-
-constexpr int64_t kSystemPage = 4096;  // whole system pages, so that one KV page can be given back by itself
 
 int64_t blocks_of_page(const KvShape& shape) { return shape.mean_tokens > 0 ? kPageTokens / shape.mean_tokens : 0; }
 
@@ -29,7 +26,8 @@ int64_t head_bytes(const KvShape& shape) {
 }  // namespace
 
 int64_t CpuKvStorage::page_bytes(const KvShape& shape) {
-  return round_up(shape.layers * shape.kv_heads * head_bytes(shape), kSystemPage);
+  // Whole pages of the system, so that one KV page can be given back by itself.
+  return round_up(shape.layers * shape.kv_heads * head_bytes(shape), os::page_size());
 }
 
 CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape), pages_(pages) {
@@ -41,11 +39,10 @@ CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape),
   value_bytes_ = width_ * kPageTokens * element_bytes();
   head_bytes_ = head_bytes(shape);
   page_bytes_ = page_bytes(shape);
-  void* address = mmap(nullptr, static_cast<size_t>(page_bytes_ * pages), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  LONGVIEW_CHECK(address != MAP_FAILED, kOutOfMemory,
+  data_ = os::reserve(page_bytes_ * pages);
+  LONGVIEW_CHECK(data_, kOutOfMemory,
                  "The KV state needs %.1f GB of address space and the system refused it (%s). Use a smaller context or a smaller model.",
                  static_cast<double>(page_bytes_ * pages) / 1e9, std::strerror(errno));
-  data_ = static_cast<std::byte*>(address);
 }
 
 std::string CpuKvStorage::layout() const {
@@ -54,7 +51,7 @@ std::string CpuKvStorage::layout() const {
                 static_cast<long long>(shape_.kv_heads), static_cast<long long>(shape_.head_dim), means.c_str());
 }
 
-CpuKvStorage::~CpuKvStorage() { munmap(data_, static_cast<size_t>(page_bytes_ * pages_)); }
+CpuKvStorage::~CpuKvStorage() { os::release(data_, page_bytes_ * pages_); }
 
 void CpuKvStorage::write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const {
   if (shape_.format == KvFormat::kQ8) return write_q8(page, layer, head, slot, k, v);
@@ -132,13 +129,10 @@ void CpuKvStorage::copy(int32_t from, int32_t to) const {
 }
 
 void CpuKvStorage::fill(int32_t page, std::span<const std::byte> from) const {
-#ifdef MADV_POPULATE_WRITE
-  // The system's pages at once instead of one fault each: a third faster. A kernel that cannot does it as it can.
-  (void)madvise(data_ + page * page_bytes_, static_cast<size_t>(page_bytes_), MADV_POPULATE_WRITE);
-#endif
+  os::populate(data_ + page * page_bytes_, page_bytes_);  // a third faster
   std::memcpy(data_ + page * page_bytes_, from.data(), static_cast<size_t>(page_bytes_));
 }
 
-void CpuKvStorage::discard(int32_t page) const { madvise(data_ + page * page_bytes_, static_cast<size_t>(page_bytes_), MADV_DONTNEED); }
+void CpuKvStorage::discard(int32_t page) const { os::give_back(data_ + page * page_bytes_, page_bytes_); }
 
 }  // namespace longview::cpu

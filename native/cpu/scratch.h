@@ -2,9 +2,10 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <new>
+
+#include "os/memory.h"
 
 namespace longview::cpu {
 
@@ -15,7 +16,7 @@ class Scratch {
   T* get(int64_t count) {
     const size_t bytes = static_cast<size_t>(count) * sizeof(T);
     if (bytes > size_) {
-      data_.reset(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+      data_.reset(os::allocate_aligned(bytes));
       size_ = data_ ? bytes : 0;
       if (!data_) throw std::bad_alloc();
     }
@@ -24,7 +25,7 @@ class Scratch {
 
  private:
   struct Free {
-    void operator()(void* p) const { std::free(p); }
+    void operator()(void* p) const { os::free_aligned(p); }
   };
   std::unique_ptr<void, Free> data_;
   size_t size_ = 0;

@@ -1,7 +1,4 @@
 // Where cuBLASLt may lie, and its functions by name.
-#include <dlfcn.h>
-#include <string.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
@@ -10,6 +7,7 @@
 #include <vector>
 
 #include "cuda/blas_api.h"
+#include "os/library.h"
 
 namespace longview::cuda {
 namespace {
@@ -23,13 +21,26 @@ std::string variable(const char* name) {
   return value ? value : "";
 }
 
+// The numbers in a path's last part, to be compared: {3, 11} of python3.11.
+std::vector<int64_t> version_of(const fs::path& path) {
+  std::vector<int64_t> numbers;
+  bool inside = false;
+  for (const char c : path.filename().string()) {
+    const bool digit = c >= '0' && c <= '9';
+    if (digit && !inside) numbers.push_back(0);
+    if (digit) numbers.back() = std::min<int64_t>(numbers.back() * 10 + (c - '0'), 1'000'000);
+    inside = digit;
+  }
+  return numbers;
+}
+
 // Entries of `folder` whose names begin so, newer versions first: 3.11 before 3.9.
 std::vector<fs::path> entries(const fs::path& folder, const std::string& prefix) {
   std::vector<fs::path> found;
   std::error_code ignored;
   for (const fs::directory_entry& entry : fs::directory_iterator(folder, ignored))
     if (entry.path().filename().string().starts_with(prefix)) found.push_back(entry.path());
-  std::ranges::sort(found, [](const fs::path& a, const fs::path& b) { return strverscmp(a.c_str(), b.c_str()) > 0; });
+  std::ranges::sort(found, [](const fs::path& a, const fs::path& b) { return version_of(a) > version_of(b); });
   return found;
 }
 
@@ -59,15 +70,15 @@ namespace {
 void* open_library() {
   const std::string given = variable("LONGVIEW_CUBLASLT");
   if (given == "off") return nullptr;
-  if (!given.empty()) return dlopen(given.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (!given.empty()) return os::open_library(given);
   const std::vector<fs::path> places = blas_folders();
   for (const char* name : kNames) {
     for (const fs::path& folder : places) {
       std::error_code ignored;
       if (!fs::exists(folder / name, ignored)) continue;
-      if (void* library = dlopen((folder / name).c_str(), RTLD_NOW | RTLD_LOCAL)) return library;
+      if (void* library = os::open_library((folder / name).string())) return library;
     }
-    if (void* library = dlopen(name, RTLD_NOW | RTLD_LOCAL)) return library;
+    if (void* library = os::open_library(name)) return library;
   }
   return nullptr;
 }
@@ -75,7 +86,7 @@ void* open_library() {
 bool resolve(void* library, BlasApi& api) {
   bool complete = true;
   const auto take = [&]<typename F>(F& function, const char* name) {
-    function = reinterpret_cast<F>(dlsym(library, name));
+    function = reinterpret_cast<F>(os::find_symbol(library, name));
     complete = complete && function;
   };
   take(api.get_version, "cublasLtGetVersion");

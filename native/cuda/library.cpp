@@ -1,11 +1,11 @@
 #include "cuda/library.h"
 
-#include <dlfcn.h>
-
 #include <cstdlib>
 #include <filesystem>
 
 #include "base/error.h"
+#include "os/file.h"
+#include "os/library.h"
 
 namespace longview::cuda {
 namespace {
@@ -15,19 +15,18 @@ constexpr int32_t kLeastMajor = 8;                   // of the compute capabilit
 
 std::string library_path() {
   if (const char* given = std::getenv("LONGVIEW_CUDA_LIBRARY"); given && *given) return given;
-  Dl_info here{};
-  if (!dladdr(reinterpret_cast<const void*>(&load_library), &here) || !here.dli_fname) return "longview_cuda.so";
   std::error_code ignored;
-  const std::filesystem::path program = std::filesystem::absolute(here.dli_fname, ignored);
-  return (program.parent_path() / "longview_cuda.so").string();
+  const std::filesystem::path here = std::filesystem::absolute(os::path_of(os::own_path()), ignored);
+  return os::utf8_of(here.parent_path() / "longview_cuda.so");
 }
 
 Loaded load() {
   const std::string path = library_path();
-  if (!std::filesystem::exists(path)) return {nullptr, "This build has no GPU code (longview_cuda.so is not there)."};
-  void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!handle) return {nullptr, format("The GPU code could not be loaded (%s).", dlerror())};
-  const auto table = reinterpret_cast<decltype(&kernels::longview_kernels)>(dlsym(handle, kernels::kLibrarySymbol));
+  if (os::status(path).kind == os::Kind::kNothing) return {nullptr, "This build has no GPU code (longview_cuda.so is not there)."};
+  std::string why_not;
+  void* handle = os::open_library(path, &why_not);
+  if (!handle) return {nullptr, format("The GPU code could not be loaded (%s).", why_not.c_str())};
+  const auto table = reinterpret_cast<decltype(&kernels::longview_kernels)>(os::find_symbol(handle, kernels::kLibrarySymbol));
   const kernels::Library* library = table ? table() : nullptr;
   if (!library || library->version != kernels::kLibraryVersion)
     return {nullptr, format("%s belongs to another version of Longview.", path.c_str())};

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "os/file.h"
 #include "sparse/adaptive.h"
 #include "sparse/pattern_search.h"
 
@@ -149,7 +150,7 @@ void Calibration::keep_part() const {
 
 void Calibration::forget_part() const {
   std::error_code error;
-  if (!options_.part.empty()) std::filesystem::remove(options_.part, error);
+  if (!options_.part.empty()) std::filesystem::remove(os::path_of(options_.part), error);
 }
 
 std::pair<size_t, size_t> Calibration::candidates_for(const ProfileUse& use) const {

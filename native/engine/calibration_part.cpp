@@ -9,6 +9,7 @@
 
 #include "base/hash.h"
 #include "base/replace_file.h"
+#include "os/file.h"
 
 namespace longview {
 namespace {
@@ -53,13 +54,13 @@ void write_calibration_part(const std::string& path, uint64_t identity, std::spa
 
 bool read_calibration_part(const std::string& path, uint64_t identity, std::span<LayerTrials> layers) {
   std::error_code error;
-  if (!std::filesystem::is_regular_file(path, error)) return false;
+  if (!std::filesystem::is_regular_file(os::path_of(path), error)) return false;
   size_t expected = kHeader;
   for (const LayerTrials& layer : layers) expected += kOfLayer + kOfTrial * layer.trials.size();
   // One more than there may be, to see where there are more.
   std::vector<uint64_t> numbers(expected + 1);
   {
-    const File file(std::fopen(path.c_str(), "rb"));
+    const File file(os::open_stream(path));
     if (!file || std::fread(numbers.data(), sizeof(uint64_t), numbers.size(), file.get()) != expected) return false;
   }
   numbers.pop_back();

@@ -1,6 +1,4 @@
 // GGUF files, whole or split: places the tensors of each header in its file.
-#include <sys/stat.h>
-
 #include <algorithm>
 
 #include "base/error.h"
@@ -8,6 +6,7 @@
 #include "model/gguf_header.h"
 #include "model/model_file.h"
 #include "model/quant_formats.h"
+#include "os/file.h"
 
 namespace longview {
 namespace {
@@ -59,8 +58,7 @@ std::vector<std::string> parts_of(const std::string& path, int64_t count) {
                  "-00001-of-%05lld.gguf as theirs must. Give the parts their names back.",
                  path.c_str(), static_cast<long long>(count), static_cast<long long>(count));
   for (const std::string& part : paths) {
-    struct stat status{};
-    LONGVIEW_CHECK(stat(part.c_str(), &status) == 0, kFileNotFound,
+    LONGVIEW_CHECK(os::status(part).kind != os::Kind::kNothing, kFileNotFound,
                    "The model %s has %lld parts and one is missing: %s. Download it into the same folder.",
                    path.c_str(), static_cast<long long>(count), part.c_str());
   }

@@ -1,12 +1,11 @@
 #include "model/model_file.h"
 
-#include <sys/stat.h>
-
 #include <algorithm>
 #include <limits>
 
 #include "base/error.h"
 #include "base/text.h"
+#include "os/file.h"
 
 namespace longview {
 
@@ -16,8 +15,7 @@ std::shared_ptr<const ModelFile> ModelFile::open(const std::string& path) {
                  "The model's path holds a zero byte.");
   auto file = std::make_shared<ModelFile>();
   file->path_ = path;
-  struct stat status{};
-  const bool folder = stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
+  const bool folder = os::status(path).kind == os::Kind::kFolder;
   if (folder || path.ends_with(".safetensors")) {
     file->format_ = Format::kSafetensors;
     read_safetensors(path, *file);

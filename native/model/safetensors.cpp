@@ -1,8 +1,5 @@
 // safetensors: u64 header length, JSON header, data. One file, or a folder with config.json and shards.
 // Source: the format's README (huggingface/safetensors).
-#include <dirent.h>
-#include <sys/stat.h>
-
 #include <set>
 
 #include "base/error.h"
@@ -10,6 +7,7 @@
 #include "base/text.h"
 #include "model/model_file.h"
 #include "model/quant_formats.h"
+#include "os/file.h"
 
 namespace longview {
 namespace {
@@ -17,10 +15,7 @@ namespace {
 constexpr uint64_t kMaxHeaderBytes = 100 << 20;  // the format's own limit
 constexpr int64_t kMaxJsonBytes = 64 << 20;
 
-bool exists(const std::string& path) {
-  struct stat status{};
-  return stat(path.c_str(), &status) == 0;
-}
+bool exists(const std::string& path) { return os::status(path).kind != os::Kind::kNothing; }
 
 Json parse_file(const MappedFile& file) {
   LONGVIEW_CHECK(file.size() <= kMaxJsonBytes, kFileCorrupt, "%s has %s, too much for a model's JSON file.",
@@ -90,13 +85,8 @@ HeaderSpan header_of(const MappedFile& file) {
 // A .gguf file in the folder, to name in the sentence when a folder of GGUF files was chosen.
 std::string any_gguf(const std::string& folder) {
   std::string found;
-  if (DIR* entries = opendir(folder.c_str())) {
-    while (const dirent* entry = readdir(entries)) {
-      const std::string name = entry->d_name;
-      if (name.ends_with(".gguf") && (found.empty() || name < found)) found = name;
-    }
-    closedir(entries);
-  }
+  for (const std::string& name : os::Folder(folder).names())
+    if (name.ends_with(".gguf") && (found.empty() || name < found)) found = name;
   return found;
 }
 
@@ -134,12 +124,9 @@ std::set<std::string> shards_of(const std::string& folder) {
 }  // namespace
 
 void read_safetensors(const std::string& path, ModelFile& into) {
-  struct stat status{};
-  const bool folder = stat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode);
-  const size_t slash = path.find_last_of('/');
-  const std::string home = folder                       ? path
-                           : slash == std::string::npos ? "."
-                                                        : path.substr(0, slash == 0 ? 1 : slash);
+  const bool folder = os::status(path).kind == os::Kind::kFolder;
+  const std::filesystem::path above = os::path_of(path).parent_path();
+  const std::string home = folder ? path : above.empty() ? "." : os::utf8_of(above);
   const std::set<std::string> shards = folder ? shards_of(path) : std::set<std::string>{path};
   LONGVIEW_CHECK(folder || exists(path), kFileNotFound, "There is no model file %s.", path.c_str());
 

@@ -16,6 +16,7 @@
 #include "base/json.h"
 #include "base/replace_file.h"
 #include "base/text.h"
+#include "os/file.h"
 
 namespace longview {
 namespace {
@@ -237,10 +238,10 @@ struct FileCloser {
 // No more than what shows that it is too large.
 std::string read_file(const std::string& path) {
   std::error_code error;
-  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  const std::filesystem::file_status status = std::filesystem::status(os::path_of(path), error);
   LONGVIEW_CHECK(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status), kInvalidArgument, "%s is %s, not a head profile.", path.c_str(),
                  std::filesystem::is_directory(status) ? "a folder" : "a pipe or a device");
-  const std::unique_ptr<std::FILE, FileCloser> file(std::fopen(path.c_str(), "rb"));
+  const std::unique_ptr<std::FILE, FileCloser> file(os::open_stream(path));
   LONGVIEW_CHECK(file, kFileNotFound, "The head profile %s could not be opened: %s.", path.c_str(), std::generic_category().message(errno).c_str());
   std::string text(kMaxBytes + 1, '\0');
   text.resize(std::fread(text.data(), 1, text.size(), file.get()));

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "os/file.h"
 #include "sparse/adaptive.h"
 
 namespace longview {
@@ -106,9 +107,8 @@ PrefillPlan::PrefillPlan(const PrefillOptions& options, const ProfiledModel& mod
 
 void PrefillPlan::find_profile(const PrefillOptions& options, const ProfiledModel& model) {
   for (const std::string& folder : options.profile_folders) {
-    const std::string path = (std::filesystem::path(folder) / profile_name(model, {options.mode, options.target})).string();
-    std::error_code error;
-    if (!std::filesystem::exists(path, error)) continue;
+    const std::string path = os::utf8_of(os::path_of(folder) / profile_name(model, {options.mode, options.target}));
+    if (os::status(path).kind == os::Kind::kNothing) continue;
     try {
       return use(read_head_profile(path, model));
     } catch (const Error& unusable) {

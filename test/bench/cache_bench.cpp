@@ -26,6 +26,13 @@ double median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+// For read(2) and posix_fadvise(2).
+struct Descriptor {
+  explicit Descriptor(const std::string& path) : number(open(path.c_str(), O_RDONLY)) {}
+  ~Descriptor() { close(number); }
+  const int number;
+};
+
 std::vector<std::string> segments(const std::string& folder) {
   std::vector<std::string> out;
   for (const auto& entry : std::filesystem::directory_iterator(folder))
@@ -36,9 +43,9 @@ std::vector<std::string> segments(const std::string& folder) {
 
 void drop(const std::string& folder) {
   for (const std::string& path : segments(folder)) {
-    const FileHandle file(open(path.c_str(), O_RDONLY));
-    fsync(file.get());
-    posix_fadvise(file.get(), 0, 0, POSIX_FADV_DONTNEED);
+    const Descriptor file(path);
+    fsync(file.number);
+    posix_fadvise(file.number, 0, 0, POSIX_FADV_DONTNEED);
   }
 }
 
@@ -47,8 +54,8 @@ double read_plainly(const std::string& folder) {
   const double start = now();
   std::vector<std::byte> buffer(size_t{1} << 20);
   for (const std::string& path : segments(folder)) {
-    const FileHandle file(open(path.c_str(), O_RDONLY));
-    while (read(file.get(), buffer.data(), buffer.size()) > 0) {
+    const Descriptor file(path);
+    while (read(file.number, buffer.data(), buffer.size()) > 0) {
     }
   }
   return now() - start;
@@ -60,8 +67,8 @@ double read_and_keep(const std::string& folder, int64_t bytes) {
   const double start = now();
   std::byte* to = memory.get();
   for (const std::string& path : segments(folder)) {
-    const FileHandle file(open(path.c_str(), O_RDONLY));
-    for (ssize_t count = 0; (count = read(file.get(), to, size_t{1} << 20)) > 0;) to += count;
+    const Descriptor file(path);
+    for (ssize_t count = 0; (count = read(file.number, to, size_t{1} << 20)) > 0;) to += count;
   }
   return now() - start;
 }

@@ -6,16 +6,17 @@ import { read, root, trackedFiles } from './project';
 
 /** Folder of native/ -> the folders below it. Every folder may include itself. */
 const below: Record<string, string[]> = {
-  base: [],
-  model: ['base'],
-  sparse: ['base'],
-  backend: ['base', 'model', 'sparse'],
-  cpu: ['base', 'model', 'sparse', 'backend'],
-  cuda: ['base', 'model', 'sparse', 'backend'],
-  cache: ['base', 'model', 'backend'],
-  engine: ['base', 'model', 'backend', 'cpu', 'cuda', 'cache', 'sparse'],
-  binding: ['base', 'model', 'backend', 'cache', 'engine'],
-  tool: ['base', 'model', 'backend', 'cache', 'engine', 'cpu'],
+  os: [],
+  base: ['os'],
+  model: ['os', 'base'],
+  sparse: ['os', 'base'],
+  backend: ['os', 'base', 'model', 'sparse'],
+  cpu: ['os', 'base', 'model', 'sparse', 'backend'],
+  cuda: ['os', 'base', 'model', 'sparse', 'backend'],
+  cache: ['os', 'base', 'model', 'backend'],
+  engine: ['os', 'base', 'model', 'backend', 'cpu', 'cuda', 'cache', 'sparse'],
+  binding: ['os', 'base', 'model', 'backend', 'cache', 'engine'],
+  tool: ['os', 'base', 'model', 'backend', 'cache', 'engine', 'cpu'],
 };
 
 /** What is wrong with the includes of one file of native/ or kernels/. */

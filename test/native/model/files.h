@@ -1,6 +1,7 @@
 // Files for tests: the project's fixtures, a scratch folder, and the reference tensors of the golden outputs.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -13,6 +14,7 @@
 #include "base/half.h"
 #include "base/json.h"
 #include "check.h"
+#include "os/file.h"
 
 namespace files {
 
@@ -58,9 +60,10 @@ inline void write(const std::string& path, const std::string& bytes) {
 class Scratch {
  public:
   Scratch() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "longview-test-XXXXXX").string();
-    if (!mkdtemp(pattern.data())) throw std::runtime_error("cannot make a folder in " + pattern);
-    folder_ = pattern;
+    const std::string stem = "longview-test-" + std::to_string(longview::os::process_id()) + "-";
+    static std::atomic<int> count = 0;
+    do folder_ = (std::filesystem::temp_directory_path() / (stem + std::to_string(++count))).string();
+    while (!std::filesystem::create_directory(folder_));
   }
   ~Scratch() {
     std::error_code ignored;

@@ -1,11 +1,13 @@
-#include "base/available_memory.h"
-
 #include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <iterator>
+#include <string_view>
 
-namespace longview {
+#include "os/linux/control_groups.h"
+#include "os/memory.h"
+
+namespace longview::os {
 namespace {
 
 // Empty where it cannot be read.
@@ -32,6 +34,9 @@ std::string_view after(std::string_view text, std::string_view key) {
   return text.substr(0, text.find('\n'));
 }
 
+// A field of /proc/meminfo, in bytes; 0 where there is none.
+int64_t meminfo(std::string_view key) { return number_or(after(text_of("/proc/meminfo"), key), 0) * 1024; }
+
 int64_t room_in_group(const std::string& folder) {
   const int64_t most = number_or(text_of(folder + "/memory.max"), kNoLimit);
   if (most == kNoLimit) return kNoLimit;
@@ -41,8 +46,6 @@ int64_t room_in_group(const std::string& folder) {
 }
 
 }  // namespace
-
-int64_t meminfo(std::string_view key) { return number_or(after(text_of("/proc/meminfo"), key), 0) * 1024; }
 
 int64_t room_in_groups(const std::string& root, const std::string& own) {
   std::string group(after(own, "0::"));
@@ -54,6 +57,9 @@ int64_t room_in_groups(const std::string& root, const std::string& own) {
   }
 }
 
+int64_t total_memory() { return meminfo("MemTotal:"); }
+
+// What the machine has available, or its control groups leave where that is less, as in a container.
 int64_t available_memory() { return std::min(meminfo("MemAvailable:"), room_in_groups("/sys/fs/cgroup", text_of("/proc/self/cgroup"))); }
 
-}  // namespace longview
+}  // namespace longview::os
