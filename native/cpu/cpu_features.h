@@ -11,7 +11,7 @@ namespace longview::cpu {
 // Best first; always ends with the scalar ones. Asks the system for AMX's tile state where the processor has it.
 std::vector<const Kernels*> available_kernels();
 
-// Processor name from /proc/cpuinfo; "CPU" where there is none.
+// The processor's own name; "CPU" where it tells none.
 std::string processor_name();
 
 }  // namespace longview::cpu
