@@ -87,7 +87,7 @@ if (process.argv.includes('--test-arm64')) {
 
 const configure = ['-S', 'native', '-B', folder, ...generator(folder), '-DCMAKE_BUILD_TYPE=Release'];
 configure.push(`-DNODE_ADDON_API=${join(root, 'node_modules/node-addon-api')}`);
-configure.push(`-DNODE_API_HEADERS=${join(root, 'node_modules/node-api-headers/include')}`);
+configure.push(`-DNODE_API_HEADERS=${join(root, 'node_modules/node-api-headers')}`);
 const testGpu = process.argv.includes('--test-gpu');
 const test = process.argv.includes('--test') || testGpu;
 const cuda = process.argv.includes('--cuda') || testGpu;
