@@ -2,6 +2,8 @@
 // `--test` also runs the engine's tests, `--test-gpu` those that need a GPU, `--test-sanitized` those of everything that reads
 // files, damaged ones among them, and of the KV state, with AddressSanitizer (leaks count) and UndefinedBehaviorSanitizer, from a
 // build of its own; `--test-arm64` compiles for arm64 and runs the tests of the kernels and of whole models there in emulation.
+// `--target linux-x64|linux-arm64|darwin-arm64|win32-x64` compiles for machines other than this one, by zig, and leaves
+// build/TARGET/longview.node, with `--cuda` longview_cuda.so too; `--test-windows` runs the same tests under Wine.
 import { spawnSync } from 'node:child_process';
 import { copyFileSync, existsSync, mkdirSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -29,6 +31,24 @@ const wheels = [
   'nvidia-cuda-cccl==13.0.85',
 ];
 
+// It compiles for every system: no SDKs, no cross compilers.
+const zigWheel = 'ziglang==0.17.1';
+
+const only = ['--quiet', '--no-deps', '--only-binary=:all:', '--disable-pip-version-check'];
+
+function fetchWheels(what, cache, names) {
+  console.log(`Fetching ${what} by pip into ${cache}`);
+  run('python3', ['-m', 'pip', 'install', ...only, '--target', cache, ...names]);
+}
+
+/** zig from pip, in .cache/. */
+function findZig() {
+  const cache = join(root, '.cache', zigWheel.replace('==', '-'));
+  const zig = join(cache, 'ziglang', 'zig');
+  if (!existsSync(zig)) fetchWheels("zig's C++ compiler", cache, [zigWheel]);
+  return zig;
+}
+
 /** nvcc on PATH or under CUDA_HOME, else from pip into .cache/. */
 function findNvcc() {
   const folders = (process.env.PATH ?? '').split(delimiter);
@@ -38,9 +58,8 @@ function findNvcc() {
   const cache = join(root, '.cache', 'cuda-13.0');
   const fetched = join(cache, 'nvidia', 'cu13', 'bin', 'nvcc');
   if (!existsSync(fetched)) {
-    console.log(`No nvcc on PATH or under CUDA_HOME: fetching NVIDIA's compiler by pip into ${cache}`);
-    const only = ['--quiet', '--no-deps', '--only-binary=:all:', '--disable-pip-version-check'];
-    run('python3', ['-m', 'pip', 'install', ...only, '--target', cache, ...wheels]);
+    console.log('There is no nvcc on PATH or under CUDA_HOME.');
+    fetchWheels("NVIDIA's compiler", cache, wheels);
   }
   return fetched;
 }
@@ -56,6 +75,32 @@ function need(command, what, packages) {
 /** For a folder that was not configured before, Ninja where it is there. */
 function generator(build) {
   return !existsSync(join(build, 'CMakeCache.txt')) && found('ninja') ? ['-G', 'Ninja'] : [];
+}
+
+const addon = [
+  `-DNODE_ADDON_API=${join(root, 'node_modules/node-addon-api')}`,
+  `-DNODE_API_HEADERS=${join(root, 'node_modules/node-api-headers')}`,
+];
+
+/** Configures build/TARGET, a release for that system; returns the folder. */
+function configureFor(target, options) {
+  const build = join(root, 'build', target);
+  const toolchain = [
+    `-DCMAKE_TOOLCHAIN_FILE=${join(root, 'native/zig.cmake')}`,
+    `-DLONGVIEW_ZIG=${findZig()}`,
+  ];
+  const system = [...toolchain, `-DLONGVIEW_TARGET=${target}`, '-DCMAKE_BUILD_TYPE=Release'];
+  run('cmake', [
+    '-S',
+    'native',
+    '-B',
+    build,
+    ...generator(build),
+    ...system,
+    ...options,
+    '--log-level=WARNING',
+  ]);
+  return build;
 }
 
 need('cmake', 'CMake 3.25 or newer', 'cmake g++');
@@ -85,9 +130,41 @@ if (process.argv.includes('--test-arm64')) {
   process.exit(0);
 }
 
+if (process.argv.includes('--test-windows')) {
+  need('wine', 'Wine, to run what is for Windows', 'wine wine64');
+  process.env.WINEDEBUG ??= '-all';
+  const windows = configureFor('win32-x64', [
+    ...addon,
+    '-DLONGVIEW_TESTS=ON',
+    '-DCMAKE_CROSSCOMPILING_EMULATOR=wine',
+  ]);
+  run('cmake', ['--build', windows, ...parallel, '--target', 'portable_tests']);
+  run('ctest', ['--test-dir', windows, '--output-on-failure', '-L', 'portable']);
+  process.exit(0);
+}
+
+const target = process.argv.includes('--target')
+  ? process.argv[process.argv.indexOf('--target') + 1]
+  : undefined;
+if (target) {
+  const gpu = process.argv.includes('--cuda');
+  const cuda = [`-DLONGVIEW_CUDA=${gpu ? 'ON' : 'OFF'}`, ...(gpu ? [`-DLONGVIEW_NVCC=${findNvcc()}`] : [])];
+  const architectures = process.env.LONGVIEW_CUDA_ARCHITECTURES; // all, unless some are named
+  if (gpu && architectures) cuda.push(`-DLONGVIEW_CUDA_ARCHITECTURES=${architectures}`);
+  const build = configureFor(target, [...addon, ...cuda]);
+  run('cmake', [
+    '--build',
+    build,
+    ...parallel,
+    '--target',
+    'longview_addon',
+    ...(gpu ? ['longview_cuda'] : []),
+  ]);
+  process.exit(0);
+}
+
 const configure = ['-S', 'native', '-B', folder, ...generator(folder), '-DCMAKE_BUILD_TYPE=Release'];
-configure.push(`-DNODE_ADDON_API=${join(root, 'node_modules/node-addon-api')}`);
-configure.push(`-DNODE_API_HEADERS=${join(root, 'node_modules/node-api-headers')}`);
+configure.push(...addon);
 const testGpu = process.argv.includes('--test-gpu');
 const test = process.argv.includes('--test') || testGpu;
 const cuda = process.argv.includes('--cuda') || testGpu;

@@ -70,6 +70,18 @@ void bench_copy() {
   report("copy 2 GiB (read + written)", 0, 2.0 * static_cast<double>(bytes), [&] { GPU(copy_on_device(to.get(), from.get(), bytes, gpu::stream())); });
 }
 
+// What decode attention reads in one launch, beside a copy that moves as many bytes in one: what a launch takes outside of its
+// kernel, some 8 us, is in both.
+void report_decode(const std::string& name, double bytes, const std::function<void()>& launch) {
+  report(name, 0, bytes, launch);
+  const std::string copy = "as many bytes copied: " + name;
+  if (only && copy.find(only) == std::string::npos) return;
+  const auto count = static_cast<size_t>(bytes) / 4;  // elements of two bytes, read and written
+  const Random from(count);
+  const gpu::Memory<uint16_t> to(count);
+  report(copy, 0, bytes, [&] { GPU(copy_on_device(to.get(), from.get(), count * 2, gpu::stream())); });
+}
+
 void bench_linear(int64_t m, int64_t n, int64_t k) {
   const Random x(static_cast<size_t>(m * k)), w(static_cast<size_t>(n * k));
   const gpu::Memory<uint16_t> out(static_cast<size_t>(m * n));
@@ -172,7 +184,7 @@ void bench_attention_e4m3(int64_t tokens, int64_t heads, int64_t kv_heads, int64
   args.first_position = tokens - 1;
   const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
-  report(format("attention T 1 first %d heads %d/%d d %d over e4m3", int(tokens) - 1, int(heads), int(kv_heads), int(d)), 0, moved * 2, [&] { GPU(attention(args, gpu::stream())); });
+  report_decode(format("attention T 1 first %d heads %d/%d d %d over e4m3", int(tokens) - 1, int(heads), int(kv_heads), int(d)), moved * 2, [&] { GPU(attention(args, gpu::stream())); });
 }
 
 void bench_matvec(const char* name, WeightType type, double bits, int64_t n, int64_t k) {
@@ -198,8 +210,10 @@ void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_he
   const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
   const double scores = static_cast<double>(tokens) * (static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2);
-  const double bytes = tokens == 1 ? static_cast<double>(length * kv_heads * d) * 4 : 0;
-  report(format("attention T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d)), tokens == 1 ? 0 : 4 * scores * static_cast<double>(heads * d), bytes, [&] { GPU(attention(args, gpu::stream())); });
+  const std::string name = format("attention T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d));
+  const auto launch = [&] { GPU(attention(args, gpu::stream())); };
+  if (tokens == 1) report_decode(name, static_cast<double>(length * kv_heads * d) * 4, launch);
+  else report(name, 4 * scores * static_cast<double>(heads * d), 0, launch);
   if (tokens > 128 || tokens == 1) return;
   // Where these tokens look: both walks multiply the keys alone.
   kernels::FocusArgs look{q.get(), args.kv, tokens, heads, first, nullptr, first, nullptr};

@@ -62,8 +62,9 @@ export function install() {
   });
 }
 
-/** The extension as a VSIX in `folder`; returns its path. */
+/** The extension as a VSIX: the one that LONGVIEW_VSIX names, else one made in `folder` of what lies in dist/; returns its path. */
 export function packageExtension(folder) {
+  if (process.env.LONGVIEW_VSIX) return process.env.LONGVIEW_VSIX;
   const vsix = path.join(folder, 'longview.vsix');
   run('npx', ['vsce', 'package', '--no-dependencies', '--target', 'linux-x64', '--out', vsix], {
     cwd: root,
