@@ -1,8 +1,9 @@
-/** Rules of .gitignore and .ignore files, as git on Linux reads them: with the case of letters, and those above a folder too. */
+/** Rules of .gitignore and .ignore files, as git on this system reads them: those above a folder too, with the case of letters on Linux. */
 import { constants, promises as fs } from 'node:fs';
 import path from 'node:path';
 import ignore, { type Ignore, type PatternParams } from 'ignore';
 import { LongviewError } from '../errors';
+import { ignoresCase } from '../platform/fileNames';
 
 export interface Rules {
   /** The folder that they are for, relative to the one that is walked; '' for that itself. */
@@ -13,7 +14,7 @@ export interface Rules {
 }
 
 export function ignoreRules(lines: Parameters<Ignore['add']>[0]): Ignore {
-  return ignore({ ignorecase: false }).add(lines);
+  return ignore({ ignorecase: ignoresCase() }).add(lines);
 }
 
 /** Of an ignore file; what is longer was not written by hand. */

@@ -3,6 +3,7 @@ import { promises as fs, opendirSync, type Dirent } from 'node:fs';
 import path from 'node:path';
 import type { Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
+import { globWithSlashes, nameKey, wayDown } from '../platform/fileNames';
 import type { FileEncoding, SkippedFile, SkipReason } from '../protocol';
 import { namedEncodings } from './encoding';
 import { lastCommitTimes } from './gitHistory';
@@ -122,7 +123,7 @@ interface PlaceOfFolder {
   prefix: string;
   /** Of all of them: a pattern that begins with one is about that folder alone. */
   names: readonly string[];
-  /** Names of those that lie in this one, by their path in it: their files are read as theirs. */
+  /** Names of those that lie in this one, by the key of their path in it: their files are read as theirs. */
   inner: ReadonlyMap<string, string>;
 }
 
@@ -134,8 +135,10 @@ interface Globs {
 }
 
 function globsOf(patterns: readonly string[] = [], names: readonly string[]): Globs {
-  const plain = (pattern: string) => pattern.replace(/^!?\/?/, '').replace(/\\(.)/g, '$1');
-  const inFolder = patterns.filter((pattern) => !names.some((name) => plain(pattern).startsWith(`${name}/`)));
+  const plain = (pattern: string) => nameKey(pattern.replace(/^!?\/?/, '').replace(/\\(.)/g, '$1'));
+  const inFolder = patterns.filter(
+    (pattern) => !names.some((name) => plain(pattern).startsWith(nameKey(`${name}/`))),
+  );
   return { all: settingRules(patterns), inFolder: settingRules(inFolder) };
 }
 
@@ -203,11 +206,11 @@ class Scanner {
   /** Whether the settings include something inside of a folder, by a path that leads there. */
   private includesWithin(relative: string): boolean {
     return (this.options.include ?? []).some((glob) => {
-      const inside = folderOfGlob(glob);
+      const inside = nameKey(folderOfGlob(glob));
       if (inside === '') return false;
-      return [`${relative}/`, `${this.prefix}${relative}/`].some(
-        (folder) => inside.startsWith(folder) || (/[*?[]/.test(glob) && folder.startsWith(inside)),
-      );
+      return [`${relative}/`, `${this.prefix}${relative}/`]
+        .map(nameKey)
+        .some((folder) => inside.startsWith(folder) || (/[*?[]/.test(glob) && folder.startsWith(inside)));
     });
   }
 
@@ -217,7 +220,7 @@ class Scanner {
     stack: readonly Rules[],
     narrow: boolean,
   ): Promise<void> {
-    const elsewhere = this.inner.get(relative);
+    const elsewhere = this.inner.get(nameKey(relative));
     if (elsewhere !== undefined) return this.skip(`${relative}/`, 'read-elsewhere', `as ${elsewhere}/`);
     if (this.matches(this.exclude, `${relative}/`)) return this.skip(`${relative}/`, 'excluded');
     if (this.matches(this.include, `${relative}/`)) return this.walk(relative, stack);
@@ -276,7 +279,9 @@ export async function scanFolder(
   place: PlaceOfFolder = alone,
 ): Promise<ScanResult> {
   if (!path.isAbsolute(root)) throw noFolder(root);
-  const scanner = new Scanner(root, options, place);
+  const { include, exclude } = options;
+  const slashed = { include: include?.map(globWithSlashes), exclude: exclude?.map(globWithSlashes) };
+  const scanner = new Scanner(root, { ...options, ...slashed }, place);
   await scanner.walk('', await ignoringAbove(root, scanner.cost));
   if (options.gitHistory) {
     const times = await lastCommitTimes(root, options.signal);
@@ -297,10 +302,10 @@ function namesOf(roots: readonly Root[]): string[] {
   });
 }
 
-/** Which of the folders lie in a folder, by their path in it. */
+/** Which of the folders lie in a folder, by their path in it; of keys. */
 function innerOf(folder: string, folders: readonly string[], names: readonly string[]): Map<string, string> {
-  const inner = folders.map((other, i) => [path.relative(folder, other), names[i]!] as const);
-  return new Map(inner.filter(([within]) => within !== '' && within !== '..' && !within.startsWith('../')));
+  const ways = folders.map((other, i) => [wayDown(folder, other) ?? '', names[i]!] as const);
+  return new Map(ways.filter(([way]) => way !== ''));
 }
 
 /**
@@ -315,7 +320,9 @@ export async function scanWorkspace(roots: readonly Root[], options: ScanOptions
   const result: ScanResult = { files: [], skipped: [] };
   const unreadable: LongviewError[] = [];
   const names = namesOf(roots);
-  const real = await Promise.all(roots.map(({ folder }) => fs.realpath(folder).catch(() => folder)));
+  const real = await Promise.all(
+    roots.map(async ({ folder }) => nameKey(await fs.realpath(folder).catch(() => folder))),
+  );
   for (const [i, { folder }] of roots.entries()) {
     const prefix = names[i]!;
     const same = real.indexOf(real[i]!);

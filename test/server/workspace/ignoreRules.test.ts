@@ -4,6 +4,7 @@ import { symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { scanFolder } from '../../../server/workspace/scan';
+import { onPlatform } from '../platform/onPlatform';
 import { repository } from './repository';
 
 describe('ignore rules', () => {
@@ -47,6 +48,23 @@ describe('ignore rules', () => {
       { path: 'b.tmp', reason: 'ignored' },
       { path: 'notes/', reason: 'ignored' },
     ]);
+  });
+
+  it('takes any case where git is told to, as it is on Windows and on macOS', async () => {
+    const folder = repository([
+      ['.gitignore', 'Debug/\n*.LOG\n!Keep.log\n'],
+      ['debug/a.ts', 'x'],
+      ['b.log', 'x'],
+      ['keep.LOG', 'x'],
+      ['c.ts', 'x'],
+    ]);
+    execFileSync('git', ['init', '-q'], { cwd: folder });
+    const ignoringCase = ['-c', 'core.ignoreCase=true', 'ls-files', '--others', '--exclude-standard'];
+    const listed = execFileSync('git', ignoringCase, { cwd: folder, encoding: 'utf8' });
+    for (const platform of ['win32', 'darwin'] as const) {
+      const { files } = await onPlatform(platform, () => scanFolder(folder));
+      expect(files.map((file) => file.path).sort()).toEqual(listed.trim().split('\n').sort());
+    }
   });
 
   it('tells upper case from lower, as git does', async () => {

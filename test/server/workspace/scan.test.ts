@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { scanFolder, scanWorkspace } from '../../../server/workspace/scan';
+import { onPlatform } from '../platform/onPlatform';
 import { repository } from './repository';
 
 describe('scanFolder', () => {
@@ -247,6 +248,42 @@ describe('scanWorkspace', () => {
     // What the outer one would not read is read where it is named.
     writeFileSync(path.join(outer, '.ignore'), 'lib/\n');
     expect((await scanWorkspace([app, lib])).files.map((file) => file.path)).toContain('lib/c.ts');
+  });
+
+  it('knows folders and patterns in any case where the system does', async () => {
+    const outer = repository([
+      ['Lib/c.ts', 'c'],
+      ['Out/d.ts', 'd'],
+      ['docs/e.md', 'e'],
+      ['vendor/Mine/f.ts', 'f'],
+    ]);
+    // What such a system opens as Lib.
+    symlinkSync('Lib', path.join(outer, 'lib'));
+    const roots = [
+      { name: 'App', folder: outer },
+      { name: 'lib', folder: path.join(outer, 'lib') },
+    ];
+    const options = { include: ['app/Vendor/mine/'], exclude: ['app/out/', 'lib/docs/'] };
+    const paths = async () => (await scanWorkspace(roots, options)).files.map((file) => file.path).sort();
+    expect(await paths()).toEqual(['App/Out/d.ts', 'App/docs/e.md', 'lib/c.ts']);
+    for (const platform of ['win32', 'darwin'] as const)
+      expect(await onPlatform(platform, paths)).toEqual([
+        'App/docs/e.md',
+        'App/vendor/Mine/f.ts',
+        'lib/c.ts',
+      ]);
+  });
+
+  it('takes backslashes for slashes in patterns on Windows', async () => {
+    const folder = repository([
+      ['a.ts', 'x'],
+      ['src/generated/b.ts', 'x'],
+      ['vendor/mine/c.ts', 'x'],
+    ]);
+    const options = { include: ['vendor\\mine\\'], exclude: ['src\\generated'] };
+    const paths = async () => (await scanFolder(folder, options)).files.map((file) => file.path);
+    expect(await paths()).toEqual(['a.ts', 'src/generated/b.ts']);
+    expect(await onPlatform('win32', paths)).toEqual(['a.ts', 'vendor/mine/c.ts']);
   });
 
   it('says so when no folder is open', async () => {
