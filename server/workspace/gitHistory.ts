@@ -1,6 +1,7 @@
 /** When git saw each file change last. */
 import { spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
+import { gitProgram } from '../platform/program';
 
 /** More commits than this are not looked at; what they alone touched counts as old. */
 const maxCommits = 20_000;
@@ -29,21 +30,30 @@ const logArguments = [
  */
 const fetchesNothing = { GIT_NO_LAZY_FETCH: '1', GIT_ALLOW_PROTOCOL: 'none' };
 
-function git(folder: string, args: readonly string[], signal?: AbortSignal) {
-  return spawn('git', ['--no-pager', '--no-optional-locks', ...settings, ...args], {
+interface Asked {
+  /** The file of git. */
+  program: string;
+  folder: string;
+  signal?: AbortSignal;
+}
+
+function git({ program, folder, signal }: Asked, args: readonly string[]) {
+  return spawn(program, ['--no-pager', '--no-optional-locks', ...settings, ...args], {
     cwd: folder,
     env: { ...process.env, ...fetchesNothing },
     stdio: ['ignore', 'pipe', 'ignore'],
     timeout: maxSeconds * 1000,
+    // On Windows a terminal would open with each question.
+    windowsHide: true,
     signal,
   });
 }
 
 /** The commit that is checked out; empty where there is none. */
-function head(folder: string, signal?: AbortSignal): Promise<string> {
+function head(asked: Asked): Promise<string> {
   let id = '';
   return new Promise((resolve) => {
-    const child = git(folder, ['rev-parse', '--verify', '--quiet', 'HEAD'], signal);
+    const child = git(asked, ['rev-parse', '--verify', '--quiet', 'HEAD']);
     child.stdout.setEncoding('utf8').on('data', (data: string) => (id += data));
     child.on('error', () => resolve(''));
     child.on('close', (code) => resolve(code === 0 ? id.trim() : ''));
@@ -66,19 +76,22 @@ export async function lastCommitTimes(
   folder: string,
   signal?: AbortSignal,
 ): Promise<ReadonlyMap<string, number>> {
-  const commit = await head(folder, signal);
+  const program = await gitProgram();
+  if (program === undefined) return new Map();
+  const asked = { program, folder, signal };
+  const commit = await head(asked);
   if (commit === '') return new Map();
   const known = walked.get(folder);
   if (known?.commit === commit) return known.times;
-  const times = await walk(folder, signal);
+  const times = await walk(asked);
   if (!signal?.aborted) walked.set(folder, { commit, times });
   return times;
 }
 
-function walk(folder: string, signal?: AbortSignal): Promise<Map<string, number>> {
+function walk(asked: Asked): Promise<Map<string, number>> {
   const times = new Map<string, number>();
   return new Promise((resolve) => {
-    const log = git(folder, logArguments, signal);
+    const log = git(asked, logArguments);
     let time = 0;
     let rest = '';
     // A record is the mark, the seconds and then the commit's paths, each ended by NUL or a line feed after the time.

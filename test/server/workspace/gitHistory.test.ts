@@ -8,14 +8,17 @@ import {
   renameSync,
   rmSync,
   rmdirSync,
+  symlinkSync,
   utimesSync,
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { gitProgram, programOnPath } from '../../../server/platform/program';
 import { lastCommitTimes } from '../../../server/workspace/gitHistory';
 import { scanFolder } from '../../../server/workspace/scan';
+import { onPlatform } from '../platform/onPlatform';
 import { writeFolder } from '../reference';
 
 let parent: string;
@@ -167,6 +170,43 @@ it('is not looked at but where that is asked for', async () => {
 it('is as good as absent where there is no git', async () => {
   vi.stubEnv('PATH', parent);
   expect((await lastCommitTimes(folder)).size).toBe(0);
+  vi.unstubAllEnvs();
+});
+
+it('runs no git that the folder brings along, where the search for programs begins in it', async () => {
+  renameSync(trap, path.join(folder, 'git'));
+  const own = process.env.PATH;
+  for (const first of ['.', '', '..']) {
+    vi.stubEnv('PATH', `${first}:${own}`);
+    expect((await lastCommitTimes(folder)).has('a.ts')).toBe(true);
+  }
+  vi.unstubAllEnvs();
+  expect(ran()).toBe(false);
+});
+
+it('is not asked of a Mac without the tools for developers, whose git asks for them in a window', async () => {
+  const bin = path.join(parent, 'bin');
+  const git = (await programOnPath('git'))!;
+  mkdirSync(bin);
+  symlinkSync(git, path.join(bin, 'git'));
+  // There is no xcode-select here either.
+  vi.stubEnv('PATH', '/usr/bin');
+  expect(await gitProgram()).toBe('/usr/bin/git');
+  expect(await onPlatform('darwin', gitProgram)).toBeUndefined();
+  vi.stubEnv('PATH', `${bin}:/usr/bin`);
+  expect(await onPlatform('darwin', gitProgram)).toBe(path.join(bin, 'git'));
+  vi.unstubAllEnvs();
+});
+
+it('is found on Windows by the names and lists of that', async () => {
+  writeFolder(parent, [
+    ['Program Files/Git/git.exe', 'x'],
+    ['git.exe', 'x'],
+  ]);
+  const git = path.join(parent, 'Program Files/Git/git.exe');
+  for (const file of [git, path.join(parent, 'git.exe')]) chmodSync(file, 0o700);
+  vi.stubEnv('PATH', `.;${path.join(parent, 'none')};"${path.dirname(git)}";${parent}`);
+  expect(await onPlatform('win32', () => programOnPath('git'))).toBe(git);
   vi.unstubAllEnvs();
 });
 
