@@ -1,5 +1,5 @@
 /** Walks the workspace's folders: which files go into the prompt, and why the others do not. Contents are not kept. */
-import { promises as fs, opendirSync, type Dirent } from 'node:fs';
+import { promises as fs, opendirSync } from 'node:fs';
 import path from 'node:path';
 import type { Ignore } from 'ignore';
 import { LongviewError, throwIfAborted } from '../errors';
@@ -9,6 +9,7 @@ import { namedEncodings } from './encoding';
 import { lastCommitTimes } from './gitHistory';
 import { Cost, deepest, hiding, ignoringAbove, rulesOfFile, settingRules, type Rules } from './ignoreRules';
 import { kib } from './kib';
+import { listFolder, type Listed } from './listFolder';
 import { isSecretName } from './secrets';
 
 export interface ScannedFile {
@@ -170,9 +171,9 @@ class Scanner {
     if (relative.split('/').length > deepest)
       return this.skip(`${relative}/`, 'unreadable', `more than ${deepest} folders deep`);
     const folder = path.join(this.root, relative);
-    let entries: Dirent[];
+    let entries: Listed[];
     try {
-      entries = await fs.readdir(folder, { withFileTypes: true });
+      entries = await listFolder(folder);
     } catch (error) {
       if (relative === '') throw noFolder(this.root, error);
       this.skip(`${relative}/`, 'unreadable');
@@ -180,16 +181,16 @@ class Scanner {
     }
     const stack = [...above];
     for (const name of ['.gitignore', '.ignore']) {
-      if (!entries.some((entry) => entry.name === name && entry.isFile())) continue;
+      if (!entries.some((entry) => entry.name === name && entry.kind.isFile())) continue;
       stack.push({ folder: relative, rules: await rulesOfFile(path.join(folder, name), this.cost) });
     }
-    entries.sort((a, b) => (a.name < b.name ? -1 : 1));
     for (const entry of entries) {
-      const inner = relative === '' ? entry.name : `${relative}/${entry.name}`;
+      const { name, kind } = entry;
+      const inner = relative === '' ? name : `${relative}/${name}`;
       // Of a worktree or a submodule it is a file. No setting brings it back.
-      if (entry.name === '.git') {
-        if (!narrow) this.skip(entry.isDirectory() ? `${inner}/` : inner, 'ignored');
-      } else if (entry.isDirectory()) await this.folder(inner, entry.name, stack, narrow);
+      if (name === '.git') {
+        if (!narrow) this.skip(kind.isDirectory() ? `${inner}/` : inner, 'ignored');
+      } else if (kind.isDirectory()) await this.folder(inner, name, stack, narrow);
       else if (!narrow || this.matches(this.include, inner)) await this.file(inner, entry, stack);
     }
   }
@@ -235,16 +236,16 @@ class Scanner {
     if (within) await this.walk(relative, stack, true);
   }
 
-  private async file(relative: string, entry: Dirent, stack: readonly Rules[]): Promise<void> {
+  private async file(relative: string, { name, kind }: Listed, stack: readonly Rules[]): Promise<void> {
     // A link may leave the workspace or come back to a folder above; what it names is read under its own name.
-    if (entry.isSymbolicLink()) return this.skip(relative, 'link-loop', 'symbolic links are not followed');
-    if (!entry.isFile()) return this.skip(relative, 'not-a-file');
+    if (kind.isSymbolicLink()) return this.skip(relative, 'link-loop', 'symbolic links are not followed');
+    if (!kind.isFile()) return this.skip(relative, 'not-a-file');
     if (/["<>\p{Cc}]/u.test(relative))
       return this.skip(relative, 'unreadable', 'its name would break the frame of the prompt');
     if (this.matches(this.exclude, relative)) return this.skip(relative, 'excluded');
-    if (isSecretName(entry.name)) return this.skip(relative, 'secret');
+    if (isSecretName(name)) return this.skip(relative, 'secret');
     if (!this.matches(this.include, relative)) {
-      const rule = fileRules.find(([pattern]) => pattern.test(entry.name));
+      const rule = fileRules.find(([pattern]) => pattern.test(name));
       if (rule) return this.skip(relative, rule[1]);
       if (editorSettings.test(relative)) return this.skip(relative, 'generated');
       const hidden = hiding(stack, relative);
