@@ -143,6 +143,9 @@ function globsOf(patterns: readonly string[] = [], names: readonly string[]): Gl
   return { all: settingRules(patterns), inFolder: settingRules(inFolder) };
 }
 
+/** Where a disk keeps no time of the last change, as exFAT does on Windows, that of the last writing. */
+export const changeTime = (ctimeMs: number, mtimeMs: number) => (ctimeMs > 0 ? ctimeMs : mtimeMs);
+
 class Scanner {
   readonly files: ScannedFile[] = [];
   readonly skipped: SkippedFile[] = [];
@@ -253,7 +256,8 @@ class Scanner {
     }
     const absolutePath = path.join(this.root, relative);
     try {
-      const { size, mtimeMs, ctimeMs } = await fs.lstat(absolutePath);
+      const { size, mtimeMs, ctimeMs: changed } = await fs.lstat(absolutePath);
+      const ctimeMs = changeTime(changed, mtimeMs);
       const limit = this.options.maxFileBytes ?? 1 << 20;
       if (size > (isNotebook(relative) ? Math.max(limit, largestNotebook) : limit))
         return this.skip(relative, 'too-large', kib(size));

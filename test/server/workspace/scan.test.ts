@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { scanFolder, scanWorkspace } from '../../../server/workspace/scan';
+import { changeTime, scanFolder, scanWorkspace } from '../../../server/workspace/scan';
 import { onPlatform } from '../platform/onPlatform';
 import { repository } from './repository';
 
@@ -134,6 +134,13 @@ describe('scanFolder', () => {
     const file = path.join(path.dirname(gone), 'a.ts');
     await expect(scanFolder(file)).rejects.toMatchObject({ message: `${file} is no folder.` });
     await expect(scanWorkspace([])).rejects.toMatchObject({ code: 'no_workspace' });
+  });
+
+  it('goes by the time of the last writing where a disk keeps none of the last change', () => {
+    // What Node makes of a time that is not there: the beginning of 1601.
+    for (const none of [0, -11_644_473_600_000]) expect(changeTime(none, 1000)).toBe(1000);
+    // Who sets the time of writing back changes the file all the same.
+    expect(changeTime(2000, 1000)).toBe(2000);
   });
 
   it('stops when it is told to', async () => {
