@@ -1,6 +1,7 @@
 /** `[path]`, `[path#symbol]` and `[path:L10-L12]` in an answer, checked against the packed files before they become links. */
 import { extname } from 'node:path/posix';
 import { pathToFileURL } from 'node:url';
+import { nameKey, withSlashes } from '../platform/fileNames';
 import type { PackedFile } from '../prompt/pack';
 import type { Citation, MissingPlace, Span } from '../protocol';
 import { matchesOutsideCode } from './codeRanges';
@@ -165,7 +166,7 @@ function nameOf(symbol: string): string {
  * with one of their folders. `[n/2:10]` and `[db.internal:5432]` were not, nor `[see io.py:3]`: with spaces only a folder tells.
  */
 function pathTest(files: readonly PackedFile[]): (path: string) => boolean {
-  const folderOf = (path: string) => path.slice(0, path.indexOf('/') + 1);
+  const folderOf = (path: string) => nameKey(path.slice(0, path.indexOf('/') + 1));
   const extensions = new Set(files.map(({ path }) => extname(path)));
   const folders = new Set(files.map(({ path }) => folderOf(path)));
   return (path) =>
@@ -198,7 +199,8 @@ type Named = Citation | (MissingPlace & { offset: number });
 
 /** In their order: no such file among `files`, or no such symbol in the file, makes it a missing one. */
 function* placesIn(answer: string, files: readonly PackedFile[]): Generator<Named> {
-  const byPath = new Map(files.map((file) => [file.path, file]));
+  const byPath = new Map(files.map((file) => [nameKey(file.path), file]));
+  for (const file of files) byPath.set(file.path, file);
   const looksLikePath = pathTest(files);
   const holderOf = holderSearch(files);
   for (const match of matchesOutsideCode(answer, patternFor(answer, files))) {
@@ -209,13 +211,14 @@ function* placesIn(answer: string, files: readonly PackedFile[]): Generator<Name
     if (answer.startsWith('(https://', end)) continue;
     // Else it is an index into something, or a link's label.
     const standsAlone = !/[\w\])]/.test(answer.charAt(offset - 1)) && answer[end] !== '(';
-    const path = written.replace(/^(?:\.?\/)+/, '');
-    const file = byPath.get(path);
+    const named = withSlashes(written).replace(/^(?:\.?\/)+/, '');
+    const file = byPath.get(named) ?? byPath.get(nameKey(named));
     if (!file) {
-      if (standsAlone && (anchor ?? from) !== undefined && looksLikePath(path))
-        yield { text, offset, why: `There is no ${path} among the files that were read.` };
+      if (standsAlone && (anchor ?? from) !== undefined && looksLikePath(named))
+        yield { text, offset, why: `There is no ${named} among the files that were read.` };
       continue;
     }
+    const { path } = file;
     const uri = pathToFileURL(file.absolutePath).href;
     const citation: Citation = { text, offset, path, uri };
     const symbol = anchor && nameOf(anchor);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { checkCitations, findSymbol, withPlainPlaces } from '../../../server/answers/citations';
+import { onPlatform } from '../platform/onPlatform';
 
 const source = `import os
 
@@ -385,5 +386,30 @@ describe('withPlainPlaces', () => {
     expect(withPlainPlaces(`[app/io.py], [app/io.py#gone]\n\`\`\`\n${code}\n\`\`\``, files)).toBe(
       `app/io.py, app/io.py#gone (not found)\n\`\`\`\n${code}\n\`\`\``,
     );
+  });
+});
+
+describe('a path in an answer', () => {
+  const answer = 'Here: [App/IO.py#Reader], [app\\io.py#Writer], [.\\app\\io.py] and [APP\\gone.PY:3].';
+  const places = (text: string) => {
+    const { citations, missing } = checkCitations(text, files);
+    return [citations.map(({ path, span }) => `${path}:${span?.startLine}`), missing.map(({ why }) => why)];
+  };
+
+  it('names a file in any case, and with either slash, where the system takes it for that file', async () => {
+    expect(await onPlatform('win32', () => places(answer))).toEqual([
+      ['app/io.py:6', 'app/io.py:15', 'app/io.py:undefined'],
+      ['There is no APP/gone.PY among the files that were read.'],
+    ]);
+    expect(await onPlatform('darwin', () => places(answer))).toMatchObject([['app/io.py:6'], {}]);
+    expect(places(answer)[0]).toEqual([]);
+  });
+
+  it('names the one of just this case where there are two all the same', async () => {
+    const two = ['io.py', 'IO.py'].map((path) => ({ ...files[0]!, path, absolutePath: `/w/${path}` }));
+    await onPlatform('darwin', () => {
+      for (const { path } of two)
+        expect(checkCitations(`[${path}]`, two).citations).toMatchObject([{ path }]);
+    });
   });
 });
