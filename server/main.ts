@@ -15,6 +15,7 @@ import {
 } from 'vscode-languageserver/node';
 import { TextDocument } from 'vscode-languageserver-textdocument';
 import { LongviewError } from './errors';
+import { nameKey } from './platform/fileNames';
 import {
   methods,
   type AskParams,
@@ -74,7 +75,7 @@ function toRoots(folders: readonly { uri: string; name: string }[]): Root[] {
 
 function unsavedTexts(): Map<string, string> {
   const unsaved = documents.all().filter(({ uri, version }) => savedVersions.get(uri) !== version);
-  return new Map(unsaved.map((document) => [pathOf(document.uri), document.getText()]));
+  return new Map(unsaved.map((document) => [nameKey(pathOf(document.uri)), document.getText()]));
 }
 
 /** Runs a request on the service; errors go out with their code and sentence. */

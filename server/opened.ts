@@ -21,7 +21,7 @@ export interface ServiceOptions {
   extensionFolder: string;
   cacheFolder?: string;
   trusted: boolean;
-  /** Texts of open documents that are not saved, by absolute path. */
+  /** Texts of open documents that are not saved, by the keys of their paths. */
   unsavedTexts?: () => ReadonlyMap<string, string>;
   onStatus: (status: Status) => void;
   /** The GPU failed, and this process cannot use it any more. */

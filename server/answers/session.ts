@@ -25,7 +25,7 @@ export interface SessionOptions extends Omit<ScanOptions, 'signal'> {
   maxAnswerTokens?: number;
   /** Keeps the state on disk between processes. */
   cache?: WorkspaceCache;
-  /** Texts of open documents that are not saved, by absolute path: a question counts them. */
+  /** Texts of open documents that are not saved, by the keys of their paths: a question counts them. */
   unsavedTexts?: () => ReadonlyMap<string, string>;
   /** Someone calls `rebase` when it is due. */
   rebasesInBackground?: boolean;

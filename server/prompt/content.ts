@@ -1,9 +1,10 @@
 /** What of a scanned file goes into the prompt. */
+import { nameKey } from '../platform/fileNames';
 import { withLineFeeds } from '../workspace/encoding';
 import { readText, textOf, type FileText, type TextFault } from '../workspace/readText';
 import { isNotebook, type ScannedFile } from '../workspace/scan';
 
-/** Texts of open documents that count instead of the file's, by absolute path; undefined: leave it as it is packed. */
+/** Texts of open documents that count instead of the file's, by the keys of their paths; undefined: leave it as it is packed. */
 export type Buffers = ReadonlyMap<string, string | undefined>;
 
 /** `ctimeMs` -1: not the file's own text. */
@@ -11,7 +12,7 @@ export type Content = (FileText & { ctimeMs: number }) | TextFault;
 
 /** The text that counts: an open document's, else the file's. */
 export async function contentOf(file: ScannedFile, buffers: Buffers | undefined): Promise<Content> {
-  const buffer = buffers?.get(file.absolutePath);
+  const buffer = buffers?.get(nameKey(file.absolutePath));
   if (buffer === undefined) {
     if (file.bytes === 0) return { reason: 'empty' };
     const content = await readText(file);

@@ -5,6 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { LongviewError, throwIfAborted } from '../errors';
+import { nameKey } from '../platform/fileNames';
 import type { ContextFile, SkippedFile } from '../protocol';
 import type { Tokenizer } from '../tokenizer/types';
 import { kib } from '../workspace/kib';
@@ -278,8 +279,9 @@ export class Packer {
       await breathe(done++);
       const known = entries.get(file.path);
       const former = leftOut.get(file.path) ?? (known?.text === undefined ? undefined : known);
-      if (former && buffers?.has(file.absolutePath)) {
-        if (buffers.get(file.absolutePath) === undefined) continue;
+      const key = nameKey(file.absolutePath);
+      if (former && buffers?.has(key)) {
+        if (buffers.get(key) === undefined) continue;
       } else if (former?.ctimeMs === file.ctimeMs && former.bytes === file.bytes) continue;
       const over = leftOut.get(file.path)?.reason === 'over-budget';
       // Room was short: only for what has become smaller there may be some now.
@@ -367,7 +369,7 @@ function leftOutFile(
   buffers: PackOptions['buffers'],
 ): LeftOutFile {
   // What could not be read is tried again, and what an editor holds is looked at again.
-  const settled = why.reason !== 'unreadable' && buffers?.get(absolutePath) === undefined;
+  const settled = why.reason !== 'unreadable' && buffers?.get(nameKey(absolutePath)) === undefined;
   return { path, ...why, ...(settled && { bytes, ctimeMs }) };
 }
 

@@ -1,5 +1,6 @@
 /** The bytes of a file as text: UTF-8, UTF-16 with a mark, an encoding that the user named, or windows-1252. */
 import path from 'node:path';
+import { nameKey } from '../platform/fileNames';
 import type { FileEncoding, SkipReason } from '../protocol';
 
 /** What bytes 80 to 9F are in windows-1252: TextDecoder of Node 20 takes it for Latin-1, where they are control characters. */
@@ -81,11 +82,16 @@ function western(bytes: Uint8Array): string | undefined {
 export function namedEncodings(
   encodings: readonly FileEncoding[] = [],
 ): (absolutePath: string) => string | undefined {
-  const fits = (file: string, { folder, endings }: FileEncoding) =>
-    (folder === undefined || file.startsWith(path.join(folder, path.sep))) &&
-    (endings === undefined || endings.some((ending) => file.toLowerCase().endsWith(ending.toLowerCase())));
+  const known = encodings.map(({ folder, endings, encoding }) => ({
+    folder: folder === undefined ? '' : nameKey(path.join(folder, path.sep)),
+    endings: endings?.map((ending) => ending.toLowerCase()) ?? [''],
+    encoding,
+  }));
   return (file) => {
-    const named = encodings.find((entry) => fits(file, entry))?.encoding;
+    const [key, lower] = [nameKey(file), file.toLowerCase()];
+    const named = known.find(
+      ({ folder, endings }) => key.startsWith(folder) && endings.some((ending) => lower.endsWith(ending)),
+    )?.encoding;
     return named && !/^utf/i.test(named) ? named : undefined;
   };
 }

@@ -4,8 +4,10 @@ import { truncateSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { checkCitations } from '../../../server/answers/citations';
+import { nameKey } from '../../../server/platform/fileNames';
 import { Packer } from '../../../server/prompt/pack';
 import { scanFolder, type ScanOptions } from '../../../server/workspace/scan';
+import { onPlatform } from '../platform/onPlatform';
 import { repository } from '../workspace/repository';
 import { tokenizer } from './packed';
 
@@ -108,5 +110,21 @@ describe('a notebook', () => {
     const before = await packer.pack(await scanFolder(folder));
     writeFileSync(path.join(folder, 'study.ipynb'), notebook(2, 120_050));
     expect((await packer.pack(await scanFolder(folder))).tokens).toEqual(before.tokens);
+  });
+});
+
+it('takes what an editor holds of a file, also where that spells the path otherwise and the system does not care', async () => {
+  const folder = repository([['Src/App.ts', 'const saved = 1;\n']]);
+  const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
+  const texts = async (buffers: Map<string, string | undefined>) => {
+    const { files } = await packer.pack(await scanFolder(folder), { buffers });
+    return files.map((file) => file.text);
+  };
+  await onPlatform('darwin', async () => {
+    const opened = nameKey(path.join(folder, 'src/APP.ts'));
+    expect(await texts(new Map([[opened, 'const unsaved = 2;\n']]))).toEqual(['const unsaved = 2;\n']);
+    // It stays as it is packed.
+    expect(await texts(new Map([[opened, undefined]]))).toEqual(['const unsaved = 2;\n']);
+    expect(await texts(new Map())).toEqual(['const saved = 1;\n']);
   });
 });

@@ -5,6 +5,7 @@ import path from 'node:path';
 import { brotliCompressSync, deflateRawSync, deflateSync, gzipSync } from 'node:zlib';
 import { describe, expect, it } from 'vitest';
 import { decodeText, namedEncodings, shownTexts } from '../../../server/workspace/encoding';
+import { onPlatform } from '../platform/onPlatform';
 import { root } from '../reference';
 
 const unknown = { reason: 'invalid-utf8' };
@@ -157,6 +158,17 @@ it('finds what a file is said to be in: the first that fits counts', () => {
   expect(names.map(encodingOf)).toEqual(['gbk', 'gbk', undefined, 'windows1251', undefined, undefined]);
   expect(namedEncodings([{ encoding: 'gbk' }])('/s/a.c')).toBe('gbk');
   expect(namedEncodings()('/s/a.c')).toBeUndefined();
+});
+
+it('goes by folders as Windows names them', async () => {
+  const encodings = [
+    { folder: 'c:\\Proj\\old', encoding: 'gbk' },
+    // An editor writes a server's name as it was typed, a URI in small letters.
+    { folder: '\\\\NAS\\share', encoding: 'windows1251' },
+  ];
+  const names = ['C:\\proj\\old\\a.c', 'C:\\proj\\older\\a.c', '\\\\nas\\share\\a.c'];
+  const found = await onPlatform('win32', () => names.map(namedEncodings(encodings)));
+  expect(found).toEqual(['gbk', undefined, 'windows1251']);
 });
 
 it('knows what an editor may show for bytes that nobody edited', () => {
