@@ -31,9 +31,9 @@ const unread = new AbortController();
 
 /** Whoever names a folder wants that one read: none is passed over, and none is read twice. */
 function rootsOf({ repo = ['.'] }: Options) {
-  const folders = new Set(repo.map((given) => path.resolve(here, given)));
-  for (const folder of folders) checkFolder(folder);
-  return [...folders].map(rootOf);
+  const roots = repo.map((given) => rootOf(path.resolve(here, given)));
+  for (const { folder } of roots) checkFolder(folder);
+  return [...new Map(roots.map((root) => [root.folder, root])).values()];
 }
 
 function scanOptionsOf({ include, exclude, encoding }: Options): ScanOptions {

@@ -6,6 +6,7 @@ import { LongviewError } from '../errors';
 import type { WorkspaceCache } from '../cache/workspaceCache';
 import { Lock } from '../lock';
 import type { OpenModel } from '../models/openModel';
+import { asOnDisk } from '../platform/fileNames';
 import { Packer, type PackedRepository } from '../prompt/pack';
 import { changedBetween, lookingAgain, type Packing } from '../prompt/packing';
 import type { AskResult, ContextResult, Phase, Source } from '../protocol';
@@ -374,6 +375,6 @@ export function overBudget(repository: PackedRepository): number {
 
 /** The root of a single folder. */
 export function rootOf(folder: string): Root {
-  const absolute = path.resolve(folder);
+  const absolute = asOnDisk(path.resolve(folder));
   return { name: path.basename(absolute), folder: absolute };
 }

@@ -8,6 +8,7 @@ import path from 'node:path';
 import { setTimeout as pause } from 'node:timers/promises';
 import type { Context, Engine } from '../engine/engine';
 import { LongviewError } from '../errors';
+import { nameKey } from '../platform/fileNames';
 import type { Packing } from '../prompt/packing';
 import type { SavedState } from '../protocol';
 import { throttled } from '../statusText';
@@ -47,7 +48,8 @@ export class WorkspaceCache {
     private readonly options: CacheOptions,
   ) {
     const { fingerprint, kvLayout } = engine.model;
-    const identity = JSON.stringify([roots.map(({ name, folder }) => [name, folder]), fingerprint, kvLayout]);
+    const places = roots.map(({ name, folder }) => [name, nameKey(folder)]);
+    const identity = JSON.stringify([places, fingerprint, kvLayout]);
     const hash = createHash('sha256').update(identity).digest('hex').slice(0, 24);
     this.folder = path.join(options.root, hash);
   }

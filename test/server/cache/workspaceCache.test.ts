@@ -1,11 +1,23 @@
 /** The saving of a state: what is said when it fails and when it does not any more, and how it ends when it is given no time. */
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { rootOf } from '../../../server/answers/session';
 import { WorkspaceCache } from '../../../server/cache/workspaceCache';
 import type { Context } from '../../../server/engine/engine';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
+import type { Root } from '../../../server/workspace/scan';
+import { onPlatform } from '../platform/onPlatform';
 import { builtInModel } from '../reference';
 import { noFiles } from './packing';
 
@@ -118,4 +130,21 @@ it('writes nothing again but what is damaged, and that once', async () => {
   expect(await saved(cacheIn('damaged'))).toEqual(mended);
   await context.truncate(0);
   expect(await cacheIn('damaged').load(context, packing.base)).toBe(tokens);
+});
+
+it('is found again however a folder is typed, where the system takes that for one', async () => {
+  const folder = path.join(parent, 'Project');
+  mkdirSync(folder);
+  // What a system that ignores the case does by itself.
+  symlinkSync(folder, path.join(parent, 'project'));
+  const options = { root: parent, maxBytes: 1e9 };
+  const placeOf = (...roots: Root[]) => new WorkspaceCache(model.engine, roots, options).folder;
+  const typed = () => ['Project', 'project'].map((name) => rootOf(path.join(parent, name)));
+  expect(new Set(typed().map((root) => placeOf(root))).size).toBe(2);
+  await onPlatform('darwin', () => {
+    expect(typed()).toEqual(new Array(2).fill({ name: 'Project', folder }));
+  });
+  // An editor writes the disk in small letters, a terminal does not.
+  const disks = ['c:\\Project', 'C:\\Project'].map((folder) => ({ name: 'Project', folder }));
+  await onPlatform('win32', () => expect(new Set(disks.map((root) => placeOf(root))).size).toBe(1));
 });
