@@ -1,5 +1,6 @@
 /** What the terminal command takes: its usage, its options, and their values as they are typed. */
 import { parseArgs } from 'node:util';
+import { cacheFolder } from './platform/homeFolders';
 
 export const usage = `Usage:
   longview ask [options] "question" ["another question" ...]   answers from the repository's files
@@ -34,7 +35,7 @@ Options:
   --json            for machines
   --help            this
 
-What was read is saved in LONGVIEW_CACHE_DIR (default: ~/.cache/longview; empty: nowhere).`;
+What was read is saved in LONGVIEW_CACHE_DIR (default: ${cacheFolder()}; empty: nowhere).`;
 
 export class UsageError extends Error {}
 

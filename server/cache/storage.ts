@@ -1,10 +1,10 @@
 /** The folders of saved states: where they lie, how large they are, which of them go. */
 import { randomBytes } from 'node:crypto';
 import { promises as fs } from 'node:fs';
-import { homedir } from 'node:os';
 import path from 'node:path';
 import { here } from '../here';
 import { plainFile } from '../plainFile';
+import { cacheFolder } from '../platform/homeFolders';
 import type { SavedWorkspace } from '../protocol';
 
 export const defaultMaxGiB = 40;
@@ -13,7 +13,7 @@ export const defaultMaxGiB = 40;
 export function defaultCacheFolder(): string | undefined {
   const given = process.env.LONGVIEW_CACHE_DIR;
   if (given !== undefined) return given === '' ? undefined : path.resolve(here, given);
-  return path.join(process.env.XDG_CACHE_HOME || path.join(homedir(), '.cache'), 'longview');
+  return cacheFolder();
 }
 
 const labelName = 'label.json';

@@ -1,19 +1,15 @@
 /** Which model a question goes to: the one named, LONGVIEW_MODEL, the one chosen, the built-in one. */
 import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
 import path from 'node:path';
 import { LongviewError } from '../errors';
 import { here } from '../here';
+import { dataFolder } from '../platform/homeFolders';
 
 export const builtInFile = 'longview-135m-64k.Q5_0.gguf';
 
 /** The terminal's; the editor has its own. */
 export function defaultModelsFolder(): string {
-  return path.join(
-    process.env.XDG_DATA_HOME || path.join(homedir(), '.local', 'share'),
-    'longview',
-    'models',
-  );
+  return path.join(dataFolder(), 'models');
 }
 
 export function builtInModel(extensionFolder: string): string {
