@@ -66,7 +66,7 @@ function itemOfSetting(named: string, server: Server): Item {
   };
 }
 
-function items({ installed, catalog }: ModelsResult, server: Server): Item[] {
+function items({ installed, catalog, noGpu }: ModelsResult, server: Server): Item[] {
   const named = readSettings().modelPath;
   const heading = (label: string): Item => ({ label, kind: QuickPickItemKind.Separator });
   return [
@@ -80,7 +80,7 @@ function items({ installed, catalog }: ModelsResult, server: Server): Item[] {
     })),
     ...(named && installed.every(({ path }) => path !== named) ? [itemOfSetting(named, server)] : []),
     { label: '$(folder-opened) Choose a model file…', detail: 'A .gguf file', run: () => chooseFile(server) },
-    heading('Download'),
+    heading(noGpu === undefined ? 'Download' : `Download. ${noGpu}`),
     ...catalog
       .filter((entry) => !entry.installed)
       .map((entry) => ({

@@ -16,6 +16,7 @@ import { installedModels } from './models/installed';
 import { chooseModel, defaultModelsFolder, locateModel } from './models/locate';
 import { openModel, type OpenModel } from './models/openModel';
 import { calibratedFolder, profileFolders } from './models/profiles';
+import { whyNoGpu } from './platform/gpu';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
 import { answerMessage, cutMessage, readingMessage } from './statusText';
@@ -241,10 +242,11 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
   const folder = defaultModelsFolder();
   if (verb === 'list' && what === undefined) {
     const installed = await installedModels(folder, extensionFolder, currentModel(folder));
-    if (values.json) return print(JSON.stringify({ installed, catalog }));
+    const noGpu = whyNoGpu();
+    if (values.json) return print(JSON.stringify({ installed, catalog, noGpu }));
     for (const { name, path: file, bytes, current } of installed)
       print(`${current ? '*' : ' '} ${name}  ${(bytes / 1e9).toFixed(1)} GB  ${file}`);
-    print('\nFor download:');
+    print(`\nFor download:${noGpu === undefined ? '' : ` (${noGpu})`}`);
     for (const { id, bytes, licence, window, goodFor, needs } of catalog)
       print(
         `  ${id}\n    ${(bytes / 1e9).toFixed(1)} GB · ${licence} · window ${window} · ${goodFor} · ${needs}`,

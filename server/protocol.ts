@@ -338,6 +338,8 @@ export interface ModelsResult {
   installed: InstalledModel[];
   /** `part`: what a download has left that was stopped. */
   catalog: (CatalogEntry & { installed: boolean; part?: { path: string; bytes: number } })[];
+  /** Why none of them runs on a GPU; absent where one may. */
+  noGpu?: string;
 }
 
 /** `longview/models/download`: extension -> server, request. Streams DownloadProgress; cancel keeps the part file. */

@@ -12,6 +12,7 @@ import { deleteModel, installedModels } from './models/installed';
 import { chooseModel, locateModel } from './models/locate';
 import { calibratedFolder } from './models/profiles';
 import { Opened, type ServiceOptions } from './opened';
+import { whyNoGpu } from './platform/gpu';
 import type { PackedRepository } from './prompt/pack';
 import { namePattern } from './protocol';
 import type {
@@ -259,6 +260,7 @@ export class Service {
     const place = (repository: string, file: string) => path.join(modelsFolder, repository, file);
     return {
       installed,
+      noGpu: whyNoGpu(),
       catalog: await Promise.all(
         catalog.map(async (entry) => ({
           ...entry,

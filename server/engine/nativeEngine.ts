@@ -2,6 +2,7 @@
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { type ErrorCode, LongviewError, throwIfAborted } from '../errors';
+import { whyNoGpu } from '../platform/gpu';
 import type {
   CalibratedProfile,
   CalibrateOptions,
@@ -320,6 +321,15 @@ class NativeEngine implements Engine {
 /** Of an engine that has no other job yet. */
 const openingJob = 0;
 
+/** Where there is no code for a GPU the CPU is asked for, and `why` says so to whoever did not. */
+function withoutGpu(options: EngineOptions): EngineOptions & { why?: string } {
+  const why = whyNoGpu();
+  if (why === undefined || options.device === 'cpu') return options;
+  if (options.device === 'cuda')
+    throw new LongviewError('invalid_argument', `${why} Choose the device auto or cpu.`);
+  return { ...options, device: 'cpu', why };
+}
+
 /**
  * Opens a model. Throws LongviewError with a sentence for the user: no file, damaged, unsupported, too little memory, and
  * `cancelled` when `signal` is aborted before its weights are on the device.
@@ -331,11 +341,13 @@ export async function openNativeEngine(
 ): Promise<Engine> {
   const native = new (loadAddon().Engine)();
   try {
+    const { why, ...supported } = withoutGpu(options);
     const { model, device, window } = await asJob(native, openingJob, signal, (_native, job) =>
-      native.open(file, options, (done, total) => onLoad?.({ done, total }), job),
+      native.open(file, supported, (done, total) => onLoad?.({ done, total }), job),
     );
     const name = model.name || path.basename(file).replace(/\.(gguf|safetensors)$/, '');
-    return new NativeEngine(native, { ...model, name, path: file }, device, window);
+    const note = [why, device.note].filter((text) => text).join(' ');
+    return new NativeEngine(native, { ...model, name, path: file }, { ...device, note }, window);
   } catch (error) {
     await native.close(); // its thread need not wait for another model
     throw error;

@@ -87,6 +87,17 @@ it('draws no icon that a file is called after', async () => {
   expect([shown.label, shown.detail].join()).not.toContain('$(');
 });
 
+it('says above what needs a GPU where there is no code for one', async () => {
+  const list = async (noGpu?: string) => {
+    await chooseModel({
+      models: () => Promise.resolve({ installed: [builtIn], catalog: [], noGpu }),
+    } as never);
+    return editor.items.map(({ label }) => label).filter((label) => label.startsWith('Download'));
+  };
+  expect(await list('On macOS this runs on the CPU.')).toEqual(['Download. On macOS this runs on the CPU.']);
+  expect(await list()).toEqual(['Download']);
+});
+
 it('can be stopped while it loads what was chosen', async () => {
   editor.choose = withDetail(builtIn.path);
   await chooseModel(server as never);

@@ -6,6 +6,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest';
 import type { Context, EngineOptions, PrefillProgress } from '../../../server/engine/engine';
 import { openNativeEngine } from '../../../server/engine/nativeEngine';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
+import { whyNoGpu } from '../../../server/platform/gpu';
+import { onPlatform } from '../platform/onPlatform';
 import { builtInModel, root } from '../reference';
 
 let model: OpenModel;
@@ -228,4 +230,26 @@ it('rates a reading by what it reads itself, not by what is held already', async
   expect(seen[0]).toMatchObject({ done: reused, tokensPerSecond: 0 });
   // Counted by both, it would be ten times as much.
   expect(seen.at(-1)!.tokensPerSecond * seconds).toBeLessThan(2 * (text.length - reused));
+});
+
+it('runs on the CPU where there is no code for a GPU, and says so unless that was asked for', async () => {
+  const opened = (device: EngineOptions['device']) => openNativeEngine(builtInModel, { device });
+  await onPlatform('win32', async () => {
+    await expect(opened('cuda')).rejects.toMatchObject({
+      code: 'invalid_argument',
+      message: expect.stringMatching(
+        /On Windows .* CPU; inside WSL .* Choose the device auto or cpu\.$/,
+      ) as string,
+    });
+    for (const [device, note] of [
+      ['auto', whyNoGpu()],
+      ['cpu', ''],
+    ] as const) {
+      const engine = await opened(device);
+      expect(engine.device).toMatchObject({ kind: 'cpu', note });
+      await engine.dispose();
+    }
+  });
+  expect(whyNoGpu()).toBeUndefined();
+  expect(await onPlatform('darwin', whyNoGpu)).toMatch(/^On macOS .* CPU\.$/);
 });
