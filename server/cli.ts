@@ -246,7 +246,8 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
     if (values.json) return print(JSON.stringify({ installed, catalog, noGpu }));
     for (const { name, path: file, bytes, current } of installed)
       print(`${current ? '*' : ' '} ${name}  ${(bytes / 1e9).toFixed(1)} GB  ${file}`);
-    print(`\nFor download:${noGpu === undefined ? '' : ` (${noGpu})`}`);
+    print('\nFor download:');
+    if (noGpu !== undefined) print(`  ${noGpu}`);
     for (const { id, bytes, licence, window, goodFor, needs } of catalog)
       print(
         `  ${id}\n    ${(bytes / 1e9).toFixed(1)} GB · ${licence} · window ${window} · ${goodFor} · ${needs}`,
@@ -264,7 +265,7 @@ async function models(args: string[], signal: AbortSignal): Promise<void> {
   } else if (verb === 'use' && what !== undefined) {
     const file = path.resolve(here, what);
     await (await openModel(file, {}, { onLoad: loadingPrinter(path.basename(file)), signal })).dispose();
-    chooseModel(folder, file);
+    await chooseModel(folder, file);
     if (currentModel(folder) !== file)
       tell('LONGVIEW_MODEL names another model: as long as it does, that one is used.');
     if (values.json) print(JSON.stringify({ path: file }));

@@ -288,7 +288,7 @@ export class Service {
     await this.opened.showing(() =>
       this.opened.opening.run(() => this.opened.openedModel(file, signal), signal),
     );
-    chooseModel(this.options.modelsFolder, file);
+    await chooseModel(this.options.modelsFolder, file);
   }
 
   async deleteModel(file: string): Promise<void> {

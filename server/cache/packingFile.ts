@@ -9,6 +9,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { existsSync, promises as fs } from 'node:fs';
 import path from 'node:path';
 import { plainFile } from '../plainFile';
+import { patiently } from '../platform/patiently';
 import { frameFingerprint } from '../prompt/frame';
 import type { Entry, LeftOutFile, Packing } from '../prompt/packing';
 import { concat } from '../prompt/template';
@@ -84,7 +85,7 @@ export async function writePacking(folder: string, packing: Packing): Promise<vo
     } finally {
       await file.close();
     }
-    await fs.rename(fresh, path.join(folder, name));
+    await patiently(() => fs.rename(fresh, path.join(folder, name)));
   } catch (error) {
     await fs.rm(fresh, { force: true });
     throw error;

@@ -2,9 +2,11 @@
 import { randomBytes } from 'node:crypto';
 import { promises as fs } from 'node:fs';
 import path from 'node:path';
+import { LongviewError } from '../errors';
 import { here } from '../here';
 import { plainFile } from '../plainFile';
 import { cacheFolder } from '../platform/homeFolders';
+import { unlessInUse } from '../platform/patiently';
 import type { SavedWorkspace } from '../protocol';
 
 export const defaultMaxGiB = 40;
@@ -67,17 +69,23 @@ export async function savedWorkspaces(root: string): Promise<SavedWorkspace[]> {
 
 /**
  * Gone at once for everyone, then deleted: who writes in it at this time finds no place for its manifest. Another process may
- * have been faster.
+ * have been faster. False where it stays, because Windows lets nobody take away what someone has open.
  */
-async function remove(root: string, folder: string): Promise<void> {
+async function remove(root: string, folder: string): Promise<boolean> {
   const trash = path.join(root, `.trash-${randomBytes(6).toString('hex')}`);
   try {
-    await fs.rename(folder, trash);
+    if (!(await unlessInUse(() => fs.rename(folder, trash)))) return false;
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return;
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true;
     throw error;
   }
-  await fs.rm(trash, { recursive: true, force: true });
+  // What stays of it goes with the next ones.
+  await deleted(trash);
+  return true;
+}
+
+function deleted(folder: string): Promise<boolean> {
+  return unlessInUse(() => fs.rm(folder, { recursive: true, force: true }));
 }
 
 /** Deletes what a process left that ended while it deleted; returns the bytes that were freed. */
@@ -85,8 +93,8 @@ async function removeTrash(root: string): Promise<number> {
   let freed = 0;
   for (const name of await fs.readdir(root).catch(() => [])) {
     if (!trashName.test(name)) continue;
-    freed += (await describe(path.join(root, name))).bytes;
-    await fs.rm(path.join(root, name), { recursive: true, force: true });
+    const { folder, bytes } = await describe(path.join(root, name));
+    if (await deleted(folder)) freed += bytes;
   }
   return freed;
 }
@@ -98,16 +106,21 @@ export async function evict(root: string, maxBytes: number, keep: string): Promi
   let total = all.reduce((sum, { bytes }) => sum + bytes, 0);
   for (const { folder, bytes } of all.reverse()) {
     if (total <= maxBytes) return;
-    if (folder === keep) continue;
-    await remove(root, folder);
-    total -= bytes;
+    if (folder !== keep && (await remove(root, folder))) total -= bytes;
   }
 }
 
-/** Deletes every saved state; returns the bytes that were freed. */
+/** Deletes every saved state; returns the bytes that were freed. Throws LongviewError `cannot_write` where one is being written. */
 export async function clearCache(root: string): Promise<number> {
-  const trash = await removeTrash(root);
-  const all = await savedWorkspaces(root);
-  for (const { folder } of all) await remove(root, folder);
-  return all.reduce((sum, { bytes }) => sum + bytes, trash);
+  let freed = await removeTrash(root);
+  const open: string[] = [];
+  for (const { folder, bytes, folders } of await savedWorkspaces(root))
+    if (await remove(root, folder)) freed += bytes;
+    else open.push(folders.join(', ') || folder);
+  if (open.length > 0)
+    throw new LongviewError(
+      'cannot_write',
+      `What was read of ${open.join(' and ')} is in use at this time and stays; all else is deleted. Try again in a minute.`,
+    );
+  return freed;
 }

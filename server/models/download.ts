@@ -6,6 +6,7 @@ import { createHash, type Hash } from 'node:crypto';
 import { createReadStream, promises as fs } from 'node:fs';
 import path from 'node:path';
 import { LongviewError, throwIfAborted } from '../errors';
+import { patiently } from '../platform/patiently';
 import type { DownloadProgress } from '../protocol';
 
 export interface DownloadOptions {
@@ -69,7 +70,7 @@ export async function downloadModel(
   const unlock = await lockPart(part);
   try {
     await fetchWhole(url, part, size, sha256, options);
-    await fs.rename(part, target);
+    await patiently(() => fs.rename(part, target));
   } finally {
     await unlock();
   }

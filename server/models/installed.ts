@@ -2,6 +2,7 @@
 import { promises as fs } from 'node:fs';
 import path from 'node:path';
 import { LongviewError } from '../errors';
+import { unlessInUse } from '../platform/patiently';
 import type { InstalledModel } from '../protocol';
 import { builtInModel } from './locate';
 
@@ -32,14 +33,21 @@ export async function installedModels(
   return models;
 }
 
-/** Deletes a model of the models folder. Throws LongviewError `invalid_argument` for any other path. */
+/**
+ * Deletes a model of the models folder. Throws LongviewError `invalid_argument` for any other path, `cannot_write` where Windows
+ * keeps one that another process has open.
+ */
 export async function deleteModel(file: string, modelsFolder: string): Promise<void> {
   if (file === modelsFolder || !(await modelsIn(modelsFolder)).includes(file))
     throw new LongviewError(
       'invalid_argument',
       `${file} is not among the models in ${modelsFolder}: delete it where it lies.`,
     );
-  await fs.rm(file, { recursive: true });
+  if (!(await unlessInUse(() => fs.rm(file, { recursive: true }))))
+    throw new LongviewError(
+      'cannot_write',
+      `${file} is open in another window or program: close that, or choose another model there, then delete this one.`,
+    );
 }
 
 async function modelsIn(folder: string): Promise<string[]> {

@@ -1,9 +1,10 @@
 /** Which model a question goes to: the one named, LONGVIEW_MODEL, the one chosen, the built-in one. */
-import { existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { existsSync, promises as fs, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { LongviewError } from '../errors';
 import { here } from '../here';
 import { dataFolder } from '../platform/homeFolders';
+import { patiently } from '../platform/patiently';
 
 export const builtInFile = 'longview-135m-64k.Q5_0.gguf';
 
@@ -28,10 +29,11 @@ export function chosenModel(modelsFolder: string): string | undefined {
   }
 }
 
-export function chooseModel(modelsFolder: string, file: string): void {
-  mkdirSync(modelsFolder, { recursive: true });
-  writeFileSync(`${choice(modelsFolder)}.new`, `${file}\n`);
-  renameSync(`${choice(modelsFolder)}.new`, choice(modelsFolder));
+export async function chooseModel(modelsFolder: string, file: string): Promise<void> {
+  const fresh = `${choice(modelsFolder)}.new`;
+  await fs.mkdir(modelsFolder, { recursive: true });
+  await fs.writeFile(fresh, `${file}\n`);
+  await patiently(() => fs.rename(fresh, choice(modelsFolder)));
 }
 
 /** Throws LongviewError `no_model` when the one named (by `named` or LONGVIEW_MODEL) is not there, or none is. */

@@ -15,17 +15,17 @@ writeFileSync(other, 'xy');
 afterEach(() => delete process.env.LONGVIEW_MODEL);
 
 describe('locateModel', () => {
-  it('takes the one named, then the environment, then the choice, then the built-in one', () => {
+  it('takes the one named, then the environment, then the choice, then the built-in one', async () => {
     expect(locateModel('', folder, root)).toBe(builtInModel);
-    chooseModel(folder, mine);
+    await chooseModel(folder, mine);
     expect(locateModel('', folder, root)).toBe(mine);
     process.env.LONGVIEW_MODEL = other;
     expect(locateModel('', folder, root)).toBe(other);
     expect(locateModel(mine, folder, root)).toBe(mine);
   });
 
-  it('forgets a choice that is gone, and says so of one that was named', () => {
-    chooseModel(folder, path.join(folder, 'gone.gguf'));
+  it('forgets a choice that is gone, and says so of one that was named', async () => {
+    await chooseModel(folder, path.join(folder, 'gone.gguf'));
     expect(chosenModel(folder)).toBeUndefined();
     expect(locateModel('', folder, root)).toBe(builtInModel);
     expect(() => locateModel('/nowhere/x.gguf', folder, root)).toThrow(/no model at \/nowhere\/x\.gguf/);
