@@ -16,6 +16,7 @@ import { installedModels } from './models/installed';
 import { chooseModel, defaultModelsFolder, locateModel } from './models/locate';
 import { openModel, type OpenModel } from './models/openModel';
 import { calibratedFolder, profileFolders } from './models/profiles';
+import { endingSignals } from './platform/endingSignals';
 import { whyNoGpu } from './platform/gpu';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
@@ -25,7 +26,7 @@ import { isKnownEncoding } from './workspace/encoding';
 import { checkFolder, type ScanOptions } from './workspace/scan';
 
 const extensionFolder = path.join(__dirname, '..');
-/** Ctrl-C, or `timeout`. */
+/** Ctrl-C, `timeout`, or a window that is closed. */
 const interrupt = new AbortController();
 /** Nobody reads the output any more, as behind `| head`: the work ends, but what was read is still saved. */
 const unread = new AbortController();
@@ -306,7 +307,7 @@ const commands: Record<string, (args: string[], signal: AbortSignal) => Promise<
 };
 
 async function main(): Promise<number> {
-  for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => interrupt.abort());
+  for (const signal of endingSignals()) process.once(signal, () => interrupt.abort());
   process.stdout.on('error', () => unread.abort());
   // An answer does without its progress.
   process.stderr.on('error', () => undefined);

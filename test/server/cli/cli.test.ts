@@ -189,14 +189,23 @@ describe('longview in a pipe, and stopped', () => {
     expect(told).toHaveLength(1);
   });
 
-  it.each(['SIGINT', 'SIGTERM'] as const)(
-    'saves what was read when it is stopped by %s',
-    async (signal) => {
+  it.each([
+    ['SIGINT', 'linux'],
+    ['SIGTERM', 'linux'],
+    ['SIGHUP', 'win32'],
+  ] as const)(
+    'saves what was read when it is stopped by %s on %s',
+    async (signal, platform) => {
+      const system = file(
+        'system.cjs',
+        `Object.defineProperty(process, 'platform', { value: '${platform}' });`,
+      );
       writeFolder(path.join(folder, 'long'), [
         ['pack.ts', readFileSync(path.join(root, 'server/prompt/pack.ts'), 'utf8')],
       ]);
       const place = path.join(folder, `stopped-${signal}`);
-      const reading = spawn(process.execPath, [path.join(root, 'dist/cli.js'), 'prefill', '--repo', 'long'], {
+      const cli = ['--require', system, path.join(root, 'dist/cli.js')];
+      const reading = spawn(process.execPath, [...cli, 'prefill', '--repo', 'long'], {
         env: { ...env, LONGVIEW_CACHE_DIR: place },
         stdio: ['ignore', 'ignore', 'pipe'],
       });
