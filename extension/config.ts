@@ -26,8 +26,8 @@ function within({ type, minimum = -Infinity, maximum = Infinity }: Bounds, value
   return Math.min(Math.max(type === 'integer' ? Math.round(value) : value, minimum), maximum);
 }
 
-/** People write `~/models` in settings, where no shell reads it. */
-const atHome = (file: string) => file.replace(/^~(?=\/|$)/, () => homedir());
+/** People write `~/models` in settings, or `~\models`, where no shell reads it. */
+const atHome = (file: string) => file.replace(/^~(?=[/\\]|$)/, () => homedir());
 
 /** A value of another type counts as the default, a number out of its bounds as the nearest in them. */
 export function readSettings(): Settings {

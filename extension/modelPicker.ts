@@ -1,5 +1,5 @@
 /** Choosing a model: installed ones, downloads, or a file. */
-import { basename } from 'node:path';
+import { basename, relative } from 'node:path';
 import {
   commands,
   ProgressLocation,
@@ -25,6 +25,9 @@ const trash = (what: string): QuickInputButton => ({
   iconPath: new ThemeIcon('trash'),
   tooltip: `Delete ${what} from the disk`,
 });
+
+/** Whether two paths are one: a setting may have other slashes, and on Windows another case. */
+const isSame = (one: string, other: string) => relative(one, other) === '';
 
 const modelSetting = 'longview.model.path';
 
@@ -78,7 +81,7 @@ function items({ installed, catalog, noGpu }: ModelsResult, server: Server): Ite
       run: () => use(server, path, name),
       ...(deletable && { buttons: [trash('this model')], remove: () => remove(server, path, name, bytes) }),
     })),
-    ...(named && installed.every(({ path }) => path !== named) ? [itemOfSetting(named, server)] : []),
+    ...(named && installed.every(({ path }) => !isSame(path, named)) ? [itemOfSetting(named, server)] : []),
     { label: '$(folder-opened) Choose a model file…', detail: 'A .gguf file', run: () => chooseFile(server) },
     heading(noGpu === undefined ? 'Download' : `Download. ${noGpu}`),
     ...catalog
@@ -108,7 +111,7 @@ async function use(server: Server, path: string, name: string): Promise<void> {
     (_progress, token) => server.useModel(path, token),
   );
   const named = readSettings().modelPath;
-  if (named === '' || named === path) return;
+  if (named === '' || isSame(named, path)) return;
   const warning = `${modelSetting} names another model: from the next window on, that is used again.`;
   if ((await window.showWarningMessage(warning, 'Open Settings')) === 'Open Settings')
     await commands.executeCommand('workbench.action.openSettings', modelSetting);

@@ -62,6 +62,7 @@ it('finds a model in the home folder, as people write it', () => {
   for (const [written, meant] of [
     ['~/models/m.gguf', path.join(homedir(), 'models/m.gguf')],
     ['~', homedir()],
+    ['~\\models\\m.gguf', `${homedir()}\\models\\m.gguf`],
     ['/m/~/m.gguf', '/m/~/m.gguf'],
     ['~m.gguf', '~m.gguf'],
   ]) {

@@ -111,6 +111,14 @@ it('says no more of a choice that lasts', async () => {
   expect(editor.warnings).toEqual([]);
 });
 
+it('knows the one of the setting by another spelling of its path', async () => {
+  editor.modelPath = '/ext//./small.gguf';
+  editor.choose = withDetail(builtIn.path);
+  await chooseModel(server as never);
+  expect(editor.items.filter(({ description }) => description === 'longview.model.path')).toEqual([]);
+  expect(editor.warnings).toEqual([]);
+});
+
 it('lists the one of the setting, and warns that it comes back when another is chosen', async () => {
   editor.modelPath = '/m/mine.gguf';
   editor.choose = withDetail(builtIn.path);
