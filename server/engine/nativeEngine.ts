@@ -1,4 +1,5 @@
 /** engine.ts on the native addon. The only file that loads it. */
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
 import { type ErrorCode, LongviewError, throwIfAborted } from '../errors';
@@ -110,9 +111,14 @@ function loadAddon(): Addon {
     addon ??= createRequire(__filename)(file) as Addon;
     return addon;
   } catch (cause) {
+    // Why the system does not take it, without whatever called for it.
+    const why = existsSync(file)
+      ? (cause as Error).message.replace(/\.?(\r?\n[^]*)?$/, '')
+      : `there is no ${file}`;
+    const system = `${process.platform}-${process.arch}`;
     throw new LongviewError(
       'no_addon',
-      `Longview's engine could not be loaded from ${file}. Build it with \`npm run build\`.`,
+      `Longview's engine could not be loaded: ${why}. Install Longview for ${system}, or build it with \`npm run build\`.`,
       { cause },
     );
   }

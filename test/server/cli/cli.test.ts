@@ -230,6 +230,18 @@ describe('longview in a pipe, and stopped', () => {
   });
 });
 
+it('says why the engine could not be loaded, and for which system it is needed', () => {
+  const wrong = file('longview.node', 'of another system');
+  const context = (addon: string) =>
+    spawnSync(process.execPath, [path.join(root, 'dist/cli.js'), 'context', '--repo', folder], {
+      env: { ...process.env, LONGVIEW_ADDON: addon },
+      encoding: 'utf8',
+    }).stderr;
+  const system = `Install Longview for ${process.platform}-${process.arch}, or build it`;
+  expect(context(wrong)).toMatch(new RegExp(`could not be loaded: .*(header|too short).*\\. ${system}`));
+  expect(context(`${wrong}.none`)).toContain(`could not be loaded: there is no ${wrong}.none. ${system}`);
+});
+
 it('stops at once while it loads a model', () => {
   // The engine itself, and someone who presses Ctrl-C as soon as it begins.
   const pressing = file(
