@@ -1,7 +1,8 @@
 /** What must not be read into a prompt: files that hold keys by their name, and files whose text holds one. */
 
+/** `_netrc` and `pgpass.conf` are the names of `.netrc` and `.pgpass` on Windows. */
 const secretNames =
-  /^\.env(\..*)?$|^\.envrc$|\.(env|pem|key|p12|pfx|ppk|jks|keystore)$|^id_(rsa|dsa|ecdsa|ed25519)(_sk)?$|^\.(netrc|npmrc|pypirc|htpasswd|pgpass|git-credentials)$|^credentials(\.json)?$/i;
+  /^\.env(\..*)?$|^\.envrc$|\.(env|pem|key|p12|pfx|ppk|jks|keystore)$|^id_(rsa|dsa|ecdsa|ed25519)(_sk)?$|^\.(netrc|npmrc|pypirc|htpasswd|pgpass|git-credentials)$|^_netrc$|^pgpass\.conf$|^credentials(\.json)?$/i;
 const harmlessNames = /^\.env\.(example|sample|template)$|^(example|sample|template)\.env$/i;
 
 export function isSecretName(name: string): boolean {

@@ -6,12 +6,12 @@ import { isSecretName, secretIn } from '../../../server/workspace/secrets';
 describe('secrets', () => {
   it('knows files of secrets by their names', () => {
     const secret =
-      '.env .ENV.local .envrc prod.env .git-credentials .pgpass .netrc .npmrc .pypirc .htpasswd me.ppk a.pem a.key a.p12 a.pfx ' +
+      '.env .ENV.local .envrc prod.env .git-credentials .pgpass .netrc _netrc pgpass.conf .npmrc .pypirc .htpasswd me.ppk a.pem a.key a.p12 a.pfx ' +
       'a.jks a.keystore id_ed25519_sk ID_RSA id_dsa id_ecdsa credentials credentials.json';
     for (const name of secret.split(' ')) expect(isSecretName(name), name).toBe(true);
     const harmless =
       '.env.example .env.sample .env.template example.env sample.env template.env environment.ts id_token.ts keys.ts ' +
-      'credentials.ts id_rsa.pub a.pem.ts';
+      'credentials.ts id_rsa.pub a.pem.ts netrc pgpass.ts';
     for (const name of harmless.split(' ')) expect(isSecretName(name), name).toBe(false);
   });
 
