@@ -62,6 +62,7 @@ const folderReasons: Record<string, SkipReason> = {
   '.venv': 'dependency',
   venv: 'dependency',
   'site-packages': 'dependency',
+  Pods: 'dependency',
   __pycache__: 'build-output',
   '.mypy_cache': 'build-output',
   '.pytest_cache': 'build-output',
@@ -72,6 +73,8 @@ const folderReasons: Record<string, SkipReason> = {
   target: 'build-output',
   '.next': 'build-output',
   '.gradle': 'build-output',
+  '.vs': 'build-output',
+  DerivedData: 'build-output',
   coverage: 'build-output',
 };
 

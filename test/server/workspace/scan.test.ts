@@ -108,6 +108,8 @@ describe('scanFolder', () => {
       ['lib.min.js', 'x'],
       ['big.txt', 'x'.repeat(3000)],
       ['node_modules/m/index.js', 'x'],
+      ['.vs/slnx.json', '{}'],
+      ['Pods/Alamofire/a.swift', 'x'],
       ['ev"il.ts', 'x'],
     ]);
     symlinkSync('..', path.join(folder, 'loop'));
@@ -121,6 +123,8 @@ describe('scanFolder', () => {
       'lib.min.js': 'minified',
       'big.txt': 'too-large',
       'node_modules/': 'dependency',
+      '.vs/': 'build-output',
+      'Pods/': 'dependency',
       'ev"il.ts': 'unreadable',
       loop: 'link-loop',
       pipe: 'not-a-file',
