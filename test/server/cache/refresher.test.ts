@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { Refresher } from '../../../server/answers/refresher';
 import { rootOf, Session } from '../../../server/answers/session';
 import { openModel, type OpenModel } from '../../../server/models/openModel';
+import { nameKey } from '../../../server/platform/fileNames';
 import type { Freshness } from '../../../server/protocol';
 import { builtInModel, root, writeFolder } from '../reference';
 
@@ -116,13 +117,13 @@ describe('keeping up with the files', { timeout: 180_000 }, () => {
   });
 
   it('counts a text that is not saved in a question, and leaves it alone beside that', async () => {
-    unsaved.set(file, config(55));
+    unsaved.set(nameKey(file), config(55));
     expect((await ask()).answer).toContain('55');
     seen = [];
     refresher.poke();
     await current();
     expect(seen).toEqual([{ state: 'current', changedFiles: 0 }]);
-    unsaved.delete(file);
+    unsaved.delete(nameKey(file));
     expect((await ask()).answer).toContain('33');
   });
 

@@ -87,7 +87,7 @@ describe('a notebook', () => {
     // So is what an editor holds of it.
     const scan = await scanFolder(folder, { maxFileBytes: 8192 });
     const packer = new Packer({ name: 'r', tokenizer, budget: 60_000 });
-    const buffers = new Map([[path.join(folder, 'text.ipynb'), notebook(1, 3000)]]);
+    const buffers = new Map([[nameKey(path.join(folder, 'text.ipynb')), notebook(1, 3000)]]);
     const edited = await packer.pack(scan, { buffers });
     expect(edited.files.map((file) => file.path)).toContain('text.ipynb');
   });

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { readPacking, writePacking } from '../../../server/cache/packingFile';
+import { nameKey } from '../../../server/platform/fileNames';
 import { Packer } from '../../../server/prompt/pack';
 import { lookingAgain, placesOf } from '../../../server/prompt/packing';
 import { scanFolder } from '../../../server/workspace/scan';
@@ -210,7 +211,7 @@ describe('Packer', () => {
     expect(skipped).toEqual([{ path: 'a.css', reason: 'base64', detail: '4 KiB' }]);
     expect(files[0]!.text).toBe('.a { src: url(data:font/woff2;base64,[4 KiB of base64 left out]); }\n');
     // What an editor holds, too.
-    const buffers = new Map([[path.join(folder, 'b.css'), style('b') + style('c')]]);
+    const buffers = new Map([[nameKey(path.join(folder, 'b.css')), style('b') + style('c')]]);
     const edited = await packer.pack(await scanFolder(folder), { buffers });
     expect(edited.skipped.at(-1)).toEqual({ path: 'b.css', reason: 'base64', detail: '8 KiB' });
     // And not what a file says itself, be it the same text.
@@ -241,7 +242,7 @@ describe('Packer', () => {
       const { files, skipped } = await packer.pack(await scanFolder(folder), { buffers });
       return [files.map((file) => file.path), skipped.map(({ path, reason }) => [path, reason])];
     };
-    const text = new Map([[path.join(folder, 'new.py'), 'def brand_new():\r\n    pass\r\n']]);
+    const text = new Map([[nameKey(path.join(folder, 'new.py')), 'def brand_new():\r\n    pass\r\n']]);
     const empty = ['empty.py', 'empty'];
     expect(await pack()).toEqual([['a.py'], [empty, ['new.py', 'empty']]]);
     expect(await pack(text)).toEqual([['a.py', 'new.py'], [empty]]);

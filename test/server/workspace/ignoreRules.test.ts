@@ -67,13 +67,13 @@ describe('ignore rules', () => {
     }
   });
 
-  it('tells upper case from lower, as git does', async () => {
+  it('tells upper case from lower on Linux, as git does', async () => {
     const folder = repository([
       ['.ignore', 'logs\n'],
       ['logs/a.txt', 'x'],
       ['src/Logs/a.ts', 'x'],
     ]);
-    const { files } = await scanFolder(folder, { exclude: ['SRC/'] });
+    const { files } = await onPlatform('linux', () => scanFolder(folder, { exclude: ['SRC/'] }));
     expect(files.map((file) => file.path)).toEqual(['.ignore', 'src/Logs/a.ts']);
   });
 
