@@ -38,7 +38,7 @@ interface Asked {
 }
 
 function git({ program, folder, signal }: Asked, args: readonly string[]) {
-  return spawn(program, ['--no-pager', '--no-optional-locks', ...settings, ...args], {
+  const child = spawn(program, ['--no-pager', '--no-optional-locks', ...settings, ...args], {
     cwd: folder,
     env: { ...process.env, ...fetchesNothing },
     stdio: ['ignore', 'pipe', 'ignore'],
@@ -47,6 +47,9 @@ function git({ program, folder, signal }: Asked, args: readonly string[]) {
     windowsHide: true,
     signal,
   });
+  // Its time is over: what it has begun itself, as Git for Windows does, may hold the pipe longer.
+  child.once('exit', (_code, ended) => ended !== null && child.stdout.destroy());
+  return child;
 }
 
 /** The commit that is checked out; empty where there is none. */

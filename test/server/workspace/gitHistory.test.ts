@@ -198,6 +198,16 @@ it('is not asked of a Mac without the tools for developers, whose git asks for t
   vi.unstubAllEnvs();
 });
 
+it('is not waited for when its time is over, whoever it has begun', async () => {
+  const bin = path.join(parent, 'bin');
+  writeFolder(bin, [['git', `#!/bin/sh\n(sleep 25; touch '${parent}/ended') & wait\n`]]);
+  chmodSync(path.join(bin, 'git'), 0o700);
+  vi.stubEnv('PATH', `${bin}:${process.env.PATH}`);
+  expect((await lastCommitTimes(folder)).size).toBe(0);
+  expect(existsSync(path.join(parent, 'ended'))).toBe(false);
+  vi.unstubAllEnvs();
+});
+
 it('is found on Windows by the names and lists of that', async () => {
   writeFolder(parent, [
     ['Program Files/Git/git.exe', 'x'],
