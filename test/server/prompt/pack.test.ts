@@ -249,7 +249,9 @@ describe('Packer', () => {
     expect(packer.current!.entries.get('new.py')!.text).toBe('def brand_new():\n    pass\n');
     expect(await pack(new Map())).toEqual([['a.py'], [empty, ['new.py', 'empty']]]);
     // What is left out for what an editor holds comes back when that is not saved.
-    const secret = new Map([[path.join(folder, 'a.py'), `TOKEN = "${'ghp'}_${'a1B2'.repeat(9)}"\n`]]);
+    const secret = new Map([
+      [nameKey(path.join(folder, 'a.py')), `TOKEN = "${'ghp'}_${'a1B2'.repeat(9)}"\n`],
+    ]);
     edit(folder, 'b.py', 'y = 1\n');
     expect(await pack(secret)).toEqual([['b.py'], [empty, ['new.py', 'empty'], ['a.py', 'secret']]]);
     expect(await pack(new Map())).toEqual([
