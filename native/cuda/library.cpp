@@ -11,14 +11,7 @@ namespace longview::cuda {
 namespace {
 
 constexpr kernels::Status kInsufficientDriver = 35;  // cudaErrorInsufficientDriver
-#if defined(__linux__)
-constexpr const char* kNoCode = "This build has no GPU code (longview_cuda.so is not there).";
-#elif defined(_WIN32)
-constexpr const char* kNoCode = "There is no GPU code for Windows. In WSL, where Longview runs as on Linux, it uses an NVIDIA GPU.";
-#else
-constexpr const char* kNoCode = "There is no GPU code for this system.";
-#endif
-constexpr int32_t kLeastMajor = 8;  // of the compute capability that the kernels are built for
+constexpr int32_t kLeastMajor = 8;                   // of the compute capability that the kernels are built for
 
 std::string library_path() {
   if (const char* given = std::getenv("LONGVIEW_CUDA_LIBRARY"); given && *given) return given;
@@ -29,7 +22,7 @@ std::string library_path() {
 
 Loaded load() {
   const std::string path = library_path();
-  if (os::status(path).kind == os::Kind::kNothing) return {nullptr, kNoCode};
+  if (os::status(path).kind == os::Kind::kNothing) return {nullptr, "This build has no GPU code (longview_cuda.so is not there)."};
   std::string why_not;
   void* handle = os::open_library(path, &why_not);
   if (!handle) return {nullptr, format("The GPU code could not be loaded (%s).", why_not.c_str())};
