@@ -82,6 +82,14 @@ const addon = [
   `-DNODE_API_HEADERS=${join(root, 'node_modules/node-api-headers')}`,
 ];
 
+/** With the code for GPUs or without: for every architecture, unless LONGVIEW_CUDA_ARCHITECTURES names some (`80;90a`). */
+function cudaOptions(wanted) {
+  if (!wanted) return ['-DLONGVIEW_CUDA=OFF'];
+  const { LONGVIEW_CUDA_ARCHITECTURES: some } = process.env;
+  const architectures = some ? `-DLONGVIEW_CUDA_ARCHITECTURES=${some}` : '-ULONGVIEW_CUDA_ARCHITECTURES';
+  return ['-DLONGVIEW_CUDA=ON', `-DLONGVIEW_NVCC=${findNvcc()}`, architectures];
+}
+
 /** Configures build/TARGET, a release for that system; returns the folder. */
 function configureFor(target, options) {
   const build = join(root, 'build', target);
@@ -148,10 +156,7 @@ const target = process.argv.includes('--target')
   : undefined;
 if (target) {
   const gpu = process.argv.includes('--cuda');
-  const cuda = [`-DLONGVIEW_CUDA=${gpu ? 'ON' : 'OFF'}`, ...(gpu ? [`-DLONGVIEW_NVCC=${findNvcc()}`] : [])];
-  const architectures = process.env.LONGVIEW_CUDA_ARCHITECTURES; // all, unless some are named
-  if (gpu && architectures) cuda.push(`-DLONGVIEW_CUDA_ARCHITECTURES=${architectures}`);
-  const build = configureFor(target, [...addon, ...cuda]);
+  const build = configureFor(target, [...addon, ...cudaOptions(gpu)]);
   run('cmake', [
     '--build',
     build,
@@ -168,8 +173,7 @@ configure.push(...addon);
 const testGpu = process.argv.includes('--test-gpu');
 const test = process.argv.includes('--test') || testGpu;
 const cuda = process.argv.includes('--cuda') || testGpu;
-configure.push(`-DLONGVIEW_CUDA=${cuda ? 'ON' : 'OFF'}`);
-if (cuda) configure.push(`-DLONGVIEW_NVCC=${findNvcc()}`);
+configure.push(...cudaOptions(cuda));
 run('cmake', [...configure, '--log-level=WARNING']);
 run('cmake', [
   '--build',
