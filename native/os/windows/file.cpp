@@ -38,7 +38,7 @@ int errno_of(DWORD error) {
   }
 }
 
-// The value that says so, with errno set.
+// Whether it succeeded; errno says why where it did not.
 bool done(BOOL succeeded) {
   if (!succeeded) errno = errno_of(GetLastError());
   return succeeded;
@@ -64,6 +64,12 @@ bool is_link(HANDLE file) {
   FILE_ATTRIBUTE_TAG_INFO info{};
   return GetFileInformationByHandleEx(file, FileAttributeTagInfo, &info, sizeof(info)) && (info.FileAttributes & FILE_ATTRIBUTE_REPARSE_POINT) &&
          (info.ReparseTag == IO_REPARSE_TAG_SYMLINK || info.ReparseTag == IO_REPARSE_TAG_MOUNT_POINT);
+}
+
+bool resized(HANDLE file, int64_t bytes) {
+  FILE_END_OF_FILE_INFO end{};
+  end.EndOfFile.QuadPart = bytes;
+  return done(SetFileInformationByHandle(file, FileEndOfFileInfo, &end, sizeof(end)));
 }
 
 HANDLE open_file(const std::string& path, Open how) {
@@ -116,11 +122,7 @@ bool File::write(int64_t offset, std::span<const std::byte> bytes) const {
 
 bool File::sync() const { return done(FlushFileBuffers(handle_of(handle_))); }
 
-bool File::resize(int64_t bytes) const {
-  FILE_END_OF_FILE_INFO end{};
-  end.EndOfFile.QuadPart = bytes;
-  return done(SetFileInformationByHandle(handle_of(handle_), FileEndOfFileInfo, &end, sizeof(end)));
-}
+bool File::resize(int64_t bytes) const { return resized(handle_of(handle_), bytes); }
 
 Status File::status() const { return status_of(handle_of(handle_)); }
 
@@ -201,11 +203,9 @@ bool rename_over(const std::string& from, const std::string& to) {
 bool resize(const std::string& path, int64_t bytes) {
   const HANDLE handle = CreateFileW(wide(path).c_str(), GENERIC_WRITE, kShared, nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL, nullptr);
   if (!done(handle != INVALID_HANDLE_VALUE)) return false;
-  FILE_END_OF_FILE_INFO end{};
-  end.EndOfFile.QuadPart = bytes;
-  const bool resized = done(SetFileInformationByHandle(handle, FileEndOfFileInfo, &end, sizeof(end)));
+  const bool succeeded = resized(handle, bytes);
   CloseHandle(handle);
-  return resized;
+  return succeeded;
 }
 
 // What lies in the user's own folders is for this user alone.
