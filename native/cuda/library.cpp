@@ -2,6 +2,8 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
+#include <sstream>
 
 #include "base/error.h"
 #include "os/file.h"
@@ -20,6 +22,22 @@ std::string library_path() {
   return os::utf8_of(here.parent_path() / "longview_cuda.so");
 }
 
+// "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build ..."; WSL has no such file.
+std::string version_line() {
+  std::ifstream file("/proc/driver/nvidia/version");
+  std::string line;
+  std::getline(file, line);
+  return line;
+}
+
+// The first word of digits and dots.
+std::string version_in(const std::string& line) {
+  std::istringstream words(line);
+  for (std::string word; words >> word;)
+    if (word.find('.') != std::string::npos && word.find_first_not_of("0123456789.") == std::string::npos) return word;
+  return "";
+}
+
 Loaded load() {
   const std::string path = library_path();
   if (os::status(path).kind == os::Kind::kNothing) return {nullptr, "This build has no GPU code (longview_cuda.so is not there)."};
@@ -36,10 +54,18 @@ Loaded load() {
 
 }  // namespace
 
+std::string why_not_driver(bool has_library, const std::string& version_line) {
+  const std::string version = version_in(version_line);
+  if (has_library) return format("The NVIDIA driver%s is too old: the GPU code needs 580 or newer (CUDA 13).", version.empty() ? "" : (" " + version).c_str());
+  if (version.empty()) return "There is no NVIDIA driver.";
+  // As in a container, which sees the kernel of its host.
+  return format("The NVIDIA driver %s is there, but not its library, libcuda.so.1. A container needs NVIDIA's container toolkit and `--gpus all`.", version.c_str());
+}
+
 std::string why_not_device(const kernels::Library& library) {
   int32_t count = 0;
   kernels::Status status = library.device_count(&count);
-  if (status == kInsufficientDriver) return "There is no NVIDIA driver, or it is too old: the GPU code needs 580 or newer (CUDA 13).";
+  if (status == kInsufficientDriver) return why_not_driver(os::open_library("libcuda.so.1") != nullptr, version_line());
   if (status != kernels::kOk) return format("No NVIDIA GPU can be used: %s.", library.status_text(status));
   if (count == 0) return "There is no NVIDIA GPU.";
   kernels::DeviceProperties gpu{};

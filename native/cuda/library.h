@@ -25,6 +25,10 @@ const Loaded& load_library();
 // Why there is no GPU that the library runs on, one sentence; empty where the first one opens and is new enough.
 std::string why_not_device(const kernels::Library& library);
 
+// Why the driver does not do, one sentence: whether its library can be opened, and the line in which the kernel's part tells its
+// version, empty where it tells none.
+std::string why_not_driver(bool has_library, const std::string& version_line);
+
 // The backend on a table of one's own, which outlives it: load_library()'s with functions exchanged, for benches that time them.
 std::unique_ptr<Backend> make_backend(const kernels::Library& library, const GpuOptions& options);
 

@@ -39,8 +39,15 @@ TEST("a GPU is taken where it opens and is new enough") {
   CHECK(why_not(one_device, properties<9, 0, kUnavailable>) == "The NVIDIA GPU cannot be used: all of them are busy.");
 }
 
-TEST("no driver and no GPU are told apart") {
-  CHECK(why_not([](int32_t*) { return kernels::Status{35}; }, nullptr).find("no NVIDIA driver") != std::string::npos);
+TEST("no driver, an old one, one without its library, and no GPU are told apart") {
+  constexpr const char* kOpen = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (archive@builder)  Thu Jan 23";
+  constexpr const char* kOwn = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024";
+  CHECK(cuda::why_not_driver(false, "") == "There is no NVIDIA driver.");
+  CHECK(cuda::why_not_driver(true, kOpen) == "The NVIDIA driver 570.86.15 is too old: the GPU code needs 580 or newer (CUDA 13).");
+  CHECK(cuda::why_not_driver(true, kOwn).starts_with("The NVIDIA driver 535.183.01 is too old"));
+  CHECK(cuda::why_not_driver(true, "").starts_with("The NVIDIA driver is too old"));
+  CHECK(cuda::why_not_driver(false, kOpen).starts_with("The NVIDIA driver 570.86.15 is there, but not its library"));
+  CHECK(why_not([](int32_t*) { return kernels::Status{35}; }, nullptr).find("NVIDIA driver") != std::string::npos);
   CHECK(why_not([](int32_t*) { return kernels::kOk; }, nullptr) == "There is no NVIDIA GPU.");
 }
 
