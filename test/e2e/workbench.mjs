@@ -67,24 +67,23 @@ export class Workbench {
     await this.panel.locator('#question').waitFor({ timeout: 60_000 });
   }
 
-  /** The palette; retried until the extension's commands are there. */
+  /** The palette; retried until the extension's commands are there, and where what gets the focus at that moment closes it. */
   async command(title) {
     const { page } = this;
+    const input = page.locator('.quick-input-widget:visible input').first();
+    const row = page.locator('.quick-input-list .monaco-list-row', { hasText: title }).first();
+    const offers = async () => {
+      await input.waitFor({ timeout: 10_000 });
+      await input.fill(`>${title}`, { timeout: 5000 });
+      await row.waitFor({ timeout: 5000 });
+    };
     for (let attempt = 0; attempt < 8; attempt++) {
       await page.keyboard.press('F1');
-      const input = page.locator('.quick-input-widget:visible input').first();
-      await input.waitFor({ timeout: 10_000 });
-      await input.fill(`>${title}`);
-      const row = page.locator('.quick-input-list .monaco-list-row', { hasText: title }).first();
-      if (
-        await row.waitFor({ timeout: 5000 }).then(
-          () => true,
-          () => false,
-        )
-      ) {
-        await page.keyboard.press('Enter');
-        return;
-      }
+      const offered = await offers().then(
+        () => true,
+        () => false,
+      );
+      if (offered) return page.keyboard.press('Enter');
       await page.keyboard.press('Escape');
       await page.waitForTimeout(500);
     }
