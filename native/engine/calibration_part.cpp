@@ -3,9 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdio>
-#include <filesystem>
-#include <memory>
 
 #include "base/hash.h"
 #include "base/replace_file.h"
@@ -16,11 +13,6 @@ namespace {
 
 constexpr uint64_t kMagic = 0x3174726170766c63;  // "clvpart1"
 constexpr size_t kHeader = 3, kOfLayer = 2, kOfTrial = 6;
-
-struct FileCloser {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-using File = std::unique_ptr<std::FILE, FileCloser>;
 
 // Calls `each` with every number of the layers, in the file's order.
 template <typename Layers, typename Each>
@@ -53,16 +45,13 @@ void write_calibration_part(const std::string& path, uint64_t identity, std::spa
 }
 
 bool read_calibration_part(const std::string& path, uint64_t identity, std::span<LayerTrials> layers) {
-  std::error_code error;
-  if (!std::filesystem::is_regular_file(os::path_of(path), error)) return false;
+  if (os::status(path).kind != os::Kind::kFile) return false;
   size_t expected = kHeader;
   for (const LayerTrials& layer : layers) expected += kOfLayer + kOfTrial * layer.trials.size();
   // One more than there may be, to see where there are more.
   std::vector<uint64_t> numbers(expected + 1);
-  {
-    const File file(os::open_stream(path));
-    if (!file || std::fread(numbers.data(), sizeof(uint64_t), numbers.size(), file.get()) != expected) return false;
-  }
+  const os::File file(path, os::Open::kRead);
+  if (!file || file.read(0, std::as_writable_bytes(std::span(numbers))) / static_cast<int64_t>(sizeof(uint64_t)) != static_cast<int64_t>(expected)) return false;
   numbers.pop_back();
   const auto data = std::span<const uint64_t>(numbers).subspan(kHeader);
   if (numbers[0] != kMagic || numbers[1] != identity || numbers[2] != checksum(data, identity)) return false;

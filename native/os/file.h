@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <span>
 #include <string>
@@ -92,8 +91,6 @@ bool rename_over(const std::string& from, const std::string& to);
 bool resize(const std::string& path, int64_t bytes);
 // For this user alone. One that is there is good.
 bool make_folder(const std::string& path);
-// As std::fopen, for reading bytes.
-std::FILE* open_stream(const std::string& path);
 // Whether errno says that there is no room on the disk.
 bool disk_is_full();
 int process_id();

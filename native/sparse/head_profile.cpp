@@ -5,10 +5,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <cstdio>
-#include <filesystem>
 #include <limits>
-#include <memory>
 #include <span>
 #include <system_error>
 
@@ -231,21 +228,17 @@ std::string head_json(const HeadProfile& profile, size_t at) {
   return text + "}";
 }
 
-struct FileCloser {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-
 // No more than what shows that it is too large.
 std::string read_file(const std::string& path) {
-  std::error_code error;
-  const std::filesystem::file_status status = std::filesystem::status(os::path_of(path), error);
-  LONGVIEW_CHECK(!std::filesystem::exists(status) || std::filesystem::is_regular_file(status), kInvalidArgument, "%s is %s, not a head profile.", path.c_str(),
-                 std::filesystem::is_directory(status) ? "a folder" : "a pipe or a device");
-  const std::unique_ptr<std::FILE, FileCloser> file(os::open_stream(path));
+  const os::Kind kind = os::status(path).kind;
+  LONGVIEW_CHECK(kind == os::Kind::kNothing || kind == os::Kind::kFile, kInvalidArgument, "%s is %s, not a head profile.", path.c_str(),
+                 kind == os::Kind::kFolder ? "a folder" : "a pipe or a device");
+  const os::File file(path, os::Open::kRead);
   LONGVIEW_CHECK(file, kFileNotFound, "The head profile %s could not be opened: %s.", path.c_str(), std::generic_category().message(errno).c_str());
   std::string text(kMaxBytes + 1, '\0');
-  text.resize(std::fread(text.data(), 1, text.size(), file.get()));
-  LONGVIEW_CHECK(!std::ferror(file.get()), kFileNotFound, "The head profile %s could not be read.", path.c_str());
+  const int64_t size = file.read(0, std::as_writable_bytes(std::span(text)));
+  LONGVIEW_CHECK(size >= 0, kFileNotFound, "The head profile %s could not be read.", path.c_str());
+  text.resize(static_cast<size_t>(size));
   return text;
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 
 namespace longview::os {
 namespace {
@@ -128,8 +129,6 @@ bool rename_over(const std::string& from, const std::string& to) { return std::r
 bool resize(const std::string& path, int64_t bytes) { return truncate(path.c_str(), bytes) == 0; }
 
 bool make_folder(const std::string& path) { return mkdir(path.c_str(), 0700) == 0 || errno == EEXIST || errno == EISDIR; }
-
-std::FILE* open_stream(const std::string& path) { return std::fopen(path.c_str(), "rb"); }
 
 bool disk_is_full() { return errno == ENOSPC || errno == EDQUOT; }
 

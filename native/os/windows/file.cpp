@@ -211,8 +211,6 @@ bool resize(const std::string& path, int64_t bytes) {
 // What lies in the user's own folders is for this user alone.
 bool make_folder(const std::string& path) { return done(CreateDirectoryW(wide(path).c_str(), nullptr)) || status(path).kind == Kind::kFolder; }
 
-std::FILE* open_stream(const std::string& path) { return _wfopen(wide(path).c_str(), L"rb"); }
-
 bool disk_is_full() { return errno == ENOSPC; }
 
 int process_id() { return static_cast<int>(GetCurrentProcessId()); }
