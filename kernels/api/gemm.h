@@ -15,7 +15,12 @@ struct GemmArgs {
   int64_t m, n, k;           // k is a multiple of 8, and of the weight's block
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
   int32_t add = 0;           // not 0: out += ..., float32, without a bias; launch_gemm alone
+  // Not null, in launch_gemm in bf16: rows come in tiles of kGroupRows, each of one group g = groups[tile], which has a matrix of its own, rows
+  // g * n .. of `weight`. Tiles where g is negative are left out. Without bias and add.
+  const int32_t* groups = nullptr;  // [M / kGroupRows]
+  int64_t group_count = 1;
 };
+constexpr int64_t kGroupRows = 128;
 // Tensor cores; weights in bf16, on sm_90 in kE4M3 too.
 Status launch_gemm(const GemmArgs& args, Stream stream);
 // Few rows of x (1 .. kMatvecRows): every weight is read once, quantised ones as they are stored.

@@ -4,6 +4,7 @@
 #include "kernels/api/attention.h"
 #include "kernels/api/cache.h"
 #include "kernels/api/elementwise.h"
+#include "kernels/api/experts.h"
 #include "kernels/api/focus.h"
 #include "kernels/api/gemm.h"
 #include "kernels/api/runtime.h"
@@ -12,7 +13,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 13;
+constexpr int32_t kLibraryVersion = 14;
 
 struct Library {
   int32_t version;
@@ -67,6 +68,12 @@ struct Library {
   decltype(&kernels::launch_matvec) matvec;
   decltype(&kernels::launch_matvec_row) matvec_row;
   decltype(&kernels::launch_dequantize) dequantize;
+  decltype(&kernels::launch_choose_experts) choose_experts;
+  decltype(&kernels::launch_group_experts) group_experts;
+  decltype(&kernels::launch_gather_rows) gather_rows;
+  decltype(&kernels::launch_combine_experts) combine_experts;
+  decltype(&kernels::launch_expert_gates) expert_gates;
+  decltype(&kernels::launch_expert_downs) expert_downs;
 };
 
 constexpr const char* kLibrarySymbol = "longview_kernels";

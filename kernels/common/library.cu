@@ -54,6 +54,12 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_matvec,
       launch_matvec_row,
       launch_dequantize,
+      launch_choose_experts,
+      launch_group_experts,
+      launch_gather_rows,
+      launch_combine_experts,
+      launch_expert_gates,
+      launch_expert_downs,
   };
   return &library;
 }

@@ -13,6 +13,7 @@ constexpr int64_t kLeastRowsSm90 = 64;
 Status launch_gemm(const GemmArgs& args, Stream stream) {
   if (args.m <= 0 || args.n <= 0 || args.k <= 0 || args.k % 8 != 0) return kInvalidShape;
   if (args.add && (args.bias || args.element != Element::kFloat32)) return kInvalidShape;
+  if (args.groups && (args.m % kGroupRows != 0 || args.group_count < 1 || args.bias || args.add || args.type != WeightType::kBFloat16)) return kInvalidShape;
   const bool coded = args.type == WeightType::kE4M3;
   if (!coded && args.type != WeightType::kBFloat16) return kUnsupportedType;
   if (coded && (args.k % kE4M3ColumnStep != 0 || args.k > kMostE4M3Columns)) return kInvalidShape;

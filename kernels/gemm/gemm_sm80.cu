@@ -10,7 +10,7 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kTile = 128, kStep = 32, kStages = 4, kThreads = 256;
+constexpr int kTile = kGroupRows, kStep = 32, kStages = 4, kThreads = 256;
 constexpr int kRowBytes = kStep * 2, kTileBytes = kTile * kRowBytes, kStageBytes = 2 * kTileBytes;
 constexpr int kSharedBytes = kStages * kStageBytes;
 // Tiles of N that follow each other over the same tiles of M: what a wave of blocks reads stays in the second-level cache.
@@ -62,7 +62,9 @@ __global__ void __launch_bounds__(kThreads, 2) gemm_sm80_kernel(const GemmArgs p
   const int64_t first_row = in_band / band_width * kTile, first_column = (band * kBand + in_band % band_width) * kTile;
 
   const Loader x{static_cast<const char*>(p.x) + first_row * p.k * 2, p.k * 2, p.m - first_row, p.k};
-  const Loader w{static_cast<const char*>(p.weight) + first_column * p.k * 2, p.k * 2, p.n - first_column, p.k};
+  const int64_t group = p.groups ? p.groups[first_row / kTile] : 0;
+  if (group < 0) return;
+  const Loader w{static_cast<const char*>(p.weight) + (group * p.n + first_column) * p.k * 2, p.k * 2, p.n - first_column, p.k};
   const int64_t steps = ceil_div(p.k, kStep);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int warp_row = warp / 4 * 64, warp_column = warp % 4 * 32;

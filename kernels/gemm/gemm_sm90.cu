@@ -14,7 +14,7 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kRows = 128, kColumns = 256, kStepBytes = 128, kStages = 4, kThreads = 384;
+constexpr int kRows = kGroupRows, kColumns = 256, kStepBytes = 128, kStages = 4, kThreads = 384;
 constexpr uint32_t kXBytes = kRows * kStepBytes, kWeightBytes = kColumns * kStepBytes, kStageBytes = kXBytes + kWeightBytes;
 template <WeightType kType>
 constexpr int kStep = kType == WeightType::kE4M3 ? kStepBytes : kStepBytes / 2;  // columns
@@ -36,6 +36,9 @@ __device__ inline Tile tile_at(const Params& p, int64_t index) {
   const int64_t width = min(kBand, p.tiles_n - band * kBand);
   return {in_band / width * kRows, (band * kBand + in_band % width) * kColumns};
 }
+
+// The tile's group; 0 where there are none.
+__device__ inline int64_t group_of(const Params& p, const Tile& tile) { return p.args.groups ? p.args.groups[tile.row / kRows] : 0; }
 
 // What a pair of sums is added to: two neighbours, zeros where there are none.
 __device__ inline float2 read_pair(const Params& p, int64_t row, int64_t column) {
@@ -216,12 +219,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (threadIdx.x != 0) return;
     for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
       const Tile tile = tile_at(p, index);
+      const int64_t group = group_of(p, tile);
+      if (group < 0) continue;
       for (int32_t step = 0; step < p.steps; ++step) {
         ptx::mbarrier_wait(empty + 8 * stage, parity ^ 1);  // passes at once in the first round
         const uint32_t to = ring + stage * kStageBytes, barrier = full + 8 * stage;
         ptx::mbarrier_arrive_expect(barrier, kStageBytes);
         ptx::tma_load_2d(to, &x_map, step * kStep<kType>, static_cast<int32_t>(tile.row), barrier);
-        ptx::tma_load_2d(to + kXBytes, &weight_map, step * kStep<kType>, static_cast<int32_t>(tile.column), barrier);
+        ptx::tma_load_2d(to + kXBytes, &weight_map, step * kStep<kType>, static_cast<int32_t>(group * p.args.n + tile.column), barrier);
         advance();
       }
     }
@@ -232,6 +237,8 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (thread == 0) ptx::mbarrier_arrive(empty + 8 * done);
     };
     for (int64_t index = blockIdx.x; index < tiles; index += gridDim.x) {
+      const Tile tile = tile_at(p, index);
+      if (group_of(p, tile) < 0) continue;
       float sum[128] = {};
       for (int32_t step = 0; step < p.steps; ++step) {
         ptx::mbarrier_wait(full + 8 * stage, parity);
@@ -251,7 +258,6 @@ __global__ void __launch_bounds__(kThreads, 1)
         ptx::wgmma_hold(sum);
         release((stage + kStages - 1) % kStages);
       }
-      const Tile tile = tile_at(p, index);
       const Epilogue<kType> epilogue(p, tile.row + (warpgroup - 1) * 64 + thread / 32 * 16 + thread % 32 / 4, tile.column + thread % 4 * 2);
       if constexpr (sizeof(Out) == 4) epilogue.write_float(sum);
       else epilogue.write_bf16(sum);
@@ -292,11 +298,11 @@ Status launch(const Params& p, unsigned blocks, const CUtensorMap& x, const CUte
 
 template <WeightType kType>
 Status launch(const GemmArgs& args, int32_t multiprocessors, Stream stream) {
-  if (args.m > kLargestGrid || args.n > kLargestGrid || args.k > kLargestGrid - kStep<kType>) return kInvalidShape;
+  if (args.m > kLargestGrid || args.n > kLargestGrid / args.group_count || args.k > kLargestGrid - kStep<kType>) return kInvalidShape;
   const Params p{args, ceil_div(args.m, kRows), ceil_div(args.n, kColumns), static_cast<int32_t>(ceil_div(args.k, kStep<kType>))};
   CUtensorMap x, weight;
   if (const Status status = describe(&x, args.x, kType, args.m, args.k, kRows)) return status;
-  if (const Status status = describe(&weight, args.weight, kType, args.n, args.k, kColumns)) return status;
+  if (const Status status = describe(&weight, args.weight, kType, args.n * args.group_count, args.k, kColumns)) return status;
   const auto blocks = static_cast<unsigned>(std::min<int64_t>(p.tiles_m * p.tiles_n, multiprocessors));
   return args.element == Element::kFloat32 ? launch<kType, float>(p, blocks, x, weight, stream) : launch<kType, __nv_bfloat16>(p, blocks, x, weight, stream);
 }

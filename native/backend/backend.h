@@ -76,6 +76,14 @@ struct Projection {
   Activation out;
 };
 
+// A layer's mixture of experts: the router [experts, hidden], and by upload_experts() the matrices of all experts, of the shapes that one
+// FFN has.
+struct Experts {
+  const DeviceWeight *router, *gates, *ups, *downs;
+  int64_t used;     // for each token
+  bool normalised;  // the weights of those add up to 1
+};
+
 // K and V of all layers for `pages` pages of kPageTokens tokens. The layout inside a page is the device's own.
 class KvStorage {
  public:
@@ -146,6 +154,8 @@ class Backend {
   }
   virtual int64_t scratch_bytes(const ModelConfig& config, int64_t chunk_tokens) const = 0;
   virtual WeightHandle upload(const TensorView& weight, WeightUse use = WeightUse::kAny) = 0;
+  // Matrices of one shape and type, one of each expert.
+  virtual WeightHandle upload_experts(std::span<const TensorView> matrices) = 0;
   virtual std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) = 0;
   // Uninitialised [rows, cols]; freed by the backend's destructor or by release().
   virtual Activation allocate(int64_t rows, int64_t cols) = 0;
@@ -210,6 +220,9 @@ class Backend {
     rms_norm(x, norm, epsilon, normed);
     linear_swiglu(normed, gate, up, scratch, out);
   }
+  // sum += of each row's experts e, the `used` ones with the largest softmax(x * router^T), in float32: weight_e * down_e(silu(gate_e(x)) * up_e(x)).
+  // x [T, hidden], sum [T, hidden], float32.
+  virtual void add_experts(Activation x, const Experts& experts, Activation sum) = 0;
   // RMSNorm of each head by itself (Qwen3's QK-norm). x [T, heads * head_dim], weight [1, head_dim], in place.
   virtual void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) = 0;
   // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.

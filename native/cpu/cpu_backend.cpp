@@ -15,6 +15,7 @@
 #include "cpu/attention_focus.h"
 #include "cpu/cpu_features.h"
 #include "cpu/each_row.h"
+#include "cpu/experts.h"
 #include "cpu/kv_pages.h"
 #include "cpu/linear.h"
 #include "cpu/rope.h"
@@ -37,6 +38,13 @@ class CpuWeight final : public DeviceWeight {
   std::vector<float> values;
 };
 
+class CpuExperts final : public DeviceWeight {
+ public:
+  explicit CpuExperts(std::span<const TensorView> matrices) : views(matrices.begin(), matrices.end()) {}
+  const std::vector<TensorView> views;
+};
+
+const std::vector<TensorView>& views(const DeviceWeight& experts) { return static_cast<const CpuExperts&>(experts).views; }
 const CpuWeight& cpu(const DeviceWeight& weight) { return static_cast<const CpuWeight&>(weight); }
 float* floats(Activation x) { return static_cast<float*>(x.data); }
 
@@ -54,7 +62,7 @@ constexpr int64_t kSparseFrom = 4096;
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, Precision precision, int threads)
-      : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), attention_(kernels, precision, pool_), sparse_(kernels, precision, pool_), focus_(kernels, precision, pool_) {}
+      : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), experts_(kernels, precision, pool_), attention_(kernels, precision, pool_), sparse_(kernels, precision, pool_), focus_(kernels, precision, pool_) {}
 
   ~CpuBackend() override {
     for (void* buffer : buffers_) os::free_aligned(buffer);
@@ -76,9 +84,12 @@ class CpuBackend final : public Backend {
   int64_t activation_bytes() const override { return sizeof(float); }
   int64_t kv_page_bytes(const KvShape& shape) const override { return CpuKvStorage::page_bytes(shape); }
   // Copies of a product's input in the kernels' format, at most as large as all activations together.
-  int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override { return 4 * chunk_tokens * (2 * c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + 2 * c.ffn); }
+  int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override {
+    return 4 * chunk_tokens * (2 * c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + 2 * c.ffn) + ExpertMixture::scratch_bytes(c, chunk_tokens);
+  }
 
   WeightHandle upload(const TensorView& weight, WeightUse) override { return std::make_unique<CpuWeight>(weight); }
+  WeightHandle upload_experts(std::span<const TensorView> matrices) override { return std::make_unique<CpuExperts>(matrices); }
   std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& rope) override { return std::make_unique<CpuRope>(rope); }
 
   Activation allocate(int64_t rows, int64_t cols) override {
@@ -116,6 +127,10 @@ class CpuBackend final : public Backend {
 
   void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) override {
     linear_.run(floats(x), x.rows, cpu(weight).view, bias ? cpu(*bias).values.data() : nullptr, floats(out));
+  }
+
+  void add_experts(Activation x, const Experts& experts, Activation sum) override {
+    experts_.add(floats(x), x.rows, {cpu(*experts.router).view, views(*experts.gates), views(*experts.ups), views(*experts.downs), experts.used, experts.normalised}, floats(sum));
   }
 
   void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
@@ -188,6 +203,7 @@ class CpuBackend final : public Backend {
   const Kernels& kernels_;
   ThreadPool pool_;
   Linear linear_;
+  ExpertMixture experts_;
   Attention attention_;
   SparseAttention sparse_;
   AttentionFocus focus_;

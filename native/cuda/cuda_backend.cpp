@@ -11,6 +11,7 @@
 #include "base/half.h"
 #include "cuda/decode_step.h"
 #include "cuda/device.h"
+#include "cuda/experts.h"
 #include "cuda/focus.h"
 #include "cuda/library.h"
 #include "cuda/page_tables.h"
@@ -80,11 +81,11 @@ class CudaBackend final : public Backend {
   }
   int64_t kv_scratch_page_bytes(const KvShape& shape) const override { return PageTables::expanded_page_bytes(shape); }
   int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override {
-    const int64_t matrix = 2 * c.hidden * std::max(c.ffn, c.q_dim());  // a quantised one as bf16
+    const int64_t matrix = 2 * c.hidden * std::max(c.ffn * std::max<int64_t>(c.experts, 1), c.q_dim());  // a quantised one as bf16
     const int64_t heads = page_dim(c.head_dim) == c.head_dim ? 0 : 2 * 2 * chunk_tokens * c.heads * page_dim(c.head_dim);
     const int64_t angles = 2 * 4 * chunk_tokens * c.rope.dims / 2;
     const int64_t codes = e4m3_ ? kernels::e4m3_bytes(chunk_tokens, std::max({c.hidden, c.ffn, c.q_dim()})) : 0;
-    return matrix + heads + angles + codes + kScratchBytes;
+    return matrix + heads + angles + codes + ExpertMixture::scratch_bytes(c, chunk_tokens) + kScratchBytes;
   }
 
   WeightHandle upload(const TensorView& view, WeightUse use) override {
@@ -92,6 +93,8 @@ class CudaBackend final : public Backend {
     products_.expect(*weight);
     return weight;
   }
+
+  WeightHandle upload_experts(std::span<const TensorView> matrices) override { return uploader_.upload_all(matrices); }
 
   std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& config) override {
     auto rope = std::make_unique<CudaRope>();
@@ -146,7 +149,7 @@ class CudaBackend final : public Backend {
     const kernels::AttentionArgs attending{nullptr, nullptr, tables_.paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
     reserve_partial(attending);
     const auto key = [&] {
-      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {tables_.pointers(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as(), rope.sine.as()},
+      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {tables_.pointers(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as(), rope.sine.as(), experts_.scratch()},
                              library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
     };
     rope.tokens = 0;  // the work makes the table of this position
@@ -208,6 +211,8 @@ class CudaBackend final : public Backend {
     const std::array<Projection, 2> halves{{{&gate, nullptr, out}, {&up, nullptr, scratch}}};
     if (!products_.multiply_row(x, halves, kernels::MatvecResult::kSwiglu, &first)) Backend::norm_linear_swiglu(x, norm, epsilon, normed, gate, up, scratch, out);
   }
+
+  void add_experts(Activation x, const Experts& experts, Activation sum) override { experts_.add(x, experts, sum); }
 
   void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
     check(library_.rms_norm({x.data, element(x), cuda(weight).buffer->as<float>(), x.data, x.rows * heads, x.cols / heads, epsilon}, device_.stream()), "normalising heads");
@@ -380,6 +385,7 @@ class CudaBackend final : public Backend {
   const bool e4m3_;  // weights of layers
   Uploader uploader_;
   Products products_;
+  ExpertMixture experts_{device_, products_};
   std::unordered_map<void*, Buffer> buffers_;
   PageTables tables_{device_};
   SparseAttention sparse_{device_, tables_};
@@ -417,7 +423,7 @@ std::string why_not_cuda(const ModelConfig& config) {
   if (config.head_dim > 128) return format("This model's heads have %lld dimensions; the GPU code takes up to 128.", static_cast<long long>(config.head_dim));
   for (const int64_t width : {config.hidden, config.ffn, config.q_dim(), config.kv_dim()})
     if (width % 8 != 0) return format("This model has matrices of %lld columns; the GPU code takes multiples of 8.", static_cast<long long>(width));
-  return "";
+  return cuda::ExpertMixture::why_not(config);
 }
 
 }  // namespace longview

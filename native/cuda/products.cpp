@@ -72,6 +72,11 @@ bool Products::add(Activation x, const DeviceWeight& weight, Activation sum) {
   return true;
 }
 
+void Products::multiply_groups(const void* x, int64_t rows, const DeviceWeight& weight, const int32_t* groups, int64_t count, void* out) {
+  const CudaWeight& w = cuda(weight);
+  check(library_.gemm({x, plain(w), kernels::WeightType::kBFloat16, nullptr, out, kernels::Element::kBFloat16, rows, w.rows / count, w.cols, 0, 0, groups, count}, device_.stream()), "multiplying matrices");
+}
+
 bool Products::multiply_row(Activation x, std::span<const Projection> projections, kernels::MatvecResult result, const Norm* norm) {
   if ((norm && !x.wide) || !one_launch(x, projections)) return false;
   const CudaWeight& first = cuda(*projections[0].weight);

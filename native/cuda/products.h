@@ -32,6 +32,9 @@ class Products {
   // sum += x * weight^T, float32. False where it cannot be added at once; then nothing was done.
   bool add(Activation x, const DeviceWeight& weight, Activation sum);
 
+  // out = x * weight^T in bf16, of rows in tiles that each have a matrix of their own (GemmArgs::groups): one of the `count` of which the weight is made.
+  void multiply_groups(const void* x, int64_t rows, const DeviceWeight& weight, const int32_t* groups, int64_t count, void* out);
+
   // What x, float32, is normed by before it is multiplied.
   struct Norm {
     const DeviceWeight& weight;

@@ -76,10 +76,28 @@ std::shared_ptr<Buffer> Uploader::to_e4m3(const TensorView& view) {
   return codes;
 }
 
+std::unique_ptr<CudaWeight> Uploader::upload_all(std::span<const TensorView> matrices) {
+  const TensorView& first = matrices.front();
+  const auto count = static_cast<int64_t>(matrices.size());
+  auto weight = std::make_unique<CudaWeight>();
+  weight->rows = count * first.rows;
+  weight->cols = first.cols;
+  weight->type = type_of(first, WeightUse::kAny);
+  weight->buffer = std::make_shared<Buffer>(device_, count * loaded_bytes(first), "the weights");
+  for (int64_t i = 0; i < count; ++i) copy(matrices[static_cast<size_t>(i)], weight->buffer->as<char>() + i * loaded_bytes(first));
+  return weight;
+}
+
 std::shared_ptr<Buffer> Uploader::matrix(const TensorView& view) {
+  auto buffer = std::make_shared<Buffer>(device_, loaded_bytes(view), "the weights");
+  copy(view, buffer->as<char>());
+  return buffer;
+}
+
+// Waits until all of it is there.
+void Uploader::copy(const TensorView& view, char* to) {
   const bool convert = plain(view.type) && view.type != DType::kBF16;
   const int64_t total = loaded_bytes(view);
-  auto buffer = std::make_shared<Buffer>(device_, total, "the weights");
   const kernels::Library& library = device_.library();
   std::vector<float> values;
   for (int64_t done = 0, part = 0; done < total; ++part) {
@@ -96,11 +114,10 @@ std::shared_ptr<Buffer> Uploader::matrix(const TensorView& view) {
     }
     // The copy before this one must be over before its half is filled again.
     device_.check(library.synchronize(device_.stream()), "loading weights");
-    device_.check(library.copy_to_device(buffer->as<char>() + done, half, static_cast<size_t>(bytes), device_.stream()), "loading weights");
+    device_.check(library.copy_to_device(to + done, half, static_cast<size_t>(bytes), device_.stream()), "loading weights");
     done += bytes;
   }
   device_.check(library.synchronize(device_.stream()), "loading weights");
-  return buffer;
 }
 
 }  // namespace longview::cuda

@@ -31,6 +31,8 @@ class Uploader {
   Uploader& operator=(const Uploader&) = delete;
 
   std::unique_ptr<CudaWeight> upload(const TensorView& view, WeightUse use);
+  // Matrices of one shape and type, one behind the other, as the file has them.
+  std::unique_ptr<CudaWeight> upload_all(std::span<const TensorView> matrices);
   // Device memory that it takes.
   int64_t bytes_of(const TensorView& view, WeightUse use) const;
 
@@ -39,6 +41,7 @@ class Uploader {
 
   kernels::WeightType type_of(const TensorView& view, WeightUse use) const;
   std::shared_ptr<Buffer> matrix(const TensorView& view);
+  void copy(const TensorView& view, char* to);
   std::shared_ptr<Buffer> to_e4m3(const TensorView& view);
 
   const Device& device_;

@@ -2,26 +2,36 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 namespace longview {
 
 struct Forward::Layer {
-  WeightHandle attention_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, attention_output, attention_post_norm, ffn_norm, gate, up, down, ffn_post_norm;
+  WeightHandle attention_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, attention_output, attention_post_norm, ffn_norm, gate, up, down, ffn_post_norm, router, expert_gates, expert_ups, expert_downs;
 };
 
 Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int64_t max_tokens, const OnLoad& on_load)
     : backend_(backend), config_(model.config), shape_(shape) {
   constexpr int64_t kReportBytes = int64_t{64} << 20;
   int64_t done = 0, reported = 0;
+  const auto report = [&](int64_t bytes) {
+    done += bytes;
+    if (on_load && done - reported >= kReportBytes) on_load(reported = std::min(done, model.weight_bytes), model.weight_bytes);  // tied ones come twice
+  };
   const auto upload_for = [&](const TensorView& view, WeightUse use) {
     if (view.empty()) return WeightHandle();
     WeightHandle handle = backend.upload(view, use);
-    done += view.bytes;
-    if (on_load && done - reported >= kReportBytes) on_load(reported = std::min(done, model.weight_bytes), model.weight_bytes);  // tied ones come twice
+    report(view.bytes);
     return handle;
   };
   const auto upload = [&](const TensorView& view) { return upload_for(view, WeightUse::kAny); };
   const auto matrix = [&](const TensorView& view) { return upload_for(view, WeightUse::kLayerProduct); };
+  const auto experts = [&](const std::vector<TensorView>& views) {
+    if (views.empty()) return WeightHandle();
+    WeightHandle handle = backend.upload_experts(views);
+    report(std::accumulate(views.begin(), views.end(), int64_t{0}, [](int64_t sum, const TensorView& view) { return sum + view.bytes; }));
+    return handle;
+  };
   const Weights& w = model.weights;
   embedding_ = upload(w.embedding);
   output_norm_ = upload(w.output_norm);
@@ -29,7 +39,7 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
   for (const LayerWeights& l : w.layers)
     layers_.push_back({upload(l.attention_norm), matrix(l.q), matrix(l.k), matrix(l.v), upload(l.q_bias), upload(l.k_bias), upload(l.v_bias),
                        upload(l.q_norm), upload(l.k_norm), matrix(l.attention_output), upload(l.attention_post_norm), upload(l.ffn_norm), matrix(l.gate), matrix(l.up), matrix(l.down),
-                       upload(l.ffn_post_norm)});
+                       upload(l.ffn_post_norm), upload(l.router), experts(l.expert_gates), experts(l.expert_ups), experts(l.expert_downs)});
   if (on_load) on_load(model.weight_bytes, model.weight_bytes);
   rope_ = backend.upload_rope(config_.rope);
   if (RopeConfig far = config_.rope; !far.long_inverse_frequencies.empty()) {
@@ -42,8 +52,10 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
   k_ = backend.allocate(max_tokens, config_.kv_dim());
   v_ = backend.allocate(max_tokens, config_.kv_dim());
   attended_ = backend.allocate(max_tokens, config_.q_dim());
-  gate_ = backend.allocate(max_tokens, config_.ffn);
-  up_ = backend.allocate(max_tokens, config_.ffn);
+  if (config_.experts == 0) {
+    gate_ = backend.allocate(max_tokens, config_.ffn);
+    up_ = backend.allocate(max_tokens, config_.ffn);
+  }
   last_ = backend.allocate(1, config_.hidden);
   logits_ = backend.allocate_float(1, config_.vocabulary);
 }
@@ -54,7 +66,8 @@ Forward::~Forward() {
 }
 
 int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, int64_t max_tokens) {
-  const int64_t narrow = max_tokens * (c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + 2 * c.ffn) + c.hidden, wide = max_tokens * c.hidden + c.vocabulary;
+  const int64_t halves = c.experts > 0 ? 0 : 2 * c.ffn;  // of experts they are the backend's scratch
+  const int64_t narrow = max_tokens * (c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + halves) + c.hidden, wide = max_tokens * c.hidden + c.vocabulary;
   return backend.activation_bytes() * narrow + static_cast<int64_t>(sizeof(float)) * wide + backend.scratch_bytes(c, max_tokens);
 }
 
@@ -98,6 +111,11 @@ void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, 
     if (on_attention_) on_attention_({index, hidden, q, attended, pages, first_position});
     add_product(last(attended), *layer.attention_output, layer.attention_post_norm.get(), last(normed), last(hidden));
 
+    if (layer.router) {
+      backend_.rms_norm(last(hidden), *layer.ffn_norm, config_.norm_epsilon, last(normed));
+      backend_.add_experts(last(normed), {layer.router.get(), layer.expert_gates.get(), layer.expert_ups.get(), layer.expert_downs.get(), config_.experts_used, config_.experts_normalised}, last(hidden));
+      continue;
+    }
     const Activation ffn_input = backend_.for_products(last(normed), {layer.gate.get(), layer.up.get()});
     const Activation activated = backend_.for_products(last(gate), {layer.down.get()});
     backend_.norm_linear_swiglu(last(hidden), *layer.ffn_norm, config_.norm_epsilon, ffn_input, *layer.gate, *layer.up, last(up), activated);

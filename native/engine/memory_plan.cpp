@@ -22,7 +22,10 @@ int64_t weight_bytes(const Backend& backend, const Weights& weights) {
     if (!view.empty() && counted.insert(view.data).second) total += backend.weight_bytes(view, use);
   };
   for (const TensorView* view : {&weights.embedding, &weights.output_norm, &weights.output}) add(*view, WeightUse::kAny);
-  for (const LayerWeights& layer : weights.layers) layer.each([&](const TensorView& view) { add(view, WeightUse::kLayerProduct); });  // its vectors stay as they are
+  for (const LayerWeights& layer : weights.layers) {
+    layer.each([&](const TensorView& view) { add(view, &view == &layer.router ? WeightUse::kAny : WeightUse::kLayerProduct); });  // its vectors stay as they are
+    layer.each_expert([&](const TensorView& view) { add(view, WeightUse::kAny); });
+  }
   return total;
 }
 

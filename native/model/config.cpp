@@ -10,17 +10,19 @@
 
 namespace longview {
 
+bool has_experts(const std::string& architecture) { return architecture == "qwen3moe" || architecture == "qwen3_moe"; }
+
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config) {
-  constexpr const char* kKnown[] = {"llama", "mistral", "qwen2", "qwen3", "glm", "glm4", "chatglm", "phi3"};
+  constexpr const char* kKnown[] = {"llama", "mistral", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "glm", "glm4", "chatglm", "phi3"};
   LONGVIEW_CHECK(std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown),
                  kUnsupportedArchitecture,
                  "The model %s is of the architecture \"%s\", which Longview does not run. It runs llama, "
-                 "mistral, qwen2, qwen3, glm, glm4, chatglm and phi3.",
+                 "mistral, qwen2, qwen3, qwen3moe, glm, glm4, chatglm and phi3.",
                  path.c_str(), printable(name).c_str());
   config.architecture = name;
   const bool glm = name == "glm" || name == "glm4" || name == "chatglm";
   if (glm) config.rope.pairing = RopePairing::kAdjacent;
-  config.qk_norm = name == "qwen3";
+  config.qk_norm = name.starts_with("qwen3");
   config.post_norms = name == "glm4";
   config.fused_gate_up = glm || name == "phi3";
 }
@@ -33,6 +35,8 @@ void check_sizes(const ModelConfig& c, const std::string& path) {
   between(c.layers, 1, 1024, "number of layers");
   between(c.hidden, 1, 1 << 20, "hidden size");
   between(c.ffn, 1, 1 << 22, "feed-forward size");
+  between(c.experts, has_experts(c.architecture) ? 1 : 0, 4096, "number of experts");
+  if (c.experts > 0) between(c.experts_used, 1, c.experts, "number of experts for a token");
   between(c.heads, 1, 4096, "number of heads");
   between(c.kv_heads, 1, c.heads, "number of KV heads");
   between(c.head_dim, 2, 1 << 16, "head size");

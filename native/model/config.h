@@ -27,7 +27,7 @@ struct ModelConfig {
   std::string name;          // for people; may be empty
   int64_t layers = 0;
   int64_t hidden = 0;
-  int64_t ffn = 0;
+  int64_t ffn = 0;  // of one expert where there are experts
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
@@ -41,6 +41,11 @@ struct ModelConfig {
   bool post_norms = false;     // the outputs of attention and FFN are normed before they are added (GLM-4-0414)
   bool fused_gate_up = false;  // the file has one matrix for both: gate's rows, then up's
   bool tied_embeddings = false;
+  // A mixture of experts: of so many FFNs in a layer each token goes through those `experts_used` that the router's softmax weighs
+  // most. 0: a layer has one FFN.
+  int64_t experts = 0;
+  int64_t experts_used = 0;
+  bool experts_normalised = true;  // the weights of those add up to 1
 
   int64_t kv_dim() const { return kv_heads * head_dim; }
   int64_t q_dim() const { return heads * head_dim; }

@@ -157,6 +157,18 @@ int64_t first_chunk(const Members& config) {
   return first;
 }
 
+// Layers of another kind between those with experts are refused: the graph has one kind for all.
+void read_experts(const Members& config, ModelConfig& c) {
+  c.experts = config.integer("num_experts", config.integer("num_local_experts", 128));
+  c.experts_used = config.integer("num_experts_per_tok", 8);
+  c.experts_normalised = config.boolean("norm_topk_prob", false);
+  c.ffn = config.integer("moe_intermediate_size", 768);
+  const Json::Array* plain = config.list("mlp_only_layers");
+  LONGVIEW_CHECK((!plain || plain->empty()) && config.integer("decoder_sparse_step", 1) == 1, kUnsupportedArchitecture,
+                 "The model %s has layers without experts between those with them (mlp_only_layers, decoder_sparse_step), which Longview does not run.",
+                 config.path().c_str());
+}
+
 // GLM-4's own spelling of its configuration. Half of each head is rotated.
 void read_chatglm(const Members& json, ModelConfig& c) {
   c.name = json.text("_name_or_path", "");
@@ -208,6 +220,7 @@ ModelConfig read_json_config(const ModelFile& file) {
   c.layers = json.integer("num_hidden_layers", 0);
   c.hidden = json.integer("hidden_size", 0);
   c.ffn = json.integer("intermediate_size", 0);
+  if (has_experts(architecture)) read_experts(json, c);
   c.heads = json.integer("num_attention_heads", 0);
   c.kv_heads = json.integer("num_key_value_heads", c.heads);
   c.head_dim = json.integer("head_dim", c.heads > 0 ? c.hidden / c.heads : 0);

@@ -18,6 +18,8 @@ ModelConfig read_json_config(const ModelFile& file);  // config_json.cpp
 // Sets the flags of the graph that the architecture alone decides. Throws kUnsupportedArchitecture unless the
 // graph runs `name`.
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config);
+// Whether its layers are mixtures of experts.
+bool has_experts(const std::string& architecture);
 // Everything but RoPE: sizes in range, heads that fit. Called before memory is taken by them.
 void check_sizes(const ModelConfig& config, const std::string& path);
 // Clamps the window to `span` tokens, within which a model whose layers see no further is the same as one

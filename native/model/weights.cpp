@@ -19,6 +19,8 @@ struct Names {
   const char *embedding, *output_norm, *output, *layer;
   const char *attention_norm, *q, *k, *v, *qkv, *q_norm, *k_norm, *attention_output, *attention_post_norm;
   const char *ffn_norm, *gate, *up, *gate_up, *down, *ffn_post_norm;
+  // Of experts: their matrices lie in one tensor where `experts` is null, else in one for each, `experts` + number + name.
+  const char *router, *experts, *expert_gate, *expert_up, *expert_down;
 };
 
 constexpr Names kGgufNames{
@@ -41,6 +43,11 @@ constexpr Names kGgufNames{
     .gate_up = "ffn_up",
     .down = "ffn_down",
     .ffn_post_norm = "post_ffw_norm",
+    .router = "ffn_gate_inp",
+    .experts = nullptr,
+    .expert_gate = "ffn_gate_exps",
+    .expert_up = "ffn_up_exps",
+    .expert_down = "ffn_down_exps",
 };
 
 // transformers' names, which nearly all models have.
@@ -64,6 +71,11 @@ constexpr Names kHubNames{
     .gate_up = "mlp.gate_up_proj",
     .down = "mlp.down_proj",
     .ffn_post_norm = "post_mlp_layernorm",
+    .router = "mlp.gate",
+    .experts = "mlp.experts.",
+    .expert_gate = ".gate_proj",
+    .expert_up = ".up_proj",
+    .expert_down = ".down_proj",
 };
 
 // GLM-4's own code (model_type chatglm); nothing of it lies in separate matrices.
@@ -87,6 +99,11 @@ constexpr Names kChatGlmNames{
     .gate_up = "mlp.dense_h_to_4h",
     .down = "mlp.dense_4h_to_h",
     .ffn_post_norm = "post_mlp_layernorm",
+    .router = nullptr,
+    .experts = nullptr,
+    .expert_gate = nullptr,
+    .expert_up = nullptr,
+    .expert_down = nullptr,
 };
 
 const Names& names_of(const ModelFile& file, const ModelConfig& config) {
@@ -101,6 +118,9 @@ class Finder {
   explicit Finder(const ModelFile& file) : file_(file) {}
 
   TensorView matrix(const std::string& name, int64_t rows, int64_t cols) { return find(name, {rows, cols}); }
+
+  // All of `count` in one tensor.
+  TensorView matrices(const std::string& name, int64_t count, int64_t rows, int64_t cols) { return find(name, {count, rows, cols}); }
 
   // Norms and biases: plain numbers.
   TensorView vector(const std::string& name, int64_t length) {
@@ -120,6 +140,7 @@ class Finder {
     }
   }
 
+  const std::string& path() const { return file_.path(); }
   bool has(const std::string& name) const { return file_.find(name) != nullptr; }
   int64_t parameters() const { return parameters_; }
   int64_t bytes() const { return bytes_; }
@@ -166,6 +187,23 @@ TensorView slice(const TensorView& whole, int64_t first, int64_t count) {
   return part;
 }
 
+// One matrix of every expert.
+std::vector<TensorView> find_experts(Finder& find, const Names& names, const std::string& prefix, const char* name, int64_t count, int64_t rows, int64_t cols) {
+  std::vector<TensorView> found;
+  if (!names.experts) {
+    const TensorView all = find.matrices(prefix + name + ".weight", count, rows, cols);
+    const int64_t bytes = rows * row_bytes(all.type, cols);
+    for (int64_t i = 0; i < count; ++i) found.push_back({all.type, rows, cols, all.data + i * bytes, bytes});
+    return found;
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    found.push_back(find.matrix(prefix + names.experts + std::to_string(i) + name + ".weight", rows, cols));
+    LONGVIEW_CHECK(found.back().type == found.front().type, kUnsupportedArchitecture, "The experts of the model %s are stored in different types, which Longview does not run.",
+                   find.path().c_str());
+  }
+  return found;
+}
+
 LayerWeights find_layer(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c) {
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
   const auto bias = [&](const char* name) { return prefix + name + ".bias"; };
@@ -196,6 +234,14 @@ LayerWeights find_layer(Finder& find, const Names& names, const std::string& pre
   }
   layer.attention_output = find.matrix(weight(names.attention_output), c.hidden, c.q_dim());
   layer.ffn_norm = find.vector(weight(names.ffn_norm), c.hidden);
+  if (c.experts > 0) {
+    const auto experts = [&](const char* name, int64_t rows, int64_t cols) { return find_experts(find, names, prefix, name, c.experts, rows, cols); };
+    layer.router = find.matrix(weight(names.router), c.experts, c.hidden);
+    layer.expert_gates = experts(names.expert_gate, c.ffn, c.hidden);
+    layer.expert_ups = experts(names.expert_up, c.ffn, c.hidden);
+    layer.expert_downs = experts(names.expert_down, c.hidden, c.ffn);
+    return layer;
+  }
   if (c.fused_gate_up) {
     const TensorView both = find.matrix(weight(names.gate_up), 2 * c.ffn, c.hidden);
     layer.gate = slice(both, 0, c.ffn);

@@ -23,13 +23,21 @@ struct LayerWeights {
   TensorView gate, up;             // [ffn, hidden]
   TensorView down;                 // [hidden, ffn]
   TensorView ffn_post_norm;        // [1, hidden]
+  // In the place of gate, up and down, of a mixture of experts; of each kind all have one type.
+  TensorView router;                                            // [experts, hidden]
+  std::vector<TensorView> expert_gates, expert_ups, expert_downs;  // [experts]
 
-  // Calls body(view) for every one, absent ones too.
+  // Calls body(view) for every one, absent ones too, and for every one of the experts.
   template <typename Body>
   void each(const Body& body) const {
     for (const TensorView* view : {&attention_norm, &q, &k, &v, &q_bias, &k_bias, &v_bias, &q_norm, &k_norm, &attention_output,
-                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm})
+                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm, &router})
       body(*view);
+  }
+  template <typename Body>
+  void each_expert(const Body& body) const {
+    for (const auto* kind : {&expert_gates, &expert_ups, &expert_downs})
+      for (const TensorView& view : *kind) body(view);
   }
 };
 

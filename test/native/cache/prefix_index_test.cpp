@@ -42,6 +42,7 @@ class Lost final : public Backend {
   int64_t kv_page_bytes(const KvShape&) const override { refuse(); }
   int64_t scratch_bytes(const ModelConfig&, int64_t) const override { refuse(); }
   WeightHandle upload(const TensorView&, WeightUse) override { refuse(); }
+  WeightHandle upload_experts(std::span<const TensorView>) override { refuse(); }
   std::unique_ptr<DeviceRope> upload_rope(const RopeConfig&) override { refuse(); }
   Activation allocate(int64_t, int64_t) override { refuse(); }
   void release(Activation&) override { refuse(); }
@@ -53,6 +54,7 @@ class Lost final : public Backend {
   void embed(const DeviceWeight&, std::span<const int32_t>, Activation) override { refuse(); }
   void rms_norm(Activation, const DeviceWeight&, float, Activation) override { refuse(); }
   void linear(Activation, const DeviceWeight&, const DeviceWeight*, Activation) override { refuse(); }
+  void add_experts(Activation, const Experts&, Activation) override { refuse(); }
   void rms_norm_heads(Activation, const DeviceWeight&, int64_t, float) override { refuse(); }
   void rope_and_append_kv(Activation, Activation, Activation, DeviceRope&, const KvShape&, int64_t, const KvPages&, int64_t) override { refuse(); }
   void attention(Activation, const KvShape&, int64_t, int64_t, const KvPages&, int64_t, Activation) override { refuse(); }

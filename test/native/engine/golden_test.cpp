@@ -21,7 +21,7 @@ Model with_rounded_frequencies(const std::string& path) {
   return model;
 }
 
-void check_tiny(const std::string& model, const std::string& reference) {
+void check_tiny(const std::string& model, const std::string& reference, Model (*open)(const std::string&) = with_rounded_frequencies) {
   const auto expected = files::references(reference);
   const std::vector<int32_t> tokens = expected.at("tokens").values<int32_t>();
   const std::vector<float> logits = expected.at("logits").values<float>();
@@ -29,7 +29,7 @@ void check_tiny(const std::string& model, const std::string& reference) {
   float largest = 0;
   for (const float x : logits) largest = std::max(largest, std::fabs(x));
   for (const std::string& isa : available_cpu_isas()) {
-    Engine engine(with_rounded_frequencies(model), exact(isa));
+    Engine engine(open(model), exact(isa));
     const auto context = engine.create_context();
     const std::vector<float> got = engine.all_logits(*context, tokens);
     float worst = 0;
@@ -58,6 +58,11 @@ TEST("tiny models give the reference's logits and greedy ids on every code path"
 TEST("the tiny models that are kept with the project do too") {
   check_tiny(files::fixture("llama.Q8_0.gguf"), files::fixture("llama.Q8_0.reference.safetensors"));
   check_tiny(files::fixture("qwen3-tied"), files::fixture("qwen3-tied/reference.safetensors"));
+}
+
+TEST("a mixture of experts gives the reference's logits and greedy ids, as its publisher stores it and as a converter does") {
+  check_tiny(files::fixture("qwen3moe"), files::fixture("qwen3moe/reference.safetensors"), open_model);
+  check_tiny(files::fixture("qwen3moe.Q8_0.gguf"), files::fixture("qwen3moe.Q8_0.reference.safetensors"), open_model);
 }
 
 TEST("the built-in model gives every greedy id of the reference in float32, from forks of one context") {
