@@ -1,4 +1,4 @@
-// A layer's mixture of experts (native/backend/backend.h, add_experts). E experts, S of them for each token.
+// A layer's mixture of experts (native/backend/backend.h, norm_add_experts). E experts, S of them for each token.
 //
 // Few tokens read the matrices of their experts as they are stored: choose, gates, downs. Many are put into the experts' order, where each
 // expert's rows are a product of their own (GemmArgs::groups): choose, group, gather, products, combine.
@@ -82,6 +82,6 @@ struct ExpertDownsArgs {
 Status launch_expert_downs(const ExpertDownsArgs& args, Stream stream);
 // Whether x, and that of all S, fit where these keep them.
 constexpr bool expert_gates_fit(int64_t k) { return k + k / 8 * 3 <= (48 << 10); }
-constexpr bool expert_downs_fit(int64_t used, int64_t k) { return used * (k + k / 8 * 3 + 16) <= (48 << 10); }
+constexpr bool expert_downs_fit(int64_t used, int64_t k) { return expert_gates_fit(used * k); }
 
 }  // namespace longview::kernels

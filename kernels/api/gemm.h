@@ -50,11 +50,13 @@ struct MatvecRowArgs {
   int32_t count;
   MatvecResult result;
   Element element;
-  // Not null: x is float32 instead, and normed first (launch_rms_norm) by these weights [K], in bf16; `normed` is room for it.
+  // Not null: x is float32 instead, and normed first (launch_rms_norm) by these weights [K], in bf16; `normed` is room for it, and has it
+  // afterwards where `keep` is not 0.
   const float* norm = nullptr;  // aligned to 16 bytes
   void* normed = nullptr;  // bf16 [K], aligned to 16 bytes; any content then
   float epsilon = 0;
   int32_t architecture = 0;  // 80: the kernel of sm_80 on any device, for tests; 0: the device's best
+  int32_t keep = 0;
 };
 Status launch_matvec_row(const MatvecRowArgs& args, Stream stream);
 

@@ -111,6 +111,7 @@ __device__ inline void take_normed(const MatvecRowArgs& a, float (&weight)[16], 
 #pragma unroll
     for (int j = 0; j < 16; ++j) v[i][j] = __bfloat162float(__float2bfloat16(v[i][j] * scale * weight[j]));
     take_half<kType>(v[i], half, halves, codes, x);
+    if (a.keep && blockIdx.x == 0 && half < halves) take_half<WeightType::kBFloat16>(v[i], half, halves, codes, static_cast<uint4*>(a.normed));
   }
 }
 

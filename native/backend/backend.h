@@ -220,9 +220,9 @@ class Backend {
     rms_norm(x, norm, epsilon, normed);
     linear_swiglu(normed, gate, up, scratch, out);
   }
-  // sum += of each row's experts e, the `used` ones with the largest softmax(x * router^T), in float32: weight_e * down_e(silu(gate_e(x)) * up_e(x)).
-  // x [T, hidden], sum [T, hidden], float32.
-  virtual void add_experts(Activation x, const Experts& experts, Activation sum) = 0;
+  // sum += of each row's experts e, the `used` ones with the largest softmax(x * router^T), in float32: weight_e * down_e(silu(gate_e(x)) * up_e(x)),
+  // where x is sum normed first, as rms_norm does it. sum [T, hidden], float32; `normed` has its shape and any content.
+  virtual void norm_add_experts(Activation sum, const DeviceWeight& norm, float epsilon, Activation normed, const Experts& experts) = 0;
   // RMSNorm of each head by itself (Qwen3's QK-norm). x [T, heads * head_dim], weight [1, head_dim], in place.
   virtual void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) = 0;
   // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.

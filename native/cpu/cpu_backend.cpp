@@ -129,8 +129,9 @@ class CpuBackend final : public Backend {
     linear_.run(floats(x), x.rows, cpu(weight).view, bias ? cpu(*bias).values.data() : nullptr, floats(out));
   }
 
-  void add_experts(Activation x, const Experts& experts, Activation sum) override {
-    experts_.add(floats(x), x.rows, {cpu(*experts.router).view, views(*experts.gates), views(*experts.ups), views(*experts.downs), experts.used, experts.normalised}, floats(sum));
+  void norm_add_experts(Activation sum, const DeviceWeight& norm, float epsilon, Activation normed, const Experts& experts) override {
+    rms_norm(sum, norm, epsilon, normed);
+    experts_.add(floats(normed), sum.rows, {cpu(*experts.router).view, views(*experts.gates), views(*experts.ups), views(*experts.downs), experts.used, experts.normalised}, floats(sum));
   }
 
   void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {

@@ -20,7 +20,7 @@ class ExpertMixture {
     int64_t used;
     bool normalised;
   };
-  // sum += what the experts of each row give, as Backend::add_experts says. x, sum [tokens, hidden].
+  // sum += what the experts of each row give, as Backend::norm_add_experts says, without the norm. x, sum [tokens, hidden].
   void add(const float* x, int64_t tokens, const Matrices& experts, float* sum);
 
   // Memory of its own for chunks of so many tokens, at most.

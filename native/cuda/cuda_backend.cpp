@@ -212,7 +212,9 @@ class CudaBackend final : public Backend {
     if (!products_.multiply_row(x, halves, kernels::MatvecResult::kSwiglu, &first)) Backend::norm_linear_swiglu(x, norm, epsilon, normed, gate, up, scratch, out);
   }
 
-  void add_experts(Activation x, const Experts& experts, Activation sum) override { experts_.add(x, experts, sum); }
+  void norm_add_experts(Activation sum, const DeviceWeight& norm, float epsilon, Activation normed, const Experts& experts) override {
+    experts_.add(sum, {norm, epsilon, normed, true}, experts);
+  }
 
   void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
     check(library_.rms_norm({x.data, element(x), cuda(weight).buffer->as<float>(), x.data, x.rows * heads, x.cols / heads, epsilon}, device_.stream()), "normalising heads");

@@ -68,12 +68,17 @@ std::string ExpertMixture::why_not(const ModelConfig& c) {
                 static_cast<long long>(kernels::kMostExperts), static_cast<long long>(kernels::kMostExpertsUsed));
 }
 
-void ExpertMixture::add(Activation x, const Experts& experts, Activation sum) {
+void ExpertMixture::add(Activation sum, const Products::Norm& norm, const Experts& experts) {
+  const Activation x = norm.normed;
   const CudaWeight &router = cuda(*experts.router), &gates = cuda(*experts.gates), &downs = cuda(*experts.downs);
   const Shape shape{x.rows, router.rows, experts.used, x.cols, gates.rows / router.rows};
   scratch_.grow(device_, Choice(shape, nullptr).bytes, "the experts' rows");
   const Choice choice(shape, scratch_.as<char>());
-  products_.multiply(x, *experts.router, nullptr, {choice.scores, x.rows, shape.experts, true});
+  const Projection scores{experts.router, nullptr, {choice.scores, x.rows, shape.experts, true}};
+  if (!products_.multiply_row(sum, {&scores, 1}, kernels::MatvecResult::kWrite, &norm)) {
+    check(library_.rms_norm({sum.data, element(sum), cuda(norm.weight).buffer->as<float>(), x.data, x.rows, x.cols, norm.epsilon}, device_.stream()));
+    products_.multiply(x, *experts.router, nullptr, scores.out);
+  }
   check(library_.choose_experts({choice.scores, choice.chosen, choice.shares, shape.tokens, shape.experts, shape.used, experts.normalised}, device_.stream()));
   const bool few = x.rows <= kFewTokens && gates.type == cuda(*experts.ups).type && kernels::expert_gates_fit(shape.hidden) && kernels::expert_downs_fit(shape.used, downs.cols);
   if (few) add_few(x, experts, shape, choice, sum);

@@ -14,8 +14,8 @@ class ExpertMixture {
  public:
   ExpertMixture(const Device& device, Products& products) : device_(device), library_(device.library()), products_(products) {}
 
-  // sum += what the experts of each row of x give; sum is float32.
-  void add(Activation x, const Experts& experts, Activation sum);
+  // sum += what the experts of each row of it give, normed first; sum is float32.
+  void add(Activation sum, const Products::Norm& norm, const Experts& experts);
 
   // Device memory beside the weights for chunks of so many tokens.
   static int64_t scratch_bytes(const ModelConfig& config, int64_t tokens);

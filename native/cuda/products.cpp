@@ -85,6 +85,7 @@ bool Products::multiply_row(Activation x, std::span<const Projection> projection
     args.norm = cuda(norm->weight).buffer->as<float>();
     args.normed = norm->normed.data;
     args.epsilon = norm->epsilon;
+    args.keep = norm->keep;
   }
   for (const Projection& p : projections) args.parts[args.count++] = {cuda(*p.weight).buffer->as(), p.bias ? cuda(*p.bias).buffer->as<float>() : nullptr, p.out.data, cuda(*p.weight).rows};
   check(library_.matvec_row(args, device_.stream()), "multiplying a vector");

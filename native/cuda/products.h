@@ -40,6 +40,7 @@ class Products {
     const DeviceWeight& weight;
     float epsilon;
     Activation normed;  // of the shape of x, any content
+    bool keep = false;  // it has x normed afterwards
   };
   // One row with several weights; false where one launch does not do that, then nothing was done.
   bool multiply_row(Activation x, std::span<const Projection> projections, kernels::MatvecResult result, const Norm* norm = nullptr);

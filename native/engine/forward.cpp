@@ -112,8 +112,8 @@ void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, 
     add_product(last(attended), *layer.attention_output, layer.attention_post_norm.get(), last(normed), last(hidden));
 
     if (layer.router) {
-      backend_.rms_norm(last(hidden), *layer.ffn_norm, config_.norm_epsilon, last(normed));
-      backend_.add_experts(last(normed), {layer.router.get(), layer.expert_gates.get(), layer.expert_ups.get(), layer.expert_downs.get(), config_.experts_used, config_.experts_normalised}, last(hidden));
+      const Experts experts{layer.router.get(), layer.expert_gates.get(), layer.expert_ups.get(), layer.expert_downs.get(), config_.experts_used, config_.experts_normalised};
+      backend_.norm_add_experts(last(hidden), *layer.ffn_norm, config_.norm_epsilon, last(normed), experts);
       continue;
     }
     const Activation ffn_input = backend_.for_products(last(normed), {layer.gate.get(), layer.up.get()});

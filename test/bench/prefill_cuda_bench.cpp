@@ -1,4 +1,4 @@
-// Whole prefill of the Llama-3-8B shape on the GPU, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--fp8]
+// Whole prefill of the Llama-3-8B shape on the GPU, or with --experts of the Qwen3-30B-A3B shape, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--experts] [--q4_k] [--fp8]
 // [--q8 | --fp8-kv] [--parts] [--left PERCENT]... [--window KEYS]... [--pattern NAME]... [--chunk N] [tokens ...]. --q8, --fp8-kv: the KV state in 8 bits, or in 8-bit floats. --parts: how the time is shared out, by events
 // around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
@@ -11,7 +11,7 @@
 #include <numeric>
 
 #include "base/error.h"
-#include "bench/random_llama.h"
+#include "bench/random_model.h"
 #include "cuda/library.h"
 #include "engine/forward.h"
 
@@ -24,7 +24,7 @@ constexpr int64_t kLongestDense = 131072;
 // Milliseconds of kernels, by the functions that launch them.
 class Parts {
  public:
-  enum Part { kExpansion, kIndex, kCoverage, kStandIns, kAttention, kAppend, kRest, kCount };
+  enum Part { kExpansion, kIndex, kCoverage, kStandIns, kAttention, kAppend, kGrouping, kGroups, kRest, kCount };
 
   // The library, with events around what is timed.
   const kernels::Library& table() {
@@ -37,6 +37,11 @@ class Parts {
     time<&kernels::Library::sparse_attention, kAttention>(timed_.sparse_attention);
     time<&kernels::Library::attention, kAttention>(timed_.attention);
     time<&kernels::Library::rope_append, kAppend>(timed_.rope_append);
+    time<&kernels::Library::choose_experts, kGrouping>(timed_.choose_experts);
+    time<&kernels::Library::group_experts, kGrouping>(timed_.group_experts);
+    time<&kernels::Library::gather_rows, kGrouping>(timed_.gather_rows);
+    time<&kernels::Library::combine_experts, kGrouping>(timed_.combine_experts);
+    time<&kernels::Library::gemm, kGroups>(timed_.gemm);  // the router's, too; others are cuBLASLt's
     time<&kernels::Library::rms_norm, kRest>(timed_.rms_norm);
     time<&kernels::Library::silu_mul, kRest>(timed_.silu_mul);
     time<&kernels::Library::silu_mul_quantize, kRest>(timed_.silu_mul_quantize);
@@ -63,8 +68,8 @@ class Parts {
       all += ms / 1e3;
     }
     clear();
-    std::printf("         expansion %.3f s, index %.3f, coverage %.3f, stand-ins %.3f, attention %.3f, append %.3f, norms, activations and codes %.3f; products and gaps %.3f\n", sums[kExpansion], sums[kIndex], sums[kCoverage], sums[kStandIns],
-                sums[kAttention], sums[kAppend], sums[kRest], seconds - all);
+    std::printf("         expansion %.3f s, index %.3f, coverage %.3f, stand-ins %.3f, attention %.3f, append %.3f, experts' choice and order %.3f, own products %.3f, norms, activations and codes %.3f; other products and gaps %.3f\n", sums[kExpansion], sums[kIndex], sums[kCoverage], sums[kStandIns],
+                sums[kAttention], sums[kAppend], sums[kGrouping], sums[kGroups], sums[kRest], seconds - all);
   }
 
  private:
@@ -139,7 +144,7 @@ int main(int argc, char** argv) try {
   GpuOptions options;
   int64_t chunk = 0;
   KvFormat format_of_kv = KvFormat::kBFloat16;
-  bool with_parts = false;
+  bool with_parts = false, with_experts = false, quantised = false;
   std::vector<HeadPlan> kinds;
   const auto add = [&](AdaptiveRule rule, float threshold, int32_t window) {
     HeadPlan plan = default_plan(Pattern::kAdaptive);
@@ -154,6 +159,8 @@ int main(int argc, char** argv) try {
     else if (std::strcmp(argv[i], "--q8") == 0) format_of_kv = KvFormat::kQ8;
     else if (std::strcmp(argv[i], "--fp8-kv") == 0) format_of_kv = KvFormat::kE4M3;
     else if (std::strcmp(argv[i], "--parts") == 0) with_parts = true;
+    else if (std::strcmp(argv[i], "--experts") == 0) with_experts = true;
+    else if (std::strcmp(argv[i], "--q4_k") == 0) quantised = true;
     else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) add(AdaptiveRule::kMass, static_cast<float>(std::atof(argv[++i]) / 100), 0);
     else if (std::strcmp(argv[i], "--window") == 0 && i + 1 < argc) add(AdaptiveRule::kShare, 2, std::atoi(argv[++i]));
     else if (std::strcmp(argv[i], "--pattern") == 0 && i + 1 < argc) kinds.push_back(default_plan(pattern_of(argv[++i]).value()));
@@ -163,8 +170,8 @@ int main(int argc, char** argv) try {
   if (lengths.empty()) lengths = {32768, 131072};
   if (kinds.empty())
     for (const float left : {0.97f, 0.9f}) add(AdaptiveRule::kMass, left, 0);
-  const RandomLlama llama;
-  const ModelConfig& config = llama.model().config;
+  const RandomModel random_model(with_experts ? qwen3_30b() : llama_8b(), quantised ? DType::kQ4_K : DType::kBF16);
+  const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());
     return 77;
@@ -175,7 +182,7 @@ int main(int argc, char** argv) try {
   KvShape shape{config.layers, config.kv_heads, config.head_dim, format_of_kv};
   shape.mean_tokens = backend->sparse_block_tokens(shape);
   const double begin = now();
-  Forward forward(*backend, llama.model(), shape, chunk);
+  Forward forward(*backend, random_model.model(), shape, chunk);
   std::printf("%s; chunks of %lld tokens, the KV state in %s; %.1f s to load the weights\n", backend->info().name.c_str(), static_cast<long long>(chunk), format_of_kv == KvFormat::kQ8 ? "8 bits" : format_of_kv == KvFormat::kE4M3 ? "8-bit floats" : "bf16", now() - begin);
   Bench bench{*backend, forward, config, chunk};
   std::mt19937 random(2);
@@ -188,8 +195,8 @@ int main(int argc, char** argv) try {
                 static_cast<double>(storage->pages() * backend->kv_scratch_page_bytes(shape)) / 1e9, static_cast<double>(index_bytes(config, length, chunk)) / (1 << 20), static_cast<double>(index_bytes(config, length, 32768)) / (1 << 20));
     double dense = 0;
     if (length <= kLongestDense) {
-      const double width = static_cast<double>(config.hidden), n = static_cast<double>(length), layers = static_cast<double>(config.layers);  // the last ends with K and V
-      const double flop = 2 * n * width * (layers * static_cast<double>(config.q_dim() + 2 * config.kv_dim()) + (layers - 1) * static_cast<double>(config.q_dim() + 3 * config.ffn));
+      const double n = static_cast<double>(length), layers = static_cast<double>(config.layers);
+      const double flop = 2 * n * ((layers - 1) * parameters_met(config, true) + parameters_met(config, false));
       dense = bench.prefill(tokens, *storage, {});
       std::printf("%7lld tokens: dense %7.3f s (%.3g FLOP of products, %.3g of attention)\n", static_cast<long long>(length), dense, flop, 2 * (layers - 1) * static_cast<double>(config.q_dim()) * n * (n + 1));
       if (with_parts) Parts::report(dense);

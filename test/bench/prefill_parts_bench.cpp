@@ -10,7 +10,7 @@
 #include <functional>
 
 #include "base/error.h"
-#include "bench/random_llama.h"
+#include "bench/random_model.h"
 #include "engine/engine.h"
 
 using namespace longview;
@@ -139,7 +139,7 @@ int main(int argc, char** argv) try {
     else sizes.push_back(std::atoll(argv[i]));
   }
   if (sizes.empty()) sizes = {32768, 131072};
-  const RandomLlama llama;
+  const RandomModel llama;
   if (const std::string why = why_not_cuda(llama.model().config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());
     return 77;

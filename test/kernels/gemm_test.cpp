@@ -4,47 +4,14 @@
 #include <memory>
 
 #include "kernels/gpu.h"
-#include "model/quant_formats.h"
+#include "kernels/random_weights.h"
 
 using namespace longview;
+using namespace gpu;
 using kernels::Element;
 using kernels::WeightType;
 
 namespace {
-
-constexpr WeightType kQuantized[] = {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ5_1,
-                                     WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K};
-
-const QuantFormat& format_of_type(WeightType type) { return format_of(static_cast<DType>(type)); }
-
-// Random bytes with tame half-precision scales; K-quants keep theirs elsewhere in the block.
-std::vector<uint8_t> random_blocks(WeightType type, int64_t count, std::mt19937_64& random) {
-  const QuantFormat& format = format_of_type(type);
-  std::vector<uint8_t> bytes(static_cast<size_t>(count / format.block_elements * format.block_bytes));
-  for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
-  for (size_t block = 0; block < bytes.size(); block += static_cast<size_t>(format.block_bytes)) {
-    const auto half = [&](size_t at) {
-      const auto bits = static_cast<uint16_t>(0x2000 + random() % 0x0800 + (random() % 2 << 15));  // 2^-7 .. 2^-5
-      std::memcpy(bytes.data() + block + at, &bits, 2);
-    };
-    if (type == WeightType::kQ6_K) half(208);
-    else half(0);
-    if (type == WeightType::kQ4_1 || type == WeightType::kQ5_1 || type == WeightType::kQ4_K || type == WeightType::kQ5_K) half(2);
-  }
-  return bytes;
-}
-
-// A row of x as quantised weights meet it: 8-bit codes, a scale for each 32.
-std::vector<float> in_codes(const std::vector<uint16_t>& x) {
-  std::vector<float> out;
-  for (size_t group = 0; group < x.size(); group += 32) {
-    float largest = 0;
-    for (size_t i = group; i < group + 32; ++i) largest = std::max(largest, std::fabs(bf16_to_float(x[i])));
-    const float scale = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0.0f;
-    for (size_t i = group; i < group + 32; ++i) out.push_back(std::nearbyint(bf16_to_float(x[i]) * inverse) * scale);
-  }
-  return out;
-}
 
 // Products of one row: K in whole chunks and not, rows that begin at multiples of 16 bytes and not, more than a block norms.
 struct RowCase {
@@ -63,22 +30,6 @@ std::vector<RowCase> row_cases() {
   }
   return cases;
 }
-// x as weights of a type meet it.
-std::vector<float> as_met(WeightType type, const std::vector<uint16_t>& x) {
-  if (type != WeightType::kBFloat16) return in_codes(x);
-  std::vector<float> out(x.size());
-  std::transform(x.begin(), x.end(), out.begin(), bf16_to_float);
-  return out;
-}
-// Random weights of a type, as stored.
-std::vector<uint8_t> random_weights(WeightType type, int64_t count, std::mt19937_64& random) {
-  if (type != WeightType::kBFloat16) return random_blocks(type, count, random);
-  const auto some = gpu::random_bf16(static_cast<size_t>(count), random);
-  std::vector<uint8_t> bytes(some.size() * 2);
-  std::memcpy(bytes.data(), some.data(), bytes.size());
-  return bytes;
-}
-
 template <typename Row, typename Weights>
 std::vector<double> product(const Row& x, const Weights& w, const std::vector<float>* bias, int64_t m, int64_t n, int64_t k) {
   std::vector<double> out(static_cast<size_t>(m * n));
@@ -259,6 +210,11 @@ TEST("one row that is normed first") {
     const double error = gpu::relative_error(out.read(), product(as_met(type, normed), values, nullptr, 1, n, k));
     if (!(error <= 1e-3)) std::printf("  type %d k %d: %.1e\n", int(type), int(k), error);
     CHECK(error <= 1e-3);  // a value beside a boundary is rounded to the other bf16, or to the other code
+    args.keep = 1;
+    GPU(matvec_row(args, gpu::stream()));
+    std::vector<double> kept;
+    for (const uint16_t value : normed) kept.push_back(bf16_to_float(value));
+    CHECK(gpu::relative_error(room.read(), kept) <= 1e-3);
     args.normed = nullptr;
     CHECK(gpu::library().matvec_row(args, gpu::stream()) == kernels::kInvalidAlignment);
   }

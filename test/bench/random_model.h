@@ -1,0 +1,105 @@
+// Models of a known shape with random weights in bf16 or Q4_K, in memory: what the GPU does with one takes as long as with trained ones,
+// but for what it may leave out, and for how evenly its experts are chosen. Its vocabulary is small where none is given: embedding and
+// output then take no time in prefill.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <random>
+#include <vector>
+
+#include "base/half.h"
+#include "model/quant_formats.h"
+#include "model/rope.h"
+#include "model/weights.h"
+
+namespace longview {
+
+// Sizes alone, of Llama 3 8B and of Qwen3 (Coder) 30B-A3B.
+inline ModelConfig llama_8b() {
+  ModelConfig c;
+  c.architecture = "llama";
+  c.layers = 32, c.hidden = 4096, c.ffn = 14336, c.heads = 32, c.kv_heads = 8;
+  return c;
+}
+inline ModelConfig qwen3_30b() {
+  ModelConfig c;
+  c.architecture = "qwen3moe";
+  c.layers = 48, c.hidden = 2048, c.ffn = 768, c.heads = 32, c.kv_heads = 4, c.qk_norm = true, c.experts = 128, c.experts_used = 8;
+  return c;
+}
+
+// Parameters of a layer's matrices that a token is multiplied with: of all, or those of Q, K and V alone (of the last layer more is computed of
+// the last token only).
+inline double parameters_met(const ModelConfig& c, bool all) {
+  const double ffn = static_cast<double>(c.experts > 0 ? 3 * c.experts_used * c.ffn + c.experts : 3 * c.ffn);
+  return static_cast<double>(c.hidden) * (static_cast<double>(c.q_dim() + 2 * c.kv_dim()) + (all ? static_cast<double>(c.q_dim()) + ffn : 0));
+}
+
+class RandomModel {
+ public:
+  explicit RandomModel(const ModelConfig& shape = llama_8b(), DType type = DType::kBF16, int64_t vocabulary = 4096)
+      : type_(type), random_(static_cast<size_t>(std::max({shape.ffn, vocabulary, shape.heads * kHeadDim}) * shape.hidden + kStep / 2 * (shape.layers * (8 + 3 * shape.experts) + 8))), ones_(static_cast<size_t>(shape.hidden), 1.0f) {
+    std::mt19937 random(1);
+    std::normal_distribution<float> normal(0, 0.02f);
+    std::vector<uint16_t> some(1 << 20);
+    for (uint16_t& x : some) x = float_to_bf16(normal(random));
+    for (size_t i = 0; i < random_.size(); ++i) random_[i] = some[i % (some.size() - 77)];
+    if (type_ == DType::kQ4_K) {  // both of a block's scales such that weights are about as large
+      const uint16_t scale = 0x0040;
+      for (size_t at = 0; at + 72 <= random_.size(); at += 72) random_[at] = random_[at + 1] = scale;
+    }
+    ModelConfig& c = model_.config;
+    c = shape;
+    c.head_dim = c.rope.dims = kHeadDim;
+    c.vocabulary = vocabulary, c.window = int64_t{1} << 20;
+    c.rope.inverse_frequencies = plain_frequencies(500000, c.head_dim);
+    model_.fingerprint = "random";
+    Weights& w = model_.weights;
+    w.embedding = matrix(c.vocabulary, c.hidden);
+    w.output = matrix(c.vocabulary, c.hidden);
+    w.output_norm = norm(c.hidden);
+    for (int64_t i = 0; i < c.layers; ++i) {
+      LayerWeights l;
+      l.attention_norm = l.ffn_norm = norm(c.hidden);
+      if (c.qk_norm) l.q_norm = l.k_norm = norm(c.head_dim);
+      l.q = matrix(c.q_dim(), c.hidden);
+      l.k = matrix(c.kv_dim(), c.hidden);
+      l.v = matrix(c.kv_dim(), c.hidden);
+      l.attention_output = matrix(c.hidden, c.q_dim());
+      if (c.experts > 0) {
+        l.router = matrix(c.experts, c.hidden, DType::kBF16);
+        for (int64_t e = 0; e < c.experts; ++e) {
+          l.expert_gates.push_back(matrix(c.ffn, c.hidden));
+          l.expert_ups.push_back(matrix(c.ffn, c.hidden));
+          l.expert_downs.push_back(matrix(c.hidden, c.ffn));
+        }
+      } else {
+        l.gate = matrix(c.ffn, c.hidden);
+        l.up = matrix(c.ffn, c.hidden);
+        l.down = matrix(c.hidden, c.ffn);
+      }
+      w.layers.push_back(l);
+    }
+  }
+
+  // Its views point into this object.
+  const Model& model() const { return model_; }
+
+ private:
+  static constexpr int64_t kHeadDim = 128, kStep = 144;  // bytes: whole blocks
+
+  // All matrices lie in the same numbers, a little further on each: on a GPU each is a copy of its own.
+  TensorView matrix(int64_t rows, int64_t cols, DType type) { return {type, rows, cols, reinterpret_cast<const std::byte*>(random_.data()) + kStep * matrices_++, row_bytes(type, cols) * rows}; }
+  TensorView matrix(int64_t rows, int64_t cols) { return matrix(rows, cols, type_); }
+  TensorView norm(int64_t cols) const { return {DType::kF32, 1, cols, reinterpret_cast<const std::byte*>(ones_.data()), cols * 4}; }
+
+  DType type_;
+  std::vector<uint16_t> random_;
+  std::vector<float> ones_;
+  int64_t matrices_ = 0;
+  Model model_;
+};
+
+}  // namespace longview
