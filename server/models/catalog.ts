@@ -43,4 +43,12 @@ export const catalog: readonly CatalogEntry[] = [
     goodFor: 'Good for its size',
     needs: '8 GB of GPU memory (30K tokens), 24 GB (130K)',
   }),
+  entry('unsloth/Qwen3-Coder-30B-A3B-Instruct-GGUF', 'Qwen3-Coder-30B-A3B-Instruct-Q4_K_M.gguf', {
+    name: 'Qwen3 Coder 30B-A3B',
+    bytes: 18_556_689_568,
+    licence: 'Apache-2.0',
+    window: 262_144,
+    goodFor: 'Reasons about code, as fast as a model of 3 billion parameters',
+    needs: '24 GB of GPU memory (60K tokens), 48 GB (250K)',
+  }),
 ];

@@ -134,6 +134,16 @@ inline Gguf tiny_fused_gguf(const std::string& arch) {
   return g;
 }
 
+// The same as qwen3moe: four experts in the place of the FFN, two for each token.
+inline Gguf tiny_experts_gguf() {
+  Gguf g = tiny_gguf("qwen3moe");
+  for (const char* part : {"ffn_gate", "ffn_up", "ffn_down"}) g.drop(std::string("blk.0.") + part + ".weight");
+  for (const char* part : {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"}) g.add(std::string("blk.0.") + part + ".weight", {32, 32, 4});
+  g.add("blk.0.ffn_gate_inp.weight", {32, 4}).add("blk.0.attn_q_norm.weight", {16}).add("blk.0.attn_k_norm.weight", {16});
+  g.set_u32("qwen3moe.feed_forward_length", 96).set_u32("qwen3moe.expert_feed_forward_length", 32);
+  return g.set_u32("qwen3moe.expert_count", 4).set_u32("qwen3moe.expert_used_count", 2);
+}
+
 // --- safetensors
 // --------------------------------------------------------------------------------------------------
 
@@ -202,6 +212,17 @@ inline Safetensors tiny_fused_safetensors() {
   return s.add("model.layers.0.mlp.gate_up_proj.weight", {64, 32});
 }
 
+// The same as Qwen3-MoE, as tiny_experts_gguf().
+inline Safetensors tiny_experts_safetensors() {
+  Safetensors s = tiny_safetensors();
+  std::erase_if(s.tensors, [](const HubTensor& tensor) { return tensor.name.find("mlp.") != std::string::npos; });
+  const std::string layer = "model.layers.0.";
+  s.add(layer + "mlp.gate.weight", {4, 32}).add(layer + "self_attn.q_norm.weight", {16}).add(layer + "self_attn.k_norm.weight", {16});
+  for (int i = 0; i < 4; ++i)
+    for (const char* part : {".gate_proj.weight", ".up_proj.weight", ".down_proj.weight"}) s.add(layer + "mlp.experts." + std::to_string(i) + part, {32, 32});
+  return s;
+}
+
 // Members of a config.json, each as JSON text.
 using HubConfig = std::map<std::string, std::string>;
 
@@ -210,6 +231,12 @@ inline HubConfig tiny_config(const std::string& type = "llama") {
           {"intermediate_size", "32"},        {"num_attention_heads", "2"},    {"num_key_value_heads", "1"},
           {"max_position_embeddings", "256"}, {"rms_norm_eps", "1e-05"},       {"vocab_size", "8"},
           {"hidden_act", "\"silu\""},         {"tie_word_embeddings", "true"}, {"rope_theta", "10000.0"}};
+}
+
+inline HubConfig tiny_experts_config() {
+  HubConfig config = tiny_config("qwen3_moe");
+  config["num_experts"] = "4", config["num_experts_per_tok"] = "2", config["moe_intermediate_size"] = "32", config["intermediate_size"] = "96", config["norm_topk_prob"] = "true";
+  return config;
 }
 
 inline std::string text(const HubConfig& config) {

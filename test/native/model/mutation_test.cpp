@@ -40,7 +40,10 @@ void touch(const Model& model) {
     for (const int64_t i : {int64_t{0}, view.rows - 1})
       dequantize_row(view.type, view.data + i * row_bytes(view.type, view.cols), row.data(), view.cols);
   };
-  for (const LayerWeights& layer : model.weights.layers) layer.each(rows);
+  for (const LayerWeights& layer : model.weights.layers) {
+    layer.each(rows);
+    layer.each_expert(rows);
+  }
   for (const TensorView* view : {&model.weights.embedding, &model.weights.output_norm, &model.weights.output})
     rows(*view);
   volatile uint64_t used = sum;
@@ -127,6 +130,11 @@ TEST("damaged safetensors with fused matrices and LongRoPE") {
 
 TEST("damaged GGUF files with fused matrices and norms behind") {
   damage_gguf(builders::tiny_fused_gguf("glm4").build(), 1000, 50'000);
+}
+
+TEST("damaged files with experts") {
+  damage_gguf(builders::tiny_experts_gguf().build(), 1000, 60'000);
+  damage_safetensors(builders::text(builders::tiny_experts_config()), builders::tiny_experts_safetensors().build(), 1000, 70'000);
 }
 
 TEST("damaged safetensors of a real tool") {
