@@ -28,6 +28,18 @@ struct RmsNormArgs {
 };
 Status launch_rms_norm(const RmsNormArgs& args, Stream stream);
 
+// The same of each head of Q and of K, in place. cols, a head's, is at most 256.
+struct RmsNormHeadsArgs {
+  void* q;  // bf16 [q_rows, cols]
+  const float* q_weight;
+  int64_t q_rows;
+  void* k;  // bf16 [k_rows, cols]
+  const float* k_weight;
+  int64_t k_rows, cols;
+  float epsilon;
+};
+Status launch_rms_norm_heads(const RmsNormHeadsArgs& args, Stream stream);
+
 // gate = silu(gate) * up, bf16; count is a multiple of 8, pointers are aligned to 16 bytes.
 struct SiluMulArgs {
   void* gate;

@@ -30,6 +30,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       elapsed_ms,
       launch_embed,
       launch_rms_norm,
+      launch_rms_norm_heads,
       launch_silu_mul,
       launch_quantize_rows,
       launch_silu_mul_quantize,

@@ -37,16 +37,10 @@ __global__ void embed_bf16_kernel(EmbedArgs p) {
 __device__ inline float read(const float* x, int64_t i) { return x[i]; }
 __device__ inline float read(const __nv_bfloat16* x, int64_t i) { return __bfloat162float(x[i]); }
 
-// A row a block of kThreads, or a warp where rows are short (heads).
+// A row, by so many threads of a block: all of them, or a warp.
 template <typename T, int kRowThreads>
-__global__ void __launch_bounds__(kThreads) rms_norm_kernel(const T* x, const float* weight, __nv_bfloat16* out, int64_t rows, int64_t cols, float epsilon) {
-  ptx::start_dependents();
-  ptx::wait_for_previous();
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kRowThreads) + threadIdx.x / kRowThreads;
-  if (row >= rows) return;
+__device__ inline void norm_row(const T* x, const float* weight, __nv_bfloat16* out, int64_t cols, float epsilon) {
   const int lane = threadIdx.x % kRowThreads;
-  x += row * cols;
-  out += row * cols;
   float sum = 0;
   for (int64_t i = lane; i < cols; i += kRowThreads) {
     const float value = read(x, i);
@@ -63,6 +57,26 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(const T* x, const fl
   }
   const float scale = rsqrtf(sum / static_cast<float>(cols) + epsilon);
   for (int64_t i = lane; i < cols; i += kRowThreads) out[i] = __float2bfloat16(read(x, i) * scale * weight[i]);
+}
+
+// A row a block of kThreads, or a warp where rows are short.
+template <typename T, int kRowThreads>
+__global__ void __launch_bounds__(kThreads) rms_norm_kernel(const T* x, const float* weight, __nv_bfloat16* out, int64_t rows, int64_t cols, float epsilon) {
+  ptx::start_dependents();
+  ptx::wait_for_previous();
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / kRowThreads) + threadIdx.x / kRowThreads;
+  if (row < rows) norm_row<T, kRowThreads>(x + row * cols, weight, out + row * cols, cols, epsilon);
+}
+
+// A warp a head: those of Q, then those of K.
+__global__ void __launch_bounds__(kThreads) rms_norm_heads_kernel(const RmsNormHeadsArgs p) {
+  ptx::start_dependents();
+  ptx::wait_for_previous();
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  if (row >= p.q_rows + p.k_rows) return;
+  const bool of_q = row < p.q_rows;
+  auto* x = static_cast<__nv_bfloat16*>(of_q ? p.q : p.k) + (of_q ? row : row - p.q_rows) * p.cols;
+  norm_row<__nv_bfloat16, 32>(x, of_q ? p.q_weight : p.k_weight, x, p.cols, p.epsilon);
 }
 
 template <typename T>
@@ -127,6 +141,12 @@ Status launch_rms_norm(const RmsNormArgs& args, Stream stream) {
   if (args.coded || (args.element == Element::kFloat32 && args.cols > 256 && args.cols % 8 == 0 && args.cols <= kMostE4M3Columns && aligned(args.x) && aligned(args.out) && aligned(args.weight)))
     return launch_rms_norm_rows(args, stream);
   return args.element == Element::kFloat32 ? rms_norm<float>(args, stream) : rms_norm<__nv_bfloat16>(args, stream);
+}
+
+Status launch_rms_norm_heads(const RmsNormHeadsArgs& args, Stream stream) {
+  const int64_t rows = args.q_rows + args.k_rows;
+  if (args.q_rows < 0 || args.k_rows < 0 || rows <= 0 || args.cols <= 0 || args.cols > 256 || ceil_div(rows, kThreads / 32) > kLargestGrid) return kInvalidShape;
+  return launch_dependent(rms_norm_heads_kernel, dim3(static_cast<unsigned>(ceil_div(rows, kThreads / 32))), kThreads, 0, stream, args);
 }
 
 Status launch_silu_mul(const SiluMulArgs& args, Stream stream) {

@@ -223,8 +223,8 @@ class Backend {
   // sum += of each row's experts e, the `used` ones with the largest softmax(x * router^T), in float32: weight_e * down_e(silu(gate_e(x)) * up_e(x)),
   // where x is sum normed first, as rms_norm does it. sum [T, hidden], float32; `normed` has its shape and any content.
   virtual void norm_add_experts(Activation sum, const DeviceWeight& norm, float epsilon, Activation normed, const Experts& experts) = 0;
-  // RMSNorm of each head by itself (Qwen3's QK-norm). x [T, heads * head_dim], weight [1, head_dim], in place.
-  virtual void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) = 0;
+  // RMSNorm of each head by itself (Qwen3's QK-norm), in place. q [T, H*D], k [T, G*D], the weights [1, D].
+  virtual void rms_norm_heads(Activation q, const DeviceWeight& q_weight, Activation k, const DeviceWeight& k_weight, int64_t head_dim, float epsilon) = 0;
   // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.
   // q [T, H*D], k and v [T, G*D].
   virtual void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape,

@@ -134,14 +134,11 @@ class CpuBackend final : public Backend {
     experts_.add(floats(normed), sum.rows, {cpu(*experts.router).view, views(*experts.gates), views(*experts.ups), views(*experts.downs), experts.used, experts.normalised}, floats(sum));
   }
 
-  void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
-    const int64_t d = x.cols / heads;
-    each_row(pool_, x.rows, [&](int64_t t) {
-      for (int64_t h = 0; h < heads; ++h) {
-        float* head = floats(x) + t * x.cols + h * d;
-        kernels_.rms_norm(head, cpu(weight).values.data(), epsilon, head, d);
-      }
-    });
+  void rms_norm_heads(Activation q, const DeviceWeight& q_weight, Activation k, const DeviceWeight& k_weight, int64_t head_dim, float epsilon) override {
+    for (const auto& [x, weight] : {std::pair(q, &q_weight), std::pair(k, &k_weight)})
+      each_row(pool_, x.rows, [&, row = x, norm = cpu(*weight).values.data()](int64_t t) {
+        for (float* head = floats(row) + t * row.cols; head < floats(row) + (t + 1) * row.cols; head += head_dim) kernels_.rms_norm(head, norm, epsilon, head, head_dim);
+      });
   }
 
   void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {

@@ -216,8 +216,9 @@ class CudaBackend final : public Backend {
     experts_.add(sum, {norm, epsilon, normed, true}, experts);
   }
 
-  void rms_norm_heads(Activation x, const DeviceWeight& weight, int64_t heads, float epsilon) override {
-    check(library_.rms_norm({x.data, element(x), cuda(weight).buffer->as<float>(), x.data, x.rows * heads, x.cols / heads, epsilon}, device_.stream()), "normalising heads");
+  void rms_norm_heads(Activation q, const DeviceWeight& q_weight, Activation k, const DeviceWeight& k_weight, int64_t head_dim, float epsilon) override {
+    check(library_.rms_norm_heads({q.data, cuda(q_weight).buffer->as<float>(), q.rows * (q.cols / head_dim), k.data, cuda(k_weight).buffer->as<float>(), k.rows * (k.cols / head_dim), head_dim, epsilon}, device_.stream()),
+          "normalising heads");
   }
 
   void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {

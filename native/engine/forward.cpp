@@ -93,10 +93,7 @@ void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, 
     const Activation attention_input = backend_.for_products(normed, {layer.q.get(), layer.k.get(), layer.v.get()});
     const std::array<Projection, 3> projections{{{layer.q.get(), layer.q_bias.get(), q}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}};
     backend_.norm_linear_all(hidden, *layer.attention_norm, config_.norm_epsilon, attention_input, projections);
-    if (layer.q_norm) {
-      backend_.rms_norm_heads(q, *layer.q_norm, config_.heads, config_.norm_epsilon);
-      backend_.rms_norm_heads(k, *layer.k_norm, config_.kv_heads, config_.norm_epsilon);
-    }
+    if (layer.q_norm) backend_.rms_norm_heads(q, *layer.q_norm, k, *layer.k_norm, config_.head_dim, config_.norm_epsilon);
     // Nothing sees what the last layer makes of a token but that token's logits.
     const int64_t rows = i + 1 < layers_.size() || on_attention_ ? count : results;
     const auto last = [&](Activation x) { return backend_.rows(x, count - rows, rows); };

@@ -43,6 +43,7 @@ class Parts {
     time<&kernels::Library::combine_experts, kGrouping>(timed_.combine_experts);
     time<&kernels::Library::gemm, kGroups>(timed_.gemm);  // the router's, too; others are cuBLASLt's
     time<&kernels::Library::rms_norm, kRest>(timed_.rms_norm);
+    time<&kernels::Library::rms_norm_heads, kRest>(timed_.rms_norm_heads);
     time<&kernels::Library::silu_mul, kRest>(timed_.silu_mul);
     time<&kernels::Library::silu_mul_quantize, kRest>(timed_.silu_mul_quantize);
     time<&kernels::Library::quantize_rows, kRest>(timed_.quantize_rows);

@@ -1,5 +1,6 @@
 // Embedding, norms, activation, residual and rotary positions against double.
 #include <algorithm>
+#include <array>
 
 #include "base/argmax.h"
 #include "base/draw.h"
@@ -9,6 +10,22 @@
 using namespace longview;
 using kernels::Element;
 using kernels::WeightType;
+
+namespace {
+
+// Rows as long as `weight`, normed.
+template <typename T>
+std::vector<double> normed(const std::vector<T>& x, const std::vector<float>& weight, double epsilon) {
+  std::vector<double> all;
+  for (size_t row = 0; row < x.size(); row += weight.size()) {
+    double sum = 0;
+    for (size_t i = 0; i < weight.size(); ++i) sum += std::pow(gpu::at(x, row + i), 2);
+    for (size_t i = 0; i < weight.size(); ++i) all.push_back(gpu::at(x, row + i) / std::sqrt(sum / static_cast<double>(weight.size()) + epsilon) * weight[i]);
+  }
+  return all;
+}
+
+}  // namespace
 
 TEST("rms_norm of float32 and bf16 rows, in place too") {
   std::mt19937_64 random(1);
@@ -21,18 +38,22 @@ TEST("rms_norm of float32 and bf16 rows, in place too") {
     const gpu::Memory<uint16_t> dnarrow(narrow), out(wide.size());
     GPU(rms_norm({dwide.get(), Element::kFloat32, dweight.get(), out.get(), rows, cols, 1e-6f}, gpu::stream()));
     GPU(rms_norm({dnarrow.get(), Element::kBFloat16, dweight.get(), dnarrow.get(), rows, cols, 1e-3f}, gpu::stream()));
-    const auto wanted = [&](const auto& x, double epsilon) {
-      std::vector<double> all;
-      for (int64_t r = 0; r < rows; ++r) {
-        double sum = 0;
-        for (int64_t i = 0; i < cols; ++i) sum += std::pow(gpu::at(x, static_cast<size_t>(r * cols + i)), 2);
-        for (int64_t i = 0; i < cols; ++i)
-          all.push_back(gpu::at(x, static_cast<size_t>(r * cols + i)) / std::sqrt(sum / static_cast<double>(cols) + epsilon) * weight[static_cast<size_t>(i)]);
-      }
-      return all;
-    };
-    CHECK(gpu::relative_error(out.read(), wanted(wide, 1e-6)) <= gpu::kBf16Error);
-    CHECK(gpu::relative_error(dnarrow.read(), wanted(narrow, 1e-3)) <= gpu::kBf16Error);
+    CHECK(gpu::relative_error(out.read(), normed(wide, weight, 1e-6)) <= gpu::kBf16Error);
+    CHECK(gpu::relative_error(dnarrow.read(), normed(narrow, weight, 1e-3)) <= gpu::kBf16Error);
+  }
+}
+
+TEST("rms_norm of the heads of Q and of K, each by its own weights") {
+  std::mt19937_64 random(3);
+  for (const auto& [q_rows, k_rows, cols] : std::initializer_list<std::array<int64_t, 3>>{{32, 4, 128}, {9, 3, 64}, {1, 1, 96}, {777, 111, 32}, {5, 0, 256}, {0, 3, 7}}) {
+    const auto q = gpu::random_bf16(static_cast<size_t>(q_rows * cols), random, 3), k = gpu::random_bf16(static_cast<size_t>(k_rows * cols), random);
+    const auto q_weight = gpu::random_float(static_cast<size_t>(cols), random), k_weight = gpu::random_float(static_cast<size_t>(cols), random);
+    const gpu::Memory<uint16_t> dq(q), dk(k);
+    const gpu::Memory<float> dq_weight(q_weight), dk_weight(k_weight);
+    GPU(rms_norm_heads({dq.get(), dq_weight.get(), q_rows, dk.get(), dk_weight.get(), k_rows, cols, 1e-6f}, gpu::stream()));
+    if (q_rows > 0) CHECK(gpu::relative_error(dq.read(), normed(q, q_weight, 1e-6)) <= gpu::kBf16Error);
+    if (k_rows > 0) CHECK(gpu::relative_error(dk.read(), normed(k, k_weight, 1e-6)) <= gpu::kBf16Error);
+    CHECK(gpu::library().rms_norm_heads({dq.get(), dq_weight.get(), q_rows, dk.get(), dk_weight.get(), k_rows, 257, 1e-6f}, gpu::stream()) == kernels::kInvalidShape);
   }
 }
 
