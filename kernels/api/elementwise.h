@@ -40,6 +40,17 @@ struct RmsNormHeadsArgs {
 };
 Status launch_rms_norm_heads(const RmsNormHeadsArgs& args, Stream stream);
 
+// q *= 1 + growth * ln(1 + floor(position / span)), of positions first_position .. + rows - 1; cols is a multiple of 8, q is aligned to
+// 16 bytes.
+struct ScaleQueriesArgs {
+  void* q;  // bf16 [rows, cols]
+  int64_t rows, cols, first_position;
+  double growth;
+  int64_t span;
+  const int64_t* position = nullptr;  // on the device: stands for first_position, so that recorded work serves other tokens
+};
+Status launch_scale_queries(const ScaleQueriesArgs& args, Stream stream);
+
 // gate = silu(gate) * up, bf16; count is a multiple of 8, pointers are aligned to 16 bytes.
 struct SiluMulArgs {
   void* gate;

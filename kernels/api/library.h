@@ -45,6 +45,7 @@ struct Library {
   decltype(&kernels::launch_embed) embed;
   decltype(&kernels::launch_rms_norm) rms_norm;
   decltype(&kernels::launch_rms_norm_heads) rms_norm_heads;
+  decltype(&kernels::launch_scale_queries) scale_queries;
   decltype(&kernels::launch_silu_mul) silu_mul;
   decltype(&kernels::launch_quantize_rows) quantize_rows;
   decltype(&kernels::launch_silu_mul_quantize) silu_mul_quantize;

@@ -31,6 +31,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_embed,
       launch_rms_norm,
       launch_rms_norm_heads,
+      launch_scale_queries,
       launch_silu_mul,
       launch_quantize_rows,
       launch_silu_mul_quantize,

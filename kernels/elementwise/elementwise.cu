@@ -90,6 +90,19 @@ Status rms_norm(const RmsNormArgs& a, Stream stream) {
   return launch_dependent(rms_norm_kernel<T, kThreads>, static_cast<unsigned>(a.rows), kThreads, 0, stream, x, a.weight, out, a.rows, a.cols, a.epsilon);
 }
 
+__global__ void __launch_bounds__(kThreads) scale_queries_kernel(const ScaleQueriesArgs p) {
+  ptx::start_dependents();
+  ptx::wait_for_previous();
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, vectors = p.cols / 8;
+  if (i >= p.rows * vectors) return;
+  const int64_t position = (p.position ? *p.position : p.first_position) + i / vectors;
+  const auto scale = static_cast<float>(1 + p.growth * log1p(static_cast<double>(position / p.span)));
+  auto* at = static_cast<uint4*>(p.q) + i;
+  float v[8];
+  unpack_bf16x8(*at, v);
+  *at = {pack_bf16(v[0] * scale, v[1] * scale), pack_bf16(v[2] * scale, v[3] * scale), pack_bf16(v[4] * scale, v[5] * scale), pack_bf16(v[6] * scale, v[7] * scale)};
+}
+
 __global__ void __launch_bounds__(kThreads) silu_mul_kernel(uint4* gate, const uint4* up, int64_t vectors) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= vectors) return;
@@ -147,6 +160,14 @@ Status launch_rms_norm_heads(const RmsNormHeadsArgs& args, Stream stream) {
   const int64_t rows = args.q_rows + args.k_rows;
   if (args.q_rows < 0 || args.k_rows < 0 || rows <= 0 || args.cols <= 0 || args.cols > 256 || ceil_div(rows, kThreads / 32) > kLargestGrid) return kInvalidShape;
   return launch_dependent(rms_norm_heads_kernel, dim3(static_cast<unsigned>(ceil_div(rows, kThreads / 32))), kThreads, 0, stream, args);
+}
+
+Status launch_scale_queries(const ScaleQueriesArgs& args, Stream stream) {
+  if (args.rows <= 0 || args.cols <= 0 || args.cols % 8 != 0 || args.first_position < 0 || args.span <= 0) return kInvalidShape;
+  if (!aligned(args.q)) return kInvalidAlignment;
+  const int64_t blocks = ceil_div(args.rows * (args.cols / 8), kThreads);
+  if (blocks > kLargestGrid) return kInvalidShape;
+  return launch_dependent(scale_queries_kernel, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream, args);
 }
 
 Status launch_silu_mul(const SiluMulArgs& args, Stream stream) {

@@ -225,6 +225,8 @@ class Backend {
   virtual void norm_add_experts(Activation sum, const DeviceWeight& norm, float epsilon, Activation normed, const Experts& experts) = 0;
   // RMSNorm of each head by itself (Qwen3's QK-norm), in place. q [T, H*D], k [T, G*D], the weights [1, D].
   virtual void rms_norm_heads(Activation q, const DeviceWeight& q_weight, Activation k, const DeviceWeight& k_weight, int64_t head_dim, float epsilon) = 0;
+  // q *= RopeConfig::query_scale of its positions first_position .. +T-1. q [T, H*D].
+  virtual void scale_queries(Activation q, const RopeConfig& rope, int64_t first_position) = 0;
   // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.
   // q [T, H*D], k and v [T, G*D].
   virtual void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape,

@@ -141,6 +141,14 @@ class CpuBackend final : public Backend {
       });
   }
 
+  void scale_queries(Activation q, const RopeConfig& rope, int64_t first_position) override {
+    each_row(pool_, q.rows, [&](int64_t t) {
+      const auto scale = static_cast<float>(rope.query_scale(first_position + t));
+      float* row = floats(q) + t * q.cols;
+      std::transform(row, row + q.cols, row, [&](float x) { return x * scale; });
+    });
+  }
+
   void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
     // The angles of a chunk are made by its first layer and found again by the others.
     auto& angles = static_cast<CpuRope&>(rope);

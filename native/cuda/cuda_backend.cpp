@@ -221,6 +221,10 @@ class CudaBackend final : public Backend {
           "normalising heads");
   }
 
+  void scale_queries(Activation q, const RopeConfig& rope, int64_t first_position) override {
+    check(library_.scale_queries({q.data, q.rows, q.cols, first_position, rope.query_growth, rope.query_span, step_.position()}, device_.stream()), "scaling queries");
+  }
+
   void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
     const CudaRope& table = table_of(rope, first_position, q.rows);
     const int64_t heads = q.cols / shape.head_dim, d = page_dim(shape.head_dim);

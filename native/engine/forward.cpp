@@ -94,6 +94,7 @@ void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, 
     const std::array<Projection, 3> projections{{{layer.q.get(), layer.q_bias.get(), q}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}};
     backend_.norm_linear_all(hidden, *layer.attention_norm, config_.norm_epsilon, attention_input, projections);
     if (layer.q_norm) backend_.rms_norm_heads(q, *layer.q_norm, k, *layer.k_norm, config_.head_dim, config_.norm_epsilon);
+    if (config_.rope.query_growth > 0) backend_.scale_queries(q, config_.rope, first_position);
     // Nothing sees what the last layer makes of a token but that token's logits.
     const int64_t rows = i + 1 < layers_.size() || on_attention_ ? count : results;
     const auto last = [&](Activation x) { return backend_.rows(x, count - rows, rows); };

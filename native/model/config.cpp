@@ -13,11 +13,11 @@ namespace longview {
 bool has_experts(const std::string& architecture) { return architecture == "qwen3moe" || architecture == "qwen3_moe"; }
 
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config) {
-  constexpr const char* kKnown[] = {"llama", "mistral", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "glm", "glm4", "chatglm", "phi3"};
+  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "glm", "glm4", "chatglm", "phi3"};
   LONGVIEW_CHECK(std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown),
                  kUnsupportedArchitecture,
                  "The model %s is of the architecture \"%s\", which Longview does not run. It runs llama, "
-                 "mistral, qwen2, qwen3, qwen3moe, glm, glm4, chatglm and phi3.",
+                 "mistral, mistral3, qwen2, qwen3, qwen3moe, glm, glm4, chatglm and phi3.",
                  path.c_str(), printable(name).c_str());
   config.architecture = name;
   const bool glm = name == "glm" || name == "glm4" || name == "chatglm";
@@ -51,6 +51,13 @@ void check_sizes(const ModelConfig& c, const std::string& path) {
                  "The model %s is damaged: it rotates an odd number of dimensions.", path.c_str());
   if (!(c.norm_epsilon > 0 && c.norm_epsilon < 1))
     throw_corrupt(path, "its norm epsilon is not between 0 and 1");
+}
+
+void set_query_growth(double growth, double span, const std::string& path, RopeConfig& rope) {
+  if (growth == 0) return;
+  if (!(growth > 0 && growth <= 100 && span >= 1 && span <= 1e9)) throw_corrupt(path, format("the growth of its queries, %g over %g tokens, is out of range", growth, span));
+  rope.query_growth = growth;
+  rope.query_span = static_cast<int64_t>(span);
 }
 
 void limit_window(ModelConfig& config, int64_t span, const std::string& why) {

@@ -1,6 +1,7 @@
 // What the graph needs to know about a model, read from GGUF metadata or a Hugging Face config.json.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -20,6 +21,12 @@ struct RopeConfig {
   // one. Empty for other models.
   std::vector<double> long_inverse_frequencies;
   int64_t short_window = 0;
+  // Ministral 3: queries grow with the position, by query_scale(). 0: they do not.
+  double query_growth = 0;
+  int64_t query_span = 0;
+
+  // What the query of a position is multiplied by: 1 + growth * ln(1 + floor(position / span)).
+  double query_scale(int64_t position) const { return query_growth > 0 ? 1 + query_growth * std::log1p(static_cast<double>(position / query_span)) : 1.0; }
 };
 
 struct ModelConfig {

@@ -49,6 +49,8 @@ RopeScaling read_scaling(const ModelFile& file, const std::string& arch, const M
   rope.theta = file.number_or(arch + ".rope.freq_base", 10000.0);
   rope.settings.factor = file.number_or(scaling + "factor", 0.0);
   rope.settings.original_window = file.number_or(scaling + "original_context_length", 0.0);
+  // Of mistral3 it is mscale_all_dim, beside a mscale of 1.
+  if (arch == "mistral3") rope.settings.mscale = 1, rope.settings.mscale_all_dim = file.number_or(scaling + "yarn_log_multiplier", 0.0);
   rope.settings.beta_fast = file.number_or(scaling + "yarn_beta_fast", 32.0);
   rope.settings.beta_slow = file.number_or(scaling + "yarn_beta_slow", 1.0);
   rope.attention_multiplier =
@@ -125,20 +127,23 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   c.vocabulary = vocabulary_of(file);
   c.qkv_bias = arch == "qwen2" || file.find("blk.0.attn_q.bias") || file.find("blk.0.attn_qkv.bias");
   c.tied_embeddings = file.find("output.weight") == nullptr;
-  if (arch == "llama" || arch == "mistral") c.rope.pairing = RopePairing::kAdjacent;  // by the converter
+  if (arch == "llama" || arch == "mistral" || arch == "mistral3") c.rope.pairing = RopePairing::kAdjacent;  // by the converter
   c.rope.dims = file.integer_or(arch + ".rope.dimension_count", c.head_dim);
   check_sizes(c, path);
   LONGVIEW_CHECK(
       file.integer_or(arch + ".attention.value_length", c.head_dim) == c.head_dim, kUnsupportedArchitecture,
       "The model %s has keys and values of different widths, which Longview does not run.", path.c_str());
 
-  refuse_unknown_steps({[&](const char* key, double fallback) { return file.number_or(arch + "." + key, fallback); },
+  const std::string growth = arch == "mistral3" ? "attention.temperature_scale" : "";  // which the graph knows
+  refuse_unknown_steps({[&](const char* key, double fallback) { return key == growth ? fallback : file.number_or(arch + "." + key, fallback); },
                         [&](const char* key, bool fallback) { return file.bool_or(arch + "." + key, fallback); }, true},
                        c.head_dim, path);
 
   const RopeScaling scaling = read_scaling(file, arch, c);
   build_rope(scaling, path, c.rope);
   divide_by_stored_factors(file, c.rope);
+  if (!growth.empty())
+    set_query_growth(file.number_or(arch + "." + growth, 0.0), file.number_or(arch + ".rope.scaling.original_context_length", static_cast<double>(c.window)), path, c.rope);
   if (scaling.type == "yarn")
     c.window =
         std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));

@@ -197,18 +197,34 @@ RopeScaling chatglm_rope(const Members& json) {
   return scaling;
 }
 
+// A model of pictures and text keeps what is of its language model in an object of its own.
+const Json& text_config(const ModelFile& file) {
+  const Json& config = file.config();
+  const Json *type = config.find("model_type"), *text = config.find("text_config");
+  if (!type || !type->string() || *type->string() != "mistral3") return config;
+  if (!text || !text->object()) throw_corrupt(file.path(), "its config.json has no text_config");
+  return *text;
+}
+
 }  // namespace
+
+TextPart text_part(const ModelFile& file) {
+  if (file.find("language_model.model.embed_tokens.weight")) return {"language_model.model.", "language_model.lm_head.weight"};
+  if (file.find("model.language_model.embed_tokens.weight")) return {"model.language_model.", "lm_head.weight"};
+  return {};
+}
 
 ModelConfig read_json_config(const ModelFile& file) {
   const std::string& path = file.path();
   if (!file.config().object()) throw_corrupt(path, "its config.json is not an object");
-  const Members json(file.config(), path);
+  const Members json(text_config(file), path);
+  const TextPart part = text_part(file);
   ModelConfig c;
   const std::string architecture = json.text("model_type", "");
   if (architecture.empty())
     throw_corrupt(path, "its config.json does not name its architecture (model_type)");
   set_architecture(architecture, path, c);
-  refuse_what_the_graph_lacks(json);
+  for (const Members& members : {Members(file.config(), path), json}) refuse_what_the_graph_lacks(members);
   if (architecture == "chatglm") {
     read_chatglm(json, c);
     check_sizes(c, path);
@@ -228,8 +244,8 @@ ModelConfig read_json_config(const ModelFile& file) {
   const bool glm = architecture == "glm" || architecture == "glm4";
   c.norm_epsilon = static_cast<float>(json.number("rms_norm_eps", glm ? 1.5625e-7 : architecture == "phi3" ? 1e-5 : 1e-6));
   c.vocabulary = json.integer("vocab_size", 0);
-  c.qkv_bias = c.architecture == "qwen2" || file.find("model.layers.0.self_attn.q_proj.bias") != nullptr;
-  c.tied_embeddings = json.boolean("tie_word_embeddings", file.find("lm_head.weight") == nullptr);
+  c.qkv_bias = c.architecture == "qwen2" || file.find(part.model + "layers.0.self_attn.q_proj.bias") != nullptr;
+  c.tied_embeddings = json.boolean("tie_word_embeddings", file.find(part.output) == nullptr);
 
   const Members rope = rope_members(json);
   const double partial = rope.number("partial_rotary_factor", json.number("partial_rotary_factor", glm ? 0.5 : 1.0));
@@ -240,6 +256,7 @@ ModelConfig read_json_config(const ModelFile& file) {
                        c.head_dim, path);
   const RopeScaling scaling = read_scaling(json, rope, c.window);
   build_rope(scaling, path, c.rope);
+  if (architecture == "ministral3") set_query_growth(rope.number("llama_4_scaling_beta", 0.0), scaling.settings.original_window, path, c.rope);
   if (scaling.type == "yarn")
     c.window =
         std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));

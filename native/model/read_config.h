@@ -18,8 +18,16 @@ ModelConfig read_json_config(const ModelFile& file);  // config_json.cpp
 // Sets the flags of the graph that the architecture alone decides. Throws kUnsupportedArchitecture unless the
 // graph runs `name`.
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config);
+// What transformers' names of a language model begin with, and that of its output matrix: a model of pictures and text has others.
+struct TextPart {
+  std::string model = "model.", output = "lm_head.weight";
+};
+TextPart text_part(const ModelFile& file);
+
 // Whether its layers are mixtures of experts.
 bool has_experts(const std::string& architecture);
+// Queries that grow with the position (RopeConfig::query_scale), of an architecture that has them.
+void set_query_growth(double growth, double span, const std::string& path, RopeConfig& rope);
 // Everything but RoPE: sizes in range, heads that fit. Called before memory is taken by them.
 void check_sizes(const ModelConfig& config, const std::string& path);
 // Clamps the window to `span` tokens, within which a model whose layers see no further is the same as one

@@ -16,14 +16,14 @@ namespace {
 // Names of the graph's matrices in a format. Those of a layer stand between `layer` + its number and
 // ".weight" or ".bias".
 struct Names {
-  const char *embedding, *output_norm, *output, *layer;
+  std::string embedding, output_norm, output, layer;
   const char *attention_norm, *q, *k, *v, *qkv, *q_norm, *k_norm, *attention_output, *attention_post_norm;
   const char *ffn_norm, *gate, *up, *gate_up, *down, *ffn_post_norm;
   // Of experts: their matrices lie in one tensor where `experts` is null, else in one for each, `experts` + number + name.
   const char *router, *experts, *expert_gate, *expert_up, *expert_down;
 };
 
-constexpr Names kGgufNames{
+const Names kGgufNames{
     .embedding = "token_embd.weight",
     .output_norm = "output_norm.weight",
     .output = "output.weight",
@@ -51,7 +51,7 @@ constexpr Names kGgufNames{
 };
 
 // transformers' names, which nearly all models have.
-constexpr Names kHubNames{
+const Names kHubNames{
     .embedding = "model.embed_tokens.weight",
     .output_norm = "model.norm.weight",
     .output = "lm_head.weight",
@@ -79,7 +79,7 @@ constexpr Names kHubNames{
 };
 
 // GLM-4's own code (model_type chatglm); nothing of it lies in separate matrices.
-constexpr Names kChatGlmNames{
+const Names kChatGlmNames{
     .embedding = "transformer.embedding.word_embeddings.weight",
     .output_norm = "transformer.encoder.final_layernorm.weight",
     .output = "transformer.output_layer.weight",
@@ -106,9 +106,14 @@ constexpr Names kChatGlmNames{
     .expert_down = nullptr,
 };
 
-const Names& names_of(const ModelFile& file, const ModelConfig& config) {
+Names names_of(const ModelFile& file, const ModelConfig& config) {
   if (file.format() == ModelFile::Format::kGguf) return kGgufNames;
-  return config.architecture == "chatglm" ? kChatGlmNames : kHubNames;
+  if (config.architecture == "chatglm") return kChatGlmNames;
+  Names names = kHubNames;
+  const TextPart part = text_part(file);
+  for (std::string* name : {&names.embedding, &names.output_norm, &names.layer}) name->replace(0, std::string("model.").size(), part.model);
+  names.output = part.output;
+  return names;
 }
 
 // Finds the matrices of the graph by name, checks them, and remembers which of the file's tensors were asked
@@ -131,7 +136,7 @@ class Finder {
 
   // A layer may hold no more than the graph uses: a bias or an expert that is left out would spoil every
   // answer.
-  void refuse_unused(const char* layer_prefix) const {
+  void refuse_unused(const std::string& layer_prefix) const {
     for (const auto& [name, tensor] : file_.tensors()) {
       const bool part_of_layer = name.starts_with(layer_prefix) && !name.ends_with("rotary_emb.inv_freq");
       LONGVIEW_CHECK(!part_of_layer || used_.contains(name), kUnsupportedArchitecture,

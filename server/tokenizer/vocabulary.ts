@@ -16,6 +16,7 @@ const capitals = `[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]`;
 const smalls = `[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]`;
 const word = `[^\\r\\n\\p{L}\\p{N}]?${capitals}`;
 const o200k = `${word}*${smalls}+${contractions}?|${word}+${smalls}*${contractions}?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
+const tekken = o200k.replaceAll(`${contractions}?`, '').replace('\\p{N}{1,3}', '\\p{N}');
 
 /** By `tokenizer.ggml.pre`. */
 export const patterns: Readonly<Record<string, string>> = {
@@ -27,6 +28,7 @@ export const patterns: Readonly<Record<string, string>> = {
   'chatglm-bpe': llama3,
   glm4: llama3,
   'gpt-4o': o200k,
+  tekken,
   qwen2,
   'deepseek-r1-qwen': qwen2,
   smollm,
@@ -50,7 +52,7 @@ export const endTexts: readonly string[] = [
 export const unsupportedTokenizer = (which: string) =>
   new LongviewError(
     'unsupported_tokenizer',
-    `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, Phi-4 and SmolLM, and SentencePiece's BPE as in Llama 2, Mistral, Phi-3 and Yi.`,
+    `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, Phi-4, Mistral 3 and SmolLM, and SentencePiece's BPE as in Llama 2, Mistral, Phi-3 and Yi.`,
   );
 
 /** More than any model has; a file that is made up to have millions would take minutes, and all memory. */

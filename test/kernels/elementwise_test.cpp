@@ -57,6 +57,23 @@ TEST("rms_norm of the heads of Q and of K, each by its own weights") {
   }
 }
 
+TEST("queries that grow with their position, far out too, and by one that lies on the device") {
+  std::mt19937_64 random(4);
+  for (const auto& [rows, cols, first] : std::initializer_list<std::array<int64_t, 3>>{{1, 8, 0}, {300, 64, 100}, {7, 4096, 1 << 20}, {65, 136, (int64_t{1} << 33) + 5}}) {
+    const auto q = gpu::random_bf16(static_cast<size_t>(rows * cols), random, 3);
+    std::vector<double> wanted;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < cols; ++i) wanted.push_back(gpu::at(q, static_cast<size_t>(r * cols + i)) * (1 + 0.1 * std::log(1 + std::floor(static_cast<double>(first + r) / 128))));
+    const gpu::Memory<uint16_t> at_host(q), on_device(q);
+    const gpu::Memory<int64_t> position(std::vector<int64_t>{first});
+    GPU(scale_queries({at_host.get(), rows, cols, first, 0.1, 128}, gpu::stream()));
+    GPU(scale_queries({on_device.get(), rows, cols, 0, 0.1, 128, position.get()}, gpu::stream()));
+    CHECK(gpu::relative_error(at_host.read(), wanted) <= gpu::kBf16Error);
+    CHECK(on_device.read() == at_host.read());
+    CHECK(gpu::library().scale_queries({at_host.get(), rows, cols, first, 0.1, 0}, gpu::stream()) == kernels::kInvalidShape);
+  }
+}
+
 TEST("silu_mul and add, with large values") {
   std::mt19937_64 random(2);
   const size_t count = 8 * 1237;

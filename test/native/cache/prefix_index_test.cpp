@@ -56,6 +56,7 @@ class Lost final : public Backend {
   void linear(Activation, const DeviceWeight&, const DeviceWeight*, Activation) override { refuse(); }
   void norm_add_experts(Activation, const DeviceWeight&, float, Activation, const Experts&) override { refuse(); }
   void rms_norm_heads(Activation, const DeviceWeight&, Activation, const DeviceWeight&, int64_t, float) override { refuse(); }
+  void scale_queries(Activation, const RopeConfig&, int64_t) override { refuse(); }
   void rope_and_append_kv(Activation, Activation, Activation, DeviceRope&, const KvShape&, int64_t, const KvPages&, int64_t) override { refuse(); }
   void attention(Activation, const KvShape&, int64_t, int64_t, const KvPages&, int64_t, Activation) override { refuse(); }
   void silu_mul(Activation, Activation) override { refuse(); }

@@ -49,7 +49,7 @@ void check_tiny(const std::string& model, const std::string& reference, Model (*
 }  // namespace
 
 TEST("tiny models give the reference's logits and greedy ids on every code path") {
-  for (const char* name : {"llama", "llama-d128-gqa4-tied", "llama-rope-1048k", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2", "qwen3-tied", "glm", "phi3-longrope"})
+  for (const char* name : {"llama", "llama-d128-gqa4-tied", "llama-rope-1048k", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2", "qwen3-tied", "qwen3-moe", "glm", "phi3-longrope"})
     check_tiny(files::shared(std::string("golden/tiny/") + name), files::shared(std::string("golden/tiny/") + name + "/reference.safetensors"));
   for (const char* name : {"llama.F32", "llama.Q8_0", "qwen2.Q4_0", "qwen3-tied.Q5_1"})
     check_tiny(files::shared(std::string("golden/tiny/") + name + ".gguf"), files::shared(std::string("golden/tiny/") + name + ".reference.safetensors"));
