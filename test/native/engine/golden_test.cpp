@@ -60,9 +60,11 @@ TEST("the tiny models that are kept with the project do too") {
   check_tiny(files::fixture("qwen3-tied"), files::fixture("qwen3-tied/reference.safetensors"));
 }
 
-TEST("a mixture of experts gives the reference's logits and greedy ids, as its publisher stores it and as a converter does") {
-  check_tiny(files::fixture("qwen3moe"), files::fixture("qwen3moe/reference.safetensors"), open_model);
-  check_tiny(files::fixture("qwen3moe.Q8_0.gguf"), files::fixture("qwen3moe.Q8_0.reference.safetensors"), open_model);
+TEST("experts, and queries that grow with their position, give the reference's logits and greedy ids, as their publishers store them and as a converter does") {
+  for (const std::string name : {"qwen3moe", "ministral3"}) {
+    check_tiny(files::fixture(name), files::fixture(name + "/reference.safetensors"), open_model);
+    check_tiny(files::fixture(name + ".Q8_0.gguf"), files::fixture(name + ".Q8_0.reference.safetensors"), open_model);
+  }
 }
 
 TEST("the built-in model gives every greedy id of the reference in float32, from forks of one context") {
