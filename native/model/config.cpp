@@ -35,7 +35,7 @@ void check_sizes(const ModelConfig& c, const std::string& path) {
   between(c.layers, 1, 1024, "number of layers");
   between(c.hidden, 1, 1 << 20, "hidden size");
   between(c.ffn, 1, 1 << 22, "feed-forward size");
-  between(c.experts, has_experts(c.architecture) ? 1 : 0, 4096, "number of experts");
+  if (has_experts(c.architecture)) between(c.experts, 2, 4096, "number of experts");
   if (c.experts > 0) between(c.experts_used, 1, c.experts, "number of experts for a token");
   between(c.heads, 1, 4096, "number of heads");
   between(c.kv_heads, 1, c.heads, "number of KV heads");

@@ -24,6 +24,7 @@ constexpr Step kNumbers[] = {
     {"embedding_scale", "embedding_multiplier", "scales its embeddings", None::kOne},
     {"residual_scale", "residual_multiplier", "scales what its layers add", None::kOne},
     {"logit_scale", "logits_scaling", "scales its logits", None::kOne},
+    {"rope.scaling_beta", nullptr, "lets its queries grow in the form that Ollama's own files have"},
     {"expert_weights_scale", nullptr, "scales what its experts give", None::kOne},
     {nullptr, "logit_scale", "scales its logits", None::kOne},
 };

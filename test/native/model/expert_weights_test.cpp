@@ -75,7 +75,7 @@ TEST("the shares of a token's experts add up to 1 where the file says so, as GGU
 }
 
 TEST("numbers of experts out of range are refused") {
-  for (const uint32_t count : {0u, 4097u, 0xffffffffu}) CHECK_THROWS(open(tiny_experts_gguf().set_u32("qwen3moe.expert_count", count)), kFileCorrupt);
+  for (const uint32_t count : {0u, 1u, 4097u, 0xffffffffu}) CHECK_THROWS(open(tiny_experts_gguf().set_u32("qwen3moe.expert_count", count)), kFileCorrupt);
   for (const uint32_t used : {0u, 5u, 0xffffffffu}) CHECK_THROWS(open(tiny_experts_gguf().set_u32("qwen3moe.expert_used_count", used)), kFileCorrupt);
   CHECK_THROWS(open(tiny_experts_gguf().remove("qwen3moe.expert_used_count")), kFileCorrupt);
   CHECK_THROWS(open(tiny_experts_gguf().remove("qwen3moe.expert_feed_forward_length")), kFileCorrupt);

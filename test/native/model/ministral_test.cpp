@@ -97,6 +97,7 @@ TEST("growth out of range is refused, and of another architecture still") {
   for (const float growth : {-0.1f, NAN, INFINITY, 1000.0f}) CHECK_THROWS(open(ministral_gguf().set_f32("mistral3.attention.temperature_scale", growth)), kFileCorrupt);
   CHECK_THROWS(open(ministral_gguf().set_u32("mistral3.rope.scaling.original_context_length", 0)), kFileCorrupt);
   CHECK_THROWS(open(tiny_gguf().set_f32("llama.attention.temperature_scale", 0.1f)), kUnsupportedArchitecture);
+  CHECK_THROWS(open(ministral_gguf().set_f32("mistral3.rope.scaling_beta", 0.1f)), kUnsupportedArchitecture);  // Ollama's other names, for YaRN too
 }
 
 TEST("the language model in a model of pictures and text, under both of its names") {
