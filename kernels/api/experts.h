@@ -58,7 +58,7 @@ struct CombineExpertsArgs {
 Status launch_combine_experts(const CombineExpertsArgs& args, Stream stream);
 
 // Matrices of all experts lie behind each other: [E, N, K] of `type`, not kE4M3. Pointers are aligned to 16 bytes. Quantised ones meet x
-// in 8-bit codes, as in launch_matvec_row.
+// in 8-bit codes, as in launch_matvec_row, or as it is where `exact` is not 0.
 struct ExpertGatesArgs {
   const void* x;  // bf16 [T, K]
   WeightType type;
@@ -66,6 +66,7 @@ struct ExpertGatesArgs {
   const int32_t* chosen;  // [T, S]
   void* out;              // bf16 [T, S, N]: silu(gate) * up
   int64_t tokens, used, n, k;
+  int32_t exact = 0;
 };
 Status launch_expert_gates(const ExpertGatesArgs& args, Stream stream);
 
@@ -78,9 +79,10 @@ struct ExpertDownsArgs {
   const float* shares;
   float* sum;  // [T, N]
   int64_t tokens, used, n, k;
+  int32_t exact = 0;
 };
 Status launch_expert_downs(const ExpertDownsArgs& args, Stream stream);
-// Whether x, and that of all S, fit where these keep them.
+// Whether the codes of x, and those of all S, fit where these keep them.
 constexpr bool expert_gates_fit(int64_t k) { return k + k / 8 * 3 <= (48 << 10); }
 constexpr bool expert_downs_fit(int64_t used, int64_t k) { return expert_gates_fit(used * k); }
 

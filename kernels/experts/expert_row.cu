@@ -9,9 +9,41 @@ namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * 32;
 
+// A lane's 32 elements of a quantised row as floats, and of x as it is: what Reader is without codes.
 template <WeightType kType>
+struct ExactReader {
+  static constexpr int kStep = kGroup, kAhead = 1;
+  struct Words {
+    float w[kGroup];
+  };
+  template <bool>
+  static __device__ Words load(const uint8_t* row, int step) {
+    Words words;
+    load_group<kType>(row, step, words.w);
+    return words;
+  }
+  struct Input {
+    float x[2][16];
+  };
+  static __device__ Input input(const uint4* x, const Codes&, int step, int) {
+    Input in;
+    for (int half = 0; half < 2; ++half) unpack_half(x + 4 * step + 2 * half, in.x[half]);
+    return in;
+  }
+  static __device__ float multiply(const Words& words, const Input& in) {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < kGroup; ++i) sum = fmaf(words.w[i], in.x[i / 16][i % 16], sum);
+    return sum;
+  }
+};
+// kExact: x is not made into codes.
+template <WeightType kType, bool kExact>
+using ReaderOf = std::conditional_t<kExact && codes_x(kType), ExactReader<kType>, Reader<kType>>;
+
+template <WeightType kType, bool kExact>
 __device__ inline void make_shared_codes(const uint4* x, int64_t k, const Codes& codes) {
-  if constexpr (codes_x(kType)) {
+  if constexpr (codes_x(kType) && !kExact) {
     make_codes<Reader<kType>::kStep>(x, k, codes);
     __syncthreads();
   }
@@ -19,9 +51,9 @@ __device__ inline void make_shared_codes(const uint4* x, int64_t k, const Codes&
 
 // A lane's steps of all: load(step, r) of kAhead steps and kRows rows at a time, the first of them before prepare(), then multiply(words, step).
 // All threads of the block take part.
-template <WeightType kType, int kAhead, int kRows, typename Load, typename Prepare, typename Multiply>
+template <typename Read, int kAhead, int kRows, typename Load, typename Prepare, typename Multiply>
 __device__ inline void by_steps(int steps, const Load& load, const Prepare& prepare, const Multiply& multiply) {
-  typename Reader<kType>::Words words[kAhead][kRows];
+  typename Read::Words words[kAhead][kRows];
   bool prepared = false;
   int step = threadIdx.x % 32;
   do {
@@ -39,9 +71,9 @@ __device__ inline void by_steps(int steps, const Load& load, const Prepare& prep
   __syncwarp();
 }
 
-template <WeightType kType>
+template <WeightType kType, bool kExact>
 __global__ void __launch_bounds__(kThreads) expert_gates_kernel(const ExpertGatesArgs p, const int64_t row_bytes) {
-  using Read = Reader<kType>;
+  using Read = ReaderOf<kType, kExact>;
   extern __shared__ __align__(16) char shared[];
   ptx::start_dependents();
   ptx::wait_for_previous();
@@ -53,8 +85,8 @@ __global__ void __launch_bounds__(kThreads) expert_gates_kernel(const ExpertGate
   const int steps = static_cast<int>(p.k / Read::kStep);
   float sum[2] = {};
   constexpr int kAhead = codes_x(kType) ? std::min(Read::kAhead, 2) : Read::kAhead;
-  by_steps<kType, kAhead, 2>(
-      steps, [&](int step, int r) { return Read::template load<false>(rows[r], step); }, [&] { make_shared_codes<kType>(x, p.k, codes); },
+  by_steps<Read, kAhead, 2>(
+      steps, [&](int step, int r) { return Read::template load<false>(rows[r], step); }, [&] { make_shared_codes<kType, kExact>(x, p.k, codes); },
       [&](const typename Read::Words(&words)[2], int step) {
         const typename Read::Input in = Read::input(x, codes, step, steps);
 #pragma unroll
@@ -65,9 +97,9 @@ __global__ void __launch_bounds__(kThreads) expert_gates_kernel(const ExpertGate
 }
 
 // x of all S experts is one row of S * K elements to the codes.
-template <WeightType kType>
+template <WeightType kType, bool kExact>
 __global__ void __launch_bounds__(kThreads) expert_downs_kernel(const ExpertDownsArgs p, const int64_t row_bytes) {
-  using Read = Reader<kType>;
+  using Read = ReaderOf<kType, kExact>;
   extern __shared__ __align__(16) char shared[];
   ptx::start_dependents();
   ptx::wait_for_previous();
@@ -78,9 +110,9 @@ __global__ void __launch_bounds__(kThreads) expert_downs_kernel(const ExpertDown
   const float* shares = p.shares + token * p.used;
   const int steps = static_cast<int>(p.k / Read::kStep), all = steps * static_cast<int>(p.used);
   float sum = 0;
-  by_steps<kType, 4, 1>(
+  by_steps<Read, kExact ? 1 : 4, 1>(
       all, [&](int i, int) { return Read::template load<false>(static_cast<const uint8_t*>(p.downs) + (chosen[i / steps] * p.n + min(row, p.n - 1)) * row_bytes, i % steps); },
-      [&] { make_shared_codes<kType>(x, length, codes); },
+      [&] { make_shared_codes<kType, kExact>(x, length, codes); },
       [&](const typename Read::Words(&words)[1], int i) { sum = fmaf(shares[i / steps], Read::multiply(words[0], Read::input(x, codes, i, all)), sum); });
   sum = warp_sum(sum);
   if (threadIdx.x % 32 == 0 && row < p.n) p.sum[token * p.n + row] += sum;
@@ -98,12 +130,12 @@ Status check(WeightType type, int64_t tokens, int64_t used, int64_t n, int64_t k
 Status launch_expert_gates(const ExpertGatesArgs& args, Stream stream) {
   if (const Status wrong = check(args.type, args.tokens, args.used, args.n, args.k)) return wrong;
   if (!aligned(args.x) || !aligned(args.gates) || !aligned(args.ups) || !aligned(args.out)) return kInvalidAlignment;
-  const int64_t shared = codes_x(args.type) ? codes_bytes(args.k) : 0;
+  const int64_t shared = codes_x(args.type) && !args.exact ? codes_bytes(args.k) : 0;
   if (shared > 48 << 10) return kInvalidShape;
   const dim3 grid(static_cast<unsigned>(ceil_div(args.n, kWarps)), static_cast<unsigned>(args.used), static_cast<unsigned>(args.tokens));
   Status status = kUnsupportedType;
   for_type(args.type, [&]<WeightType kType>() {
-    if constexpr (kType != WeightType::kE4M3) status = launch_dependent(expert_gates_kernel<kType>, grid, kThreads, static_cast<size_t>(shared), stream, args, row_bytes(kType, args.k));
+    if constexpr (kType != WeightType::kE4M3) status = launch_dependent(args.exact && codes_x(kType) ? expert_gates_kernel<kType, codes_x(kType)> : expert_gates_kernel<kType, false>, grid, kThreads, static_cast<size_t>(shared), stream, args, row_bytes(kType, args.k));
   });
   return status;
 }
@@ -111,12 +143,12 @@ Status launch_expert_gates(const ExpertGatesArgs& args, Stream stream) {
 Status launch_expert_downs(const ExpertDownsArgs& args, Stream stream) {
   if (const Status wrong = check(args.type, args.tokens, args.used, args.n, args.k)) return wrong;
   if (!aligned(args.x) || !aligned(args.downs)) return kInvalidAlignment;
-  const int64_t shared = codes_x(args.type) ? codes_bytes(args.used * args.k) : 0;
+  const int64_t shared = codes_x(args.type) && !args.exact ? codes_bytes(args.used * args.k) : 0;
   if (shared > 48 << 10) return kInvalidShape;
   const dim3 grid(static_cast<unsigned>(ceil_div(args.n, kWarps)), 1, static_cast<unsigned>(args.tokens));
   Status status = kUnsupportedType;
   for_type(args.type, [&]<WeightType kType>() {
-    if constexpr (kType != WeightType::kE4M3) status = launch_dependent(expert_downs_kernel<kType>, grid, kThreads, static_cast<size_t>(shared), stream, args, row_bytes(kType, args.k));
+    if constexpr (kType != WeightType::kE4M3) status = launch_dependent(args.exact && codes_x(kType) ? expert_downs_kernel<kType, codes_x(kType)> : expert_downs_kernel<kType, false>, grid, kThreads, static_cast<size_t>(shared), stream, args, row_bytes(kType, args.k));
   });
   return status;
 }

@@ -7,8 +7,9 @@
 namespace longview::cuda {
 namespace {
 
-// So many tokens at most read experts one by one: more read some experts twice.
-constexpr int64_t kFewTokens = 4;
+// So many tokens at most read their experts' matrices as they are stored, each for itself. More share what they read; quantised matrices have
+// to become bf16 then, all of a layer, which takes as long as some seventy tokens (H200).
+constexpr int64_t kFewTokens = 8, kFewTokensQuantised = 64;
 
 // Parts of the scratch, one behind the other.
 class Parts {
@@ -80,15 +81,18 @@ void ExpertMixture::add(Activation sum, const Products::Norm& norm, const Expert
     products_.multiply(x, *experts.router, nullptr, scores.out);
   }
   check(library_.choose_experts({choice.scores, choice.chosen, choice.shares, shape.tokens, shape.experts, shape.used, experts.normalised}, device_.stream()));
-  const bool few = x.rows <= kFewTokens && gates.type == cuda(*experts.ups).type && kernels::expert_gates_fit(shape.hidden) && kernels::expert_downs_fit(shape.used, downs.cols);
+  const bool quantised = gates.type != kernels::WeightType::kBFloat16 && downs.type != kernels::WeightType::kBFloat16;
+  const bool fits = x.rows > 1 || (kernels::expert_gates_fit(shape.hidden) && kernels::expert_downs_fit(shape.used, downs.cols));
+  const bool few = x.rows <= (quantised ? kFewTokensQuantised : kFewTokens) && gates.type == cuda(*experts.ups).type && fits;
   if (few) add_few(x, experts, shape, choice, sum);
   else add_many(x, experts, shape, choice, sum);
 }
 
 void ExpertMixture::add_few(Activation x, const Experts& experts, const Shape& s, const Choice& c, Activation sum) {
   const CudaWeight &gates = cuda(*experts.gates), &ups = cuda(*experts.ups), &downs = cuda(*experts.downs);
-  check(library_.expert_gates({x.data, gates.type, gates.buffer->as(), ups.buffer->as(), c.chosen, c.gate, s.tokens, s.used, s.ffn, s.hidden}, device_.stream()));
-  check(library_.expert_downs({c.gate, downs.type, downs.buffer->as(), c.chosen, c.shares, static_cast<float*>(sum.data), s.tokens, s.used, s.hidden, s.ffn}, device_.stream()));
+  const int32_t exact = s.tokens > 1;  // codes are for what is decoded, as elsewhere
+  check(library_.expert_gates({x.data, gates.type, gates.buffer->as(), ups.buffer->as(), c.chosen, c.gate, s.tokens, s.used, s.ffn, s.hidden, exact}, device_.stream()));
+  check(library_.expert_downs({c.gate, downs.type, downs.buffer->as(), c.chosen, c.shares, static_cast<float*>(sum.data), s.tokens, s.used, s.hidden, s.ffn, exact}, device_.stream()));
 }
 
 void ExpertMixture::add_many(Activation x, const Experts& experts, const Shape& s, const Choice& c, Activation sum) {

@@ -167,7 +167,7 @@ TEST("few tokens through their experts, of every type") {
   std::vector<WeightType> types(std::begin(kQuantized), std::end(kQuantized));
   types.push_back(WeightType::kBFloat16);
   for (const WeightType type : types)
-    for (const int64_t tokens : {1, 4}) {
+    for (const auto& [tokens, exact] : std::initializer_list<std::pair<int64_t, bool>>{{1, false}, {4, false}, {1, true}, {33, true}}) {
       const int64_t experts = 9, used = 5, ffn = 256 * 3 + (type == WeightType::kBFloat16 ? 8 : 0), hidden = 512;
       const std::vector<int32_t> chosen = random_choices(tokens, experts, used, 0, random);
       const auto x = random_bf16(static_cast<size_t>(tokens * hidden), random);
@@ -178,8 +178,8 @@ TEST("few tokens through their experts, of every type") {
       const Memory<uint8_t> dgate(gate), dup(up), ddown(down);
       const Memory<int32_t> dchosen(chosen);
       const Memory<float> dshares(shares), sum(before);
-      GPU(expert_gates({dx.get(), type, dgate.get(), dup.get(), dchosen.get(), activated.get(), tokens, used, ffn, hidden}, stream()));
-      const std::vector<float> met = as_met(type, x);
+      GPU(expert_gates({dx.get(), type, dgate.get(), dup.get(), dchosen.get(), activated.get(), tokens, used, ffn, hidden, exact}, stream()));
+      const std::vector<float> met = as_met(exact ? WeightType::kBFloat16 : type, x);
       std::vector<double> wanted;
       for (size_t i = 0; i < chosen.size(); ++i)
         for (int64_t j = 0; j < ffn; ++j) {
@@ -190,8 +190,8 @@ TEST("few tokens through their experts, of every type") {
       const std::vector<uint16_t> middle = activated.read();
       CHECK(relative_error(middle, wanted) <= kBf16Error);
 
-      GPU(expert_downs({activated.get(), type, ddown.get(), dchosen.get(), dshares.get(), sum.get(), tokens, used, hidden, ffn}, stream()));
-      const std::vector<float> met_middle = as_met(type, middle);
+      GPU(expert_downs({activated.get(), type, ddown.get(), dchosen.get(), dshares.get(), sum.get(), tokens, used, hidden, ffn, exact}, stream()));
+      const std::vector<float> met_middle = as_met(exact ? WeightType::kBFloat16 : type, middle);
       std::vector<double> total(before.begin(), before.end());
       for (size_t i = 0; i < chosen.size(); ++i)
         for (int64_t j = 0; j < hidden; ++j)

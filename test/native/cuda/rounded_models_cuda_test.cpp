@@ -24,7 +24,7 @@ void check_by_token(const std::string& path, const std::string& reference, Model
   const std::vector<int32_t> tokens = expected.at("tokens").values<int32_t>();
   const std::vector<float> logits = expected.at("logits").values<float>();
   // One token, and as many as read their experts' matrices as they are stored; a few more, in tiles; all.
-  for (const int64_t chunk : {int64_t{1}, int64_t{4}, int64_t{37}, int64_t{0}}) {
+  for (const int64_t chunk : {int64_t{1}, int64_t{4}, int64_t{37}, int64_t{90}, int64_t{0}}) {
     Engine engine = on_gpu(open(path), chunk);
     const auto context = engine.create_context();
     const std::vector<double> off = beside::differences(engine.all_logits(*context, tokens), logits, tokens.size());
