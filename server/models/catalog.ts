@@ -48,7 +48,7 @@ export const catalog: readonly CatalogEntry[] = [
     bytes: 18_556_689_568,
     licence: 'Apache-2.0',
     window: 262_144,
-    goodFor: 'Reasons about code, as fast as a model of 3 billion parameters',
+    goodFor: 'Reasons about code',
     needs: '24 GB of GPU memory (60K tokens), 48 GB (250K)',
   }),
 ];
