@@ -9,6 +9,7 @@
 namespace longview::kernels {
 
 constexpr int64_t kMostExperts = 512, kMostExpertsUsed = 32;
+constexpr bool experts_fit(int64_t experts, int64_t used) { return experts > 0 && experts <= kMostExperts && used > 0 && used <= experts && used <= kMostExpertsUsed; }
 
 // The S experts with the largest scores, larger ones first, of equals the earlier ones; a score that is NaN is behind all others. A share
 // is exp(score) over the sum of all, or of the S.
@@ -83,7 +84,7 @@ struct ExpertDownsArgs {
 };
 Status launch_expert_downs(const ExpertDownsArgs& args, Stream stream);
 // Whether the codes of x, and those of all S, fit where these keep them.
-constexpr bool expert_gates_fit(int64_t k) { return k + k / 8 * 3 <= (48 << 10); }
+constexpr bool expert_gates_fit(int64_t k) { return codes_bytes(k) <= kMostCodesBytes; }
 constexpr bool expert_downs_fit(int64_t used, int64_t k) { return expert_gates_fit(used * k); }
 
 }  // namespace longview::kernels

@@ -27,6 +27,10 @@ Status launch_gemm(const GemmArgs& args, Stream stream);
 constexpr int64_t kMatvecRows = 8;
 Status launch_matvec(const GemmArgs& args, Stream stream);
 
+// Shared memory that x takes in 8-bit codes.
+constexpr int64_t codes_bytes(int64_t k) { return k + k / 16 * 4 + k / 32 * 4; }
+constexpr int64_t kMostCodesBytes = 48 << 10;
+
 // One row of x with several weights of one type in one launch: out[i] = x * weight[i]^T (+ bias[i]). Weights are read before the
 // kernel in front of this one is over, where it was launched as a dependent. Quantised weights meet x
 // in 8-bit codes with a scale for each 32; launch_matvec does the same with one row.

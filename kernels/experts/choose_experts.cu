@@ -71,7 +71,7 @@ __global__ void __launch_bounds__(kWarps * 32) choose_experts_kernel(const Choos
 }  // namespace
 
 Status launch_choose_experts(const ChooseExpertsArgs& args, Stream stream) {
-  if (args.tokens <= 0 || args.experts <= 0 || args.experts > kMostExperts || args.used <= 0 || args.used > std::min(args.experts, kMostExpertsUsed)) return kInvalidShape;
+  if (args.tokens <= 0 || !experts_fit(args.experts, args.used)) return kInvalidShape;
   const int64_t blocks = ceil_div(args.tokens, kWarps);
   if (blocks > kLargestGrid) return kInvalidShape;
   const auto kernel = args.experts <= 128 ? choose_experts_kernel<4> : choose_experts_kernel<kMostExperts / 32>;

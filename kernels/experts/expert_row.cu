@@ -131,7 +131,7 @@ Status launch_expert_gates(const ExpertGatesArgs& args, Stream stream) {
   if (const Status wrong = check(args.type, args.tokens, args.used, args.n, args.k)) return wrong;
   if (!aligned(args.x) || !aligned(args.gates) || !aligned(args.ups) || !aligned(args.out)) return kInvalidAlignment;
   const int64_t shared = codes_x(args.type) && !args.exact ? codes_bytes(args.k) : 0;
-  if (shared > 48 << 10) return kInvalidShape;
+  if (shared > kMostCodesBytes) return kInvalidShape;
   const dim3 grid(static_cast<unsigned>(ceil_div(args.n, kWarps)), static_cast<unsigned>(args.used), static_cast<unsigned>(args.tokens));
   Status status = kUnsupportedType;
   for_type(args.type, [&]<WeightType kType>() {
@@ -144,7 +144,7 @@ Status launch_expert_downs(const ExpertDownsArgs& args, Stream stream) {
   if (const Status wrong = check(args.type, args.tokens, args.used, args.n, args.k)) return wrong;
   if (!aligned(args.x) || !aligned(args.downs)) return kInvalidAlignment;
   const int64_t shared = codes_x(args.type) && !args.exact ? codes_bytes(args.used * args.k) : 0;
-  if (shared > 48 << 10) return kInvalidShape;
+  if (shared > kMostCodesBytes) return kInvalidShape;
   const dim3 grid(static_cast<unsigned>(ceil_div(args.n, kWarps)), 1, static_cast<unsigned>(args.tokens));
   Status status = kUnsupportedType;
   for_type(args.type, [&]<WeightType kType>() {

@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(128) combine_experts_kernel(const CombineExper
 }  // namespace
 
 Status launch_group_experts(const GroupExpertsArgs& args, Stream stream) {
-  if (args.tokens <= 0 || args.experts <= 0 || args.experts > kMostExperts || args.used <= 0 || args.used > std::min(args.experts, kMostExpertsUsed)) return kInvalidShape;
+  if (args.tokens <= 0 || !experts_fit(args.experts, args.used)) return kInvalidShape;
   if (grouped_rows(args.tokens, args.experts, args.used) > kLargestGrid) return kInvalidShape;
   const auto blocks = static_cast<unsigned>(args.experts);
   count_experts_kernel<<<blocks, kThreads, 0, cuda(stream)>>>(args);

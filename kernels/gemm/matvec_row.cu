@@ -99,7 +99,7 @@ Status launch(Params p, Stream stream) {
   using Read = Reader<kType>;
   if (p.args.result == MatvecResult::kSwiglu) p.rows = ceil_div(p.args.parts[0].n, Read::kRows / 2) * Read::kRows;
   const int64_t shared = codes_x(kType) ? codes_bytes(p.args.k) : 0;
-  if (shared > 48 << 10) return kInvalidShape;
+  if (shared > kMostCodesBytes) return kInvalidShape;
   const dim3 grid(static_cast<unsigned>(ceil_div(p.rows, Read::kWarps * Read::kRows)));
   return launch_dependent(matvec_row_kernel<kType>, grid, Read::kWarps * 32, static_cast<size_t>(shared), stream, p);
 }

@@ -24,7 +24,6 @@ struct Codes {
   float* sums;    // [K / 16]: of 16 codes, times their scale
   float* scales;  // [K / 32]
 };
-constexpr int64_t codes_bytes(int64_t k) { return k + k / 16 * 4 + k / 32 * 4; }
 
 __device__ inline Codes codes_at(char* shared, int64_t k) {
   return {reinterpret_cast<uint4*>(shared), reinterpret_cast<float*>(shared + k), reinterpret_cast<float*>(shared + k + k / 16 * 4)};

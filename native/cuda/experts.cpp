@@ -64,7 +64,7 @@ int64_t ExpertMixture::scratch_bytes(const ModelConfig& c, int64_t tokens) {
 }
 
 std::string ExpertMixture::why_not(const ModelConfig& c) {
-  if (c.experts <= kernels::kMostExperts && c.experts_used <= kernels::kMostExpertsUsed) return "";
+  if (c.experts == 0 || kernels::experts_fit(c.experts, c.experts_used)) return "";
   return format("This model has %lld experts in a layer, %lld for each token; the GPU code takes up to %lld and %lld.", static_cast<long long>(c.experts), static_cast<long long>(c.experts_used),
                 static_cast<long long>(kernels::kMostExperts), static_cast<long long>(kernels::kMostExpertsUsed));
 }

@@ -23,7 +23,8 @@ int64_t weight_bytes(const Backend& backend, const Weights& weights) {
   };
   for (const TensorView* view : {&weights.embedding, &weights.output_norm, &weights.output}) add(*view, WeightUse::kAny);
   for (const LayerWeights& layer : weights.layers) {
-    layer.each([&](const TensorView& view) { add(view, &view == &layer.router ? WeightUse::kAny : WeightUse::kLayerProduct); });  // its vectors stay as they are
+    layer.each([&](const TensorView& view) { add(view, WeightUse::kLayerProduct); });  // its vectors stay as they are
+    add(layer.router, WeightUse::kAny);
     layer.each_expert([&](const TensorView& view) { add(view, WeightUse::kAny); });
   }
   return total;

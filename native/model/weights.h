@@ -27,11 +27,11 @@ struct LayerWeights {
   TensorView router;                                            // [experts, hidden]
   std::vector<TensorView> expert_gates, expert_ups, expert_downs;  // [experts]
 
-  // Calls body(view) for every one, absent ones too, and for every one of the experts.
+  // Calls body(view) for every one but the router, absent ones too, and for every one of the experts.
   template <typename Body>
   void each(const Body& body) const {
     for (const TensorView* view : {&attention_norm, &q, &k, &v, &q_bias, &k_bias, &v_bias, &q_norm, &k_norm, &attention_output,
-                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm, &router})
+                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm})
       body(*view);
   }
   template <typename Body>

@@ -4,14 +4,14 @@
 
 #include "base/error.h"
 #include "check.h"
-#include "model/builders.h"
-#include "model/files.h"
+#include "model/opened.h"
 #include "model/rope.h"
-#include "model/weights.h"
 
 using namespace longview;
 using builders::Gguf;
 using builders::HubConfig;
+using builders::message;
+using builders::open;
 using builders::Safetensors;
 using builders::tiny_config;
 using builders::tiny_gguf;
@@ -19,33 +19,12 @@ using builders::tiny_safetensors;
 
 namespace {
 
-const files::Scratch scratch;
-
-Model open(const Gguf& gguf) {
-  return open_model(scratch.put("model.gguf", gguf.build()));
-}
-
-Model open(const HubConfig& config, const Safetensors& tensors = tiny_safetensors()) {
-  scratch.put("config.json", builders::text(config));
-  return open_model(scratch.put("model.safetensors", tensors.build()));
-}
-
 HubConfig with(HubConfig config, const HubConfig& changes) {
   for (const auto& [key, value] : changes) config[key] = value;
   return config;
 }
 HubConfig with(const HubConfig& changes) {
   return with(tiny_config(), changes);
-}
-
-template <typename Input>
-std::string message(const Input& input) {
-  try {
-    open(input);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 double slowest(const Model& model) {

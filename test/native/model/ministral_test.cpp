@@ -4,29 +4,20 @@
 
 #include "base/error.h"
 #include "check.h"
-#include "model/builders.h"
-#include "model/files.h"
+#include "model/opened.h"
 #include "model/rope.h"
-#include "model/weights.h"
 
 using namespace longview;
 using builders::Gguf;
 using builders::HubConfig;
+using builders::message;
+using builders::open;
 using builders::Safetensors;
 using builders::tiny_config;
 using builders::tiny_gguf;
 using builders::tiny_safetensors;
 
 namespace {
-
-const files::Scratch scratch;
-
-Model open(const Gguf& gguf) { return open_model(scratch.put("model.gguf", gguf.build())); }
-
-Model open(const std::string& config, const Safetensors& tensors = tiny_safetensors()) {
-  scratch.put("config.json", config);
-  return open_model(scratch.put("model.safetensors", tensors.build()));
-}
 
 Gguf ministral_gguf() {
   const std::string arch = "mistral3.", scaling = arch + "rope.scaling.";
@@ -55,15 +46,6 @@ Safetensors within(const std::string& model, const std::string& output, bool tie
 
 std::string wrapped(const HubConfig& text, const std::string& more = "") {
   return R"({"model_type":"mistral3","architectures":["Mistral3ForConditionalGeneration"],)" + more + R"("text_config":)" + builders::text(text) + R"(,"vision_config":{"model_type":"pixtral"}})";
-}
-
-std::string message(const std::string& config, const Safetensors& tensors = tiny_safetensors()) {
-  try {
-    open(config, tensors);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 }  // namespace

@@ -42,6 +42,7 @@ void touch(const Model& model) {
   };
   for (const LayerWeights& layer : model.weights.layers) {
     layer.each(rows);
+    rows(layer.router);
     layer.each_expert(rows);
   }
   for (const TensorView* view : {&model.weights.embedding, &model.weights.output_norm, &model.weights.output})

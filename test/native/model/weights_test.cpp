@@ -2,11 +2,13 @@
 
 #include "base/error.h"
 #include "check.h"
-#include "model/builders.h"
-#include "model/files.h"
 #include "model/model_file.h"
+#include "model/opened.h"
 
 using namespace longview;
+using builders::message;
+using builders::open;
+using builders::scratch;
 
 namespace {
 
@@ -64,27 +66,6 @@ constexpr Expected kTiny[] = {
     {"qwen2.Q4_0.gguf", "qwen2", 2, 256, 256, 4, 2, 64, 320, 4096, true, false, false},
     {"qwen3-tied.Q5_1.gguf", "qwen3", 2, 128, 256, 4, 2, 64, 320, 4096, false, true, true},
 };
-
-const files::Scratch scratch;
-
-Model open(const builders::Gguf& gguf) {
-  return open_model(scratch.put("model.gguf", gguf.build()));
-}
-
-Model open(const builders::HubConfig& config, const builders::Safetensors& tensors) {
-  scratch.put("config.json", builders::text(config));
-  return open_model(scratch.put("model.safetensors", tensors.build()));
-}
-
-template <typename... Input>
-std::string message(const Input&... input) {
-  try {
-    open(input...);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 }  // namespace
 
@@ -207,7 +188,7 @@ TEST("parameters and bytes count the graph's matrices once") {
 TEST("the fingerprint follows the content and nothing else") {
   builders::Gguf gguf = builders::tiny_gguf();
   const std::string first = open(gguf).fingerprint;
-  CHECK(open_model(scratch.put("renamed.gguf", gguf.build())).fingerprint == first);
+  CHECK(open_model(scratch().put("renamed.gguf", gguf.build())).fingerprint == first);
   gguf.set_f32("llama.rope.freq_base", 20000);
   CHECK(open(gguf).fingerprint != first);
   gguf.set_f32("llama.rope.freq_base", 10000);
@@ -226,10 +207,10 @@ TEST("the fingerprint of a large file samples it from its first to its last byte
   builders::Gguf gguf = builders::tiny_gguf();
   gguf.add("vision.weight", {1 << 20});
   std::string bytes = gguf.build();
-  const auto print = [&] { return open_model(scratch.put("large.gguf", bytes)).fingerprint; };
+  const auto print = [&] { return open_model(scratch().put("large.gguf", bytes)).fingerprint; };
   const std::string first = print();
   const auto header =
-      static_cast<size_t>(open_model(scratch.path("large.gguf")).file->parts()[0].header_bytes);
+      static_cast<size_t>(open_model(scratch().path("large.gguf")).file->parts()[0].header_bytes);
   for (const size_t at : {header, bytes.size() - 1}) {
     bytes[at] ^= 1;
     CHECK(print() != first);
