@@ -111,6 +111,30 @@ struct KvPages {
   std::span<const int32_t> page_slots;
 };
 
+// What the recurrent layers of a model keep of one sequence: of each layer a matrix for every value head, in float32, and the last inputs of
+// its convolution.
+class RecurrentState {
+ public:
+  virtual ~RecurrentState() = default;
+};
+
+struct RecurrentShape {
+  RecurrentConfig config;
+  int64_t layers = 0;  // recurrent ones; 0: the model has none
+};
+
+// What a chunk begins with, and where it leaves what the next one begins with: two states, so that a chunk that is stopped changes nothing.
+// Null for models without recurrent layers.
+struct RecurrentStates {
+  const RecurrentState* before = nullptr;
+  RecurrentState* after = nullptr;
+};
+
+// A recurrent layer's small weights (model/weights.h).
+struct DeltaWeights {
+  const DeviceWeight *taps, *decay, *decay_bias, *value_norm;
+};
+
 // cos/sin source of RoPE on the device.
 class DeviceRope {
  public:
@@ -126,6 +150,7 @@ struct TokenStep {
   const KvShape& shape;
   const KvPages& pages;
   DeviceRope* rope;
+  RecurrentStates states;
 };
 
 class Backend {
@@ -174,6 +199,15 @@ class Backend {
   // Copies the bytes of a page (page_bytes() of them, as layout() says) to the host, and back. Both wait.
   virtual void read_page(KvStorage& storage, int32_t page, std::span<std::byte> out) = 0;
   virtual void write_page(KvStorage& storage, int32_t page, std::span<const std::byte> bytes) = 0;
+
+  virtual int64_t recurrent_bytes(const RecurrentShape& shape) const = 0;  // of a state
+  // A state with any content.
+  virtual std::unique_ptr<RecurrentState> allocate_recurrent(const RecurrentShape& shape) = 0;
+  // Makes it that of an empty sequence.
+  virtual void clear_recurrent(RecurrentState& state) = 0;
+  // Copies the bytes of a state (recurrent_bytes() of them) to the host, and back. Both wait.
+  virtual void read_recurrent(const RecurrentState& state, std::span<std::byte> out) = 0;
+  virtual void write_recurrent(RecurrentState& state, std::span<const std::byte> bytes) = 0;
 
   // --- operations, in the order of a layer ------------------------------------------------------------------------
   // How to write what only products with all of `weights` will read: as x, or in the form in which the device multiplies fastest
@@ -227,6 +261,18 @@ class Backend {
   virtual void rms_norm_heads(Activation q, const DeviceWeight& q_weight, Activation k, const DeviceWeight& k_weight, int64_t head_dim, float epsilon) = 0;
   // q *= RopeConfig::query_scale of its positions first_position .. +T-1. q [T, H*D].
   virtual void scale_queries(Activation q, const RopeConfig& rope, int64_t first_position) = 0;
+  // Takes apart what Q's matrix gives where it has gates: of each head its dims, then as many gates. both [T, 2*H*D], q and gates [T, H*D].
+  virtual void split_gates(Activation both, int64_t head_dim, Activation q, Activation gates) = 0;
+  // x *= sigmoid(gates). Same shape.
+  virtual void multiply_gates(Activation x, Activation gates) = 0;
+  // A recurrent layer between its products (Gated DeltaNet, as transformers' Qwen3.5 computes it), of T tokens behind those that
+  // states.before has seen. mixed [T, channels] goes through a causal convolution of each channel and SiLU, and is then q and k of the key
+  // heads, each by its length, q by sqrt(head_dim) too, and v of the value heads. Of a value head, in float32, token by token, with
+  // b = sigmoid(beta): S = exp(decay * softplus(alpha + decay_bias)) S; S += k (b (v - S^T k))^T; o = S^T q. out [T, value_dim] is o normed by
+  // value_norm, times silu(gate). alpha, beta [T, value_heads], gate [T, value_dim]; what becomes of the inputs is not said. `layer` counts
+  // recurrent layers. before and after may be one.
+  virtual void delta_net(Activation mixed, Activation gate, Activation alpha, Activation beta, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
+                         const RecurrentStates& states, Activation out) = 0;
   // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.
   // q [T, H*D], k and v [T, G*D].
   virtual void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape,

@@ -22,6 +22,7 @@ Context& find(EngineState& state, int64_t id) {
 struct Snapshot {
   std::vector<int32_t> tokens;
   CacheIdentity identity;
+  Checkpoints checkpoints;
 };
 
 Snapshot take_snapshot(EngineState& state, JobQueue& queue, int64_t context, int64_t job) {
@@ -29,7 +30,7 @@ Snapshot take_snapshot(EngineState& state, JobQueue& queue, int64_t context, int
   queue.add({kHousekeeping, [&] {
                try {
                  const auto& fork = state.saves[job] = find(state, context).fork();
-                 promise.set_value({{fork->tokens().begin(), fork->tokens().end()}, state.engine->cache_identity(*fork)});
+                 promise.set_value({{fork->tokens().begin(), fork->tokens().end()}, state.engine->cache_identity(*fork), state.engine->checkpoints(*fork)});
                } catch (...) {
                  state.saves.erase(job);
                  promise.set_exception(std::current_exception());
@@ -63,7 +64,9 @@ Napi::Value EngineObject::save(const Napi::CallbackInfo& info) {
   const CancelToken token = token_for(job);
   disk_->add({0, guarded(outcome, [state = state_, queue = queue_.get(), folder, options, context, job, urgency, outcome, token] {
                 token.throw_if_cancelled();
-                const Snapshot snapshot = take_snapshot(*state, *queue, context, job);
+                Snapshot snapshot = take_snapshot(*state, *queue, context, job);
+                SaveOptions with = options;
+                with.checkpoints = std::move(snapshot.checkpoints);
                 const FetchPage fetch = [&](int64_t number, std::span<std::byte> out, std::function<void(bool)> done) {
                   queue->add({urgency, [state, job, number, out, done = std::move(done)] {
                                 bool ok = false;
@@ -87,7 +90,7 @@ Napi::Value EngineObject::save(const Napi::CallbackInfo& info) {
                               }});
                 };
                 try {
-                  const SaveResult result = save_pages(folder, snapshot.identity, snapshot.tokens, options, fetch, token,
+                  const SaveResult result = save_pages(folder, snapshot.identity, snapshot.tokens, with, fetch, token,
                                                        [&](int64_t done, int64_t total) { outcome->call(static_cast<double>(done), static_cast<double>(total)); });
                   release();
                   outcome->resolve([result](Napi::Env e) { return describe(e, result); });
@@ -107,6 +110,7 @@ Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
     std::unique_ptr<PageStream> stream;
     std::string note;
     bool opened = false;
+    int64_t least = 0;  // tokens that the context had
   };
   const auto progress = std::make_shared<Progress>();
   progress->tokens = token_ids(info, 1);
@@ -120,6 +124,7 @@ Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
                  Engine& engine = *state->engine;
                  if (!progress->opened) {
                    engine.check_tokens(context, progress->tokens);
+                   progress->least = context.length();
                    const int64_t adopted = engine.adopt(context, progress->tokens);
                    progress->stream = engine.open_stream(context, std::span<const int32_t>(progress->tokens).subspan(static_cast<size_t>(adopted)), folder);
                    progress->opened = true;
@@ -131,6 +136,7 @@ Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
                    if (error.code != ErrorCode::kOutOfMemory) throw;
                    progress->note = error.what();  // what fits is as good as what there is
                  }
+                 if (!more) engine.load_checkpoints(context, folder, progress->least);
                  const auto length = static_cast<double>(context.length());
                  outcome->call(length, progress->stream ? static_cast<double>(std::max(progress->stream->end(), context.length())) : length);
                  if (more) return true;

@@ -32,7 +32,7 @@ double mean(const std::vector<float>& values) {
 
 ProfiledModel profiled(const Engine& engine) {
   const Model& model = engine.model();
-  return {model.fingerprint, model.config.layers, model.config.heads, engine.device().kind};
+  return {model.fingerprint, model.config.attention_layers(), model.config.heads, engine.device().kind};
 }
 
 Request read_request(const Napi::CallbackInfo& info) {

@@ -1,13 +1,13 @@
 #include "cache/cache_file.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <functional>
 
 #include "base/error.h"
 #include "base/half.h"
 #include "cache/chain.h"
+#include "cache/write_file.h"
 
 namespace longview {
 namespace {
@@ -43,20 +43,6 @@ uint64_t checksum(const Record& record, uint64_t root, int64_t number) { return 
 
 std::string segment_name(int32_t segment) { return format("/pages-%05d.bin", segment); }
 
-[[noreturn]] void throw_errno(const std::string& what) {
-  const int error = errno;
-  if (os::disk_is_full()) LONGVIEW_THROW(kDiskFull, "The disk is full: %s. The state stays in memory; free some space, or clear the cache.", what.c_str());
-  LONGVIEW_THROW(kCannotWrite, "%s: %s. The state stays in memory.", what.c_str(), std::strerror(error));
-}
-
-void write_at(const os::File& file, int64_t offset, std::span<const std::byte> bytes, const std::string& path) {
-  if (!file.write(offset, bytes)) throw_errno(path + " could not be written");
-}
-
-void sync(const os::File& file, const std::string& path) {
-  if (!file.sync()) throw_errno(path + " could not be written");
-}
-
 void make_folder(const std::string& folder) {
   std::filesystem::path part;
   for (const std::filesystem::path& each : os::path_of(folder)) {
@@ -79,7 +65,7 @@ void each_segment(const os::Folder& folder, const std::function<void(int32_t seg
 // writer may have made a new one in its place since.
 bool in_place(const os::File& lock, const std::string& folder) { return lock.status().is_of(os::status(folder + kLock)); }
 
-void check_in_place(const os::File& lock, const std::string& folder) {
+void must_be_in_place(const os::File& lock, const std::string& folder) {
   LONGVIEW_CHECK(in_place(lock, folder), kCannotWrite, "The saved state in %s was cleared while more was written. The state stays in memory.", folder.c_str());
 }
 
@@ -240,7 +226,7 @@ void CacheWriter::open_segment() {
   LONGVIEW_CHECK(wanted < kMaxSegments, kCannotWrite, "The saved state in %s has too many parts. Clear the cache.", folder_.c_str());
   if (wanted == segment_ && file_) return;
   if (file_) sync(file_, folder_ + segment_name(segment_));
-  check_in_place(lock_, folder_);
+  must_be_in_place(lock_, folder_);
   const std::string path = folder_ + segment_name(wanted);
   file_ = os::File(path, os::Open::kReadWrite);
   if (!file_) throw_errno(path + " could not be opened");
@@ -265,6 +251,8 @@ int32_t CacheWriter::append(int32_t parent, std::span<const int32_t> tokens, std
   return known_.add(page);
 }
 
+void CacheWriter::check_in_place() const { must_be_in_place(lock_, folder_); }
+
 std::string CacheWriter::manifest() const {
   Header header{{}, kManifestVersion, known_.identity_.root, kPageTokens, known_.page_bytes(), 0};
   std::memcpy(header.magic, kMagic, sizeof(kMagic));
@@ -283,7 +271,7 @@ std::string CacheWriter::manifest() const {
 void CacheWriter::commit() {
   if (!dirty_) return;
   if (file_) sync(file_, folder_ + segment_name(segment_));
-  check_in_place(lock_, folder_);
+  must_be_in_place(lock_, folder_);
   const os::Folder folder(folder_);
   if (!folder) throw_errno(folder_ + " could not be opened");
   const std::string path = folder_ + kManifest, fresh = folder_ + "/manifest.new";
@@ -296,7 +284,7 @@ void CacheWriter::commit() {
     write_at(file, 0, std::as_bytes(std::span(bytes)), fresh);
     sync(file, fresh);
   }
-  check_in_place(lock_, folder_);
+  must_be_in_place(lock_, folder_);
   if (!os::rename_over(fresh, path)) throw_errno(path + " could not be written");
   // From here on the manifest names the new pages: whatever fails, they stay.
   committed_ = std::move(ends);

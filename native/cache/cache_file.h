@@ -92,6 +92,9 @@ class CacheWriter {
   void start_afresh();
 
   int64_t page_bytes() const { return known_.page_bytes(); }
+  const std::string& folder() const { return folder_; }
+  // Throws kCannotWrite where the folder was moved away since it was opened.
+  void check_in_place() const;
   // Bytes of all segments that hold pages.
   int64_t segment_bytes() const;
 

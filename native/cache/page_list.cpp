@@ -50,6 +50,17 @@ int64_t PageList::adopt(std::span<const int32_t> tokens) {
   }
 }
 
+void PageList::attach(const std::shared_ptr<const Checkpoint>& checkpoint) {
+  const auto page = static_cast<size_t>(checkpoint->length / kPageTokens) - 1;
+  if (checkpoint->length % kPageTokens == 0 && page < entries_.size() && entries_[page] >= 0) index_->attach(entries_[page], checkpoint);
+}
+
+std::shared_ptr<const Checkpoint> PageList::last_checkpoint() const {
+  for (auto entry = entries_.rbegin(); entry != entries_.rend(); ++entry)
+    if (auto checkpoint = *entry >= 0 ? index_->checkpoint(*entry) : nullptr) return checkpoint;
+  return nullptr;
+}
+
 int64_t PageList::pages_for(int64_t tokens) const {
   if (tokens == 0) return 0;
   const int64_t held = pages_of(length()), all = pages_of(length() + tokens);

@@ -33,6 +33,10 @@ class PageList {
   // Goes on with pages of the index as far as they hold `tokens`; returns how many of them that covers. The last token is
   // never covered: running it gives the logits. A ragged tail gives way to a page that holds it and more.
   int64_t adopt(std::span<const int32_t> tokens);
+  // What recurrent layers know behind a full page: others find it with that page. No effect behind part of a page.
+  void attach(const std::shared_ptr<const Checkpoint>& checkpoint);
+  // The last of those that were attached to this list's pages, by whomever, and are still kept; null where there is none.
+  std::shared_ptr<const Checkpoint> last_checkpoint() const;
   // Pages that room for `tokens` more takes from the pool, the copy of a shared tail among them.
   int64_t pages_for(int64_t tokens) const;
   // Makes the page of the last token this list's own, so that the token can be written again. A full one others find again after

@@ -46,6 +46,12 @@ int32_t PrefixIndex::insert(int32_t parent, std::span<const int32_t> tokens, int
   return entry;
 }
 
+void PrefixIndex::attach(int32_t entry, const std::shared_ptr<const Checkpoint>& checkpoint) {
+  entries_[static_cast<size_t>(entry)].checkpoint = checkpoint;
+  last_attached_.push_back(checkpoint);
+  if (last_attached_.size() > static_cast<size_t>(Recurrence::kMostCheckpoints)) last_attached_.pop_front();
+}
+
 int64_t PrefixIndex::reclaimable() const {
   return std::count_if(by_hash_.begin(), by_hash_.end(), [this](const auto& item) { return !pool_.shared(page(item.second)); });
 }
@@ -69,6 +75,7 @@ bool PrefixIndex::reclaim() {
 }
 
 void PrefixIndex::forget() {
+  last_attached_.clear();
   std::vector<int32_t> unused;  // with each entry all that follow it
   for (const auto& [hash, at] : by_hash_)
     if (!pool_.shared(page(at))) unused.push_back(at);

@@ -4,11 +4,14 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
+#include <memory>
 #include <span>
 #include <unordered_map>
 #include <vector>
 
 #include "cache/page_pool.h"
+#include "cache/recurrence.h"
 
 namespace longview {
 
@@ -32,6 +35,10 @@ class PrefixIndex {
   int32_t insert(int32_t parent, std::span<const int32_t> tokens, int32_t page);
   int32_t page(int32_t entry) const { return entries_[static_cast<size_t>(entry)].page; }
 
+  // Remembers what recurrent layers know behind an entry's page, while others keep it or it is one of the last; and finds it.
+  void attach(int32_t entry, const std::shared_ptr<const Checkpoint>& checkpoint);
+  std::shared_ptr<const Checkpoint> checkpoint(int32_t entry) const { return entries_[static_cast<size_t>(entry)].checkpoint.lock(); }
+
   int64_t size() const { return static_cast<int64_t>(by_hash_.size()); }
   // Pages that only the index holds: what the pool gets back before it is full.
   int64_t reclaimable() const;
@@ -46,6 +53,7 @@ class PrefixIndex {
     int32_t children = 0;
     uint64_t used = 0;  // clock_ at the last find or insert
     std::vector<int32_t> tokens;
+    std::weak_ptr<const Checkpoint> checkpoint = {};
   };
 
   uint64_t hash_of(int32_t parent) const { return parent < 0 ? root_ + static_cast<uint32_t>(parent) : entries_[static_cast<size_t>(parent)].hash; }
@@ -57,6 +65,7 @@ class PrefixIndex {
   std::vector<Entry> entries_;
   std::vector<int32_t> free_;
   std::unordered_map<uint64_t, int32_t> by_hash_;
+  std::deque<std::shared_ptr<const Checkpoint>> last_attached_;  // no more than a context keeps
   uint64_t clock_ = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <condition_variable>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <vector>
@@ -59,35 +60,37 @@ int64_t present(const CacheWriter& writer, std::span<const int32_t> tokens, int3
   return pages;
 }
 
-}  // namespace
+// The limit that is left for pages; 0: there is none.
+int64_t most_page_bytes(const SaveOptions& options) {
+  int64_t left = options.max_bytes;
+  for (const auto& checkpoint : options.checkpoints) left -= static_cast<int64_t>(checkpoint->bytes.size());
+  return options.max_bytes > 0 ? std::max<int64_t>(left, 1) : 0;
+}
 
-SaveResult save_pages(const std::string& folder, const CacheIdentity& identity, std::span<const int32_t> tokens, const SaveOptions& options, const FetchPage& fetch,
-                      const CancelToken& cancel, const SaveProgress& progress) {
+// The pages alone.
+SaveResult write_pages(CacheWriter& writer, const CacheIdentity& identity, std::span<const int32_t> tokens, const SaveOptions& options, const FetchPage& fetch, const CancelToken& cancel,
+                      const SaveProgress& progress) {
   SaveResult result;
-  const auto writer = CacheWriter::open(folder, identity);
-  if (!writer) {
-    result.busy = true;
-    return result;
-  }
+  const int64_t max_bytes = most_page_bytes(options);
   const auto total = static_cast<int64_t>(tokens.size());
   const auto up_to = [total](int64_t pages) { return std::min(total, pages * kPageTokens); };
   int64_t pages = pages_of(total);
   int32_t last = CacheReader::kRoot;
-  int64_t done = present(*writer, tokens, last);
-  const bool over = options.max_bytes > 0 && done * identity.page_bytes > options.max_bytes;  // the limit was larger before
+  int64_t done = present(writer, tokens, last);
+  const bool over = max_bytes > 0 && done * identity.page_bytes > max_bytes;  // the limit was larger before
   if (done == pages && !options.afresh && !over) {
     result.tokens = total;
     return result;
   }
-  const int64_t needed = pages * identity.page_bytes, waste = writer->segment_bytes() - done * identity.page_bytes;
-  const bool full = options.max_bytes > 0 && waste + needed > options.max_bytes;
+  const int64_t needed = pages * identity.page_bytes, waste = writer.segment_bytes() - done * identity.page_bytes;
+  const bool full = max_bytes > 0 && waste + needed > max_bytes;
   const bool afresh = options.afresh || over || waste > std::max(needed, kToleratedWaste) || (full && waste > 0);
   if (afresh) {
-    writer->start_afresh();
+    writer.start_afresh();
     done = 0;
     last = CacheReader::kRoot;
   }
-  if (options.max_bytes > 0) pages = std::min(pages, options.max_bytes / identity.page_bytes);
+  if (max_bytes > 0) pages = std::min(pages, max_bytes / identity.page_bytes);
 
   const int64_t batch_pages = std::clamp<int64_t>(kBatchBytes / identity.page_bytes, 1, 64);
   const auto begin_fetch = [&](int64_t first) { return first < pages ? fetch_batch(first, std::min(batch_pages, pages - first), identity.page_bytes, fetch) : nullptr; };
@@ -98,20 +101,34 @@ SaveResult save_pages(const std::string& folder, const CacheIdentity& identity, 
     for (int64_t i = 0; i < current->count && !cancel.cancelled(); ++i, ++done) {
       options.give_way();
       const auto bytes = std::span(current->bytes).subspan(static_cast<size_t>(i * identity.page_bytes), static_cast<size_t>(identity.page_bytes));
-      last = writer->append(last, tokens.subspan(static_cast<size_t>(done * kPageTokens), static_cast<size_t>(up_to(done + 1) - done * kPageTokens)), bytes);
+      last = writer.append(last, tokens.subspan(static_cast<size_t>(done * kPageTokens), static_cast<size_t>(up_to(done + 1) - done * kPageTokens)), bytes);
       result.written_bytes += identity.page_bytes;
       uncommitted += identity.page_bytes;
     }
     if (uncommitted >= kCommitBytes && !afresh) {
-      writer->commit();
+      writer.commit();
       uncommitted = 0;
     }
     progress(up_to(done), total);
   }
   // What is written anew takes the place of the former state only when it is complete.
   if (afresh && done < pages) return {};
-  writer->commit();
+  writer.commit();
   result.tokens = up_to(done);
+  return result;
+}
+
+}  // namespace
+
+SaveResult save_pages(const std::string& folder, const CacheIdentity& identity, std::span<const int32_t> tokens, const SaveOptions& options, const FetchPage& fetch,
+                      const CancelToken& cancel, const SaveProgress& progress) {
+  const auto writer = CacheWriter::open(folder, identity);
+  if (!writer) return {.busy = true};
+  SaveResult result = write_pages(*writer, identity, tokens, options, fetch, cancel, progress);
+  if (options.checkpoints.empty() || cancel.cancelled()) return result;
+  Checkpoints of_pages;
+  std::ranges::copy_if(options.checkpoints, std::back_inserter(of_pages), [&](const auto& checkpoint) { return checkpoint->length <= result.tokens; });
+  result.written_bytes += save_checkpoints(*writer, identity, tokens, of_pages);
   return result;
 }
 

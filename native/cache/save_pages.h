@@ -7,11 +7,13 @@
 
 #include "base/cancel.h"
 #include "cache/cache_file.h"
+#include "cache/checkpoint_file.h"
 
 namespace longview {
 
 struct SaveOptions {
-  int64_t max_bytes = 0;  // of the folder's segments; 0: no limit. What does not fit is left out from the end
+  int64_t max_bytes = 0;  // of the folder's segments and checkpoints; 0: no limit. What does not fit is left out from the end
+  Checkpoints checkpoints;  // of recurrent layers; those behind what is saved are left out
   bool afresh = false;    // write every page anew: something there is damaged
   std::function<void()> give_way = [] {};  // called before each page is written; returns when nothing is more urgent
 };

@@ -14,6 +14,7 @@
 #include "cpu/attention.h"
 #include "cpu/attention_focus.h"
 #include "cpu/cpu_features.h"
+#include "cpu/delta_net.h"
 #include "cpu/each_row.h"
 #include "cpu/experts.h"
 #include "cpu/kv_pages.h"
@@ -46,6 +47,7 @@ class CpuExperts final : public DeviceWeight {
 
 const std::vector<TensorView>& views(const DeviceWeight& experts) { return static_cast<const CpuExperts&>(experts).views; }
 const CpuWeight& cpu(const DeviceWeight& weight) { return static_cast<const CpuWeight&>(weight); }
+const float* floats(const DeviceWeight* vector) { return static_cast<const CpuWeight*>(vector)->values.data(); }
 float* floats(Activation x) { return static_cast<float*>(x.data); }
 
 // A row gives keys that it does not see a weight of 0, and 0 times an infinity or a NaN is NaN. In the place of such a V lie zeros, behind
@@ -62,7 +64,7 @@ constexpr int64_t kSparseFrom = 4096;
 class CpuBackend final : public Backend {
  public:
   CpuBackend(const Kernels& kernels, Precision precision, int threads)
-      : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), experts_(kernels, precision, pool_), attention_(kernels, precision, pool_), sparse_(kernels, precision, pool_), focus_(kernels, precision, pool_) {}
+      : kernels_(kernels), pool_(threads), linear_(kernels, precision, pool_), experts_(kernels, precision, pool_), attention_(kernels, precision, pool_), sparse_(kernels, precision, pool_), focus_(kernels, precision, pool_), delta_net_(kernels, pool_) {}
 
   ~CpuBackend() override {
     for (void* buffer : buffers_) os::free_aligned(buffer);
@@ -115,6 +117,16 @@ class CpuBackend final : public Backend {
     static_cast<CpuKvStorage&>(storage).fill(page, bytes);
   }
 
+  int64_t recurrent_bytes(const RecurrentShape& shape) const override { return shape.layers * CpuRecurrentState::layer_floats(shape.config) * static_cast<int64_t>(sizeof(float)); }
+  std::unique_ptr<RecurrentState> allocate_recurrent(const RecurrentShape& shape) override { return std::make_unique<CpuRecurrentState>(shape); }
+  void clear_recurrent(RecurrentState& state) override { std::ranges::fill(static_cast<CpuRecurrentState&>(state).all(), 0.0f); }
+  void read_recurrent(const RecurrentState& state, std::span<std::byte> out) override {
+    std::ranges::copy(std::as_bytes(static_cast<const CpuRecurrentState&>(state).all()), out.begin());
+  }
+  void write_recurrent(RecurrentState& state, std::span<const std::byte> bytes) override {
+    std::ranges::copy(bytes, std::as_writable_bytes(static_cast<CpuRecurrentState&>(state).all()).begin());
+  }
+
   void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {
     const TensorView& view = cpu(embedding).view;
     const int64_t bytes = row_bytes(view.type, view.cols);
@@ -147,6 +159,29 @@ class CpuBackend final : public Backend {
       float* row = floats(q) + t * q.cols;
       std::transform(row, row + q.cols, row, [&](float x) { return x * scale; });
     });
+  }
+
+  void split_gates(Activation both, int64_t head_dim, Activation q, Activation gates) override {
+    each_row(pool_, q.rows, [&](int64_t t) {
+      const float* from = floats(both) + t * both.cols;
+      for (int64_t at = 0; at < q.cols; at += head_dim, from += 2 * head_dim) {
+        std::copy_n(from, head_dim, floats(q) + t * q.cols + at);
+        std::copy_n(from + head_dim, head_dim, floats(gates) + t * q.cols + at);
+      }
+    });
+  }
+
+  void multiply_gates(Activation x, Activation gates) override {
+    each_row(pool_, x.rows, [&](int64_t t) { kernels_.sigmoid_mul(floats(x) + t * x.cols, floats(gates) + t * x.cols, x.cols); });
+  }
+
+  void delta_net(Activation mixed, Activation gate, Activation alpha, Activation beta, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
+                 const RecurrentStates& states, Activation out) override {
+    const int64_t at = layer * CpuRecurrentState::layer_floats(shape.config);
+    delta_net_.run(floats(mixed), floats(gate), floats(alpha), floats(beta), mixed.rows,
+                   {shape.config, floats(weights.taps), floats(weights.decay), floats(weights.decay_bias), floats(weights.value_norm), epsilon,
+                    static_cast<const CpuRecurrentState&>(*states.before).all().data() + at, static_cast<CpuRecurrentState&>(*states.after).all().data() + at},
+                   floats(out));
   }
 
   void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
@@ -213,6 +248,7 @@ class CpuBackend final : public Backend {
   Attention attention_;
   SparseAttention sparse_;
   AttentionFocus focus_;
+  DeltaNet delta_net_;
   std::unordered_set<void*> buffers_;
 };
 

@@ -29,6 +29,19 @@ struct CodePanel {
   int64_t ld;
 };
 
+// The gated delta rule (Backend::delta_net) of 16 columns of a head's values.
+struct DeltaRule {
+  const float *q, *k;  // [tokens, d], rows ld apart
+  const float* v;      // [tokens, 16], rows ld apart
+  int64_t ld;
+  const float *decay, *beta;  // [tokens], what is left of S and how much of what is new is written, gate_ld apart
+  int64_t gate_ld, tokens, d;  // d is a multiple of 4, up to 128
+  const float* before;         // S [d, 16], rows d apart, as is after, which may be before
+  float* after;
+  float* out;  // [tokens, 16], rows out_ld apart
+  int64_t out_ld;
+};
+
 struct Kernels {
   const char* isa;
   const char* title;  // for people
@@ -77,6 +90,9 @@ struct Kernels {
   // y = x * scale / sqrt(mean(x^2) + epsilon) elementwise with `weight`.
   void (*rms_norm)(const float* x, const float* weight, float epsilon, float* y, int64_t n);
   void (*silu_mul)(float* gate, const float* up, int64_t n);
+  // x *= sigmoid(gate).
+  void (*sigmoid_mul)(float* x, const float* gate, int64_t n);
+  void (*delta_rule)(const DeltaRule& rule);
   void (*add)(float* x, const float* y, int64_t n);
 };
 

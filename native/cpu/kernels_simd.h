@@ -211,16 +211,56 @@ inline Vec silu_mul_vec(Vec gate, Vec up) {
   return mul(div(gate, add(set1(1.0f), exp2(power))), up);
 }
 
-void silu_mul(float* gate, const float* up, int64_t n) {
+// x = f(x, y) for n elements.
+template <typename F>
+inline void each_pair(float* x, const float* y, int64_t n, F f) {
   int64_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) store(gate + i, silu_mul_vec(load(gate + i), load(up + i)));
+  for (; i + kWidth <= n; i += kWidth) store(x + i, f(load(x + i), load(y + i)));
   if (i < n) {
-    float g[kWidth] = {}, u[kWidth] = {};
-    std::memcpy(g, gate + i, static_cast<size_t>(n - i) * sizeof(float));
-    std::memcpy(u, up + i, static_cast<size_t>(n - i) * sizeof(float));
-    store(g, silu_mul_vec(load(g), load(u)));
-    std::memcpy(gate + i, g, static_cast<size_t>(n - i) * sizeof(float));
+    float a[kWidth] = {}, b[kWidth] = {};
+    std::memcpy(a, x + i, static_cast<size_t>(n - i) * sizeof(float));
+    std::memcpy(b, y + i, static_cast<size_t>(n - i) * sizeof(float));
+    store(a, f(load(a), load(b)));
+    std::memcpy(x + i, a, static_cast<size_t>(n - i) * sizeof(float));
   }
+}
+
+void silu_mul(float* gate, const float* up, int64_t n) {
+  each_pair(gate, up, n, [](Vec g, Vec u) { return silu_mul_vec(g, u); });
+}
+
+void sigmoid_mul(float* x, const float* gate, int64_t n) {
+  each_pair(x, gate, n, [](Vec v, Vec g) { return div(v, add(set1(1.0f), exp2(mul(max(g, set1(-87.0f)), set1(-1.44269504f))))); });
+}
+
+// S stays in the first-level cache over all tokens. Four sums of each kind run side by side.
+void delta_rule(const DeltaRule& r) {
+  constexpr int kCols = 16, kVecs = kCols / kWidth, kSums = 4;
+  alignas(64) float s[128 * kCols];
+  for (int64_t i = 0; i < r.d; ++i) std::memcpy(s + i * kCols, r.before + i * r.d, kCols * sizeof(float));
+  const auto total = [](const Vec (&sums)[kSums]) { return add(add(sums[0], sums[1]), add(sums[2], sums[3])); };
+  for (int64_t t = 0; t < r.tokens; ++t) {
+    const float *q = r.q + t * r.ld, *k = r.k + t * r.ld, *v = r.v + t * r.ld;
+    const Vec decay = set1(r.decay[t * r.gate_ld]), beta = set1(r.beta[t * r.gate_ld]);
+    for (int c = 0; c < kVecs; ++c) {
+      float* column = s + c * kWidth;
+      Vec sums[kSums] = {zero(), zero(), zero(), zero()};
+      for (int64_t i = 0; i < r.d; i += kSums)
+#pragma GCC unroll 4
+        for (int j = 0; j < kSums; ++j) sums[j] = fma(set1(k[i + j]), load(column + (i + j) * kCols), sums[j]);
+      const Vec delta = mul(beta, sub(load(v + c * kWidth), mul(decay, total(sums))));
+      for (Vec& sum : sums) sum = zero();
+      for (int64_t i = 0; i < r.d; i += kSums)
+#pragma GCC unroll 4
+        for (int j = 0; j < kSums; ++j) {
+          const Vec now = fma(set1(k[i + j]), delta, mul(decay, load(column + (i + j) * kCols)));
+          store(column + (i + j) * kCols, now);
+          sums[j] = fma(set1(q[i + j]), now, sums[j]);
+        }
+      store(r.out + t * r.out_ld + c * kWidth, total(sums));
+    }
+  }
+  for (int64_t i = 0; i < r.d; ++i) std::memcpy(r.after + i * r.d, s + i * kCols, kCols * sizeof(float));
 }
 
 void add_rows(float* x, const float* y, int64_t n) {
@@ -275,6 +315,8 @@ constexpr Kernels float_kernels(const char* isa, const char* title, decltype(Ker
           .weigh_means = weigh_means,
           .rms_norm = rms_norm,
           .silu_mul = silu_mul,
+          .sigmoid_mul = sigmoid_mul,
+          .delta_rule = delta_rule,
           .add = add_rows};
 }
 

@@ -143,6 +143,15 @@ class CudaBackend final : public Backend {
     check(library_.synchronize(device_.stream()), "loading a page of the KV state");
   }
 
+  int64_t recurrent_bytes(const RecurrentShape&) const override { return 0; }
+  std::unique_ptr<RecurrentState> allocate_recurrent(const RecurrentShape&) override { return nullptr; }
+  void clear_recurrent(RecurrentState&) override {}
+  void read_recurrent(const RecurrentState&, std::span<std::byte>) override {}
+  void write_recurrent(RecurrentState&, std::span<const std::byte>) override {}
+  void split_gates(Activation, int64_t, Activation, Activation) override {}
+  void multiply_gates(Activation, Activation) override {}
+  void delta_net(Activation, Activation, Activation, Activation, const DeltaWeights&, float, const RecurrentShape&, int64_t, const RecurrentStates&, Activation) override {}
+
   void run_token(const TokenStep& token, const std::function<void()>& work) override {
     auto& rope = static_cast<CudaRope&>(*token.rope);
     const int64_t length = token.position + 1;
@@ -428,6 +437,7 @@ std::string why_not_cuda(const ModelConfig& config) {
   const cuda::Loaded& loaded = cuda::load_library();
   if (!loaded.library) return loaded.why;
   if (config.head_dim > 128) return format("This model's heads have %lld dimensions; the GPU code takes up to 128.", static_cast<long long>(config.head_dim));
+  if (config.recurrent.interval > 0) return "This model has recurrent layers; the GPU code has none.";
   for (const int64_t width : {config.hidden, config.ffn, config.q_dim(), config.kv_dim()})
     if (width % 8 != 0) return format("This model has matrices of %lld columns; the GPU code takes multiples of 8.", static_cast<long long>(width));
   return cuda::ExpertMixture::why_not(config);

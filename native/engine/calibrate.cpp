@@ -40,7 +40,7 @@ Calibration::Calibration(Engine& engine, std::vector<int32_t> tokens, Calibratio
   context_->keep_own();  // what it reads densely
   engine.check_tokens(*context_, tokens_);
   engine.check_room(*context_, tokens_);
-  layers_.resize(static_cast<size_t>(c.layers));
+  layers_.resize(static_cast<size_t>(c.attention_layers()));
   for (LayerTrials& layer : layers_) layer.trials.resize(static_cast<size_t>(c.heads) * candidates_.size());
   metrics_.resize(layers_.size());
 
@@ -91,7 +91,7 @@ void Calibration::measure(const Forward::Attention& a, const CancelToken& cancel
     if (tried_.data) backend.release(tried_);
     tried_ = backend.allocate(a.out.rows, a.out.cols);
   }
-  if (!metrics_[index]) metrics_[index].emplace(engine_.model().weights.layers[index].attention_output, c.heads, c.head_dim);
+  if (!metrics_[index]) metrics_[index].emplace(engine_.model().weights.layers[static_cast<size_t>(c.attention_layer(a.layer))].attention_output, c.heads, c.head_dim);
   const Activation tried = backend.rows(tried_, 0, a.out.rows);
   const std::vector<int64_t> rows = sampled(a.out.rows);
   const std::vector<std::vector<float>> dense = read(a.out, rows);
@@ -182,7 +182,7 @@ HeadProfile Calibration::profile(const ProfileUse& use, double density) const {
   const auto heads = static_cast<size_t>(model.config.heads);
   std::vector<PlanMeasurement> measurements;
   const auto trial_of = [&](size_t head, size_t candidate) -> const PlanTrial& { return layers_[head / heads].trials[head % heads * candidates_.size() + first + candidate]; };
-  const auto weight_of = [&](size_t head) { return is_late(static_cast<int64_t>(head / heads), model.config.layers) ? kLateWeight : 1.0; };
+  const auto weight_of = [&](size_t head) { return is_late(static_cast<int64_t>(head / heads), model.config.attention_layers()) ? kLateWeight : 1.0; };
   for (size_t head = 0; head < layers_.size() * heads; ++head) {
     const auto rows = static_cast<double>(std::max<int64_t>(layers_[head / heads].rows, 1));
     for (size_t candidate = 0; candidate < count; ++candidate) {
@@ -195,7 +195,7 @@ HeadProfile Calibration::profile(const ProfileUse& use, double density) const {
   profile.model_fingerprint = model.fingerprint;
   profile.kernel_version = kProfileKernelVersion;
   profile.device = engine_.device().kind;
-  profile.layers = model.config.layers;
+  profile.layers = model.config.attention_layers();
   profile.heads = model.config.heads;
   for (size_t head = 0; head < chosen.size(); ++head) {
     const auto candidate = static_cast<size_t>(chosen[head]);

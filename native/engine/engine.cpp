@@ -20,6 +20,7 @@ constexpr int64_t kFocusChunk = 128;  // whose attention is looked at beside oth
 std::string cache_identity_text(const Model& model, const std::string& layout, const std::string& settings) {
   const RopeConfig& rope = model.config.rope;
   std::string text = model.fingerprint + "|" + layout + "|" + settings + format("|%d %lld %a", static_cast<int>(rope.pairing), static_cast<long long>(rope.dims), rope.attention_scale);
+  if (model.config.recurrent.interval > 0) text += format("|recurrent %lld", static_cast<long long>(model.config.recurrent.interval));
   for (const auto* list : {&rope.inverse_frequencies, &rope.long_inverse_frequencies})
     for (const double frequency : *list) text += format(" %a", frequency);
   return text;
@@ -27,11 +28,12 @@ std::string cache_identity_text(const Model& model, const std::string& layout, c
 
 }  // namespace
 
-Context::Context(Engine& engine) : engine_(engine), pages_(*engine.backend_, *engine.pool_, *engine.index_) {}
+Context::Context(Engine& engine) : engine_(engine), pages_(*engine.backend_, *engine.pool_, *engine.index_), recurrence_(engine.states_.get()) {}
 
 std::unique_ptr<Context> Context::fork() const {
   auto copy = std::make_unique<Context>(engine_);
   copy->pages_.share(pages_);
+  copy->recurrence_ = recurrence_;
   copy->logits_ = logits_;
   copy->choice_ = choice_;
   copy->long_input_ = long_input_;
@@ -42,8 +44,10 @@ std::unique_ptr<Context> Context::fork() const {
 void Context::truncate(int64_t length) {
   LONGVIEW_CHECK(length >= 0 && length <= this->length(), kInvalidArgument, "A context of %lld tokens cannot be cut to %lld.",
                  static_cast<long long>(this->length()), static_cast<long long>(length));
-  if (length == this->length()) return;
+  if (length == this->length() && recurrence_.reached() <= length) return;
   pages_.truncate(length);
+  recurrence_.cut(length);
+  again_.reset();
   forget_next();
 }
 
@@ -60,8 +64,8 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
     if (!sentence.empty()) device_note_ += (device_note_.empty() ? "" : " ") + sentence;
   };
   note(config.note);
-  KvShape kv{config.layers, config.kv_heads, config.head_dim};
-  prefill_ = std::make_unique<PrefillPlan>(options.prefill, ProfiledModel{model_.fingerprint, config.layers, config.heads, backend_->info().kind}, backend_->sparse_from());
+  KvShape kv{config.attention_layers(), config.kv_heads, config.head_dim};
+  prefill_ = std::make_unique<PrefillPlan>(options.prefill, ProfiledModel{model_.fingerprint, config.attention_layers(), config.heads, backend_->info().kind}, backend_->sparse_from());
   note(prefill_->note());
   if (!prefill_->dense()) kv.mean_tokens = backend_->sparse_block_tokens(kv);
   if (!prefill_->dense() && kv.mean_tokens == 0) {
@@ -76,8 +80,9 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(mod
   note(choice.note);
   largest_chunk_ = plan.chunk_tokens;
   window_ = std::min(config.window, plan.pages * kPageTokens);
-  counters_.layers.resize(static_cast<size_t>(config.layers - 1));
+  counters_.layers.resize(static_cast<size_t>(config.attention_layers() - 1));
   pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
+  if (const RecurrentShape shape = Forward::recurrent_shape(config); shape.layers > 0) states_ = std::make_unique<StatePool>(*backend_, shape);
   root_ = chain_root(cache_identity_text(model_, pool_->storage().layout(), prefill_->identity() + backend_->info().arithmetic));
   index_ = std::make_unique<PrefixIndex>(*pool_, root_);
   forward_ = std::make_unique<Forward>(*backend_, model_, kv, plan.chunk_tokens, options.on_load);
@@ -116,7 +121,8 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t resu
     logits.resize(static_cast<size_t>(model_.config.vocabulary));
   }
   try {
-    forward_->run(tokens, context.pages_.view(), context.length(), context.long_input_, plans, results, cancel);
+    const RecurrentStates states = context.recurrence_.begin();
+    forward_->run({tokens, context.pages_.view(), states, context.length(), context.long_input_, plans, results}, cancel);
     if (sparse) count_coverage(context, count, !plans.empty());
   } catch (...) {
     context.pages_.truncate(context.length());  // gives reserved pages back
@@ -124,6 +130,7 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t resu
     throw;
   }
   context.pages_.advance(tokens);
+  context.recurrence_.advance(count);
   if (next == Next::kChoice) context.choice_ = forward_->choice(count - 1);
   if (next == Next::kLogits) {
     forward_->logits(count - 1, logits);
@@ -134,7 +141,7 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t resu
 // What a chunk counted before it was stopped is no part of the next one.
 void Engine::drop_coverage() noexcept {
   try {
-    std::vector<HeadCoverage> heads(static_cast<size_t>(model_.config.layers * model_.config.heads));
+    std::vector<HeadCoverage> heads(static_cast<size_t>(kv_shape().layers * model_.config.heads));
     backend_->take_coverage(heads);
   } catch (const std::exception&) {
     // The device failed: whoever stopped the chunk says so.
@@ -152,7 +159,7 @@ void Engine::count_coverage(Context& context, int64_t count, bool sparse) {
     }
     return;
   }
-  std::vector<HeadCoverage> heads(static_cast<size_t>(config.layers * config.heads));
+  std::vector<HeadCoverage> heads(static_cast<size_t>(kv_shape().layers * config.heads));
   backend_->take_coverage(heads);
   context.budget_.update(heads, prefill_->target_mass());
   // Probes that are not finite have found nothing; counters keep their sums for good.
@@ -207,17 +214,54 @@ void Engine::check_room(const Context& context, std::span<const int32_t> tokens)
 
 int64_t Engine::adopt(Context& context, std::span<const int32_t> tokens) {
   if (!begin_for(context, context.length() + static_cast<int64_t>(tokens.size()))) return 0;
-  const int64_t covered = context.pages_.adopt(tokens);
-  if (covered > 0) context.forget_next();
-  return covered;
+  const int64_t before = context.length(), covered = context.pages_.adopt(tokens);
+  if (covered == 0) return 0;
+  context.forget_next();
+  settle(context, before);
+  return context.length() - before;
+}
+
+bool Engine::catch_up(Context& context, const CancelToken& cancel) {
+  if (!states_ || context.recurrence_.reached() == context.length()) return false;
+  if (!context.again_) {
+    context.again_ = context.fork();
+    context.again_->pages_.truncate(context.recurrence_.reached());
+  }
+  Context& again = *context.again_;
+  const std::span<const int32_t> left = context.tokens().subspan(static_cast<size_t>(again.length()));
+  const size_t count = std::min(left.size(), static_cast<size_t>(chunk_at(again.length())));
+  run(again, left.first(count), 0, Next::kNothing, cancel);
+  keep_checkpoint(again, false);
+  counters_.prefilled_tokens += static_cast<int64_t>(count);
+  if (again.length() < context.length()) return true;
+  context.pages_.swap(again.pages_);
+  context.recurrence_ = again.recurrence_;
+  context.again_.reset();
+  return true;
+}
+
+void Engine::keep_checkpoint(Context& context, bool end) {
+  if (!states_ || !(end || (context.length() % kPageTokens == 0 && context.recurrence_.is_due()))) return;
+  if (const auto checkpoint = context.recurrence_.keep(end)) context.pages_.attach(checkpoint);
+}
+
+void Engine::settle(Context& context, int64_t least) {
+  if (!states_) return;
+  const auto known = context.pages_.last_checkpoint();
+  if (known && known->length > context.recurrence_.reached()) context.recurrence_.restore(known);
+  if (const int64_t reached = std::max(context.recurrence_.reached(), least); reached < context.length()) context.truncate(reached);
 }
 
 int64_t Engine::prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse) {
   const auto total = static_cast<int64_t>(tokens.size());
   choose_frequencies(context, context.length() + total, cancel);
-  const int64_t count = std::min(total, chunk_at(context.length(), (sparse || observed_) && !prefill_->dense()));
+  if (catch_up(context, cancel)) return 0;
+  int64_t count = std::min(total, chunk_at(context.length(), (sparse || observed_) && !prefill_->dense()));
   const bool last = count == total;
+  // Where a page ends others find a checkpoint.
+  if (const int64_t behind = (context.length() + count) % kPageTokens; states_ && !last && behind < count) count -= behind;
   run(context, tokens.first(static_cast<size_t>(count)), last ? 1 : 0, last ? Next::kLogits : Next::kNothing, cancel, sparse);
+  keep_checkpoint(context, last);
   counters_.prefilled_tokens += count;
   return count;
 }
@@ -230,6 +274,7 @@ void Engine::prefill(Context& context, std::span<const int32_t> tokens, const Ca
 void Engine::decode(Context& context, int32_t token, const CancelToken& cancel, Next next) {
   check_tokens(context, {&token, 1});
   choose_frequencies(context, context.length() + 1, cancel);
+  while (catch_up(context, cancel)) continue;
   run(context, {&token, 1}, 1, next, cancel);
   ++counters_.decoded_tokens;
 }
@@ -250,8 +295,10 @@ void Engine::complete_logits(Context& context) {
     ~Entered() { pages.advance({}); }
   } entered{context.pages_};
   const int32_t last = context.tokens().back();
-  forward_->run({&last, 1}, context.pages_.view(), context.length() - 1, context.long_input_, {}, 1, CancelToken());
+  const RecurrentStates states = context.recurrence_.begin_last_again();
+  forward_->run({{&last, 1}, context.pages_.view(), states, context.length() - 1, context.long_input_, {}, 1}, CancelToken());
   forward_->logits(0, logits);
+  context.recurrence_.replace();
   context.forget_next();
   context.logits_.swap(logits);
 }
@@ -285,10 +332,11 @@ int64_t Engine::focus_chunk(Context& context, std::span<const int32_t> tokens, s
   const auto keys = static_cast<int64_t>(focus.size());
   LONGVIEW_CHECK(keys <= context.length() && !tokens.empty(), kInvalidArgument, "Where tokens look is known of those before them alone.");
   const size_t count = std::min(tokens.size(), static_cast<size_t>(std::min(kFocusChunk, largest_chunk_)));
+  while (catch_up(context, cancel)) continue;
   std::vector<float> added(focus.size());
   bool told = true;
   forward_->observe([&](const Forward::Attention& a) {
-    if (told && a.layer >= model_.config.layers / 2) told = backend_->add_focus(a.q, kv_shape(), model_.config.heads, a.layer, a.pages, a.first_position, keys);
+    if (told && a.layer >= kv_shape().layers / 2) told = backend_->add_focus(a.q, kv_shape(), model_.config.heads, a.layer, a.pages, a.first_position, keys);
   });
   try {
     run(context, tokens.first(count), 0, Next::kNothing, cancel);
@@ -325,18 +373,38 @@ bool Engine::load_page(Context& context, PageStream& stream) {
   if (stream.finished() || stream.end() <= context.length() || !stream.follows(context.tokens())) return false;
   const PageStream::Page* page = stream.next(std::chrono::milliseconds(5));
   if (!page) return true;
-  context.truncate(context.length() / kPageTokens * kPageTokens);  // a ragged tail: the page holds it and more
-  context.pages_.reserve(static_cast<int64_t>(page->tokens.size()));
-  backend_->write_page(pool_->storage(), context.pages_.view().page_slots.back(), page->bytes);
-  context.pages_.advance(page->tokens);
   context.forget_next();
+  context.pages_.truncate(context.length() / kPageTokens * kPageTokens);  // a ragged tail: the page holds it and more
+  try {
+    context.pages_.reserve(static_cast<int64_t>(page->tokens.size()));
+    backend_->write_page(pool_->storage(), context.pages_.view().page_slots.back(), page->bytes);
+  } catch (...) {
+    context.truncate(context.length());
+    throw;
+  }
+  context.pages_.advance(page->tokens);
   stream.pop();
   return true;
+}
+
+Checkpoints Engine::checkpoints(Context& context) {
+  if (states_ && context.recurrence_.reached() == context.length()) keep_checkpoint(context, true);
+  return context.recurrence_.checkpoints();
+}
+
+void Engine::load_checkpoints(Context& context, const std::string& folder, int64_t least) {
+  if (!states_) return;
+  for (const auto& checkpoint : read_checkpoints(folder, cache_identity(context), context.tokens(), context.recurrence_.reached(), states_->state_bytes())) {
+    context.recurrence_.restore(checkpoint);
+    context.pages_.attach(checkpoint);
+  }
+  settle(context, least);
 }
 
 std::vector<float> Engine::all_logits(Context& context, std::span<const int32_t> tokens) {
   check_tokens(context, tokens);
   choose_frequencies(context, context.length() + static_cast<int64_t>(tokens.size()), CancelToken());
+  while (catch_up(context, CancelToken())) continue;
   const auto vocabulary = static_cast<size_t>(model_.config.vocabulary);
   std::vector<float> all(tokens.size() * vocabulary);
   for (size_t done = 0; done < tokens.size();) {

@@ -12,6 +12,7 @@
 #include "base/argmax.h"
 #include "base/cancel.h"
 #include "cache/cache_file.h"
+#include "cache/checkpoint_file.h"
 #include "cache/page_list.h"
 #include "cache/page_stream.h"
 #include "engine/forward.h"
@@ -64,13 +65,16 @@ class Context {
   std::unique_ptr<Context> fork() const;
   // From now on nothing is taken over that other contexts read, maybe sparsely; they may take over what this one reads.
   void keep_own() { pages_.keep_own(); }
-  // Keeps the first `length` tokens; the logits are gone. Throws kInvalidArgument beyond the end.
+  // Keeps the first `length` tokens; the logits are gone. Recurrent layers have to see those again that lie behind the last checkpoint before
+  // it: whoever extends the context first has that done. Throws kInvalidArgument beyond the end.
   void truncate(int64_t length);
 
  private:
   friend class Engine;
   Engine& engine_;
   PageList pages_;
+  Recurrence recurrence_;
+  std::unique_ptr<Context> again_;  // the first of this one's tokens, on their way through the recurrent layers once more
   bool long_input_ = false;  // LongRoPE: the pages were computed with the frequencies of long inputs
   void forget_next();
 
@@ -106,8 +110,9 @@ class Engine {
   int64_t adopt(Context& context, std::span<const int32_t> tokens);
   // Throws kOutOfMemory, with the numbers, where the pool has no room for `tokens` more behind the context.
   void check_room(const Context& context, std::span<const int32_t> tokens) const;
-  // Pre-fills the first chunk of `tokens` and returns how many that were; logits follow when it was the last chunk. `sparse`:
-  // attention may leave keys out, as EngineOptions::prefill says; questions and answers are read densely.
+  // Pre-fills the first chunk of `tokens` and returns how many that were: none where recurrent layers had a chunk of what comes before to see
+  // again. Logits follow when it was the last chunk. `sparse`: attention may leave keys out, as EngineOptions::prefill says; questions and
+  // answers are read densely.
   int64_t prefill_chunk(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);
   // All chunks.
   void prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);
@@ -149,6 +154,11 @@ class Engine {
   // Takes the stream's next page, waited for a few milliseconds, behind the context; false when there is no more, or the context is not
   // what the pages follow any more. Throws kOutOfMemory.
   bool load_page(Context& context, PageStream& stream);
+  // For what is saved of a context: its checkpoints, one behind its last token among them where it can have one.
+  Checkpoints checkpoints(Context& context);
+  // Behind the last load_page: takes what recurrent layers kept on disk for the context's tokens. Without it the pages that were loaded are of no
+  // use: they are let go from the last checkpoint on, but for the first `least` tokens.
+  void load_checkpoints(Context& context, const std::string& folder, int64_t least);
 
   // Logits after every token of a prompt, for comparisons: [tokens, vocabulary].
   std::vector<float> all_logits(Context& context, std::span<const int32_t> tokens);
@@ -162,6 +172,13 @@ class Engine {
   void drop_coverage() noexcept;
   void count_coverage(Context& context, int64_t count, bool sparse);
   bool begin_for(Context& context, int64_t end) const;
+  // Lets recurrent layers see a chunk of the context's tokens that they lack; false where they lack none. What fails leaves the context as
+  // before.
+  bool catch_up(Context& context, const CancelToken& cancel);
+  // Leaves a checkpoint where one is due, or where a reading ends.
+  void keep_checkpoint(Context& context, bool end);
+  // Lets go of tokens behind the last checkpoint that is known of them, but for the first `least`.
+  void settle(Context& context, int64_t least);
   void choose_frequencies(Context& context, int64_t end, const CancelToken& cancel);
   int64_t chunk_at(int64_t position, bool sparse = false) const;
 
@@ -174,6 +191,7 @@ class Engine {
   int64_t dense_chunk_ = 0, sparse_chunk_ = 0;  // wanted; 0: by position
   std::unique_ptr<PrefillPlan> prefill_;
   std::unique_ptr<PagePool> pool_;
+  std::unique_ptr<StatePool> states_;  // of a model with recurrent layers
   uint64_t root_ = 0;
   std::unique_ptr<PrefixIndex> index_;
   std::unique_ptr<Forward> forward_;

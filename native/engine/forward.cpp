@@ -8,10 +8,11 @@ namespace longview {
 
 struct Forward::Layer {
   WeightHandle attention_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, attention_output, attention_post_norm, ffn_norm, gate, up, down, ffn_post_norm, router, expert_gates, expert_ups, expert_downs;
+  WeightHandle mixed, output_gate, alpha, beta, taps, decay, decay_bias, value_norm;  // of a recurrent layer
 };
 
 Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int64_t max_tokens, const OnLoad& on_load)
-    : backend_(backend), config_(model.config), shape_(shape) {
+    : backend_(backend), config_(model.config), shape_(shape), recurrent_(recurrent_shape(model.config)) {
   constexpr int64_t kReportBytes = int64_t{64} << 20;
   int64_t done = 0, reported = 0;
   const auto report = [&](int64_t bytes) {
@@ -39,7 +40,8 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
   for (const LayerWeights& l : w.layers)
     layers_.push_back({upload(l.attention_norm), matrix(l.q), matrix(l.k), matrix(l.v), upload(l.q_bias), upload(l.k_bias), upload(l.v_bias),
                        upload(l.q_norm), upload(l.k_norm), matrix(l.attention_output), upload(l.attention_post_norm), upload(l.ffn_norm), matrix(l.gate), matrix(l.up), matrix(l.down),
-                       upload(l.ffn_post_norm), upload(l.router), experts(l.expert_gates), experts(l.expert_ups), experts(l.expert_downs)});
+                       upload(l.ffn_post_norm), upload(l.router), experts(l.expert_gates), experts(l.expert_ups), experts(l.expert_downs),
+                       matrix(l.mixed), matrix(l.output_gate), upload(l.alpha), upload(l.beta), upload(l.taps), upload(l.decay), upload(l.decay_bias), upload(l.value_norm)});
   if (on_load) on_load(model.weight_bytes, model.weight_bytes);
   rope_ = backend.upload_rope(config_.rope);
   if (RopeConfig far = config_.rope; !far.long_inverse_frequencies.empty()) {
@@ -56,69 +58,108 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
     gate_ = backend.allocate(max_tokens, config_.ffn);
     up_ = backend.allocate(max_tokens, config_.ffn);
   }
+  if (config_.attention_gate) {
+    gated_q_ = backend.allocate(max_tokens, 2 * config_.q_dim());
+    gates_ = backend.allocate(max_tokens, config_.q_dim());
+  }
+  if (recurrent_.layers > 0) {
+    const RecurrentConfig& r = recurrent_.config;
+    mixed_ = backend.allocate(max_tokens, r.channels());
+    output_gate_ = backend.allocate(max_tokens, r.value_dim());
+    alpha_ = backend.allocate(max_tokens, r.value_heads);
+    beta_ = backend.allocate(max_tokens, r.value_heads);
+    read_ = backend.allocate(max_tokens, r.value_dim());
+  }
   last_ = backend.allocate(1, config_.hidden);
   logits_ = backend.allocate_float(1, config_.vocabulary);
 }
 
 Forward::~Forward() {
-  for (Activation* buffer : {&hidden_, &normed_, &q_, &k_, &v_, &attended_, &gate_, &up_, &last_, &logits_, &logit_rows_})
+  for (Activation* buffer : {&hidden_, &normed_, &q_, &k_, &v_, &attended_, &gate_, &up_, &last_, &logits_, &logit_rows_, &gated_q_, &gates_, &mixed_, &output_gate_, &alpha_, &beta_, &read_})
     if (buffer->data) backend_.release(*buffer);
 }
 
 int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, int64_t max_tokens) {
   const int64_t halves = c.experts > 0 ? 0 : 2 * c.ffn;  // of experts they are the backend's scratch
-  const int64_t narrow = max_tokens * (c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + halves) + c.hidden, wide = max_tokens * c.hidden + c.vocabulary;
+  const int64_t gates = c.attention_gate ? 3 * c.q_dim() : 0, recurrent = c.recurrent.channels() + 2 * c.recurrent.value_dim() + 2 * c.recurrent.value_heads;
+  const int64_t narrow = max_tokens * (c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + halves + gates + recurrent) + c.hidden, wide = max_tokens * c.hidden + c.vocabulary;
   return backend.activation_bytes() * narrow + static_cast<int64_t>(sizeof(float)) * wide + backend.scratch_bytes(c, max_tokens);
 }
 
-void Forward::run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, int64_t results, const CancelToken& cancel) {
-  DeviceRope& rope = long_input && long_rope_ ? *long_rope_ : *rope_;
-  const auto work = [&] { run_layers(tokens, pages, first_position, rope, plans, results, cancel); };
-  if (tokens.size() != 1 || !plans.empty() || on_attention_) return work();
+void Forward::run(const Chunk& chunk, const CancelToken& cancel) {
+  DeviceRope& rope = chunk.long_input && long_rope_ ? *long_rope_ : *rope_;
+  const auto work = [&] { run_layers(chunk, rope, cancel); };
+  if (chunk.tokens.size() != 1 || !chunk.plans.empty() || on_attention_) return work();
   cancel.throw_if_cancelled();
-  backend_.run_token({this, tokens[0], first_position, config_.heads, shape_, pages, &rope}, work);
+  backend_.run_token({this, chunk.tokens[0], chunk.first_position, config_.heads, shape_, chunk.pages, &rope, chunk.states}, work);
 }
 
-void Forward::run_layers(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, DeviceRope& rope, std::span<const HeadPlan> plans, int64_t results, const CancelToken& cancel) {
-  const auto count = static_cast<int64_t>(tokens.size());
-  const auto part = [&](Activation buffer) { return backend_.rows(buffer, 0, count); };
-  const Activation hidden = part(hidden_), normed = part(normed_), q = part(q_), k = part(k_), v = part(v_), attended = part(attended_), gate = part(gate_), up = part(up_);
-
-  backend_.embed(*embedding_, tokens, hidden);
+void Forward::run_layers(const Chunk& chunk, DeviceRope& rope, const CancelToken& cancel) {
+  const auto count = static_cast<int64_t>(chunk.tokens.size());
+  backend_.embed(*embedding_, chunk.tokens, backend_.rows(hidden_, 0, count));
+  int64_t attending = 0, recurrent = 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
     cancel.throw_if_cancelled();
     const Layer& layer = layers_[i];
-    const auto index = static_cast<int64_t>(i);
-
-    const Activation attention_input = backend_.for_products(normed, {layer.q.get(), layer.k.get(), layer.v.get()});
-    const std::array<Projection, 3> projections{{{layer.q.get(), layer.q_bias.get(), q}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}};
-    backend_.norm_linear_all(hidden, *layer.attention_norm, config_.norm_epsilon, attention_input, projections);
-    if (layer.q_norm) backend_.rms_norm_heads(q, *layer.q_norm, k, *layer.k_norm, config_.head_dim, config_.norm_epsilon);
-    if (config_.rope.query_growth > 0) backend_.scale_queries(q, config_.rope, first_position);
-    // Nothing sees what the last layer makes of a token but that token's logits.
-    const int64_t rows = i + 1 < layers_.size() || on_attention_ ? count : results;
+    int64_t rows = count;
+    if (layer.mixed) add_recurrent(layer, recurrent++, chunk);
+    else rows = add_attention(layer, attending++, i + 1 == layers_.size(), chunk, rope);
+    if (rows == 0) return;
     const auto last = [&](Activation x) { return backend_.rows(x, count - rows, rows); };
-    if (count == 1 && rows == 1 && plans.empty() && !on_attention_) {
-      backend_.append_and_attend(q, k, v, rope, shape_, config_.heads, index, pages, first_position, attended);
-    } else {
-      backend_.rope_and_append_kv(q, k, v, rope, shape_, index, pages, first_position);
-      if (rows == 0) return;
-      if (plans.empty() || rows < count) backend_.attention(last(q), shape_, config_.heads, index, pages, first_position + count - rows, last(attended));
-      else backend_.attention_sparse(q, shape_, config_.heads, index, pages, first_position, plans.subspan(i * static_cast<size_t>(config_.heads), static_cast<size_t>(config_.heads)), attended);
-    }
-    if (on_attention_) on_attention_({index, hidden, q, attended, pages, first_position});
-    add_product(last(attended), *layer.attention_output, layer.attention_post_norm.get(), last(normed), last(hidden));
-
-    if (layer.router) {
-      const Experts experts{layer.router.get(), layer.expert_gates.get(), layer.expert_ups.get(), layer.expert_downs.get(), config_.experts_used, config_.experts_normalised};
-      backend_.norm_add_experts(last(hidden), *layer.ffn_norm, config_.norm_epsilon, last(normed), experts);
-      continue;
-    }
-    const Activation ffn_input = backend_.for_products(last(normed), {layer.gate.get(), layer.up.get()});
-    const Activation activated = backend_.for_products(last(gate), {layer.down.get()});
-    backend_.norm_linear_swiglu(last(hidden), *layer.ffn_norm, config_.norm_epsilon, ffn_input, *layer.gate, *layer.up, last(up), activated);
-    add_product(activated, *layer.down, layer.ffn_post_norm.get(), last(normed), last(hidden));
+    add_ffn(layer, last(hidden_), last(normed_), last(gate_), last(up_));
   }
+}
+
+int64_t Forward::add_attention(const Layer& layer, int64_t index, bool last_layer, const Chunk& chunk, DeviceRope& rope) {
+  const auto count = static_cast<int64_t>(chunk.tokens.size()), heads = config_.heads, first_position = chunk.first_position;
+  const auto part = [&](Activation buffer) { return backend_.rows(buffer, 0, count); };
+  const Activation hidden = part(hidden_), normed = part(normed_), q = part(q_), k = part(k_), v = part(v_), attended = part(attended_);
+
+  const Activation input = backend_.for_products(normed, {layer.q.get(), layer.k.get(), layer.v.get()});
+  const Activation queries = config_.attention_gate ? part(gated_q_) : q;
+  const std::array<Projection, 3> projections{{{layer.q.get(), layer.q_bias.get(), queries}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}};
+  backend_.norm_linear_all(hidden, *layer.attention_norm, config_.norm_epsilon, input, projections);
+  if (config_.attention_gate) backend_.split_gates(queries, config_.head_dim, q, part(gates_));
+  if (layer.q_norm) backend_.rms_norm_heads(q, *layer.q_norm, k, *layer.k_norm, config_.head_dim, config_.norm_epsilon);
+  if (config_.rope.query_growth > 0) backend_.scale_queries(q, config_.rope, first_position);
+  // Nothing sees what the last layer makes of a token but that token's logits.
+  const int64_t rows = !last_layer || on_attention_ ? count : chunk.results;
+  const auto last = [&](Activation x) { return backend_.rows(x, count - rows, rows); };
+  if (count == 1 && rows == 1 && chunk.plans.empty() && !on_attention_) {
+    backend_.append_and_attend(q, k, v, rope, shape_, heads, index, chunk.pages, first_position, attended);
+  } else {
+    backend_.rope_and_append_kv(q, k, v, rope, shape_, index, chunk.pages, first_position);
+    if (rows == 0) return 0;
+    if (chunk.plans.empty() || rows < count) backend_.attention(last(q), shape_, heads, index, chunk.pages, first_position + count - rows, last(attended));
+    else backend_.attention_sparse(q, shape_, heads, index, chunk.pages, first_position, chunk.plans.subspan(static_cast<size_t>(index * heads), static_cast<size_t>(heads)), attended);
+  }
+  if (on_attention_) on_attention_({index, hidden, q, attended, chunk.pages, first_position});
+  if (config_.attention_gate) backend_.multiply_gates(last(attended), last(part(gates_)));
+  add_product(last(attended), *layer.attention_output, layer.attention_post_norm.get(), last(normed), last(hidden));
+  return rows;
+}
+
+void Forward::add_recurrent(const Layer& layer, int64_t index, const Chunk& chunk) {
+  const auto part = [&](Activation buffer) { return backend_.rows(buffer, 0, static_cast<int64_t>(chunk.tokens.size())); };
+  const Activation hidden = part(hidden_), normed = part(normed_), mixed = part(mixed_), gate = part(output_gate_), alpha = part(alpha_), beta = part(beta_), read = part(read_);
+  const Activation input = backend_.for_products(normed, {layer.mixed.get(), layer.output_gate.get(), layer.alpha.get(), layer.beta.get()});
+  const std::array<Projection, 4> projections{{{layer.mixed.get(), nullptr, mixed}, {layer.output_gate.get(), nullptr, gate}, {layer.alpha.get(), nullptr, alpha}, {layer.beta.get(), nullptr, beta}}};
+  backend_.norm_linear_all(hidden, *layer.attention_norm, config_.norm_epsilon, input, projections);
+  const DeltaWeights weights{layer.taps.get(), layer.decay.get(), layer.decay_bias.get(), layer.value_norm.get()};
+  backend_.delta_net(mixed, gate, alpha, beta, weights, config_.norm_epsilon, recurrent_, index, chunk.states, read);
+  add_product(read, *layer.attention_output, nullptr, normed, hidden);
+}
+
+void Forward::add_ffn(const Layer& layer, Activation hidden, Activation normed, Activation gate, Activation up) {
+  if (layer.router) {
+    const Experts experts{layer.router.get(), layer.expert_gates.get(), layer.expert_ups.get(), layer.expert_downs.get(), config_.experts_used, config_.experts_normalised};
+    backend_.norm_add_experts(hidden, *layer.ffn_norm, config_.norm_epsilon, normed, experts);
+    return;
+  }
+  const Activation input = backend_.for_products(normed, {layer.gate.get(), layer.up.get()});
+  const Activation activated = backend_.for_products(gate, {layer.down.get()});
+  backend_.norm_linear_swiglu(hidden, *layer.ffn_norm, config_.norm_epsilon, input, *layer.gate, *layer.up, up, activated);
+  add_product(activated, *layer.down, layer.ffn_post_norm.get(), normed, hidden);
 }
 
 void Forward::add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* post_norm, Activation scratch, Activation sum) {

@@ -19,12 +19,23 @@ class Forward {
 
   // One layer's attention over a chunk, before its product with the output matrix.
   struct Attention {
-    int64_t layer;
+    int64_t layer;  // of those with attention
     Activation hidden, q, out;  // [T, hidden], the residual stream that this layer got; [T, H*D], after RoPE; [T, H*D]
     KvPages pages;
     int64_t first_position;
   };
   using OnAttention = std::function<void(const Attention&)>;
+
+  // Tokens at first_position.. and what the work on them goes by.
+  struct Chunk {
+    std::span<const int32_t> tokens;
+    KvPages pages;           // with room for their K and V
+    RecurrentStates states;  // of models with recurrent layers
+    int64_t first_position;
+    bool long_input;                  // with the frequencies that LongRoPE has for long inputs
+    std::span<const HeadPlan> plans;  // of all heads, [attention layers * heads], for sparse attention; empty for dense
+    int64_t results;                  // of so many of the last tokens logits may be asked for afterwards; for the others the last layer ends with K and V
+  };
 
   // Buffers for chunks of up to `max_tokens`. backend and model must outlive this.
   Forward(Backend& backend, const Model& model, const KvShape& shape, int64_t max_tokens, const OnLoad& on_load = {});
@@ -32,11 +43,8 @@ class Forward {
   Forward(const Forward&) = delete;
   Forward& operator=(const Forward&) = delete;
 
-  // Runs tokens at first_position.. through all layers; their K and V are written into `pages`, which must have room.
-  // `long_input`: with the frequencies that LongRoPE has for long inputs. `plans`: of all heads, [layers * heads], for sparse
-  // attention; empty for dense. `results`: of so many of the last tokens logits may be asked for afterwards; for the others the
-  // last layer ends with K and V. Throws kCancelled between layers, at least before each token; then nothing of the chunk counts.
-  void run(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, bool long_input, std::span<const HeadPlan> plans, int64_t results, const CancelToken& cancel);
+  // Runs a chunk through all layers. Throws kCancelled between layers, at least before each token; then nothing of the chunk counts.
+  void run(const Chunk& chunk, const CancelToken& cancel);
 
   // Calls `observer` after every layer's attention from now on, which is that of all tokens; an empty one ends that. It may use the
   // backend.
@@ -55,13 +63,20 @@ class Forward {
   static constexpr int64_t kLogitRows = 64;
 
   const KvShape& kv_shape() const { return shape_; }
+  static RecurrentShape recurrent_shape(const ModelConfig& config) { return {config.recurrent, config.layers - config.attention_layers()}; }
   // Bytes of the buffers of a Forward with these sizes, and of what the backend keeps beside them.
   static int64_t workspace_bytes(const Backend& backend, const ModelConfig& config, int64_t max_tokens);
 
  private:
   struct Layer;
 
-  void run_layers(std::span<const int32_t> tokens, const KvPages& pages, int64_t first_position, DeviceRope& rope, std::span<const HeadPlan> plans, int64_t results, const CancelToken& cancel);
+  void run_layers(const Chunk& chunk, DeviceRope& rope, const CancelToken& cancel);
+  // Adds to the residual stream of a chunk what layer `index` attends to, of those with attention; `last` is the last of all. Returns of how
+  // many of the last tokens that was done.
+  int64_t add_attention(const Layer& layer, int64_t index, bool last, const Chunk& chunk, DeviceRope& rope);
+  // The same of recurrent layer `index`, for all tokens.
+  void add_recurrent(const Layer& layer, int64_t index, const Chunk& chunk);
+  void add_ffn(const Layer& layer, Activation hidden, Activation normed, Activation gate, Activation up);
   // Queues the logits after token `row`, to logits_.
   void multiply_output(int64_t row);
   // sum += x * weight^T, normed before it is added where there is a norm for that.
@@ -70,12 +85,15 @@ class Forward {
   Backend& backend_;
   const ModelConfig& config_;
   KvShape shape_;
+  RecurrentShape recurrent_;
   OnAttention on_attention_;
   WeightHandle embedding_, output_norm_, output_;
   std::vector<Layer> layers_;
   std::unique_ptr<DeviceRope> rope_, long_rope_;  // the second of LongRoPE alone
   // [max_tokens, ...]: the residual stream, its norm, the projections, the two halves of the FFN; one row of logits.
   Activation hidden_, normed_, q_, k_, v_, attended_, gate_, up_, last_, logits_;
+  Activation gated_q_, gates_;                            // of attention with gates: [max_tokens, 2 * q_dim], [max_tokens, q_dim]
+  Activation mixed_, output_gate_, alpha_, beta_, read_;  // of recurrent layers: channels, value_dim, value_heads twice, value_dim
   Activation logit_rows_;  // [kLogitRows, vocabulary], made when first asked for: questions do without
 };
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "cache/recurrence.h"
 #include "engine/forward.h"
 
 namespace longview {
@@ -24,10 +25,17 @@ int64_t weight_bytes(const Backend& backend, const Weights& weights) {
   for (const TensorView* view : {&weights.embedding, &weights.output_norm, &weights.output}) add(*view, WeightUse::kAny);
   for (const LayerWeights& layer : weights.layers) {
     layer.each([&](const TensorView& view) { add(view, WeightUse::kLayerProduct); });  // its vectors stay as they are
-    add(layer.router, WeightUse::kAny);
+    for (const TensorView* view : {&layer.router, &layer.alpha, &layer.beta}) add(*view, WeightUse::kAny);
     layer.each_expert([&](const TensorView& view) { add(view, WeightUse::kAny); });
   }
   return total;
+}
+
+// Of a repository's context and one of a conversation behind it, and on the CPU their checkpoints too: a GPU's lie on the host.
+int64_t recurrent_bytes(const Backend& backend, const ModelConfig& config) {
+  const RecurrentShape shape = Forward::recurrent_shape(config);
+  if (shape.layers == 0) return 0;
+  return 2 * (Recurrence::kMostStates + (backend.info().kind == "cpu" ? Recurrence::kMostCheckpoints : 0)) * backend.recurrent_bytes(shape);
 }
 
 }  // namespace
@@ -46,7 +54,7 @@ MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape
   const int64_t wanted = limits.kv_budget_bytes > 0 ? limits.kv_budget_bytes / plan.page_bytes : window_pages + window_pages / 2 + 16;
   const int64_t least = pages_of(std::min(kSmallestWindow, config.window));
   for (plan.chunk_tokens = limits.chunk_tokens;; plan.chunk_tokens /= 2) {
-    plan.workspace_bytes = Forward::workspace_bytes(backend, config, plan.chunk_tokens);
+    plan.workspace_bytes = Forward::workspace_bytes(backend, config, plan.chunk_tokens) + recurrent_bytes(backend, config);
     const int64_t left = device.free_memory_bytes - plan.weight_bytes - plan.workspace_bytes;
     const int64_t affordable = device.free_memory_bytes > 0 ? std::max<int64_t>(left, 0) * 9 / 10 / (plan.page_bytes + beside) : wanted;
     plan.pages = std::min({wanted, affordable, kMostPages});

@@ -12,17 +12,20 @@ namespace longview {
 
 bool has_experts(const std::string& architecture) { return architecture == "qwen3moe" || architecture == "qwen3_moe"; }
 
+bool is_hybrid(const std::string& architecture) { return architecture == "qwen35" || architecture == "qwen3_5_text"; }
+
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config) {
-  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "glm", "glm4", "chatglm", "phi3"};
+  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen35", "qwen3_5_text", "glm", "glm4", "chatglm", "phi3"};
   LONGVIEW_CHECK(std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown),
                  kUnsupportedArchitecture,
                  "The model %s is of the architecture \"%s\", which Longview does not run. It runs llama, "
-                 "mistral, mistral3, qwen2, qwen3, qwen3moe, glm, glm4, chatglm and phi3.",
+                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen35, glm, glm4, chatglm and phi3.",
                  path.c_str(), printable(name).c_str());
   config.architecture = name;
   const bool glm = name == "glm" || name == "glm4" || name == "chatglm";
   if (glm) config.rope.pairing = RopePairing::kAdjacent;
   config.qk_norm = name.starts_with("qwen3");
+  config.attention_gate = is_hybrid(name);
   config.post_norms = name == "glm4";
   config.fused_gate_up = glm || name == "phi3";
 }
@@ -43,6 +46,18 @@ void check_sizes(const ModelConfig& c, const std::string& path) {
   between(c.vocabulary, 1, 1 << 24, "vocabulary");
   between(c.window, 1, int64_t{1} << 31, "window");
   between(c.rope.dims, 2, c.head_dim, "number of rotated dimensions");
+  if (const RecurrentConfig& r = c.recurrent; is_hybrid(c.architecture)) {
+    between(r.interval, 1, c.layers, "number of layers from one that attends to the next");
+    between(r.key_heads, 1, 4096, "number of recurrent key heads");
+    between(r.value_heads, r.key_heads, 4096, "number of recurrent value heads");
+    between(r.head_dim, 1, 1 << 16, "recurrent head size");
+    between(r.taps, 1, 1 << 16, "width of its convolution");
+    if (r.value_heads % r.key_heads != 0) throw_corrupt(path, "its recurrent value heads are no multiple of its key heads");
+    LONGVIEW_CHECK(c.layers % r.interval == 0, kUnsupportedArchitecture, "The last layer of the model %s is recurrent, which Longview does not run.", path.c_str());
+    LONGVIEW_CHECK(r.head_dim % 16 == 0 && r.head_dim <= 128 && r.taps == 4, kUnsupportedArchitecture,
+                   "The model %s has recurrent heads of %lld dimensions behind a convolution of %lld inputs; Longview runs multiples of 16 up to 128, and 4.", path.c_str(),
+                   static_cast<long long>(r.head_dim), static_cast<long long>(r.taps));
+  }
   if (c.heads % c.kv_heads != 0) throw_corrupt(path, "its query heads are no multiple of its KV heads");
   LONGVIEW_CHECK(c.head_dim <= 256 && c.head_dim % 2 == 0, kUnsupportedArchitecture,
                  "The model %s has heads of %lld dimensions; Longview runs even sizes up to 256.",

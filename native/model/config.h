@@ -29,6 +29,21 @@ struct RopeConfig {
   double query_scale(int64_t position) const { return query_growth > 0 ? 1 + query_growth * std::log1p(static_cast<double>(position / query_span)) : 1.0; }
 };
 
+// Layers that keep a state of one size in the place of K and V: gated DeltaNet (Yang, Kautz, Hatamizadeh 2024), as Qwen3.5 has it.
+struct RecurrentConfig {
+  int64_t interval = 0;  // every so manieth layer attends, the others are recurrent; 0: all attend
+  int64_t key_heads = 0;
+  int64_t value_heads = 0;  // a multiple of key_heads
+  int64_t head_dim = 0;     // of keys and of values
+  int64_t taps = 0;         // of the convolution over a channel's last inputs
+  // Which key head a value head reads: GGUF has value heads ordered so that it is h % key_heads, others h / (value_heads / key_heads).
+  bool tiled = false;
+
+  int64_t key_dim() const { return key_heads * head_dim; }
+  int64_t value_dim() const { return value_heads * head_dim; }
+  int64_t channels() const { return 2 * key_dim() + value_dim(); }  // of the convolution: queries, keys, values
+};
+
 struct ModelConfig {
   std::string architecture;  // "llama", "qwen2", "phi3", …: the file's own word
   std::string name;          // for people; may be empty
@@ -53,9 +68,15 @@ struct ModelConfig {
   int64_t experts = 0;
   int64_t experts_used = 0;
   bool experts_normalised = true;  // the weights of those add up to 1
+  RecurrentConfig recurrent;
+  bool attention_gate = false;  // Q's matrix gives each head as many gates behind its dims, whose sigmoid what it attends to is multiplied with
 
   int64_t kv_dim() const { return kv_heads * head_dim; }
   int64_t q_dim() const { return heads * head_dim; }
+  bool attends(int64_t layer) const { return recurrent.interval == 0 || (layer + 1) % recurrent.interval == 0; }
+  // Layers with K and V: those that attention, its pages and its plans count.
+  int64_t attention_layer(int64_t index) const { return recurrent.interval == 0 ? index : (index + 1) * recurrent.interval - 1; }
+  int64_t attention_layers() const { return recurrent.interval == 0 ? layers : layers / recurrent.interval; }
 };
 
 }  // namespace longview

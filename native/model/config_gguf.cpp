@@ -85,6 +85,29 @@ void divide_by_stored_factors(const ModelFile& file, RopeConfig& rope) {
   for (size_t i = 0; i < divisors.size(); ++i) rope.inverse_frequencies[i] /= divisors[i];
 }
 
+// llama.cpp's keys, made for other recurrent models; heads of keys and of values are equally wide there.
+RecurrentConfig read_recurrent(const ModelFile& file, const std::string& arch, int64_t layers) {
+  const std::string ssm = arch + ".ssm.";
+  RecurrentConfig r;
+  r.interval = file.integer_or(arch + ".full_attention_interval", 4);
+  r.key_heads = file.integer_or(ssm + "group_count", 0);
+  r.value_heads = file.integer_or(ssm + "time_step_rank", 0);
+  r.head_dim = file.integer_or(ssm + "state_size", 0);
+  r.taps = file.integer_or(ssm + "conv_kernel", 0);
+  r.tiled = true;
+  const int64_t width = file.integer_or(ssm + "inner_size", 0);
+  if (r.value_heads < 1 || width / r.value_heads != r.head_dim || width % r.value_heads != 0)
+    throw_corrupt(file.path(), "its recurrent heads of keys and of values differ in width, or it does not say how wide they are");
+  const auto found = file.metadata().find(arch + ".attention.recurrent_layers");
+  const auto* list = found == file.metadata().end() ? nullptr : std::get_if<std::vector<bool>>(&found->second);
+  if (!list || r.interval < 1) return r;
+  for (int64_t i = 0; i < std::min(layers, static_cast<int64_t>(list->size())); ++i)
+    LONGVIEW_CHECK((*list)[static_cast<size_t>(i)] == ((i + 1) % r.interval != 0), kUnsupportedArchitecture,
+                   "The recurrent layers of the model %s follow another pattern than that each %lld. layer attends, which Longview does not run.", file.path().c_str(),
+                   static_cast<long long>(r.interval));
+  return r;
+}
+
 // Rows of the embedding: the vocabulary as the weights have it, padding included.
 int64_t vocabulary_of(const ModelFile& file) {
   const StoredTensor* embedding = file.find("token_embd.weight");
@@ -116,7 +139,8 @@ ModelConfig read_gguf_config(const ModelFile& file) {
                  "The model %s chooses its experts otherwise than by softmax (expert_gating_func), which Longview does not run.", path.c_str());
 
   c.name = file.string_or("general.name", "");
-  c.layers = file.integer_or(arch + ".block_count", 0);
+  // Layers that guess at further tokens (MTP) stand behind the others; the graph does without.
+  c.layers = file.integer_or(arch + ".block_count", 0) - (is_hybrid(arch) ? std::max<int64_t>(file.integer_or(arch + ".nextn_predict_layers", 0), 0) : 0);
   c.hidden = file.integer_or(arch + ".embedding_length", 0);
   c.ffn = same_in_all_layers(file, arch + (c.experts > 0 ? ".expert_feed_forward_length" : ".feed_forward_length"), 0);
   c.heads = same_in_all_layers(file, arch + ".attention.head_count", 0);
@@ -127,6 +151,7 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   c.vocabulary = vocabulary_of(file);
   c.qkv_bias = arch == "qwen2" || file.find("blk.0.attn_q.bias") || file.find("blk.0.attn_qkv.bias");
   c.tied_embeddings = file.find("output.weight") == nullptr;
+  if (is_hybrid(arch)) c.recurrent = read_recurrent(file, arch, c.layers);
   if (arch == "llama" || arch == "mistral" || arch == "mistral3") c.rope.pairing = RopePairing::kAdjacent;  // by the converter
   c.rope.dims = file.integer_or(arch + ".rope.dimension_count", c.head_dim);
   check_sizes(c, path);

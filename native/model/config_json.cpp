@@ -121,6 +121,7 @@ int64_t sliding_window(const Members& config, const std::string& architecture) {
     sliding = false;
     for (const Json& type : *types) {
       const std::string name = type.string() ? *type.string() : "";
+      if (name == "linear_attention" && is_hybrid(architecture)) continue;  // read_recurrent checks where they are
       LONGVIEW_CHECK(name == "full_attention" || name == "sliding_attention", kUnsupportedArchitecture,
                      "The model %s has layers of the type \"%s\", which Longview does not run.",
                      config.path().c_str(), printable(name).c_str());
@@ -169,6 +170,30 @@ void read_experts(const Members& config, ModelConfig& c) {
                  config.path().c_str());
 }
 
+// Which layers are recurrent stands in a list of them, or in their distance.
+RecurrentConfig read_recurrent(const Members& config, int64_t layers) {
+  RecurrentConfig r;
+  r.key_heads = config.integer("linear_num_key_heads", 16);
+  r.value_heads = config.integer("linear_num_value_heads", 32);
+  r.head_dim = config.integer("linear_key_head_dim", 128);
+  r.taps = config.integer("linear_conv_kernel_dim", 4);
+  r.interval = config.integer("full_attention_interval", 4);
+  LONGVIEW_CHECK(config.integer("linear_value_head_dim", 128) == r.head_dim, kUnsupportedArchitecture,
+                 "The recurrent heads of keys and of values of the model %s differ in width, which Longview does not run.", config.path().c_str());
+  LONGVIEW_CHECK(config.boolean("attn_output_gate", true), kUnsupportedArchitecture, "The attention of the model %s has no gates (attn_output_gate), which Longview does not run of this architecture.",
+                 config.path().c_str());
+  const Json::Array* types = config.list("layer_types");
+  if (!types) return r;
+  if (static_cast<int64_t>(types->size()) != layers) throw_corrupt(config.path(), "its layer_types are not as many as its layers");
+  const auto attends = [](const Json& type) { return type.string() && *type.string() == "full_attention"; };
+  r.interval = std::find_if(types->begin(), types->end(), attends) - types->begin() + 1;
+  for (size_t i = 0; i < types->size(); ++i)
+    LONGVIEW_CHECK(attends((*types)[i]) == ((static_cast<int64_t>(i) + 1) % r.interval == 0), kUnsupportedArchitecture,
+                   "The recurrent layers of the model %s follow another pattern than that each %lld. layer attends, which Longview does not run.", config.path().c_str(),
+                   static_cast<long long>(r.interval));
+  return r;
+}
+
 // GLM-4's own spelling of its configuration. Half of each head is rotated.
 void read_chatglm(const Members& json, ModelConfig& c) {
   c.name = json.text("_name_or_path", "");
@@ -201,7 +226,7 @@ RopeScaling chatglm_rope(const Members& json) {
 const Json& text_config(const ModelFile& file) {
   const Json& config = file.config();
   const Json *type = config.find("model_type"), *text = config.find("text_config");
-  if (!type || !type->string() || *type->string() != "mistral3") return config;
+  if (!type || !type->string() || (*type->string() != "mistral3" && *type->string() != "qwen3_5")) return config;
   if (!text || !text->object()) throw_corrupt(file.path(), "its config.json has no text_config");
   return *text;
 }
@@ -237,6 +262,7 @@ ModelConfig read_json_config(const ModelFile& file) {
   c.hidden = json.integer("hidden_size", 0);
   c.ffn = json.integer("intermediate_size", 0);
   if (has_experts(architecture)) read_experts(json, c);
+  if (is_hybrid(architecture)) c.recurrent = read_recurrent(json, c.layers);
   c.heads = json.integer("num_attention_heads", 0);
   c.kv_heads = json.integer("num_key_value_heads", c.heads);
   c.head_dim = json.integer("head_dim", c.heads > 0 ? c.hidden / c.heads : 0);
@@ -248,7 +274,7 @@ ModelConfig read_json_config(const ModelFile& file) {
   c.tied_embeddings = json.boolean("tie_word_embeddings", file.find(part.output) == nullptr);
 
   const Members rope = rope_members(json);
-  const double partial = rope.number("partial_rotary_factor", json.number("partial_rotary_factor", glm ? 0.5 : 1.0));
+  const double partial = rope.number("partial_rotary_factor", json.number("partial_rotary_factor", glm ? 0.5 : is_hybrid(architecture) ? 0.25 : 1.0));
   if (!(partial > 0 && partial <= 1)) throw_corrupt(path, "its partial_rotary_factor is not between 0 and 1");
   c.rope.dims = static_cast<int64_t>(static_cast<double>(c.head_dim) * partial);
   check_sizes(c, path);

@@ -1,5 +1,9 @@
 #include "model/weights.h"
 
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <limits>
 #include <new>
 #include <set>
 
@@ -21,6 +25,8 @@ struct Names {
   const char *ffn_norm, *gate, *up, *gate_up, *down, *ffn_post_norm;
   // Of experts: their matrices lie in one tensor where `experts` is null, else in one for each, `experts` + number + name.
   const char *router, *experts, *expert_gate, *expert_up, *expert_down;
+  // Of a recurrent layer; the last four with all that follows the layer's number.
+  const char *mixed, *output_gate, *alpha, *beta, *recurrent_output, *taps, *decay, *decay_bias, *value_norm;
 };
 
 const Names kGgufNames{
@@ -48,6 +54,15 @@ const Names kGgufNames{
     .expert_gate = "ffn_gate_exps",
     .expert_up = "ffn_up_exps",
     .expert_down = "ffn_down_exps",
+    .mixed = "attn_qkv",
+    .output_gate = "attn_gate",
+    .alpha = "ssm_alpha",
+    .beta = "ssm_beta",
+    .recurrent_output = "ssm_out",
+    .taps = "ssm_conv1d.weight",
+    .decay = "ssm_a",
+    .decay_bias = "ssm_dt.bias",
+    .value_norm = "ssm_norm.weight",
 };
 
 // transformers' names, which nearly all models have.
@@ -76,6 +91,15 @@ const Names kHubNames{
     .expert_gate = ".gate_proj",
     .expert_up = ".up_proj",
     .expert_down = ".down_proj",
+    .mixed = "linear_attn.in_proj_qkv",
+    .output_gate = "linear_attn.in_proj_z",
+    .alpha = "linear_attn.in_proj_a",
+    .beta = "linear_attn.in_proj_b",
+    .recurrent_output = "linear_attn.out_proj",
+    .taps = "linear_attn.conv1d.weight",
+    .decay = "linear_attn.A_log",
+    .decay_bias = "linear_attn.dt_bias",
+    .value_norm = "linear_attn.norm.weight",
 };
 
 // GLM-4's own code (model_type chatglm); nothing of it lies in separate matrices.
@@ -104,10 +128,23 @@ const Names kChatGlmNames{
     .expert_gate = nullptr,
     .expert_up = nullptr,
     .expert_down = nullptr,
+    .mixed = nullptr,
+    .output_gate = nullptr,
+    .alpha = nullptr,
+    .beta = nullptr,
+    .recurrent_output = nullptr,
+    .taps = nullptr,
+    .decay = nullptr,
+    .decay_bias = nullptr,
+    .value_norm = nullptr,
 };
 
 Names names_of(const ModelFile& file, const ModelConfig& config) {
-  if (file.format() == ModelFile::Format::kGguf) return kGgufNames;
+  if (file.format() == ModelFile::Format::kGguf) {
+    Names names = kGgufNames;
+    if (is_hybrid(config.architecture)) names.ffn_norm = names.attention_post_norm;  // the same word for another place
+    return names;
+  }
   if (config.architecture == "chatglm") return kChatGlmNames;
   Names names = kHubNames;
   const TextPart part = text_part(file);
@@ -120,7 +157,8 @@ Names names_of(const ModelFile& file, const ModelConfig& config) {
 // for.
 class Finder {
  public:
-  explicit Finder(const ModelFile& file) : file_(file) {}
+  // `made`: where vectors live that are not taken as the file has them.
+  Finder(const ModelFile& file, std::deque<std::vector<float>>& made) : file_(file), made_(made) {}
 
   TensorView matrix(const std::string& name, int64_t rows, int64_t cols) { return find(name, {rows, cols}); }
 
@@ -134,11 +172,30 @@ class Finder {
     return view;
   }
 
-  // A layer may hold no more than the graph uses: a bias or an expert that is left out would spoil every
+  // The same of another shape.
+  TensorView flat(const std::string& name, const std::vector<int64_t>& shape) {
+    TensorView view = find(name, shape);
+    if (format_of(view.type).block_elements != 1) throw_corrupt(file_.path(), name + " is quantised");
+    view.cols *= view.rows;
+    view.rows = 1;
+    return view;
+  }
+
+  // A vector by what `form` gives for each of its numbers.
+  template <typename Form>
+  TensorView formed(const TensorView& vector, const Form& form) {
+    std::vector<float>& values = made_.emplace_back(static_cast<size_t>(vector.cols));
+    dequantize_row(vector.type, vector.data, values.data(), vector.cols);
+    std::transform(values.begin(), values.end(), values.begin(), form);
+    return {DType::kF32, 1, vector.cols, reinterpret_cast<const std::byte*>(values.data()), vector.cols * static_cast<int64_t>(sizeof(float))};
+  }
+
+  // A layer of the first `layers` may hold no more than the graph uses: a bias or an expert that is left out would spoil every
   // answer.
-  void refuse_unused(const std::string& layer_prefix) const {
+  void refuse_unused(const std::string& layer_prefix, int64_t layers) const {
+    const auto behind = [&](const std::string& name) { return std::strtoll(name.c_str() + layer_prefix.size(), nullptr, 10) >= layers; };
     for (const auto& [name, tensor] : file_.tensors()) {
-      const bool part_of_layer = name.starts_with(layer_prefix) && !name.ends_with("rotary_emb.inv_freq");
+      const bool part_of_layer = name.starts_with(layer_prefix) && !behind(name) && !name.ends_with("rotary_emb.inv_freq");
       LONGVIEW_CHECK(!part_of_layer || used_.contains(name), kUnsupportedArchitecture,
                      "The model %s has a tensor %s, which this architecture does not have in Longview.",
                      file_.path().c_str(), printable(name).c_str());
@@ -177,6 +234,7 @@ class Finder {
   }
 
   const ModelFile& file_;
+  std::deque<std::vector<float>>& made_;
   std::set<std::string, std::less<>> used_;
   int64_t parameters_ = 0, bytes_ = 0;
 };
@@ -209,7 +267,30 @@ std::vector<TensorView> find_experts(Finder& find, const Names& names, const std
   return found;
 }
 
-LayerWeights find_layer(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c) {
+// transformers keeps norms of this architecture as what they differ from 1 by; GGUF has them whole, and all others have.
+bool norms_lack_one(const ModelConfig& c) { return c.architecture == "qwen3_5_text"; }
+
+TensorView find_norm(Finder& find, const std::string& name, int64_t length, const ModelConfig& c) {
+  const TensorView norm = find.vector(name, length);
+  return norms_lack_one(c) ? find.formed(norm, [](float x) { return 1 + x; }) : norm;
+}
+
+void find_recurrent(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
+  const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
+  const RecurrentConfig& r = c.recurrent;
+  layer.mixed = find.matrix(weight(names.mixed), r.channels(), c.hidden);
+  layer.output_gate = find.matrix(weight(names.output_gate), r.value_dim(), c.hidden);
+  layer.alpha = find.matrix(weight(names.alpha), r.value_heads, c.hidden);
+  layer.beta = find.matrix(weight(names.beta), r.value_heads, c.hidden);
+  layer.taps = find.flat(prefix + names.taps, r.tiled ? std::vector<int64_t>{r.channels(), r.taps} : std::vector<int64_t>{r.channels(), 1, r.taps});
+  layer.decay = find.vector(prefix + names.decay, r.value_heads);
+  if (!r.tiled) layer.decay = find.formed(layer.decay, [](float x) { return -std::exp(x); });  // the file has its logarithm
+  layer.decay_bias = find.vector(prefix + names.decay_bias, r.value_heads);
+  layer.value_norm = find.vector(prefix + names.value_norm, r.head_dim);
+  layer.attention_output = find.matrix(weight(names.recurrent_output), c.hidden, r.value_dim());
+}
+
+void find_attention(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
   const auto bias = [&](const char* name) { return prefix + name + ".bias"; };
   const auto split_qkv = [&](const TensorView& all, TensorView& q, TensorView& k, TensorView& v) {
@@ -217,14 +298,12 @@ LayerWeights find_layer(Finder& find, const Names& names, const std::string& pre
     k = slice(all, c.q_dim(), c.kv_dim());
     v = slice(all, c.q_dim() + c.kv_dim(), c.kv_dim());
   };
-  LayerWeights layer;
-  layer.attention_norm = find.vector(weight(names.attention_norm), c.hidden);
   if (find.has(weight(names.qkv))) {
     const int64_t rows = c.q_dim() + 2 * c.kv_dim();
     split_qkv(find.matrix(weight(names.qkv), rows, c.hidden), layer.q, layer.k, layer.v);
     if (c.qkv_bias) split_qkv(find.vector(bias(names.qkv), rows), layer.q_bias, layer.k_bias, layer.v_bias);
   } else {
-    layer.q = find.matrix(weight(names.q), c.q_dim(), c.hidden);
+    layer.q = find.matrix(weight(names.q), c.q_dim() * (c.attention_gate ? 2 : 1), c.hidden);
     layer.k = find.matrix(weight(names.k), c.kv_dim(), c.hidden);
     layer.v = find.matrix(weight(names.v), c.kv_dim(), c.hidden);
     if (c.qkv_bias) {
@@ -234,11 +313,20 @@ LayerWeights find_layer(Finder& find, const Names& names, const std::string& pre
     }
   }
   if (c.qk_norm) {
-    layer.q_norm = find.vector(weight(names.q_norm), c.head_dim);
-    layer.k_norm = find.vector(weight(names.k_norm), c.head_dim);
+    layer.q_norm = find_norm(find, weight(names.q_norm), c.head_dim, c);
+    layer.k_norm = find_norm(find, weight(names.k_norm), c.head_dim, c);
   }
   layer.attention_output = find.matrix(weight(names.attention_output), c.hidden, c.q_dim());
-  layer.ffn_norm = find.vector(weight(names.ffn_norm), c.hidden);
+}
+
+LayerWeights find_layer(Finder& find, const Names& names, int64_t index, const ModelConfig& c) {
+  const std::string prefix = names.layer + std::to_string(index) + ".";
+  const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
+  LayerWeights layer;
+  layer.attention_norm = find_norm(find, weight(names.attention_norm), c.hidden, c);
+  if (c.attends(index)) find_attention(find, names, prefix, c, layer);
+  else find_recurrent(find, names, prefix, c, layer);
+  layer.ffn_norm = find_norm(find, weight(names.ffn_norm), c.hidden, c);
   if (c.experts > 0) {
     const auto experts = [&](const char* name, int64_t rows, int64_t cols) { return find_experts(find, names, prefix, name, c.experts, rows, cols); };
     layer.router = find.matrix(weight(names.router), c.experts, c.hidden);
@@ -266,11 +354,11 @@ LayerWeights find_layer(Finder& find, const Names& names, const std::string& pre
 Weights find_weights(Finder& find, const Names& names, const ModelConfig& c) {
   Weights w;
   w.embedding = find.matrix(names.embedding, c.vocabulary, c.hidden);
-  w.output_norm = find.vector(names.output_norm, c.hidden);
+  w.output_norm = find_norm(find, names.output_norm, c.hidden, c);
   w.output = c.tied_embeddings ? w.embedding : find.matrix(names.output, c.vocabulary, c.hidden);
   for (int64_t i = 0; i < c.layers; ++i)
-    w.layers.push_back(find_layer(find, names, names.layer + std::to_string(i) + ".", c));
-  find.refuse_unused(names.layer);
+    w.layers.push_back(find_layer(find, names, i, c));
+  find.refuse_unused(names.layer, is_hybrid(c.architecture) ? c.layers : std::numeric_limits<int64_t>::max());
   return w;
 }
 
@@ -280,7 +368,7 @@ Model open_model(const std::string& path) try {
   Model model;
   model.file = ModelFile::open(path);
   model.config = read_config(*model.file);
-  Finder find(*model.file);
+  Finder find(*model.file, model.made);
   model.weights = find_weights(find, names_of(*model.file, model.config), model.config);
   model.parameters = find.parameters();
   model.weight_bytes = find.bytes();

@@ -1,6 +1,7 @@
 // Every matrix of a model, as views into its mapped file: the map of the program.
 #pragma once
 
+#include <deque>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,24 +15,32 @@ namespace longview {
 // (Q, K and V; gate and up) is taken apart here by rows.
 struct LayerWeights {
   TensorView attention_norm;  // [1, hidden]
-  TensorView q, k, v;         // [heads * head_dim, hidden], [kv_heads * head_dim, hidden] twice
+  TensorView q, k, v;         // [heads * head_dim, hidden], with gates (ModelConfig::attention_gate) twice as many; [kv_heads * head_dim, hidden] twice
   TensorView q_bias, k_bias, v_bias;
   TensorView q_norm, k_norm;       // [1, head_dim]
-  TensorView attention_output;     // [hidden, heads * head_dim]
+  TensorView attention_output;     // [hidden, heads * head_dim], of a recurrent layer [hidden, value_dim]
   TensorView attention_post_norm;  // [1, hidden]
   TensorView ffn_norm;             // [1, hidden]
   TensorView gate, up;             // [ffn, hidden]
   TensorView down;                 // [hidden, ffn]
   TensorView ffn_post_norm;        // [1, hidden]
+  // In the place of Q, K and V, of a recurrent layer (RecurrentConfig).
+  TensorView mixed;        // [channels, hidden]: its queries, keys and values
+  TensorView output_gate;  // [value_dim, hidden]
+  TensorView alpha, beta;  // [value_heads, hidden]: how much is forgotten, and how much of what is new is written
+  TensorView taps;         // [1, channels * taps], a channel's together
+  TensorView decay;        // [1, value_heads]: -exp(A_log)
+  TensorView decay_bias;   // [1, value_heads]
+  TensorView value_norm;   // [1, head_dim]
   // In the place of gate, up and down, of a mixture of experts; of each kind all have one type.
   TensorView router;                                            // [experts, hidden]
   std::vector<TensorView> expert_gates, expert_ups, expert_downs;  // [experts]
 
-  // Calls body(view) for every one but the router, absent ones too, and for every one of the experts.
+  // Calls body(view) for every one but the router, alpha and beta, absent ones too, and for every one of the experts.
   template <typename Body>
   void each(const Body& body) const {
     for (const TensorView* view : {&attention_norm, &q, &k, &v, &q_bias, &k_bias, &v_bias, &q_norm, &k_norm, &attention_output,
-                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm})
+                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm, &mixed, &output_gate, &taps, &decay, &decay_bias, &value_norm})
       body(*view);
   }
   template <typename Body>
@@ -60,6 +69,7 @@ struct Model {
   int64_t parameters = 0;   // of the graph; tied matrices count once
   int64_t weight_bytes = 0;
   std::shared_ptr<const ModelFile> file;  // keeps the mapping alive
+  std::deque<std::vector<float>> made;    // vectors that the file has in another form; views point into it
 };
 
 Model open_model(const std::string& path);

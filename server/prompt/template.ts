@@ -66,6 +66,8 @@ function renderFreely(tokenizer: Tokenizer, messages: readonly Message[]): strin
   return new Template(fixDate + (tokenizer.chatTemplate ?? chatMl)).render({
     messages,
     add_generation_prompt: true,
+    // Who asks about a repository waits: models that can do either answer at once.
+    enable_thinking: false,
     bos_token: special(tokenizer.bosToken),
     eos_token: special(tokenizer.stopTokens[0]),
     date_string: date,
@@ -73,8 +75,8 @@ function renderFreely(tokenizer: Tokenizer, messages: readonly Message[]): strin
   });
 }
 
-/** What stands before each of the sentinels; undefined where one is missing. */
-function piecesBefore(sentinels: readonly string[], text: string): string[] | undefined {
+/** What stands before each of the sentinels, and behind the last; undefined where one is missing. */
+function piecesAround(sentinels: readonly string[], text: string): string[] | undefined {
   let rest = text;
   const pieces: string[] = [];
   for (const sentinel of sentinels) {
@@ -83,7 +85,7 @@ function piecesBefore(sentinels: readonly string[], text: string): string[] | un
     pieces.push(rest.slice(0, at));
     rest = rest.slice(at + sentinel.length);
   }
-  return pieces;
+  return [...pieces, rest];
 }
 
 /**
@@ -100,7 +102,7 @@ export function createChatFormat(tokenizer: Tokenizer): ChatFormat {
   let refusal: unknown;
   const piecesOf = (...messages: Message[]) => {
     try {
-      return piecesBefore(sentinels, render(tokenizer, [...messages, ...later]));
+      return piecesAround(sentinels, render(tokenizer, [...messages, ...later]));
     } catch (error) {
       refusal ??= error;
       return undefined;
@@ -117,6 +119,9 @@ export function createChatFormat(tokenizer: Tokenizer): ChatFormat {
         : "The model's chat template has no place for a conversation. Take another file of the model.",
       { cause: refusal },
     );
+  // The answer that is to come may begin with more than one that was given: with thoughts that are skipped.
+  const [, , given, , toCome] = pieces;
+  if (toCome?.startsWith(given!)) pieces[2] = toCome;
   const [beforeSystem, beforeQuestion, beforeAnswer, between] = pieces.map((piece) =>
     tokenizer.encodeWithSpecials(piece),
   );

@@ -9,6 +9,10 @@ const contractions = `(?i:'s|'t|'re|'ve|'m|'ll|'d)`;
 const gpt2 = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+`;
 const llama3 = `${contractions}|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+`;
 const qwen2 = llama3.replace('\\p{N}{1,3}', '\\p{N}');
+// Marks (accents, vowel signs) belong to their word.
+const qwen35 = qwen2
+  .replace('?\\p{L}+', '?[\\p{L}\\p{M}]+')
+  .replace('[^\\s\\p{L}\\p{N}]', '[^\\s\\p{L}\\p{M}\\p{N}]');
 // Digits stand alone, and a space before one is not taken along: gpt2's pattern after an isolating pass over digits.
 const smollm = `'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+|\\s+(?=\\p{N})|\\s+(?!\\S)|\\s+`;
 // Words begin with a capital and take their contraction along; capitals alone are words too.
@@ -31,6 +35,7 @@ export const patterns: Readonly<Record<string, string>> = {
   tekken,
   qwen2,
   'deepseek-r1-qwen': qwen2,
+  qwen35,
   smollm,
   starcoder: smollm,
 };
@@ -102,7 +107,7 @@ function byteLevelText(metadata: ModelMetadata, pre: string): Text {
     swallowing: new Set(),
     pattern: patterns[pre]!,
     ranks: byteLevelRanks(tokens, special, strings(metadata, 'tokenizer.ggml.merges')),
-    prepare: pre === 'qwen2' ? toNfc : asItIs,
+    prepare: pre === 'qwen2' || pre === 'qwen35' ? toNfc : asItIs,
     firstSpace: 'nowhere',
   };
 }

@@ -65,7 +65,7 @@ int main(int argc, char** argv) try {
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % kVocabulary);
   const int64_t read = context > kLongestRead ? kChunk : context;
   for (int64_t first = 0; first < read; first += kChunk)
-    forward.run(std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, read - first))), pages, first, false, {}, 1, CancelToken());
+    forward.run({std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, read - first))), pages, {}, first, false, {}, 1}, CancelToken());
   // Reading copies of pages takes as long as reading others, and making others would take minutes.
   for (int64_t page = read / kPageTokens; page < context / kPageTokens; ++page) backend->copy_page(*storage, static_cast<int32_t>(page % (kChunk / kPageTokens)), static_cast<int32_t>(page), kPageTokens);
   int32_t token = forward.choice((read - 1) % kChunk);
@@ -74,7 +74,7 @@ int main(int argc, char** argv) try {
     std::vector<double> times;
     for (int64_t i = 0; i < kLeftOut + kMeasured; ++i) {
       const double begin = now();
-      forward.run({&token, 1}, pages, context + i, false, {}, 1, CancelToken());
+      forward.run({{&token, 1}, pages, {}, context + i, false, {}, 1}, CancelToken());
       token = choose();
       if (i >= kLeftOut) times.push_back(now() - begin);
     }

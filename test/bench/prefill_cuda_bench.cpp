@@ -130,7 +130,7 @@ struct Bench {
     int64_t last = 0;
     for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(chunk)) {
       const size_t count = std::min(static_cast<size_t>(chunk), tokens.size() - first);
-      forward.run(tokens.subspan(first, count), pages, static_cast<int64_t>(first), false, plans, first + count == tokens.size() ? 1 : 0, CancelToken());
+      forward.run({tokens.subspan(first, count), pages, {}, static_cast<int64_t>(first), false, plans, first + count == tokens.size() ? 1 : 0}, CancelToken());
       last = static_cast<int64_t>(count) - 1;
     }
     forward.logits(last, logits);

@@ -51,6 +51,14 @@ class Lost final : public Backend {
   void discard_page(KvStorage&, int32_t) override { refuse(); }
   void read_page(KvStorage&, int32_t, std::span<std::byte>) override { refuse(); }
   void write_page(KvStorage&, int32_t, std::span<const std::byte>) override { refuse(); }
+  int64_t recurrent_bytes(const RecurrentShape&) const override { refuse(); }
+  std::unique_ptr<RecurrentState> allocate_recurrent(const RecurrentShape&) override { refuse(); }
+  void clear_recurrent(RecurrentState&) override { refuse(); }
+  void read_recurrent(const RecurrentState&, std::span<std::byte>) override { refuse(); }
+  void write_recurrent(RecurrentState&, std::span<const std::byte>) override { refuse(); }
+  void split_gates(Activation, int64_t, Activation, Activation) override { refuse(); }
+  void multiply_gates(Activation, Activation) override { refuse(); }
+  void delta_net(Activation, Activation, Activation, Activation, const DeltaWeights&, float, const RecurrentShape&, int64_t, const RecurrentStates&, Activation) override { refuse(); }
   void embed(const DeviceWeight&, std::span<const int32_t>, Activation) override { refuse(); }
   void rms_norm(Activation, const DeviceWeight&, float, Activation) override { refuse(); }
   void linear(Activation, const DeviceWeight&, const DeviceWeight*, Activation) override { refuse(); }

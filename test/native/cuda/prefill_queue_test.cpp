@@ -62,7 +62,7 @@ struct Prompt {
     std::iota(slots.begin(), slots.end(), 0);
     tokens = beside::some_tokens(model, kTokens);
   }
-  void read(int64_t first, const std::vector<HeadPlan>& plans, const CancelToken& cancel) { forward->run(tokens, {storage.get(), slots}, first, false, plans, 1, cancel); }
+  void read(int64_t first, const std::vector<HeadPlan>& plans, const CancelToken& cancel) { forward->run({tokens, {storage.get(), slots}, {}, first, false, plans, 1}, cancel); }
   std::vector<HeadPlan> all(Pattern pattern) const {
     if (pattern == Pattern::kDense) return {};
     return std::vector<HeadPlan>(static_cast<size_t>(model.config.layers * model.config.heads), default_plan(pattern));

@@ -49,7 +49,7 @@ void check_tiny(const std::string& model, const std::string& reference, Model (*
 }  // namespace
 
 TEST("tiny models give the reference's logits and greedy ids on every code path") {
-  for (const char* name : {"llama", "llama-d128-gqa4-tied", "llama-rope-1048k", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2", "qwen3-tied", "qwen3-moe", "glm", "phi3-longrope"})
+  for (const char* name : {"llama", "llama-d128-gqa4-tied", "llama-rope-1048k", "llama-rope-linear", "llama-rope-llama3", "llama-rope-yarn", "mistral", "qwen2", "qwen3-tied", "qwen3-moe", "qwen3.5-hybrid", "glm", "phi3-longrope"})
     check_tiny(files::shared(std::string("golden/tiny/") + name), files::shared(std::string("golden/tiny/") + name + "/reference.safetensors"));
   for (const char* name : {"llama.F32", "llama.Q8_0", "qwen2.Q4_0", "qwen3-tied.Q5_1"})
     check_tiny(files::shared(std::string("golden/tiny/") + name + ".gguf"), files::shared(std::string("golden/tiny/") + name + ".reference.safetensors"));
@@ -60,8 +60,8 @@ TEST("the tiny models that are kept with the project do too") {
   check_tiny(files::fixture("qwen3-tied"), files::fixture("qwen3-tied/reference.safetensors"));
 }
 
-TEST("experts, and queries that grow with their position, give the reference's logits and greedy ids, as their publishers store them and as a converter does") {
-  for (const std::string name : {"qwen3moe", "ministral3"}) {
+TEST("experts, queries that grow with their position, and recurrent layers give the reference's logits and greedy ids, as their publishers store them and as a converter does") {
+  for (const std::string name : {"qwen3moe", "ministral3", "qwen35"}) {
     check_tiny(files::fixture(name), files::fixture(name + "/reference.safetensors"), open_model);
     check_tiny(files::fixture(name + ".Q8_0.gguf"), files::fixture(name + ".Q8_0.reference.safetensors"), open_model);
   }

