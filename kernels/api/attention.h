@@ -14,7 +14,7 @@ struct AppendedToken {
   const float* sine = nullptr;
 };
 
-// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128. 8-bit pages are read as they
+// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128, or 256 over bf16 pages. 8-bit pages are read as they
 // are by few queries: each 16 rows (token, head of a KV head) read all of them once. Many queries read copies (launch_expand_pages), but
 // for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
 struct AttentionArgs {
@@ -32,7 +32,7 @@ struct AttentionArgs {
   // Where its k is null, all tokens are in their pages. Else first_position decides whose page's means are made.
   AppendedToken appended = {};
 };
-// Whether the call may append its token: one, over bf16 pages, and few query heads to a KV head.
+// Whether the call may append its token: one, over bf16 pages, D 64 or 128, and few query heads to a KV head.
 bool attention_appends(const AttentionArgs& args);
 // Whether the device's tensor cores multiply the codes of e4m3 pages: compute capability 9.0, and enough rows that every multiprocessor
 // has 128 without a split of the keys.

@@ -13,7 +13,7 @@ constexpr int64_t kCounters = 4096;                                      // at t
 int64_t block_shared_bytes(const AttentionPlan& p) {
   const int64_t d = p.args.kv.head_dim;
   if (p.tile_rows != kJoinRows) return attention_sm80_shared_bytes(p.tile_rows, d);
-  return p.args.kv.format == PageFormat::kQ8 ? attention_q8_shared_bytes(d) : p.args.kv.format == PageFormat::kE4M3 ? attention_e4m3_shared_bytes(d) : kDecodeSharedBytes;
+  return p.args.kv.format == PageFormat::kQ8 ? attention_q8_shared_bytes(d) : p.args.kv.format == PageFormat::kE4M3 ? attention_e4m3_shared_bytes(d) : decode_shared_bytes(d);
 }
 
 // Blocks that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
@@ -25,14 +25,17 @@ int64_t resident_blocks(const AttentionPlan& p) {
 // Of a part of the keys.
 int64_t blocks_of(const AttentionPlan& p) { return p.tiles * p.args.kv.kv_heads; }
 
-// Recorded work reads the position on the device, which those of sm_90 do not.
-bool takes_sm90(const AttentionArgs& args) { return on_sm90(args.architecture) && !args.position; }
+// Recorded work reads the position on the device, which those of sm_90 do not; nor do they have heads of 256.
+bool takes_sm90(const AttentionArgs& args) { return on_sm90(args.architecture) && !args.position && args.kv.head_dim <= 128; }
+
+// Whether a block of the sm_80 kernel has room for 128 rows.
+bool holds_128_rows(int64_t head_dim) { return head_dim <= 128 || attention_sm80_shared_bytes(128, head_dim) <= device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
 AttentionPlan plan_for(const AttentionArgs& args) {
   AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr, nullptr};
   p.rows = args.tokens * p.group;
   const bool codes = args.kv.format != PageFormat::kBFloat16 && !attention_multiplies_e4m3(args), decode = !codes && p.rows <= kJoinRows;
-  p.tile_rows = codes || decode ? kJoinRows : p.rows > 64 ? 128 : 64;
+  p.tile_rows = codes || decode ? kJoinRows : p.rows > 64 && holds_128_rows(args.kv.head_dim) ? 128 : 64;
   p.tiles = ceil_div(p.rows, p.tile_rows);
   p.scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim)));
   const int64_t blocks = blocks_of(p), wanted = resident_blocks(p) * args.multiprocessors;
@@ -64,7 +67,9 @@ bool attention_multiplies_e4m3(const AttentionArgs& args) {
   return args.kv.format == PageFormat::kE4M3 && takes_sm90(args) && rows > 64 && ceil_div(rows, 128) * args.kv.kv_heads >= args.multiprocessors;
 }
 
-bool attention_appends(const AttentionArgs& args) { return args.tokens == 1 && args.kv.format == PageFormat::kBFloat16 && args.kv.kv_heads > 0 && args.heads / args.kv.kv_heads <= kJoinRows; }
+bool attention_appends(const AttentionArgs& args) {
+  return args.tokens == 1 && args.kv.format == PageFormat::kBFloat16 && args.kv.head_dim <= 128 && args.kv.kv_heads > 0 && args.heads / args.kv.kv_heads <= kJoinRows;
+}
 
 int64_t attention_workspace_floats(const AttentionArgs& args) {
   const AttentionPlan p = plan_for(args);
@@ -75,7 +80,7 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   const int64_t kv_heads = args.kv.kv_heads;
   if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0) return kInvalidShape;
   if (kv_heads <= 0 || args.heads <= 0 || args.heads % kv_heads != 0 || args.heads > 4096) return kInvalidShape;
-  if (args.kv.head_dim != 64 && args.kv.head_dim != 128) return kInvalidShape;
+  if (args.kv.head_dim != 64 && args.kv.head_dim != 128 && (args.kv.head_dim != 256 || args.kv.format != PageFormat::kBFloat16)) return kInvalidShape;
   if (!aligned(args.q) || !aligned(args.out)) return kInvalidAlignment;
   const AttentionPlan p = plan_for(args);
   if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || (p.parts > 1 && (!args.workspace || blocks_of(p) > kCounters))) return kInvalidShape;

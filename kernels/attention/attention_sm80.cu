@@ -1,7 +1,7 @@
 // Flash-style attention on the tensor cores of sm_80, for more rows than decode_attention takes.
 //
 // The H / G query heads of a KV head go together: a tile's rows are (token, head) pairs, so K and V are read once for all of
-// them. Tiles of 64 keys (half a page) come through two stages of cp.async. Few queries
+// them. Tiles of 64 keys (half a page; of heads of 256 a quarter) come through two stages of cp.async. Few queries
 // are split over parts of the keys; a second kernel merges the parts by their maxima.
 #include "kernels/attention/attention.cuh"
 #include "kernels/attention/rows_sm80.cuh"
@@ -13,7 +13,7 @@ namespace {
 
 template <int D, int kWarps>
 __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const AttentionPlan p) {
-  constexpr int kThreads = kWarps * 32, kRows = kWarps * 16, kChunks = D / 8;
+  constexpr int kThreads = kWarps * 32, kRows = kWarps * 16, kChunks = D / 8, kKeys = attention_sm80_keys(D);
   constexpr uint32_t kKeyBytes = kKeys * D * 2, kStageBytes = 2 * kKeyBytes;
   extern __shared__ __align__(128) char shared_bytes[];
   const uint32_t shared_q = ptx::shared_address(shared_bytes), shared_kv = shared_q + kRows * D * 2;
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
     const int64_t token = tile * kKeys;
     const auto* keys = static_cast<const __nv_bfloat16*>(a.kv.pages[token / kPageTokens]) + head_offset;
     const int valid = static_cast<int>(min(static_cast<int64_t>(kKeys), visible - token));
-    load_keys<D, kThreads>(shared_kv + static_cast<uint32_t>(tile & 1) * kStageBytes, keys, static_cast<int>(token % kPageTokens), valid);
+    load_keys<D, kThreads, kKeys>(shared_kv + static_cast<uint32_t>(tile & 1) * kStageBytes, keys, static_cast<int>(token % kPageTokens), valid);
   };
 
   if (begin < end) load(begin);
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
   const int64_t row0 = first_row + warp * 16 + lane / 4, row1 = row0 + 8;
   const int64_t position[2] = {first_position + row0 / group, first_position + row1 / group};
   const int64_t first_visible = first_position + first_row / group;  // of the tile's first row
-  RowsSm80<D> rows;
+  RowsSm80<D, kKeys> rows;
 
   for (int64_t tile = begin; tile < end; ++tile) {
     if (tile + 1 < end) load(tile + 1);
@@ -139,7 +139,8 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(const AttentionPla
 // The rows' results of all parts to one.
 Status launch_merge(const AttentionPlan& plan, Stream stream) {
   const dim3 grid(static_cast<unsigned>(plan.rows), static_cast<unsigned>(plan.args.kv.kv_heads));
-  return launch_dependent(plan.args.kv.head_dim == 64 ? merge_kernel<64> : merge_kernel<128>, grid, kMergeThreads, 0, stream, plan);
+  const int64_t d = plan.args.kv.head_dim;
+  return launch_dependent(d == 64 ? merge_kernel<64> : d == 128 ? merge_kernel<128> : merge_kernel<256>, grid, kMergeThreads, 0, stream, plan);
 }
 
 template <int D, int kWarps>
@@ -159,7 +160,8 @@ Status launch_width(const AttentionPlan& p, Stream stream) {
 }  // namespace
 
 Status launch_attention_sm80(const AttentionPlan& plan, Stream stream) {
-  return plan.args.kv.head_dim == 64 ? launch_width<64>(plan, stream) : launch_width<128>(plan, stream);
+  const int64_t d = plan.args.kv.head_dim;
+  return d == 64 ? launch_width<64>(plan, stream) : d == 128 ? launch_width<128>(plan, stream) : launch_width<256>(plan, stream);
 }
 
 }  // namespace longview::kernels

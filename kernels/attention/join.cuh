@@ -9,7 +9,7 @@
 namespace longview::kernels {
 
 // Of a block's shared memory, while it joins: a row's dimensions, maximum and sum of each warp, then factors of the parts and results.
-static_assert(kJoinSharedBytes >= kJoinWarps * kJoinRows * (128 + 2) * 4 && kJoinSharedBytes >= kJoinRows * (kMostJoinedParts + 128) * 4);
+static_assert(join_shared_bytes(128) == kJoinSharedBytes && kJoinSharedBytes >= kJoinRows * (kMostJoinedParts + 128) * 4 && join_shared_bytes(256) >= kJoinRows * (kMostJoinedParts + 256) * 4);
 
 // The steps of the keys that a part takes, begin .. end - 1: parts differ by one step at most.
 struct KeyRange {
@@ -120,7 +120,7 @@ struct WarpResults {
   __device__ float* result(int row, int dimension) const { return results + row * D + dimension; }
 };
 
-// Ends a block of kJoinThreads. put(WarpResults) puts what a warp has. `shared`: kJoinSharedBytes that nobody uses any more.
+// Ends a block of kJoinThreads. put(WarpResults) puts what a warp has. `shared`: join_shared_bytes(D) that nobody uses any more.
 template <int D, typename Put>
 __device__ inline void join_block(const AttentionPlan& p, const JoinedRows& j, char* shared, Put put) {
   constexpr int kColumns = D / 4;

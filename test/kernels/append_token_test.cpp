@@ -86,6 +86,10 @@ TEST("refusals") {
   CHECK(!gpu::library().attention_appends(args));
   CHECK(gpu::library().attention(args, gpu::stream()) == kernels::kInvalidShape);  // two tokens
   args.tokens = 1;
+  args.kv.head_dim = 256;
+  CHECK(!gpu::library().attention_appends(args));
+  CHECK(gpu::library().attention(args, gpu::stream()) == kernels::kInvalidShape);  // heads of 256
+  args.kv.head_dim = 64;
   args.heads = 17;
   CHECK(!gpu::library().attention_appends(args));
   CHECK(gpu::library().attention(args, gpu::stream()) == kernels::kInvalidShape);  // too many heads of a KV head

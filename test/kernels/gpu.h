@@ -1,11 +1,13 @@
 // A GPU for tests of kernels: memory that fills itself with NaN, random inputs, errors against double.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "base/half.h"
@@ -104,6 +106,17 @@ double relative_error(const std::vector<T>& got, const std::vector<double>& want
     norm += wanted[i] * wanted[i];
   }
   return std::sqrt(difference / norm);
+}
+
+// The largest relative_error of rows of `width`. One wrong row among thousands is lost in that of all.
+template <typename T>
+double worst_row_error(const std::vector<T>& got, const std::vector<double>& wanted, int64_t width) {
+  double worst = 0;
+  for (size_t first = 0; first < wanted.size(); first += static_cast<size_t>(width)) {
+    const auto row = [&](const auto& x) { return std::decay_t<decltype(x)>(x.begin() + static_cast<std::ptrdiff_t>(first), x.begin() + static_cast<std::ptrdiff_t>(first) + width); };
+    worst = std::max(worst, relative_error(row(got), row(wanted)));
+  }
+  return worst;
 }
 
 constexpr double kBf16Error = 4e-3;   // outputs rounded to bf16
