@@ -14,9 +14,9 @@ struct AppendedToken {
   const float* sine = nullptr;
 };
 
-// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64 or 128, or 256 over bf16 pages. 8-bit pages are read as they
-// are by few queries: each 16 rows (token, head of a KV head) read all of them once. Many queries read copies (launch_expand_pages), but
-// for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
+// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64, 128 or 256; e4m3 pages have 64 or 128. 8-bit pages are
+// read as they are by few queries: each 16 rows (token, head of a KV head), or 8 where D is 256, read all of them once. Many queries read copies
+// (launch_expand_pages), but for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
 struct AttentionArgs {
   const void* q;  // bf16 [T, H, D], aligned to 16 bytes, as is out
   void* out;      // bf16 [T, H, D]

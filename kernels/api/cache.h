@@ -21,7 +21,7 @@ constexpr int64_t page_offset(int64_t token, int64_t dimension) {
 constexpr int64_t key_parts(int64_t pages) { return pages < 32 ? 1 : pages > 256 ? 16 : pages / 16; }
 
 // What a page keeps of a K or V block. kQ8: 128 x D int8 codes, row by row, and behind them the scales of each token's blocks of 32
-// dimensions, bf16 [128, D / 32]; a value is its code times its block's scale (native/cpu/q8.h), and D is 64 or 128. Means stay bf16.
+// dimensions, bf16 [128, D / 32]; a value is its code times its block's scale (native/cpu/q8.h), and D is 64, 128 or 256. Means stay bf16.
 // kE4M3: 8-bit floats that lie as operands of 8 bits do (e4m3_key_offset, e4m3_value_offset; D is 64 or 128), and behind them one
 // scale, a float32, in kE4M3Tail bytes. The scale is a power of two, chosen by the write that begins the page: its largest magnitude
 // is 3.5 to 7 scales, so that later ones may be 64 times as large before they end at the largest code. Means stay bf16.

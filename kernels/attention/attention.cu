@@ -12,14 +12,14 @@ constexpr int64_t kCounters = 4096;                                      // at t
 
 int64_t block_shared_bytes(const AttentionPlan& p) {
   const int64_t d = p.args.kv.head_dim;
-  if (p.tile_rows != kJoinRows) return attention_sm80_shared_bytes(p.tile_rows, d);
+  if (p.tile_rows > kJoinRows) return attention_sm80_shared_bytes(p.tile_rows, d);
   return p.args.kv.format == PageFormat::kQ8 ? attention_q8_shared_bytes(d) : p.args.kv.format == PageFormat::kE4M3 ? attention_e4m3_shared_bytes(d) : decode_shared_bytes(d);
 }
 
 // Blocks that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
 int64_t resident_blocks(const AttentionPlan& p) {
   const int64_t blocks = std::max<int64_t>(1, device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / (block_shared_bytes(p) + 1024));
-  return p.tile_rows == kJoinRows ? std::min(blocks, kJoinBlocks) : blocks;
+  return p.tile_rows <= kJoinRows ? std::min(blocks, kJoinBlocks) : blocks;
 }
 
 // Of a part of the keys.
@@ -35,7 +35,7 @@ AttentionPlan plan_for(const AttentionArgs& args) {
   AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr, nullptr};
   p.rows = args.tokens * p.group;
   const bool codes = args.kv.format != PageFormat::kBFloat16 && !attention_multiplies_e4m3(args), decode = !codes && p.rows <= kJoinRows;
-  p.tile_rows = codes || decode ? kJoinRows : p.rows > 64 && holds_128_rows(args.kv.head_dim) ? 128 : 64;
+  p.tile_rows = codes ? code_rows(args.kv.head_dim) : decode ? kJoinRows : p.rows > 64 && holds_128_rows(args.kv.head_dim) ? 128 : 64;
   p.tiles = ceil_div(p.rows, p.tile_rows);
   p.scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim)));
   const int64_t blocks = blocks_of(p), wanted = resident_blocks(p) * args.multiprocessors;
@@ -54,7 +54,7 @@ AttentionPlan plan_for(const AttentionArgs& args) {
 Status launch_cut(const AttentionPlan& p, Stream stream) {
   const PageFormat format = p.args.kv.format;
   if (format == PageFormat::kQ8) return launch_attention_q8(p, stream);
-  if (format == PageFormat::kE4M3 && p.tile_rows == kJoinRows) return launch_attention_e4m3(p, stream);
+  if (format == PageFormat::kE4M3 && p.tile_rows <= kJoinRows) return launch_attention_e4m3(p, stream);
   if (p.tile_rows == kJoinRows) return launch_decode_attention(p, stream);
   if (takes_sm90(p.args) && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);
   return launch_attention_sm80(p, stream);
@@ -80,7 +80,7 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   const int64_t kv_heads = args.kv.kv_heads;
   if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0) return kInvalidShape;
   if (kv_heads <= 0 || args.heads <= 0 || args.heads % kv_heads != 0 || args.heads > 4096) return kInvalidShape;
-  if (args.kv.head_dim != 64 && args.kv.head_dim != 128 && (args.kv.head_dim != 256 || args.kv.format != PageFormat::kBFloat16)) return kInvalidShape;
+  if (args.kv.head_dim != 64 && args.kv.head_dim != 128 && (args.kv.head_dim != 256 || args.kv.format == PageFormat::kE4M3)) return kInvalidShape;
   if (!aligned(args.q) || !aligned(args.out)) return kInvalidAlignment;
   const AttentionPlan p = plan_for(args);
   if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || (p.parts > 1 && (!args.workspace || blocks_of(p) > kCounters))) return kInvalidShape;

@@ -18,6 +18,8 @@ constexpr int64_t join_shared_bytes(int64_t head_dim) { return std::max(kJoinSha
 constexpr int64_t kJoinBlocks = 2;
 constexpr int kJoinRegisters = 176;
 static_assert(kJoinBlocks * kJoinThreads * kJoinRegisters + 256 * 80 == 65536);
+// Two blocks of heads of 256 take all registers: the next product's wait.
+constexpr int join_registers(int64_t head_dim) { return head_dim <= 128 ? kJoinRegisters : 255; }
 
 struct AttentionPlan {
   AttentionArgs args;
@@ -35,9 +37,12 @@ constexpr int attention_sm80_keys(int64_t head_dim) { return head_dim > 128 ? 32
 constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_dim) { return (tile_rows + 4 * attention_sm80_keys(head_dim)) * head_dim * 2; }
 static_assert(attention_sm80_shared_bytes(64, 256) <= 99 << 10 && attention_sm80_shared_bytes(128, 128) <= 99 << 10);
 
-// Over 8-bit pages: of a block's shared memory, for each warp two stages of 32 keys, values and scales.
-constexpr int64_t attention_q8_shared_bytes(int64_t head_dim) { return std::max(kJoinSharedBytes, kJoinWarps * 2 * (64 * head_dim + 4 * head_dim)); }
-constexpr int64_t attention_e4m3_shared_bytes(int64_t head_dim) { return std::max(kJoinSharedBytes, kJoinWarps * 2 * (64 * head_dim + 128)); }
+// Over 8-bit pages: rows of a tile, of which a thread has eight's results in 64 registers where heads have 256 dimensions; and of a block's
+// shared memory, for each warp two stages (one of such heads) of 32 keys, values and scales.
+constexpr int code_rows(int64_t head_dim) { return head_dim <= 128 ? kJoinRows : kJoinRows / 2; }
+constexpr int code_stages(int64_t head_dim) { return head_dim <= 128 ? 2 : 1; }
+constexpr int64_t attention_q8_shared_bytes(int64_t head_dim) { return std::max(join_shared_bytes(head_dim), kJoinWarps * code_stages(head_dim) * (64 * head_dim + 4 * head_dim)); }
+constexpr int64_t attention_e4m3_shared_bytes(int64_t head_dim) { return std::max(join_shared_bytes(head_dim), kJoinWarps * code_stages(head_dim) * (64 * head_dim + 128)); }
 Status launch_attention_q8(const AttentionPlan& plan, Stream stream);
 Status launch_attention_e4m3(const AttentionPlan& plan, Stream stream);
 

@@ -24,9 +24,9 @@ __device__ inline uint32_t value_place(int dimension, int chunk) {
   return static_cast<uint32_t>((dimension / 32 * 32 + row) * 32 + (chunk ^ row / 4 % 2) * 16);
 }
 
-// Starts copying tokens first .. first + 31. `block`: the head's K block of the page, V behind it. A copy's places are a few bytes from
-// those of the one before, of V from those of the one before that: nothing is reckoned for each.
-template <int D>
+// Starts copying tokens first .. first + 31: keys with the scales of both, values, or all of them. `block`: the head's K block of the page, V
+// behind it. A copy's places are a few bytes from those of the one before, of V from those of the one before that: nothing is reckoned for each.
+template <int D, bool kKeysToo, bool kValuesToo>
 __device__ inline void load_e4m3(uint32_t to, const char* block, int first) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const char *keys = block + first * D + lane * 16, *values = block + page_block_bytes(PageFormat::kE4M3, D);
@@ -34,10 +34,10 @@ __device__ inline void load_e4m3(uint32_t to, const char* block, int first) {
   const uint32_t to_keys = to + lane * 16, to_values[2] = {to + kKeyBytes<D> + value_place(lane / 2, lane % 2), to + kKeyBytes<D> + value_place(16 + lane / 2, lane % 2)};
 #pragma unroll
   for (int i = 0; i < static_cast<int>(kKeyBytes<D>) / 512; ++i) {
-    ptx::cp_async_16(to_keys + i * 512, keys + i * 512, true);
-    ptx::cp_async_16_of_line(to_values[i % 2] + i / 2 * 1024, chunks + i * 16 * kPageTokens);
+    if constexpr (kKeysToo) ptx::cp_async_16(to_keys + i * 512, keys + i * 512, true);
+    if constexpr (kValuesToo) ptx::cp_async_16_of_line(to_values[i % 2] + i / 2 * 1024, chunks + i * 16 * kPageTokens);
   }
-  if (lane < 2) ptx::cp_async_16(to + 2 * kKeyBytes<D> + lane * 16, (lane == 0 ? block : values) + kPageTokens * D, true);
+  if (kKeysToo && lane < 2) ptx::cp_async_16(to + 2 * kKeyBytes<D> + lane * 16, (lane == 0 ? block : values) + kPageTokens * D, true);
 }
 
 __device__ inline uint32_t pack_half(float low, float high) {
@@ -48,13 +48,17 @@ __device__ inline uint32_t pack_half(float low, float high) {
 template <int D, int kEights>
 struct E4M3Rows : CodeRows<D, kEights> {
   using CodeRows<D, kEights>::score, CodeRows<D, kEights>::out, CodeRows<D, kEights>::query;
-  static constexpr int kHeadDim = D, kStepsAtOnce = kEights == 1 ? 2 : 1;
-  static constexpr bool kHoldsRegisters = true;
+  static constexpr int kHeadDim = D, kStepsAtOnce = kEights == 1 && D <= 128 ? 2 : 1;
+  static constexpr bool kHoldsRegisters = D <= 128;
   static constexpr PageFormat kFormat = PageFormat::kE4M3;
   static constexpr uint32_t kStageBytes = 2 * kKeyBytes<D> + 128;
   static constexpr int64_t kSharedBytes = attention_e4m3_shared_bytes(D);
 
-  __device__ static void load(uint32_t to, const char* block, int first) { load_e4m3<D>(to, block, first); }
+  __device__ static void load(uint32_t to, const char* block, int first) { load_e4m3<D, true, true>(to, block, first); }
+  __device__ static void load_one(uint32_t to, const char* block, int first, int is_value) {
+    if (is_value) load_e4m3<D, false, true>(to, block, first);
+    else load_e4m3<D, true, false>(to, block, first);
+  }
 
   __device__ void read_queries(const CodeTile& tile) {
     CodeRows<D, kEights>::read_queries(tile, [](int i) { return i * 16 + threadIdx.x % 4 * 4; });

@@ -24,30 +24,35 @@ constexpr float kRaiseLog2 = 80, kUnraise = 0x1p-80f, kUnit = 0x1p53f;  // what 
 // and of values (every second of eight).
 template <int D>
 __device__ inline uint32_t code_place(int token, int chunk) {
-  return static_cast<uint32_t>(token * D + (chunk ^ (D == 128 ? token / 2 % 4 * 2 ^ token % 2 * 4 : token / 2 % 2 * 2)) * 16);
+  return static_cast<uint32_t>(token * D + (chunk ^ (D >= 128 ? token / 2 % 4 * 2 ^ token % 2 * 4 : token / 2 % 2 * 2)) * 16);
 }
 
-// Starts copying tokens first .. first + 31. `block`: the head's K block of the page, V behind it.
+// Start copying tokens first .. first + 31: of K (b 0) or V their codes, and a chunk of their scales. `block`: the head's K block of the page, V
+// behind it.
 template <int D>
-__device__ inline void load_q8(uint32_t to, const char* block, int first) {
-  constexpr int kChunks = D / 16, kScaleChunks = static_cast<int>(kBlockBytes<D> - kCodeBytes<D>) / 16;
+__device__ inline void load_codes(uint32_t to, const char* block, int first, int b) {
+  constexpr int kChunks = D / 16;
   const int lane = static_cast<int>(threadIdx.x) % 32;
-#pragma unroll
-  for (int b = 0; b < 2; ++b) {
-    const char* codes = block + b * page_block_bytes(PageFormat::kQ8, D) + first * D + lane * 16;
-#pragma unroll
-    for (int i = 0; i < static_cast<int>(kCodeBytes<D>) / 512; ++i)
-      ptx::cp_async_16(to + b * kBlockBytes<D> + code_place<D>((lane + 32 * i) / kChunks, lane % kChunks), codes + i * 512, true);
-  }
-  const int b = lane / kScaleChunks, chunk = lane % kScaleChunks;
-  if (b < 2) ptx::cp_async_16(to + b * kBlockBytes<D> + kCodeBytes<D> + chunk * 16, block + b * page_block_bytes(PageFormat::kQ8, D) + kPageTokens * D + first * (D / kQ8Block * 2) + chunk * 16, true);
+  const char* codes = block + b * page_block_bytes(PageFormat::kQ8, D) + first * D + lane * 16;
+  constexpr int kAtOnce = D <= 128 ? 8 : 4;  // all of them, or as many as registers are left for
+#pragma unroll kAtOnce
+  for (int i = 0; i < static_cast<int>(kCodeBytes<D>) / 512; ++i)
+    ptx::cp_async_16(to + b * kBlockBytes<D> + code_place<D>((lane + 32 * i) / kChunks, lane % kChunks), codes + i * 512, true);
 }
+template <int D>
+__device__ inline void load_scale_chunk(uint32_t to, const char* block, int first, int b, int chunk) {
+  ptx::cp_async_16(to + b * kBlockBytes<D> + kCodeBytes<D> + chunk * 16, block + b * page_block_bytes(PageFormat::kQ8, D) + kPageTokens * D + first * (D / kQ8Block * 2) + chunk * 16, true);
+}
+template <int D>
+constexpr int kScaleChunks = static_cast<int>(kBlockBytes<D> - kCodeBytes<D>) / 16;
+static_assert(2 * kScaleChunks<128> == 32 && kScaleChunks<256> == 32);  // a warp's threads take one each
 
 // Of a token of `block`, which holds either's: two blocks of dimensions in a word.
 template <int D>
 __device__ inline void load_scales(const char* block, int token, uint32_t (&scales)[D / 64]) {
   const char* from = block + kCodeBytes<D> + token * (D / 16);
-  if constexpr (D == 128) *reinterpret_cast<uint2*>(scales) = *reinterpret_cast<const uint2*>(from);
+  if constexpr (D == 256) *reinterpret_cast<uint4*>(scales) = *reinterpret_cast<const uint4*>(from);
+  else if constexpr (D == 128) *reinterpret_cast<uint2*>(scales) = *reinterpret_cast<const uint2*>(from);
   else scales[0] = *reinterpret_cast<const uint32_t*>(from);
 }
 
@@ -61,13 +66,22 @@ __device__ inline uint32_t high_codes(uint32_t word) { return as_bits(__hsub2(as
 template <int D, int kEights>
 struct Q8Rows : CodeRows<D, kEights> {
   using CodeRows<D, kEights>::score, CodeRows<D, kEights>::out, CodeRows<D, kEights>::query;
-  static constexpr int kHeadDim = D, kStepsAtOnce = kEights == 1 ? 2 : 1;
+  static constexpr int kHeadDim = D, kStepsAtOnce = kEights == 1 && D <= 128 ? 2 : 1;
   static constexpr bool kHoldsRegisters = false;  // it has as many of itself
   static constexpr PageFormat kFormat = PageFormat::kQ8;
   static constexpr uint32_t kStageBytes = 2 * kBlockBytes<D>;
   static constexpr int64_t kSharedBytes = attention_q8_shared_bytes(D);
 
-  __device__ static void load(uint32_t to, const char* block, int first) { load_q8<D>(to, block, first); }
+  __device__ static void load(uint32_t to, const char* block, int first) {
+    const int lane = threadIdx.x % 32, b = lane / kScaleChunks<D>;
+    load_codes<D>(to, block, first, 0);
+    load_codes<D>(to, block, first, 1);
+    if (b < 2) load_scale_chunk<D>(to, block, first, b, lane % kScaleChunks<D>);
+  }
+  __device__ static void load_one(uint32_t to, const char* block, int first, int b) {  // of K or V
+    load_codes<D>(to, block, first, b);
+    load_scale_chunk<D>(to, block, first, b, threadIdx.x % 32);
+  }
 
   // Of each block of 32 dimensions a thread has the 8 from lane % 4 * 8 on.
   __device__ void read_queries(const CodeTile& tile) {

@@ -1,4 +1,4 @@
-// A tile of few queries over 8-bit pages: 16 rows, which are (token, head) pairs of one KV head, and a part of the keys. Its block's four
+// A tile of few queries over 8-bit pages: 16 rows (8 of heads of 256), which are (token, head) pairs of one KV head, and a part of the keys. Its block's four
 // warps take their own steps of the keys in turn, each against all rows.
 #pragma once
 
@@ -22,7 +22,7 @@ struct CodeTile {
   __device__ explicit CodeTile(const AttentionPlan& plan)
       : p(plan),
         first_position(p.args.position ? *p.args.position : p.args.first_position),
-        first_row((p.tiles - 1 - blockIdx.x) * kJoinRows),  // the longest first
+        first_row((p.tiles - 1 - blockIdx.x) * p.tile_rows),  // the longest first
         part(static_cast<int>(blockIdx.z)),
         kv_head(static_cast<int>(blockIdx.y)) {
     const auto group = static_cast<int>(p.group);
@@ -35,7 +35,7 @@ struct CodeTile {
       position[i] = first_position + first_token + token;
       offset[i] = ((first_token + token) * p.args.heads + kv_head * group + (head + local - token * group)) * p.args.kv.head_dim;
     }
-    const int rows = static_cast<int>(min(int64_t{kJoinRows}, p.rows - first_row));
+    const int rows = static_cast<int>(min(p.tile_rows, p.rows - first_row));
     first_visible = first_position + first_token;
     visible = first_visible + (head + rows - 1) / group + 1;
     const KeyRange range(ceil_div(visible, kStepKeys), p.parts, part);
@@ -45,7 +45,7 @@ struct CodeTile {
   }
   // As join_block takes them.
   __device__ JoinedRows joined() const {
-    return {part, kv_head, static_cast<int>(first_row), static_cast<int>(min(int64_t{kJoinRows}, p.rows - first_row)), p.counters + kv_head * p.tiles + first_row / kJoinRows};
+    return {part, kv_head, static_cast<int>(first_row), static_cast<int>(min(p.tile_rows, p.rows - first_row)), p.counters + kv_head * p.tiles + (p.tiles - 1 - blockIdx.x)};
   }
   // The head's K block of the page that token is in; V lies behind it.
   template <PageFormat kFormat>

@@ -27,10 +27,6 @@ template <int D>
 constexpr bool kFits = kRingBytes<D> <= decode_shared_bytes(D) && kPageTokens % (kWarps * kWarpKeys<D>) == 0;
 static_assert(kFits<64> && kFits<128> && kFits<256>);
 
-// Two blocks of heads of 256 leave the next product's no registers: results alone take 128 of a thread.
-template <int D>
-constexpr int kRegisters = D <= 128 ? kJoinRegisters : 255;
-
 // Starts copying a warp's keys of a page and, where kBoth, the values behind them: tokens first (a multiple of 8) .. first + kWarpKeys - 1,
 // zeros for those behind the first `valid`. `keys` is the head's K block of the page, in its layout.
 template <int D, bool kBoth = true>
@@ -49,7 +45,7 @@ __device__ inline void load_warp_keys(uint32_t to, const __nv_bfloat16* keys, in
 }
 
 template <int D>
-__global__ void __maxnreg__(kRegisters<D>) decode_attention_kernel(const AttentionPlan p) {
+__global__ void __maxnreg__(join_registers(D)) decode_attention_kernel(const AttentionPlan p) {
   constexpr int kTile = kWarps * kWarpKeys<D>;
   constexpr bool kInTurns = kStages<D> == 1;  // keys are brought, then values
   extern __shared__ __align__(128) char shared[];

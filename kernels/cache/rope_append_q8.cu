@@ -62,7 +62,8 @@ Status launch_rope_append_q8(const RopeAppendArgs& args, Stream stream) {
   const int64_t warps = args.tokens * (args.heads + 2 * args.kv.kv_heads);
   if (warps > kLargestGrid - kWarps) return kInvalidShape;
   const dim3 grid(static_cast<unsigned>(ceil_div(warps, kWarps)));
-  return launch_dependent(args.kv.head_dim == 64 ? rope_append_q8_kernel<64> : rope_append_q8_kernel<128>, grid, kThreads, 0, stream, args);
+  const int64_t d = args.kv.head_dim;
+  return launch_dependent(d == 64 ? rope_append_q8_kernel<64> : d == 128 ? rope_append_q8_kernel<128> : rope_append_q8_kernel<256>, grid, kThreads, 0, stream, args);
 }
 
 }  // namespace longview::kernels

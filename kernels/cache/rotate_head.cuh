@@ -10,16 +10,17 @@
 
 namespace longview::kernels {
 
-// Dimensions of a lane, neighbours, in one access.
+// Dimensions of a lane, neighbours, in one access, or in as many as 16 bytes each take.
 template <typename T, int kCount>
-struct alignas(sizeof(T) * kCount) Run {
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Run {
   T x[kCount];
 };
 
-// Whether all heads are as wide as the pages and rotated by halves of the whole: then lanes read and write their dimensions at once.
+// Whether all heads are as wide as the pages and rotated by halves of which lanes have all their dimensions or none: then they read and write
+// these at once.
 template <int D>
-__device__ inline bool is_whole(const RopeAppendArgs& p) {
-  return p.head_dim == D && 2 * p.half == D && !p.adjacent;
+__device__ inline bool is_even(const RopeAppendArgs& p) {
+  return p.head_dim == D && p.half % (D / 32) == 0 && !p.adjacent;
 }
 
 // A lane's dimensions of a head from lane * kDims on, rotated where the head has positions.
@@ -27,19 +28,21 @@ template <int D, int kDims = D / 32>
 __device__ inline void read_head(const RopeAppendArgs& p, const __nv_bfloat16* head, int64_t token, bool positioned, float (&out)[kDims]) {
   const int first = static_cast<int>(threadIdx.x) % 32 * kDims, own = static_cast<int>(p.head_dim), half = static_cast<int>(p.half);
   const float *cosine = p.cosine + token * half, *sine = p.sine + token * half;
-  if (is_whole<D>(p)) {
+  if (is_even<D>(p)) {
     using Values = Run<__nv_bfloat16, kDims>;
     using Angles = Run<float, kDims>;
     const Values x = *reinterpret_cast<const Values*>(head + first);
 #pragma unroll
     for (int i = 0; i < kDims; ++i) out[i] = __bfloat162float(x.x[i]);
-    if (!positioned) return;
-    const Values y = *reinterpret_cast<const Values*>(head + (first ^ D / 2));
-    const Angles c = *reinterpret_cast<const Angles*>(cosine + first % (D / 2)), s = *reinterpret_cast<const Angles*>(sine + first % (D / 2));
+    if (!positioned || first >= 2 * half) return;
+    const bool is_low = first < half;
+    const int pair = is_low ? first : first - half;
+    const Values y = *reinterpret_cast<const Values*>(head + (is_low ? first + half : pair));
+    const Angles c = *reinterpret_cast<const Angles*>(cosine + pair), s = *reinterpret_cast<const Angles*>(sine + pair);
 #pragma unroll
     for (int i = 0; i < kDims; ++i) {
       const float partner = __bfloat162float(y.x[i]);
-      out[i] = first < D / 2 ? rotated_low(out[i], partner, c.x[i], s.x[i]) : rotated_high(partner, out[i], c.x[i], s.x[i]);
+      out[i] = is_low ? rotated_low(out[i], partner, c.x[i], s.x[i]) : rotated_high(partner, out[i], c.x[i], s.x[i]);
     }
     return;
   }
