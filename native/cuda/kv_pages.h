@@ -12,8 +12,8 @@ namespace longview::cuda {
 
 kernels::PageFormat page_format(KvFormat format);
 
-// Dimensions of a head in the pages: attention has kernels for 64 and 128, what is narrower has zeros behind it.
-constexpr int64_t page_dim(int64_t head_dim) { return head_dim <= 64 ? 64 : 128; }
+// Dimensions of a head in the pages: attention has kernels for 64, 128 and 256, what is narrower has zeros behind it.
+constexpr int64_t page_dim(int64_t head_dim) { return head_dim <= 64 ? 64 : head_dim <= 128 ? 128 : 256; }
 
 class CudaKvStorage final : public KvStorage {
  public:

@@ -45,7 +45,7 @@ TEST("rms_norm of float32 and bf16 rows, in place too") {
 
 TEST("rms_norm of the heads of Q and of K, each by its own weights") {
   std::mt19937_64 random(3);
-  for (const auto& [q_rows, k_rows, cols] : std::initializer_list<std::array<int64_t, 3>>{{32, 4, 128}, {9, 3, 64}, {1, 1, 96}, {777, 111, 32}, {5, 0, 256}, {0, 3, 7}}) {
+  for (const auto& [q_rows, k_rows, cols] : std::initializer_list<std::array<int64_t, 3>>{{32, 4, 128}, {9, 3, 64}, {1, 1, 96}, {777, 111, 32}, {5, 0, 256}, {24, 4, 256}, {0, 3, 7}}) {
     const auto q = gpu::random_bf16(static_cast<size_t>(q_rows * cols), random, 3), k = gpu::random_bf16(static_cast<size_t>(k_rows * cols), random);
     const auto q_weight = gpu::random_float(static_cast<size_t>(cols), random), k_weight = gpu::random_float(static_cast<size_t>(cols), random);
     const gpu::Memory<uint16_t> dq(q), dk(k);
@@ -206,7 +206,7 @@ TEST("rotary positions, far out too, and what lands in the pages") {
     int64_t own, d, half;  // dimensions of a head, of a page's head, pairs that are rotated
   };
   for (const int32_t adjacent : {0, 1})
-    for (const auto& [own, d, half] : {Case{64, 64, 16}, Case{64, 64, 32}, Case{128, 128, 64}, Case{128, 128, 32}, Case{96, 128, 48}, Case{48, 64, 12}}) {
+    for (const auto& [own, d, half] : {Case{64, 64, 16}, Case{64, 64, 32}, Case{128, 128, 64}, Case{128, 128, 32}, Case{96, 128, 48}, Case{48, 64, 12}, Case{256, 256, 32}, Case{256, 256, 128}, Case{192, 256, 24}}) {
       const int64_t heads = 6, kv_heads = 2, tokens = 203, layers = 3, layer = 2, pages = 8193;
       const int64_t first = kernels::kPageTokens * (pages - 2) - 50;  // a million, across page borders
       std::vector<double> frequencies;
@@ -266,8 +266,8 @@ TEST("rotary positions, far out too, and what lands in the pages") {
 
 TEST("rotary positions of one token, its position on the device") {
   std::mt19937_64 random(6);
-  for (const int64_t d : {64, 128}) {
-    const int64_t heads = 28, kv_heads = 4, half = d / 2, first = 300, page = kv_heads * 2 * kernels::kPageTokens * d;
+  for (const auto& [d, half] : std::initializer_list<std::array<int64_t, 2>>{{64, 32}, {128, 64}, {256, 128}, {256, 32}}) {
+    const int64_t heads = 28, kv_heads = 4, first = 300, page = kv_heads * 2 * kernels::kPageTokens * d;
     const auto q = gpu::random_bf16(static_cast<size_t>(heads * d), random), k = gpu::random_bf16(static_cast<size_t>(kv_heads * d), random), v = gpu::random_bf16(k.size(), random);
     std::vector<double> frequencies;
     for (int64_t i = 0; i < half; ++i) frequencies.push_back(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half)));
@@ -303,7 +303,7 @@ TEST("rotary positions of one token, its position on the device") {
 
 TEST("pages that become full get the means of their keys and values, others keep what they had") {
   std::mt19937_64 random(5);
-  for (const int64_t d : {64, 128}) {
+  for (const int64_t d : {64, 128, 256}) {
     const int64_t heads = 4, kv_heads = 2, half = d / 2, layers = 2, layer = 1, pages = 4, page = kernels::page_elements(layers, kv_heads, d, true);
     const gpu::Memory<uint16_t> storage(static_cast<size_t>(pages * page));
     std::vector<void*> pointers;

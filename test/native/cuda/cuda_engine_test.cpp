@@ -284,8 +284,10 @@ TEST("the built-in model gives the reference's answers") {
 TEST("heads that the GPU code lacks go to the CPU with a reason") {
   ModelConfig config = open_model(files::fixture("qwen3-tied")).config;
   if (const std::string why = why_not_cuda(config); !why.empty()) SKIP("no CUDA device: " + why);
-  config.head_dim = 192;
-  CHECK(why_not_cuda(config).find("192 dimensions") != std::string::npos);
+  config.head_dim = 320;
+  CHECK(why_not_cuda(config).find("320 dimensions") != std::string::npos);
+  config.head_dim = 256;
+  CHECK(why_not_cuda(config).empty());
   config.head_dim = 64;
   config.ffn = 100;
   CHECK(why_not_cuda(config).find("100 columns") != std::string::npos);

@@ -108,7 +108,7 @@ template <typename Body>
 void each_shape(const Body& body) {
   for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kE4M3}) {
     if (format == KvFormat::kE4M3 && !cuda::make_backend(gpu::library(), {})->why_not_e4m3_kv().empty()) continue;
-    for (const int64_t head_dim : {64, 96, 128})
+    for (const int64_t head_dim : {64, 96, 128, 256})
       for (const RopePairing pairing : {RopePairing::kHalfSplit, RopePairing::kAdjacent}) body(Shape{format, head_dim, pairing});
   }
 }

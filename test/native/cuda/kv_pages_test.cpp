@@ -16,6 +16,11 @@ const kernels::Library& library() {
 
 }  // namespace
 
+TEST("heads in the pages are as wide as those that attention has kernels for") {
+  library();  // skips as the others do
+  for (const auto& [own, wide] : {std::pair{1, 64}, std::pair{64, 64}, std::pair{80, 128}, std::pair{96, 128}, std::pair{128, 128}, std::pair{160, 256}, std::pair{256, 256}}) CHECK(cuda::page_dim(own) == wide);
+}
+
 TEST("pages are taken when they are asked for, hold zeros, never move, and go with their storage") {
   const cuda::Device device(library(), 0);
   const int64_t free = device.free_memory();
