@@ -59,6 +59,24 @@ struct SiluMulArgs {
 };
 Status launch_silu_mul(const SiluMulArgs& args, Stream stream);
 
+// x *= sigmoid(gate), bf16; count is a multiple of 8, pointers are aligned to 16 bytes.
+struct SigmoidMulArgs {
+  void* x;
+  const void* gate;
+  int64_t count;
+};
+Status launch_sigmoid_mul(const SigmoidMulArgs& args, Stream stream);
+
+// Each head's first D and last D values to matrices of their own. D is a multiple of 8, at most 1024, H at most 4096; pointers are aligned to
+// 16 bytes, none aliases another.
+struct SplitHeadsArgs {
+  const void* x;  // bf16 [T, H, 2 * D]
+  void* first;    // bf16 [T, H, D]
+  void* last;     // bf16 [T, H, D]
+  int64_t tokens, heads, head_dim;
+};
+Status launch_split_heads(const SplitHeadsArgs& args, Stream stream);
+
 // Rows to kE4M3 (api/status.h): a row's scale is its largest magnitude / 448, so that this becomes e4m3's largest number; rows
 // of zeros have the scale 0. cols as status.h says; pointers are aligned to 16 bytes.
 struct QuantizeRowsArgs {

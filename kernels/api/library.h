@@ -47,6 +47,8 @@ struct Library {
   decltype(&kernels::launch_rms_norm_heads) rms_norm_heads;
   decltype(&kernels::launch_scale_queries) scale_queries;
   decltype(&kernels::launch_silu_mul) silu_mul;
+  decltype(&kernels::launch_sigmoid_mul) sigmoid_mul;
+  decltype(&kernels::launch_split_heads) split_heads;
   decltype(&kernels::launch_quantize_rows) quantize_rows;
   decltype(&kernels::launch_silu_mul_quantize) silu_mul_quantize;
   decltype(&kernels::launch_add) add;

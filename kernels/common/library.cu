@@ -33,6 +33,8 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_rms_norm_heads,
       launch_scale_queries,
       launch_silu_mul,
+      launch_sigmoid_mul,
+      launch_split_heads,
       launch_quantize_rows,
       launch_silu_mul_quantize,
       launch_add,

@@ -95,6 +95,49 @@ TEST("silu_mul and add, with large values") {
   CHECK(gpu::relative_error(dx.read(), sum) <= 1e-7);
 }
 
+TEST("results times the sigmoids of their gates, also of gates far out") {
+  std::mt19937_64 random(12);
+  for (const int64_t count : {int64_t{8}, int64_t{2048}, int64_t{8 * 1237}, int64_t{3 * 16 * 256}}) {
+    const auto x = gpu::random_bf16(static_cast<size_t>(count), random, 5);
+    auto gate = gpu::random_bf16(static_cast<size_t>(count), random, 4);
+    const float far[] = {0, -0.0f, 100, -80, 3e38f, -3e38f, INFINITY, -INFINITY};  // the first eight of all cases
+    for (size_t i = 0; i < 8; ++i) gate[i] = float_to_bf16(far[i]);
+    const gpu::Memory<uint16_t> dx(x), dgate(gate);
+    GPU(sigmoid_mul({dx.get(), dgate.get(), count}, gpu::stream()));
+    const std::vector<uint16_t> got = dx.read();
+    int64_t wrong = 0;
+    for (size_t i = 0; i < got.size(); ++i) {
+      const double wanted = gpu::at(x, i) / (1 + std::exp(-gpu::at(gate, i)));
+      wrong += !(std::fabs(gpu::at(got, i) - wanted) <= std::fabs(wanted) * 0x1.02p-8 + 1e-37);  // rounded to bf16, each by itself
+    }
+    CHECK(wrong == 0);
+    CHECK(dgate.read() == gate);
+  }
+  const gpu::Memory<uint16_t> some(64);
+  CHECK(gpu::library().sigmoid_mul({some.get(), some.get() + 32, 12}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().sigmoid_mul({some.get(), some.get() + 32, 0}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().sigmoid_mul({some.get(), some.get() + 4, 16}, gpu::stream()) == kernels::kInvalidAlignment);
+}
+
+TEST("heads that are split in two, bit for bit, and nothing behind them is written") {
+  for (const auto& [tokens, heads, d] : std::initializer_list<std::array<int64_t, 3>>{{1, 1, 8}, {1, 16, 256}, {37, 24, 256}, {5, 3, 72}, {1000, 7, 128}, {2, 2, 1024}, {129, 1, 8}, {3, 4096, 16}}) {
+    std::vector<uint16_t> x(static_cast<size_t>(tokens * heads * 2 * d)), first, last;
+    for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<uint16_t>(i * 40503 + i / 65536);
+    for (int64_t row = 0; row < tokens * heads; ++row)
+      for (int64_t i = 0; i < 2 * d; ++i) (i < d ? first : last).push_back(x[static_cast<size_t>(row * 2 * d + i)]);
+    const gpu::Memory<uint16_t> dx(x), dfirst(first.size() + 64), dlast(last.size() + 64);
+    GPU(split_heads({dx.get(), dfirst.get(), dlast.get(), tokens, heads, d}, gpu::stream()));
+    for (std::vector<uint16_t>* half : {&first, &last}) half->insert(half->end(), 64, uint16_t{0xffff});
+    CHECK(dfirst.read() == first);
+    CHECK(dlast.read() == last);
+  }
+  const gpu::Memory<uint16_t> some(4096);
+  CHECK(gpu::library().split_heads({some.get(), some.get() + 1024, some.get() + 2048, 1, 1, 12}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().split_heads({some.get(), some.get() + 1024, some.get() + 2048, 0, 1, 8}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().split_heads({some.get(), some.get() + 1024, some.get() + 2048, 1, 4097, 8}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().split_heads({some.get(), some.get() + 1028, some.get() + 2048, 1, 1, 8}, gpu::stream()) == kernels::kInvalidAlignment);
+}
+
 TEST("the largest, as on the CPU: the first of equals, -0 equal to 0, NaN behind all") {
   std::mt19937_64 random(5);
   std::vector<uint8_t> zeros(kernels::kLargestWorkspaceBytes, 0);
