@@ -14,8 +14,8 @@ struct AppendedToken {
   const float* sine = nullptr;
 };
 
-// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64, 128 or 256; e4m3 pages have 64 or 128. 8-bit pages are
-// read as they are by few queries: each 16 rows (token, head of a KV head), or 8 where D is 256, read all of them once. Many queries read copies
+// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64, 128 or 256. 8-bit pages are read as they
+// are by few queries: each 16 rows (token, head of a KV head), or 8 where D is 256, read all of them once. Many queries read copies
 // (launch_expand_pages), but for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
 struct AttentionArgs {
   const void* q;  // bf16 [T, H, D], aligned to 16 bytes, as is out
@@ -34,7 +34,7 @@ struct AttentionArgs {
 };
 // Whether the call may append its token: one, over bf16 pages, D 64 or 128, and few query heads to a KV head.
 bool attention_appends(const AttentionArgs& args);
-// Whether the device's tensor cores multiply the codes of e4m3 pages: compute capability 9.0, and enough rows that every multiprocessor
+// Whether the device's tensor cores multiply the codes of e4m3 pages: compute capability 9.0, D 64 or 128, and enough rows that every multiprocessor
 // has 128 without a split of the keys.
 bool attention_multiplies_e4m3(const AttentionArgs& args);
 int64_t attention_workspace_floats(const AttentionArgs& args);

@@ -22,7 +22,7 @@ constexpr int64_t key_parts(int64_t pages) { return pages < 32 ? 1 : pages > 256
 
 // What a page keeps of a K or V block. kQ8: 128 x D int8 codes, row by row, and behind them the scales of each token's blocks of 32
 // dimensions, bf16 [128, D / 32]; a value is its code times its block's scale (native/cpu/q8.h), and D is 64, 128 or 256. Means stay bf16.
-// kE4M3: 8-bit floats that lie as operands of 8 bits do (e4m3_key_offset, e4m3_value_offset; D is 64 or 128), and behind them one
+// kE4M3: 8-bit floats that lie as operands of 8 bits do (e4m3_key_offset, e4m3_value_offset; D is 64, 128 or 256), and behind them one
 // scale, a float32, in kE4M3Tail bytes. The scale is a power of two, chosen by the write that begins the page: its largest magnitude
 // is 3.5 to 7 scales, so that later ones may be 64 times as large before they end at the largest code. Means stay bf16.
 enum class PageFormat : int32_t { kBFloat16, kQ8, kE4M3 };
@@ -30,7 +30,7 @@ constexpr int64_t kQ8Block = 32, kE4M3Tail = 64;
 
 // Where a token's dimension lies in a K block of kE4M3, in bytes: rows of D bytes, a token each, whose 16-byte chunks are turned.
 constexpr int64_t e4m3_key_offset(int64_t head_dim, int64_t token, int64_t dimension) {
-  const int64_t turn = head_dim == 128 ? token % 8 : token / 2 % 4;
+  const int64_t turn = head_dim >= 128 ? token % 8 : token / 2 % 4;
   return token * head_dim + ((dimension / 16) ^ turn) * 16 + dimension % 16;
 }
 // In a V block: rows of 128 bytes, a dimension each, a chunk for 16 tokens, in which the pair of tokens 2 t, 2 t + 1 and the pair

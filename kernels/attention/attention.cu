@@ -80,7 +80,7 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
   const int64_t kv_heads = args.kv.kv_heads;
   if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0) return kInvalidShape;
   if (kv_heads <= 0 || args.heads <= 0 || args.heads % kv_heads != 0 || args.heads > 4096) return kInvalidShape;
-  if (args.kv.head_dim != 64 && args.kv.head_dim != 128 && (args.kv.head_dim != 256 || args.kv.format == PageFormat::kE4M3)) return kInvalidShape;
+  if (args.kv.head_dim != 64 && args.kv.head_dim != 128 && args.kv.head_dim != 256) return kInvalidShape;
   if (!aligned(args.q) || !aligned(args.out)) return kInvalidAlignment;
   const AttentionPlan p = plan_for(args);
   if (p.tiles > kLargestGrid || kv_heads * p.parts > 65535 || (p.parts > 1 && (!args.workspace || blocks_of(p) > kCounters))) return kInvalidShape;

@@ -89,10 +89,10 @@ Status launch_expand_pages(const ExpandPagesArgs& args, Stream stream) {
   if (kv.format == PageFormat::kBFloat16) return kUnsupportedType;
   if (args.pages <= 0 || args.pages > kLargestGrid || kv.kv_heads <= 0 || kv.kv_heads > 4096) return kInvalidShape;
   const int64_t d = kv.head_dim;
-  if (d != 64 && d != 128 && (d != 256 || kv.format != PageFormat::kQ8)) return kInvalidShape;
+  if (d != 64 && d != 128 && d != 256) return kInvalidShape;
   if (kv.layer < 0 || (kv.layers != 0 && kv.layer >= kv.layers)) return kInvalidShape;
   const bool e4m3 = kv.format == PageFormat::kE4M3;
-  const auto kernel = e4m3 ? (d == 64 ? expand_e4m3_kernel<64> : expand_e4m3_kernel<128>) : d == 64 ? expand_q8_kernel<64> : d == 128 ? expand_q8_kernel<128> : expand_q8_kernel<256>;
+  const auto kernel = e4m3 ? (d == 64 ? expand_e4m3_kernel<64> : d == 128 ? expand_e4m3_kernel<128> : expand_e4m3_kernel<256>) : d == 64 ? expand_q8_kernel<64> : d == 128 ? expand_q8_kernel<128> : expand_q8_kernel<256>;
   kernel<<<dim3(static_cast<unsigned>(args.pages), static_cast<unsigned>(kv.kv_heads * 2)), kThreads, 0, cuda(stream)>>>(args);
   return launched();
 }

@@ -139,7 +139,10 @@ __global__ void __launch_bounds__(kQuantizeThreads) narrow_means_kernel(const __
 Status launch_page_means(const PagedKv& kv, int64_t first_position, int64_t tokens, Stream stream) {
   const int64_t first_page = first_position / kPageTokens, pages = (first_position + tokens) / kPageTokens - first_page;
   if (kv.layers == 0 || pages <= 0) return kOk;
-  const auto kernel = kv.format == PageFormat::kE4M3 ? (kv.head_dim == 64 ? e4m3_means_kernel<64> : e4m3_means_kernel<128>) : kv.format == PageFormat::kQ8 ? page_means_kernel<PageFormat::kQ8> : page_means_kernel<PageFormat::kBFloat16>;
+  const int64_t d = kv.head_dim;
+  const auto kernel = kv.format == PageFormat::kE4M3 ? (d == 64 ? e4m3_means_kernel<64> : d == 128 ? e4m3_means_kernel<128> : e4m3_means_kernel<256>)
+                      : kv.format == PageFormat::kQ8 ? page_means_kernel<PageFormat::kQ8>
+                                                     : page_means_kernel<PageFormat::kBFloat16>;
   kernel<<<dim3(static_cast<unsigned>(pages), static_cast<unsigned>(kv.kv_heads * 2)), kThreads, 0, cuda(stream)>>>(kv, first_page);
   return launched();
 }

@@ -25,16 +25,18 @@ __device__ inline float finite_magnitude(float x) { return isfinite(x) ? fabsf(x
 
 // Codes of a lane's dimensions of a token, the first in the lowest byte.
 template <int kDims>
-__device__ inline uint32_t lane_codes(const float (&x)[kDims]) {
-  static_assert(kDims == 2 || kDims == 4);
-  if constexpr (kDims == 4) return pack_e4m3(x[0], x[1], x[2], x[3]);
+__device__ inline uint64_t lane_codes(const float (&x)[kDims]) {
+  static_assert(kDims == 2 || kDims == 4 || kDims == 8);
+  if constexpr (kDims == 8) return static_cast<uint64_t>(pack_e4m3(x[4], x[5], x[6], x[7])) << 32 | pack_e4m3(x[0], x[1], x[2], x[3]);
+  else if constexpr (kDims == 4) return pack_e4m3(x[0], x[1], x[2], x[3]);
   else return pack_e4m3(x[0], x[1], 0, 0);
 }
 
 // The same to their place in a K block.
 template <int kDims>
-__device__ inline void write_codes(char* at, uint32_t codes) {
-  if constexpr (kDims == 4) *reinterpret_cast<uint32_t*>(at) = codes;
+__device__ inline void write_codes(char* at, uint64_t codes) {
+  if constexpr (kDims == 8) *reinterpret_cast<uint64_t*>(at) = codes;
+  else if constexpr (kDims == 4) *reinterpret_cast<uint32_t*>(at) = static_cast<uint32_t>(codes);
   else *reinterpret_cast<uint16_t*>(at) = static_cast<uint16_t>(codes);
 }
 

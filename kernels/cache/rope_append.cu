@@ -168,7 +168,7 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
   if (args.heads <= 0 || args.kv.kv_heads <= 0 || args.heads > 4096 || args.kv.kv_heads > args.heads) return kInvalidShape;
   if (args.kv.layers != 0 && (args.kv.layer < 0 || args.kv.layer >= args.kv.layers)) return kInvalidShape;
   const bool wide = args.kv.format == PageFormat::kBFloat16;
-  if (!wide && d != 64 && d != 128 && (d != 256 || args.kv.format != PageFormat::kQ8)) return kInvalidShape;
+  if (!wide && d != 64 && d != 128 && d != 256) return kInvalidShape;
   const bool whole = wide && (d == 64 || d == 128) && args.head_dim == d && 2 * args.half == d && !args.adjacent && args.tokens >= kTokensOfBlock && aligned(args.q) && aligned(args.rotated) && aligned(args.k) && aligned(args.v) &&
                      aligned(args.cosine) && aligned(args.sine);
   const int64_t items = (args.heads + args.kv.kv_heads) * (d / 16);

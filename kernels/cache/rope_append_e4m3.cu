@@ -26,7 +26,7 @@ __device__ inline void append_block(const RopeAppendArgs& p, int64_t begin, int6
 
 // Blocks of threads for K and V of the pages first, then for the queries, a head of a token a warp.
 template <int D>
-__global__ void __launch_bounds__(kThreads, 4) rope_append_e4m3_kernel(const RopeAppendArgs p, int kv_blocks) {
+__global__ void __launch_bounds__(kThreads, D <= 128 ? 4 : 2) rope_append_e4m3_kernel(const RopeAppendArgs p, int kv_blocks) {
   ptx::wait_for_previous();
   ptx::start_dependents();  // not before: beside the product attention over 8-bit pages takes longer (test/bench/RESULTS.md, Decode)
   const int index = static_cast<int>(blockIdx.x), kv_heads = static_cast<int>(p.kv.kv_heads), heads = static_cast<int>(p.heads);
@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads) rope_append_token_e4m3_kernel(const 
   const float inverse = 1 / scale;
 #pragma unroll
   for (int i = 0; i < kDims; ++i) x[i] *= inverse;
-  const uint32_t codes = lane_codes(x);
+  const uint64_t codes = lane_codes(x);
   if (!is_value) return write_codes<kDims>(block + e4m3_key_offset(D, token, lane * kDims), codes);
 #pragma unroll
   for (int i = 0; i < kDims; ++i) block[e4m3_value_offset(token, lane * kDims + i)] = static_cast<char>(codes >> 8 * i);
@@ -75,14 +75,15 @@ __global__ void __launch_bounds__(kThreads) rope_append_token_e4m3_kernel(const 
 }  // namespace
 
 Status launch_rope_append_e4m3(const RopeAppendArgs& args, Stream stream) {
+  const int64_t d = args.kv.head_dim;
   if (args.tokens == 1) {
-    const auto kernel = args.kv.head_dim == 64 ? rope_append_token_e4m3_kernel<64> : rope_append_token_e4m3_kernel<128>;
+    const auto kernel = d == 64 ? rope_append_token_e4m3_kernel<64> : d == 128 ? rope_append_token_e4m3_kernel<128> : rope_append_token_e4m3_kernel<256>;
     return launch_dependent(kernel, dim3(static_cast<unsigned>(ceil_div(args.heads + 2 * args.kv.kv_heads, kWarps))), kThreads, 0, stream, args);
   }
   const int64_t warps = args.tokens * args.heads, pages = (args.first_position + args.tokens - 1) / kPageTokens - args.first_position / kPageTokens + 1;
   const int64_t kv_blocks = pages * args.kv.kv_heads * 2, blocks = kv_blocks + ceil_div(warps, kWarps);
   if (warps > kLargestGrid - kWarps || blocks > kLargestGrid) return kInvalidShape;
-  const auto kernel = args.kv.head_dim == 64 ? rope_append_e4m3_kernel<64> : rope_append_e4m3_kernel<128>;
+  const auto kernel = d == 64 ? rope_append_e4m3_kernel<64> : d == 128 ? rope_append_e4m3_kernel<128> : rope_append_e4m3_kernel<256>;
   return launch_dependent(kernel, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream, args, static_cast<int>(kv_blocks));
 }
 
