@@ -34,7 +34,7 @@ __device__ inline void load_codes(uint32_t to, const char* block, int first, int
   constexpr int kChunks = D / 16;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const char* codes = block + b * page_block_bytes(PageFormat::kQ8, D) + first * D + lane * 16;
-  constexpr int kAtOnce = D <= 128 ? 8 : 4;  // all of them, or as many as registers are left for
+  constexpr int kAtOnce = D <= 128 ? 8 : 2;  // all of them, or as many as registers are left for
 #pragma unroll kAtOnce
   for (int i = 0; i < static_cast<int>(kCodeBytes<D>) / 512; ++i)
     ptx::cp_async_16(to + b * kBlockBytes<D> + code_place<D>((lane + 32 * i) / kChunks, lane % kChunks), codes + i * 512, true);
