@@ -25,8 +25,8 @@ int64_t resident_blocks(const AttentionPlan& p) {
 // Of a part of the keys.
 int64_t blocks_of(const AttentionPlan& p) { return p.tiles * p.args.kv.kv_heads; }
 
-// Recorded work reads the position on the device, which those of sm_90 do not; nor do they have heads of 256.
-bool takes_sm90(const AttentionArgs& args) { return on_sm90(args.architecture) && !args.position && args.kv.head_dim <= 128; }
+// Recorded work reads the position on the device, which those of sm_90 do not.
+bool takes_sm90(const AttentionArgs& args) { return on_sm90(args.architecture) && !args.position; }
 
 // Whether a block of the sm_80 kernel has room for 128 rows.
 bool holds_128_rows(int64_t head_dim) { return head_dim <= 128 || attention_sm80_shared_bytes(128, head_dim) <= device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
@@ -64,7 +64,7 @@ Status launch_cut(const AttentionPlan& p, Stream stream) {
 
 bool attention_multiplies_e4m3(const AttentionArgs& args) {
   const int64_t rows = args.tokens * (args.heads / args.kv.kv_heads);
-  return args.kv.format == PageFormat::kE4M3 && takes_sm90(args) && rows > 64 && ceil_div(rows, 128) * args.kv.kv_heads >= args.multiprocessors;
+  return args.kv.format == PageFormat::kE4M3 && args.kv.head_dim <= 128 && takes_sm90(args) && rows > 64 && ceil_div(rows, 128) * args.kv.kv_heads >= args.multiprocessors;
 }
 
 bool attention_appends(const AttentionArgs& args) {

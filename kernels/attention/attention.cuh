@@ -58,7 +58,7 @@ static_assert(kJoinBlocks * (std::max(attention_q8_shared_bytes(128), decode_sha
 Status launch_decode_attention(const AttentionPlan& plan, Stream stream);
 
 Status launch_attention_sm80(const AttentionPlan& plan, Stream stream);
-// Tiles of 128 rows, not split.
+// Tiles of 128 rows, not split. e4m3 pages have heads of 64 or 128.
 Status launch_attention_sm90(const AttentionPlan& plan, Stream stream);
 
 }  // namespace longview::kernels

@@ -1,6 +1,6 @@
 // Flash-style prefill attention on the tensor cores of sm_90. Rows are (token, head) pairs of one KV head, as in
-// attention_sm80. One warp copies whole K and V blocks of a page by the copy engine, stages ahead; two warpgroups of 64
-// rows multiply. The scores of the next page are computed while the weights of this one meet its values.
+// attention_sm80. One warp copies blocks of K and V, a page's or half of them, by the copy engine, stages ahead; two warpgroups of 64
+// rows multiply. The scores of the next block are computed while the weights of this one meet its values.
 #include "kernels/attention/attention.cuh"
 #include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/attention/rows_sm90.cuh"
@@ -28,23 +28,24 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   const AttentionArgs& a = p.args;
   const int64_t kv_head = blockIdx.y, first_row = (p.tiles - 1 - blockIdx.x) * kRows;  // the longest first
   const int64_t last_token = (min(first_row + kRows, p.rows) - 1) / p.group;
-  const int pages = static_cast<int>(ceil_div(a.first_position + last_token + 1, kPageTokens));
+  constexpr int kBlockKeys = Rows::kBlockKeys, kBlocksOfPage = kKeys / kBlockKeys;
+  const int blocks = static_cast<int>(ceil_div(a.first_position + last_token + 1, kBlockKeys));
 
   const int warpgroup = static_cast<int>(threadIdx.x / 128) - 1;
   if (warpgroup < 0) {
     ptx::registers_down<24>();
     if (threadIdx.x != 0) return;
     const int64_t head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * Rows::kBlockBytes;
-    const auto from = [&](int page) { return static_cast<const char*>(a.kv.pages[page]) + head_bytes; };
+    const auto from = [&](int block) { return static_cast<const char*>(a.kv.pages[block / kBlocksOfPage]) + head_bytes + block % kBlocksOfPage * kBlockKeys * 128; };
     const char *keys = from(0), *before = nullptr;
-    for (int page = 0; page < pages; ++page) {
-      stages.bring_keys(page, keys);
+    for (int block = 0; block < blocks; ++block) {
+      stages.bring_keys(block, keys);
       const char* values = keys;
-      if (page + 1 < pages) keys = from(page + 1);
-      if (page > 0) stages.bring_values(page - 1, before);
+      if (block + 1 < blocks) keys = from(block + 1);
+      if (block > 0) stages.bring_values(block - 1, before);
       before = values;
     }
-    stages.bring_values(pages - 1, before);
+    stages.bring_values(blocks - 1, before);
     return;
   }
 
@@ -65,9 +66,9 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   const int64_t row0 = first_row + warpgroup * 64 + warp * 16 + lane / 4, row1 = row0 + 8;
   const int64_t position[2] = {a.first_position + row0 / group, a.first_position + row1 / group};
   const int64_t first_visible = a.first_position + first_row / group;  // of the tile's first row
-  const auto hide = [&](int page) {
-    const int64_t begin = static_cast<int64_t>(page) * kKeys;
-    if (begin + kKeys > first_visible + 1)  // the diagonal crosses this page
+  const auto hide = [&](int block) {
+    const int64_t begin = static_cast<int64_t>(block) * kBlockKeys;
+    if (begin + kBlockKeys > first_visible + 1)  // the diagonal crosses this block
       hide_behind(rows.score, static_cast<int>(position[0] - begin), static_cast<int>(position[1] - begin));
   };
 
@@ -79,25 +80,25 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   hide(0);
   rows.soften(p.scale);
   rows.pack();
-  for (int page = 1; page < pages; ++page) {
-    rows.multiply_keys(stages, own, page);
-    rows.multiply_values(stages, page - 1, page == 1);
+  for (int block = 1; block < blocks; ++block) {
+    rows.multiply_keys(stages, own, block);
+    rows.multiply_values(stages, block - 1, block == 1);
     ptx::wgmma_wait<1>();
-    rows.scores_done(stages, page);
-    rows.keys_done(stages, page);
+    rows.scores_done(stages, block);
+    rows.keys_done(stages, block);
     const float earlier[2] = {rows.factor[0], rows.factor[1]};
-    hide(page);
+    hide(block);
     rows.soften(p.scale);
     ptx::wgmma_wait<0>();
-    rows.values_done(stages, page - 1);
-    rows.collect(page == 1, earlier);
+    rows.values_done(stages, block - 1);
+    rows.collect(block == 1, earlier);
     rows.shrink();
     rows.pack();
   }
-  rows.multiply_values(stages, pages - 1, pages == 1);
+  rows.multiply_values(stages, blocks - 1, blocks == 1);
   ptx::wgmma_wait<0>();
-  rows.values_done(stages, pages - 1);
-  rows.collect(pages == 1, rows.factor);
+  rows.values_done(stages, blocks - 1);
+  rows.collect(blocks == 1, rows.factor);
   const auto place = [&](int64_t row) { return row < p.rows ? static_cast<__nv_bfloat16*>(a.out) + (row / group * a.heads + kv_head * group + row % group) * D : nullptr; };
   rows.store(place(row0), place(row1), rows.sum);
 }
@@ -119,7 +120,8 @@ Status launch(const AttentionPlan& p, Stream stream) {
 }  // namespace
 
 Status launch_attention_sm90(const AttentionPlan& plan, Stream stream) {
-  return plan.args.kv.head_dim == 64 ? launch<64>(plan, stream) : launch<128>(plan, stream);
+  const int64_t d = plan.args.kv.head_dim;
+  return d == 64 ? launch<64>(plan, stream) : d == 128 ? launch<128>(plan, stream) : launch<256, RowsSm90<256>>(plan, stream);
 }
 
 }  // namespace longview::kernels

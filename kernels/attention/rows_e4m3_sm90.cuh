@@ -49,6 +49,7 @@ struct RowsE4M3Sm90 : RowState<D> {
   using Stages = E4M3Stages<D>;
   using Row = RowState<D>;
   using Row::factor, Row::maximum, Row::out, Row::score, Row::sum;
+  static constexpr int kBlockKeys = kKeys;
   static constexpr uint32_t kBlockBytes = Stages::kBlockBytes, kWarpgroupBytes = 64 * D + 1024;  // of queries; behind them their scales
   static constexpr float kShift = 8;
   float fresh[D / 2], query_scale[2], key_scale, value_scale;

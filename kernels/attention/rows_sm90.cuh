@@ -1,5 +1,5 @@
-// What a warpgroup of sm_90 does with its 64 rows: scores against blocks of 128 keys, online softmax, weighted values. Shared by
-// dense and sparse attention, which differ in the blocks that they bring. Rows over bf16 are here, those over e4m3 in rows_e4m3_sm90.
+// What a warpgroup of sm_90 does with its 64 rows: scores against blocks of 128 keys (64 of heads of 256), online softmax, weighted values. Shared
+// by dense and sparse attention, which differ in the blocks that they bring. Rows over bf16 are here, those over e4m3 in rows_e4m3_sm90.
 #pragma once
 
 #include "kernels/attention/hide.cuh"
@@ -14,7 +14,7 @@ namespace longview::kernels {
 
 constexpr int kRows = 128, kKeys = 128, kThreads = 384;
 constexpr int kReaders = 8;  // warps that say that they are done with a stage
-constexpr uint32_t kTileBytes = kKeys * 128;  // 64 dimensions of a block
+constexpr uint32_t kTileBytes = kKeys * 128;  // 64 dimensions of a page's block
 
 // Stages of K and V in shared memory: barriers that say what has come and what has been read. The producer brings K of block number
 // `index`, later V: K of the next block comes before V of this one, as its stage is free half a block earlier.
@@ -47,30 +47,43 @@ struct StageBarriers {
   }
 };
 
-// Of pages in bf16.
+// Of pages in bf16: a stage has a block of keys, which is a page, or half of it where heads have 256 dimensions. Its tiles of 64 dimensions lie
+// together, those of half a page are copied one by one.
 template <int D>
 struct KvStages : StageBarriers<2> {
-  static constexpr uint32_t kBlockBytes = kKeys * D * 2;  // K or V of a page
-  static constexpr uint32_t kBytes = kStages * (2 * kBlockBytes + kBiasBytes);
+  static constexpr int kBlockKeys = D <= 128 ? kKeys : kKeys / 2;
+  static constexpr uint32_t kPageBlockBytes = kKeys * D * 2, kStageBytes = kBlockKeys * D * 2, kStageTileBytes = kBlockKeys * 128;
+  static constexpr uint32_t kBytes = kStages * (2 * kStageBytes + kBiasBytes);
   uint32_t keys, values;
 
-  __device__ KvStages(uint32_t shared, uint32_t barriers) : StageBarriers(barriers), keys(shared), values(shared + kStages * kBlockBytes) {}
-  __device__ uint32_t biases(uint32_t index) const { return values + kStages * kBlockBytes + index % kStages * kBiasBytes; }
+  __device__ KvStages(uint32_t shared, uint32_t barriers) : StageBarriers(barriers), keys(shared), values(shared + kStages * kStageBytes) {}
+  __device__ uint32_t biases(uint32_t index) const { return values + kStages * kStageBytes + index % kStages * kBiasBytes; }
+  // `from`: the block's first key, in the first tile.
   __device__ void bring_keys(uint32_t index, const void* from) const {
-    const uint32_t full = reuse(key_full, key_empty, index, kBlockBytes);
-    ptx::bulk_load(keys + index % kStages * kBlockBytes, from, kBlockBytes, full);
+    const uint32_t full = reuse(key_full, key_empty, index, kStageBytes);
+    bring(keys + index % kStages * kStageBytes, static_cast<const char*>(from), full);
   }
-  // `from` is the block's K, V lies behind it.
+  // `from` is the block's K, V lies behind that of the page.
   __device__ void bring_values(uint32_t index, const void* from) const {
-    const uint32_t full = reuse(value_full, value_empty, index, kBlockBytes);
-    ptx::bulk_load(values + index % kStages * kBlockBytes, static_cast<const char*>(from) + kBlockBytes, kBlockBytes, full);
+    const uint32_t full = reuse(value_full, value_empty, index, kStageBytes);
+    bring(values + index % kStages * kStageBytes, static_cast<const char*>(from) + kPageBlockBytes, full);
+  }
+
+ private:
+  __device__ static void bring(uint32_t to, const char* from, uint32_t full) {
+    if constexpr (kBlockKeys == kKeys) {
+      ptx::bulk_load(to, from, kStageBytes, full);
+    } else {
+#pragma unroll
+      for (uint32_t i = 0; i < D / 64; ++i) ptx::bulk_load(to + i * kStageTileBytes, from + i * kTileBytes, kStageTileBytes, full);
+    }
   }
 };
 
 // What a thread holds of rows warp * 16 + lane / 4 and + 8 of its warpgroup's 64 (ptx/wgmma.cuh).
-template <int D>
+template <int D, int kBlockKeys = kKeys>
 struct RowState {
-  float score[64], out[D / 2], maximum[2], sum[2], factor[2];
+  float score[kBlockKeys / 2], out[D / 2], maximum[2], sum[2], factor[2];
 
   __device__ void begin() {
     maximum[0] = maximum[1] = -INFINITY;
@@ -118,13 +131,14 @@ struct RowState {
 };
 
 template <int D>
-struct RowsSm90 : RowState<D> {
+struct RowsSm90 : RowState<D, KvStages<D>::kBlockKeys> {
   using Stages = KvStages<D>;
-  using Row = RowState<D>;
+  using Row = RowState<D, KvStages<D>::kBlockKeys>;
   using Row::factor, Row::maximum, Row::out, Row::score, Row::sum;
-  static constexpr uint32_t kBlockBytes = Stages::kBlockBytes, kWarpgroupBytes = 64 * D * 2, kQueryTileBytes = 64 * 128;  // of queries
+  static constexpr int kBlockKeys = Stages::kBlockKeys;
+  static constexpr uint32_t kBlockBytes = Stages::kPageBlockBytes, kWarpgroupBytes = 64 * D * 2, kQueryTileBytes = 64 * 128;  // of queries
   static constexpr float kMostAbove = 8;  // log2 of the largest weight: until then a new maximum need not become the row's, and earlier results stay as they are
-  uint32_t weight[kKeys / 16][4];
+  uint32_t weight[kBlockKeys / 16][4];
 
   // Starts copying a warpgroup's queries to tiles as a page's, [D / 64][64 rows][128 bytes]. `place(row)`: null where there is no such row.
   template <int kThreadCount, typename Place>
@@ -144,11 +158,15 @@ struct RowsSm90 : RowState<D> {
   __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t index) {
     const uint32_t stage = index % Stages::kStages;
     ptx::mbarrier_wait(stages.key_full + 8 * stage, index / Stages::kStages & 1);
-    const uint64_t q = ptx::wgmma_descriptor(queries), k = ptx::wgmma_descriptor(stages.keys + stage * kBlockBytes);
+    const uint64_t q = ptx::wgmma_descriptor(queries), k = ptx::wgmma_descriptor(stages.keys + stage * Stages::kStageBytes);
     ptx::wgmma_hold(score);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, q + i / 4 * (kQueryTileBytes / 16) + i % 4 * 2, k + i / 4 * (kTileBytes / 16) + i % 4 * 2, i > 0);
+    for (int i = 0; i < D / 16; ++i) {
+      const uint64_t queries_at = q + i / 4 * (kQueryTileBytes / 16) + i % 4 * 2, keys_at = k + i / 4 * (Stages::kStageTileBytes / 16) + i % 4 * 2;
+      if constexpr (kBlockKeys == 128) ptx::wgmma_m64n128k16(score, queries_at, keys_at, i > 0);
+      else ptx::wgmma_m64n64k16(score, queries_at, keys_at, i > 0);
+    }
     ptx::wgmma_commit();
   }
   // The scores of block number `index` are there.
@@ -159,12 +177,12 @@ struct RowsSm90 : RowState<D> {
   __device__ void multiply_values(const Stages& stages, uint32_t index, bool first) {
     const uint32_t stage = index % Stages::kStages;
     ptx::mbarrier_wait(stages.value_full + 8 * stage, index / Stages::kStages & 1);
-    const uint64_t v = ptx::wgmma_descriptor_transposed(stages.values + stage * kBlockBytes, kTileBytes);
+    const uint64_t v = ptx::wgmma_descriptor_transposed(stages.values + stage * Stages::kStageBytes, Stages::kStageTileBytes);
     ptx::wgmma_hold(out);
     ptx::wgmma_hold(weight);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < kKeys / 16; ++i) ptx::wgmma_m64k16_transposed(out, weight[i], v + i * 128, !first || i > 0);
+    for (int i = 0; i < kBlockKeys / 16; ++i) ptx::wgmma_m64k16_transposed(out, weight[i], v + i * 128, !first || i > 0);
     ptx::wgmma_commit();
   }
   __device__ void values_done(const Stages& stages, uint32_t index) {
@@ -178,7 +196,7 @@ struct RowsSm90 : RowState<D> {
   __device__ void soften(float scale) {
     float highest[2] = {maximum[0], maximum[1]};
 #pragma unroll
-    for (int i = 0; i < 64; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
+    for (int i = 0; i < kBlockKeys / 2; ++i) highest[i / 2 % 2] = fmaxf(highest[i / 2 % 2], score[i]);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       highest[r] = quad_max(highest[r]);
@@ -190,14 +208,14 @@ struct RowsSm90 : RowState<D> {
       highest[r] = base * scale;
     }
 #pragma unroll
-    for (int i = 0; i < 64; ++i) {
+    for (int i = 0; i < kBlockKeys / 2; ++i) {
       score[i] = ptx::exp2(fmaf(score[i], scale, -highest[i / 2 % 2]));
       sum[i / 2 % 2] += score[i];
     }
   }
   __device__ void pack() {
 #pragma unroll
-    for (int i = 0; i < kKeys / 16; ++i)
+    for (int i = 0; i < kBlockKeys / 16; ++i)
 #pragma unroll
       for (int j = 0; j < 4; ++j) weight[i][j] = pack_bf16(score[8 * i + 2 * j], score[8 * i + 2 * j + 1]);
   }

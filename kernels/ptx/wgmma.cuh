@@ -78,7 +78,16 @@ __device__ inline void wgmma_m64n128k16(float (&d)[64], uint64_t a, uint64_t b, 
       : "l"(a), "l"(b), "r"(add));
 }
 
-// The same in e4m3: a [64, 32], b [128, 32]. A step of 32 columns is 32 bytes on here too. The sums of one call are rounded to
+// With 64.
+__device__ inline void wgmma_m64n64k16(float (&d)[32], uint64_t a, uint64_t b, int32_t add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %34, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" REGISTERS_32 "}, %32, %33, p, 1, 1, 0, 0;\n}"
+      : SUMS_32(0)
+      : "l"(a), "l"(b), "r"(add));
+}
+
+// With 128 in e4m3: a [64, 32], b [128, 32]. A step of 32 columns is 32 bytes on here too. The sums of one call are rounded to
 // some 14 bits: they have to go to float32 sums before they grow.
 __device__ inline void wgmma_m64n128k32_e4m3(float (&d)[64], uint64_t a, uint64_t b, int32_t add) {
   asm volatile(
@@ -90,6 +99,13 @@ __device__ inline void wgmma_m64n128k32_e4m3(float (&d)[64], uint64_t a, uint64_
 
 // d [64, N] = a [64, 16] * b [16, N], plus d where `add` is not 0; a in registers as mma.sync holds it (every warp 16 rows),
 // b with its rows as they are stored.
+__device__ inline void wgmma_m64k16_transposed(float (&d)[128], const uint32_t (&a)[4], uint64_t b, int32_t add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %133, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" REGISTERS_128 "}, {%128, %129, %130, %131}, %132, p, 1, 1, 1;\n}"
+      : SUMS_128
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
 __device__ inline void wgmma_m64k16_transposed(float (&d)[64], const uint32_t (&a)[4], uint64_t b, int32_t add) {
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %69, 0;\n"
