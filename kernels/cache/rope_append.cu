@@ -86,10 +86,11 @@ __global__ void __launch_bounds__(kThreads, 5) rope_append_kernel(const RopeAppe
 
 constexpr int kTokensOfBlock = 4, kMostThreads = 512;  // the reads of a block's tokens are under way together
 
-// The same where heads are as wide as the pages and all of a head is rotated by halves: eight pairs a thread, of several tokens. A head's
-// threads are neighbours in a warp.
-__global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(const RopeAppendArgs p) {
-  const int d = static_cast<int>(p.kv.head_dim), half = d / 2, groups = half / 8;
+// The same where heads are as wide as the pages and all of a head, or (kPart) its first dimensions, are rotated by halves: eight pairs a thread, or
+// sixteen dimensions behind them, of several tokens. A head's threads are neighbours in a warp.
+template <bool kPart>
+__global__ void __launch_bounds__(kMostThreads, kPart ? 1 : 2) rope_append_halves_kernel(const RopeAppendArgs p) {
+  const int d = static_cast<int>(p.kv.head_dim), half = kPart ? static_cast<int>(p.half) : d / 2, groups = d / 16;
   const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads), items = (heads + kv_heads) * groups;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kTokensOfBlock;
   const int count = static_cast<int>(min(static_cast<int64_t>(kTokensOfBlock), p.tokens - first));
@@ -101,7 +102,10 @@ __global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(cons
   };
   for (int item = threadIdx.x; item < items; item += blockDim.x) {
     const bool is_query = item < heads * groups;
-    const int head = item / groups - (is_query ? 0 : heads), at = item % groups * 8, stride = (is_query ? heads : kv_heads) * d;
+    const int head = item / groups - (is_query ? 0 : heads), pairs = item % groups * 8, behind = pairs - half, stride = (is_query ? heads : kv_heads) * d;
+    const bool rotates = !kPart || behind < 0;
+    const int at = rotates ? pairs : 2 * half + 2 * behind, step = rotates ? half : 8;  // the thread's vectors begin at `at` and at + step
+    if (is_query && !rotates && p.rotated == p.q) continue;  // they are there
     const int64_t begin = first * stride + head * d + at;
     uint4 low[kTokensOfBlock], high[kTokensOfBlock];
     const auto read = [&](const void* x) {
@@ -109,7 +113,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(cons
       for (int i = 0; i < kTokensOfBlock; ++i) {
         if (i >= count) continue;
         low[i] = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(x) + begin + i * stride);
-        high[i] = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(x) + begin + i * stride + half);
+        high[i] = *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(x) + begin + i * stride + step);
       }
     };
     read(is_query ? p.q : p.k);
@@ -123,6 +127,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(cons
       unpack_bf16x8(high[i], y);
 #pragma unroll
       for (int four = 0; four < 2; ++four) {
+        if (!rotates) continue;
         const float4 c4 = cosine[four], s4 = sine[four];
         const float c[4] = {c4.x, c4.y, c4.z, c4.w}, s[4] = {s4.x, s4.y, s4.z, s4.w};
 #pragma unroll
@@ -134,7 +139,7 @@ __global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(cons
       }
       auto* query = reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(p.rotated) + begin + i * stride);
       *(is_query ? query : place(first + i, head, 0, at)) = {pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
-      *(is_query ? query + groups : place(first + i, head, 0, at + half)) = {pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7])};
+      *(is_query ? query + step / 8 : place(first + i, head, 0, at + step)) = {pack_bf16(y[0], y[1]), pack_bf16(y[2], y[3]), pack_bf16(y[4], y[5]), pack_bf16(y[6], y[7])};
     }
     if (is_query) continue;
     read(p.v);
@@ -144,8 +149,8 @@ __global__ void __launch_bounds__(kMostThreads, 2) rope_append_whole_kernel(cons
       if (i >= count) continue;
       const bool faulty = __any_sync(of_head, (faults_of(low[i]) | faults_of(high[i])) != 0);
       *place(first + i, head, 1, at) = faulty ? uint4{} : low[i];
-      *place(first + i, head, 1, at + half) = faulty ? uint4{} : high[i];
-      if (faulty) *place(first + i, head, 0, at) = *place(first + i, head, 0, at + half) = {kNotNumbers, kNotNumbers, kNotNumbers, kNotNumbers};
+      *place(first + i, head, 1, at + step) = faulty ? uint4{} : high[i];
+      if (faulty) *place(first + i, head, 0, at) = *place(first + i, head, 0, at + step) = {kNotNumbers, kNotNumbers, kNotNumbers, kNotNumbers};
     }
   }
 }
@@ -169,15 +174,18 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
   if (args.kv.layers != 0 && (args.kv.layer < 0 || args.kv.layer >= args.kv.layers)) return kInvalidShape;
   const bool wide = args.kv.format == PageFormat::kBFloat16;
   if (!wide && d != 64 && d != 128 && d != 256) return kInvalidShape;
-  const bool whole = wide && (d == 64 || d == 128) && args.head_dim == d && 2 * args.half == d && !args.adjacent && args.tokens >= kTokensOfBlock && aligned(args.q) && aligned(args.rotated) && aligned(args.k) && aligned(args.v) &&
-                     aligned(args.cosine) && aligned(args.sine);
+  const bool halves = wide && (d == 64 || d == 128 || d == 256) && args.head_dim == d && args.half % 8 == 0 && !args.adjacent && args.tokens >= kTokensOfBlock && aligned(args.q) && aligned(args.rotated) && aligned(args.k) &&
+                      aligned(args.v) && aligned(args.cosine) && aligned(args.sine);
   const int64_t items = (args.heads + args.kv.kv_heads) * (d / 16);
-  if (whole) rope_append_whole_kernel<<<static_cast<unsigned>(ceil_div(args.tokens, kTokensOfBlock)), static_cast<unsigned>(std::min<int64_t>(ceil_div(items, 32) * 32, kMostThreads)), 0, cuda(stream)>>>(args);
+  if (halves) {
+    const auto kernel = 2 * args.half == d ? rope_append_halves_kernel<false> : rope_append_halves_kernel<true>;
+    kernel<<<static_cast<unsigned>(ceil_div(args.tokens, kTokensOfBlock)), static_cast<unsigned>(std::min<int64_t>(ceil_div(items, 32) * 32, kMostThreads)), 0, cuda(stream)>>>(args);
+  }
   const dim3 grid(static_cast<unsigned>(args.tokens), args.tokens < kTokensOfBlock ? static_cast<unsigned>(ceil_div((args.heads + args.kv.kv_heads) * args.head_dim / 2, kThreads)) : 1u);
   if (!wide)
     for (const void* pointer : {args.q, static_cast<const void*>(args.rotated), args.k, args.v, static_cast<const void*>(args.cosine), static_cast<const void*>(args.sine)})
       if (!aligned(pointer)) return kInvalidAlignment;
-  if (const Status status = args.kv.format == PageFormat::kQ8 ? launch_rope_append_q8(args, stream) : !wide ? launch_rope_append_e4m3(args, stream) : whole ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
+  if (const Status status = args.kv.format == PageFormat::kQ8 ? launch_rope_append_q8(args, stream) : !wide ? launch_rope_append_e4m3(args, stream) : halves ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
   return launch_page_means(args.kv, args.first_position, args.tokens, stream);
 }
 

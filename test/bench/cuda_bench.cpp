@@ -141,20 +141,30 @@ void bench_rows(int64_t rows, int64_t hidden, int64_t ffn) {
   report("add" + at, 0, elements * 10, [&] { GPU(add({sum.get(), narrow.get(), rows * hidden}, gpu::stream())); });
 }
 
-void bench_rope_append(int64_t tokens, int64_t heads, int64_t kv_heads, int64_t d) {
+// What gated attention adds to a layer.
+void bench_gated_heads(int64_t tokens, int64_t heads, int64_t d) {
+  const auto elements = static_cast<double>(tokens * heads * d);
+  const Random x(static_cast<size_t>(2 * tokens * heads * d));
+  const gpu::Memory<uint16_t> first(static_cast<size_t>(tokens * heads * d)), last(static_cast<size_t>(tokens * heads * d));
+  const std::string shape = format(" T %d heads %d d %d", int(tokens), int(heads), int(d));
+  report("split_heads" + shape, 0, elements * 8, [&] { GPU(split_heads({x.get(), first.get(), last.get(), tokens, heads, d}, gpu::stream())); });
+  report("sigmoid_mul" + shape, 0, elements * 6, [&] { GPU(sigmoid_mul({first.get(), last.get(), tokens * heads * d}, gpu::stream())); });
+}
+
+void bench_rope_append(int64_t tokens, int64_t heads, int64_t kv_heads, int64_t d, int64_t half) {
   const int64_t pages = tokens / kernels::kPageTokens, page = kernels::page_elements(1, kv_heads, d, true);
   const Random q(static_cast<size_t>(tokens * heads * d)), k(static_cast<size_t>(tokens * kv_heads * d)), v(static_cast<size_t>(tokens * kv_heads * d));
   const gpu::Memory<uint16_t> storage(static_cast<size_t>(pages * page));
   std::vector<void*> pointers;
   for (int64_t i = 0; i < pages; ++i) pointers.push_back(storage.get() + i * page);
   const gpu::Memory<void*> table(pointers);
-  const gpu::Memory<double> frequencies(std::vector<double>(static_cast<size_t>(d / 2), 0.01));
-  const gpu::Memory<float> cosine(static_cast<size_t>(tokens * d / 2)), sine(static_cast<size_t>(tokens * d / 2));
-  GPU(rope_table({frequencies.get(), cosine.get(), sine.get(), tokens, d / 2, 0, 1}, gpu::stream()));
-  const double bytes = static_cast<double>(tokens * d * (4 * heads + 8 * kv_heads));
+  const gpu::Memory<double> frequencies(std::vector<double>(static_cast<size_t>(half), 0.01));
+  const gpu::Memory<float> cosine(static_cast<size_t>(tokens * half)), sine(static_cast<size_t>(tokens * half));
+  GPU(rope_table({frequencies.get(), cosine.get(), sine.get(), tokens, half, 0, 1}, gpu::stream()));
+  const double bytes = static_cast<double>(tokens * (8 * half * heads + 8 * d * kv_heads));
   for (const int64_t layers : {0, 1})
-    report(format("rope_append of %d tokens%s", int(tokens), layers ? " and means" : ""), 0, bytes, [&] {
-      GPU(rope_append({q.get(), q.get(), k.get(), v.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, 0, layers}, tokens, heads, d, d / 2, 0, 0}, gpu::stream()));
+    report(format("rope_append of %d tokens, %d of %d%s", int(tokens), int(2 * half), int(d), layers ? ", and means" : ""), 0, bytes, [&] {
+      GPU(rope_append({q.get(), q.get(), k.get(), v.get(), cosine.get(), sine.get(), {table.get(), kv_heads, d, 0, layers}, tokens, heads, d, half, 0, 0}, gpu::stream()));
     });
 }
 
@@ -233,7 +243,9 @@ int main(int argc, char** argv) {
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}}) bench_linear(16384, n, k);
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{4096, 4096}, {1024, 4096}, {14336, 4096}, {4096, 14336}}) bench_linear_e4m3(16384, n, k);
     bench_rows(16384, 4096, 14336);
-    bench_rope_append(16384, 32, 8, 128);
+    bench_rope_append(16384, 32, 8, 128, 64);
+    bench_rope_append(16384, 24, 4, 256, 32);
+    bench_gated_heads(16384, 24, 256);
     bench_linear(512, 4096, 4096);
     bench_linear(1024, 1536, 576);
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{14336, 4096}, {4096, 14336}, {4096, 4096}}) {
@@ -255,6 +267,11 @@ int main(int argc, char** argv) {
     bench_attention(128, 131072 - 128, 32, 8, 128);
     bench_attention(512, 8192, 9, 3, 64);
     bench_attention(1, 61440, 9, 3, 64);
+    bench_attention(32768, 0, 24, 4, 256);
+    bench_attention(4096, 131072 - 4096, 16, 2, 256);
+    for (const int64_t length : {8192, 131072}) bench_attention(1, length - 1, 24, 4, 256);
+    bench_attention(1, 131071, 16, 2, 256);
+    bench_attention_e4m3(32768, 24, 4, 256);
     return 0;
   } catch (const check::Skip& skip) {
     std::printf("skipped: %s\n", skip.why.c_str());

@@ -35,8 +35,8 @@ class Layer {
     slots_.resize(static_cast<size_t>(pages_of(length)));
     std::iota(slots_.begin(), slots_.end(), 0);
     RopeConfig still;  // every position is turned by nothing
-    still.inverse_frequencies.assign(static_cast<size_t>(of.head_dim / 2), 0.0);
-    still.dims = of.head_dim;
+    still.dims = of.head_dim == 256 ? 64 : of.head_dim;
+    still.inverse_frequencies.assign(static_cast<size_t>(still.dims / 2), 0.0);
     still.pairing = of.pairing;
     rope_ = backend_->upload_rope(still);
     std::mt19937_64 random(1);
