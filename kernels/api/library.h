@@ -7,6 +7,7 @@
 #include "kernels/api/experts.h"
 #include "kernels/api/focus.h"
 #include "kernels/api/gemm.h"
+#include "kernels/api/recurrent.h"
 #include "kernels/api/runtime.h"
 #include "kernels/api/sparse.h"
 
@@ -78,6 +79,7 @@ struct Library {
   decltype(&kernels::launch_combine_experts) combine_experts;
   decltype(&kernels::launch_expert_gates) expert_gates;
   decltype(&kernels::launch_expert_downs) expert_downs;
+  decltype(&kernels::launch_delta_net) delta_net;
 };
 
 constexpr const char* kLibrarySymbol = "longview_kernels";

@@ -64,6 +64,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_combine_experts,
       launch_expert_gates,
       launch_expert_downs,
+      launch_delta_net,
   };
   return &library;
 }

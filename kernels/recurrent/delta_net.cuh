@@ -1,0 +1,43 @@
+// How a call is laid out, and its kernels behind launch_delta_net, which has checked the arguments.
+#pragma once
+
+#include "kernels/api/recurrent.h"
+#include "kernels/common/bf16.cuh"
+
+namespace longview::kernels {
+
+struct DeltaPlan {
+  DeltaNetArgs args;
+  int64_t channels, chunks;
+  int32_t continued;  // not 0: the state before these tokens lies where that behind them does
+  void* x;            // [T, C] behind convolution, activation and norm: float32 of at most kDeltaRowTokens, bf16 of more
+  float2* gates;      // [Hv, T]: {log2 of the decay, b}
+  // Of more than kDeltaRowTokens:
+  float* decays;  // [chunks, Hv]: of a whole chunk
+  char* tiles;    // [chunks, Hv] of delta_tile_bytes()
+};
+
+__device__ inline const char* state_before(const DeltaPlan& p) {
+  return p.args.states ? static_cast<const char*>(p.args.states[p.continued ? 1 : 0]) + p.args.state_offset : static_cast<const char*>(p.continued ? p.args.after : p.args.before);
+}
+__device__ inline char* state_after(const DeltaPlan& p) {
+  return p.args.states ? static_cast<char*>(p.args.states[1]) + p.args.state_offset : static_cast<char*>(p.args.after);
+}
+// Where the convolution's inputs lie in a state.
+__device__ inline int64_t conv_offset(const DeltaPlan& p) { return p.args.value_heads * p.args.head_dim * p.args.head_dim * 4; }
+
+__device__ inline int64_t key_head_of(const DeltaPlan& p, int64_t value_head) {
+  return p.args.tiled ? value_head % p.args.key_heads : value_head / (p.args.value_heads / p.args.key_heads);
+}
+__device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
+
+// x and gates of all tokens, and the convolution's part of the state.
+Status launch_delta_conv(const DeltaPlan& plan, Stream stream);
+// At most kDeltaRowTokens, to `out`.
+Status launch_delta_row(const DeltaPlan& plan, Stream stream);
+// Tiles and decays of all chunks; then, from chunk to chunk, S and o, the latter in `out`; then `out` normed and gated.
+Status launch_delta_chunks(const DeltaPlan& plan, Stream stream);
+Status launch_delta_scan(const DeltaPlan& plan, Stream stream);
+Status launch_delta_norm(const DeltaPlan& plan, Stream stream);
+
+}  // namespace longview::kernels

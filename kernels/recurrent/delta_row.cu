@@ -1,0 +1,115 @@
+// DeltaNet of few tokens, one after the other: a block has a value head, whose S is read once, kept in registers and written once, all in
+// float32. A thread has four columns of D / 16 rows. S^T k and S^T q are both taken from S as it was, so that the block meets twice a
+// token: with d = b (v - exp(g) S^T k), o = exp(g) S^T q + (k q) d.
+#include "kernels/common/launch.cuh"
+#include "kernels/ptx/dependent_launch.cuh"
+#include "kernels/ptx/exp2.cuh"
+#include "kernels/recurrent/delta_net.cuh"
+
+namespace longview::kernels {
+namespace {
+
+constexpr int kBands = 16;  // of rows
+
+__device__ inline float4 add_scaled(float4 sum, float factor, float4 x) {
+  return {fmaf(factor, x.x, sum.x), fmaf(factor, x.y, sum.y), fmaf(factor, x.z, sum.z), fmaf(factor, x.w, sum.w)};
+}
+
+template <int D>
+__global__ void __launch_bounds__(D * 4) delta_row_kernel(const DeltaPlan p) {
+  constexpr int kThreads = D * 4, kQuads = D / 4, kRows = D / kBands, kMost = static_cast<int>(kDeltaRowTokens);
+  __shared__ float4 q[kMost][kQuads], k[kMost][kQuads], v[kMost][kQuads], parts[kBands][2][kQuads], sums[2][kQuads];
+  __shared__ float2 gates[kMost];
+  __shared__ float products[kBands], product;
+  const DeltaNetArgs& a = p.args;
+  const int thread = threadIdx.x, quad = thread % kQuads, band = thread / kQuads, tokens = static_cast<int>(a.tokens);
+  const int64_t head = blockIdx.x, key_head = key_head_of(p, head);
+  ptx::start_dependents();
+  // The convolution has begun, so all before it is over: S is there.
+  float4 s[kRows];
+  const auto* before = reinterpret_cast<const float4*>(state_before(p)) + (head * D + band * kRows) * kQuads + quad;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) s[r] = before[r * kQuads];
+  const float4 norm = reinterpret_cast<const float4*>(a.norm)[quad];
+  ptx::wait_for_previous();
+
+  for (int item = thread; item < tokens * kQuads; item += kThreads) {
+    const int token = item / kQuads, at = item % kQuads;
+    const auto* x = reinterpret_cast<const float4*>(static_cast<const float*>(p.x) + token * p.channels) + at;
+    q[token][at] = x[key_head * kQuads];
+    k[token][at] = x[(a.key_heads + key_head) * kQuads];
+    v[token][at] = x[(2 * a.key_heads + head) * kQuads];
+  }
+  if (thread < tokens) gates[thread] = p.gates[head * a.tokens + thread];
+  __syncthreads();
+
+  for (int token = 0; token < tokens; ++token) {
+    const auto* of_k = reinterpret_cast<const float*>(k[token]) + band * kRows;
+    const auto* of_q = reinterpret_cast<const float*>(q[token]) + band * kRows;
+    float4 by_k{}, by_q{};
+    float dot = 0;
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      by_k = add_scaled(by_k, of_k[r], s[r]);
+      by_q = add_scaled(by_q, of_q[r], s[r]);
+      dot = fmaf(of_k[r], of_q[r], dot);
+    }
+    parts[band][0][quad] = by_k;
+    parts[band][1][quad] = by_q;
+    if (quad == 0) products[band] = dot;
+    __syncthreads();
+    if (thread < 2 * D) {
+      const auto* of_column = reinterpret_cast<const float*>(parts) + thread;
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < kBands; ++i) sum += of_column[i * 2 * D];
+      reinterpret_cast<float*>(sums)[thread] = sum;
+    } else if (thread == 2 * D) {
+      float sum = 0;
+#pragma unroll
+      for (int i = 0; i < kBands; ++i) sum += products[i];
+      product = sum;
+    }
+    __syncthreads();
+
+    const float decay = ptx::exp2(gates[token].x), rate = gates[token].y;
+    const float4 value = v[token][quad], seen = sums[0][quad];
+    const float4 change = {rate * fmaf(-decay, seen.x, value.x), rate * fmaf(-decay, seen.y, value.y), rate * fmaf(-decay, seen.z, value.z), rate * fmaf(-decay, seen.w, value.w)};
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      const float factor = of_k[r];
+      s[r] = add_scaled({factor * change.x, factor * change.y, factor * change.z, factor * change.w}, decay, s[r]);
+    }
+    if (thread >= 32) continue;
+    // The first warp has all columns of the result, more than once where heads are narrow.
+    const float4 asked = sums[1][quad];
+    const float4 o = add_scaled({product * change.x, product * change.y, product * change.z, product * change.w}, decay, asked);
+    float squares = o.x * o.x + o.y * o.y + o.z * o.z + o.w * o.w;
+#pragma unroll
+    for (int step = kQuads / 2; step > 0; step /= 2) squares += __shfl_xor_sync(0xffffffffu, squares, step);
+    const float scale = rsqrtf(squares / D + a.epsilon);
+    if (band != 0) continue;
+    const int64_t at = (token * a.value_heads + head) * kQuads + quad;
+    const uint2 gate = static_cast<const uint2*>(a.z)[at];
+    const float2 low = unpack_bf16(gate.x), high = unpack_bf16(gate.y);
+    static_cast<uint2*>(a.out)[at] = {pack_bf16(o.x * scale * norm.x * silu(low.x), o.y * scale * norm.y * silu(low.y)),
+                                      pack_bf16(o.z * scale * norm.z * silu(high.x), o.w * scale * norm.w * silu(high.y))};
+  }
+
+  auto* after = reinterpret_cast<float4*>(state_after(p)) + (head * D + band * kRows) * kQuads + quad;
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) after[r * kQuads] = s[r];
+}
+
+template <int D>
+Status launch(const DeltaPlan& p, Stream stream) {
+  return launch_dependent(delta_row_kernel<D>, dim3(static_cast<unsigned>(p.args.value_heads)), D * 4, 0, stream, p);
+}
+
+}  // namespace
+
+Status launch_delta_row(const DeltaPlan& plan, Stream stream) {
+  return plan.args.head_dim == 32 ? launch<32>(plan, stream) : plan.args.head_dim == 64 ? launch<64>(plan, stream) : launch<128>(plan, stream);
+}
+
+}  // namespace longview::kernels
