@@ -23,7 +23,7 @@ constexpr int64_t delta_state_bytes(int64_t key_heads, int64_t value_heads, int6
 //   S *= exp(g); S += k (b (v - S^T k))^T; o = S^T q
 //   out = o * rsqrt(mean of o^2 + epsilon) * norm * silu(z)
 // At most kDeltaRowTokens tokens are taken one by one in float32. More go in chunks of 64 over the tensor cores, S and all sums in
-// float32, their factors in bf16. What is not a number stays in the chunks from its own on, and in its own heads.
+// float32, their factors in fp16 (recurrent/chunk_tile.cuh). What is not a number stays in the chunks from its own on, and in its own heads.
 constexpr int64_t kDeltaRowTokens = 16;
 struct DeltaNetArgs {
   const void* qkv;       // bf16 [T, C]
@@ -52,7 +52,7 @@ Status launch_delta_net(const DeltaNetArgs& args, Stream stream);
 
 // More tokens are worked on in parts of so many.
 constexpr int64_t kDeltaPartTokens = 2048, kDeltaChunkTokens = 64;
-// Of a chunk and value head: four matrices [64, D] and the lower half of one [64, 64], in bf16 (recurrent/chunk_tile.cuh).
+// Of a chunk and value head: four matrices [64, D] and the lower half of one [64, 64], in fp16 (recurrent/chunk_tile.cuh).
 constexpr int64_t delta_tile_bytes(int64_t head_dim) { return 4 * kDeltaChunkTokens * head_dim * 2 + 10 * 512; }
 // Enough for fewer tokens, too.
 constexpr int64_t delta_net_workspace_bytes(int64_t tokens, int64_t key_heads, int64_t value_heads, int64_t head_dim) {

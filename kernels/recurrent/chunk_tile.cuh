@@ -7,11 +7,18 @@
 //   o = (exp(G) q) S + P u, P[r, c] = exp(G_r - G_c) (q_r k_c) for c <= r, else 0
 //   S behind it = exp(G_last) S + (exp(G_last - G) k)^T u
 // (Yang et al., arXiv:2406.06484 and 2412.06464). Only exponents that are not positive are taken.
+//
+// Factors are fp16, three bits more than bf16: an error of u stays until the chunk is over, where token by token the next one would
+// correct it. All but v, u and S are at most about 1; these are cut off at 65,504. What fp16 has no room for below is lost beside the
+// epsilon of the norm.
 #pragma once
 
 #include "kernels/api/recurrent.h"
+#include "kernels/ptx/f16.cuh"
 
 namespace longview::kernels {
+
+__device__ inline uint32_t pack_within(float low, float high) { return ptx::pack_f16(ptx::within_f16(low), ptx::within_f16(high)); }
 
 template <int D>
 struct ChunkTile {

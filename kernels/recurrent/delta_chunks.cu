@@ -1,10 +1,11 @@
-// The tiles of all chunks (chunk_tile.cuh), a block for each chunk and value head. A warp has 16 of the 64 tokens. Products take bf16
-// and add in float32; T is made in float32 by forward substitution, a thread a column, and rounded to bf16 as a factor. No entry of T is
-// larger than 1, since with |k| <= 1 and b <= 1 every step shrinks, so neither substitution nor rounding loses more than a bf16 does.
+// The tiles of all chunks (chunk_tile.cuh), a block for each chunk and value head. A warp has 16 of the 64 tokens. Products take fp16
+// and add in float32; T is made in float32 by forward substitution, a thread a column, and rounded as a factor. No entry of T is larger
+// than 1, since with |k| <= 1 and b <= 1 every step shrinks: neither substitution nor rounding loses more than the factors have.
 #include "kernels/common/launch.cuh"
 #include "kernels/ptx/cp_async.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 #include "kernels/ptx/exp2.cuh"
+#include "kernels/ptx/f16.cuh"
 #include "kernels/ptx/mma.cuh"
 #include "kernels/recurrent/chunk_tile.cuh"
 #include "kernels/recurrent/delta_net.cuh"
@@ -15,13 +16,13 @@ namespace {
 constexpr int kThreads = 128, kTokens = static_cast<int>(kDeltaChunkTokens);
 constexpr int kLowerStride = 68, kSolvedStride = 72;  // floats of a row: threads that write A's columns, or read pairs of T, meet no bank twice
 
-// [64, D] bf16 with 16 bytes behind each row, so that eight rows of one column lie in eight bank groups.
+// [64, D] fp16 with 16 bytes behind each row, so that eight rows of one column lie in eight bank groups.
 template <int D>
 struct Rows {
   static constexpr int kStride = D * 2 + 16, kBytes = kTokens * kStride;
   __device__ static uint32_t at(int row, int chunk) { return row * kStride + chunk * 16; }
   // Starts copying; zeros behind the first `valid`.
-  __device__ static void load(uint32_t to, const __nv_bfloat16* from, int64_t stride, int valid) {
+  __device__ static void load(uint32_t to, const __half* from, int64_t stride, int valid) {
 #pragma unroll
     for (int i = 0; i < kTokens * (D / 8) / kThreads; ++i) {
       const int item = static_cast<int>(threadIdx.x) + i * kThreads, row = item / (D / 8), chunk = item % (D / 8);
@@ -62,8 +63,8 @@ __device__ inline void sum_gates(Gates& to, const float2* gates, int valid) {
 }
 
 __device__ inline uint32_t scaled(uint32_t pair, float low, float high) {
-  const float2 x = unpack_bf16(pair);
-  return pack_bf16(x.x * low, x.y * high);
+  const float2 x = ptx::unpack_f16(pair);
+  return ptx::pack_f16(x.x * low, x.y * high);
 }
 
 // Column threadIdx.x < 64 of T: rows of 16 at a time, from those before and from the block on the diagonal. `lower` has A's columns as
@@ -115,14 +116,14 @@ __device__ inline void multiply_solved(float (&sum)[D / 8][4], const float* solv
     for (int i = 0; i < 4; ++i) {
       const int row = warp * 16 + lane / 4 + i % 2 * 8, column = step * 16 + lane % 4 * 2 + i / 2 * 8;
       const float2 t = *reinterpret_cast<const float2*>(solved + row * kSolvedStride + column);
-      a[i] = pack_bf16(t.x * factors[column], t.y * factors[column + 1]);
+      a[i] = ptx::pack_f16(t.x * factors[column], t.y * factors[column + 1]);
     }
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
       uint32_t b[4];
       ptx::ldmatrix_x4_transposed(b, with + Rows<D>::at(step * 16 + lane % 16, i * 2 + lane / 16));
-      ptx::mma_bf16(sum[2 * i], a, b[0], b[1]);
-      ptx::mma_bf16(sum[2 * i + 1], a, b[2], b[3]);
+      ptx::mma_f16(sum[2 * i], a, b[0], b[1]);
+      ptx::mma_f16(sum[2 * i + 1], a, b[2], b[3]);
     }
   }
 }
@@ -139,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, 3) delta_chunks_kernel(const DeltaPl
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int64_t chunk = blockIdx.x, head = blockIdx.y, key_head = key_head_of(p, head), first = chunk * kTokens;
   const int valid = static_cast<int>(min(static_cast<int64_t>(kTokens), a.tokens - first));
-  const auto* x = static_cast<const __nv_bfloat16*>(p.x) + first * p.channels;
+  const auto* x = static_cast<const __half*>(p.x) + first * p.channels;
   char* tile = p.tiles + (chunk * a.value_heads + head) * Tile::kBytes;
   ptx::start_dependents();
   ptx::wait_for_previous();
@@ -168,10 +169,10 @@ __global__ void __launch_bounds__(kThreads, 3) delta_chunks_kernel(const DeltaPl
         if (j > warp) continue;
         uint32_t b[4];
         ptx::ldmatrix_x4(b, keys + Rows<D>::at(j * 16 + lane / 16 * 8 + lane % 8, i * 2 + lane / 8 % 2));
-        ptx::mma_bf16(of_keys[2 * j], k, b[0], b[1]);
-        ptx::mma_bf16(of_keys[2 * j + 1], k, b[2], b[3]);
-        ptx::mma_bf16(of_queries[2 * j], q, b[0], b[1]);
-        ptx::mma_bf16(of_queries[2 * j + 1], q, b[2], b[3]);
+        ptx::mma_f16(of_keys[2 * j], k, b[0], b[1]);
+        ptx::mma_f16(of_keys[2 * j + 1], k, b[2], b[3]);
+        ptx::mma_f16(of_queries[2 * j], q, b[0], b[1]);
+        ptx::mma_f16(of_queries[2 * j + 1], q, b[2], b[3]);
       }
       reinterpret_cast<uint4*>(tile + Tile::offset(1) + Tile::of_tokens(warp, i))[lane] = {
           scaled(q[0], decays[0], decays[0]), scaled(q[1], decays[1], decays[1]), scaled(q[2], decays[0], decays[0]), scaled(q[3], decays[1], decays[1])};
@@ -187,7 +188,7 @@ __global__ void __launch_bounds__(kThreads, 3) delta_chunks_kernel(const DeltaPl
         weight[i] = column <= row ? decay * of_queries[2 * j + half][i % 4] : 0.0f;
         lower[column * kLowerStride + row] = column < row ? gates.rate[row] * decay * of_keys[2 * j + half][i % 4] : 0.0f;
       }
-      reinterpret_cast<uint4*>(tile + Tile::offset(2) + Tile::lower(warp, j))[lane] = {pack_bf16(weight[0], weight[1]), pack_bf16(weight[2], weight[3]), pack_bf16(weight[4], weight[5]), pack_bf16(weight[6], weight[7])};
+      reinterpret_cast<uint4*>(tile + Tile::offset(2) + Tile::lower(warp, j))[lane] = {ptx::pack_f16(weight[0], weight[1]), ptx::pack_f16(weight[2], weight[3]), ptx::pack_f16(weight[4], weight[5]), ptx::pack_f16(weight[6], weight[7])};
     }
   }
   __syncthreads();
@@ -222,12 +223,12 @@ __global__ void __launch_bounds__(kThreads, 3) delta_chunks_kernel(const DeltaPl
   multiply_solved<D>(sum, solved, gates.rate, others);
 #pragma unroll
   for (int i = 0; i < D / 8; ++i)
-    reinterpret_cast<uint2*>(tile + Tile::offset(4) + Tile::sums(i, warp / 2))[lane * 2 + warp % 2] = {pack_bf16(sum[i][0], sum[i][1]), pack_bf16(sum[i][2], sum[i][3])};
+    reinterpret_cast<uint2*>(tile + Tile::offset(4) + Tile::sums(i, warp / 2))[lane * 2 + warp % 2] = {pack_within(sum[i][0], sum[i][1]), pack_within(sum[i][2], sum[i][3])};
   multiply_solved<D>(sum, solved, gates.decayed_rate, keys);
 #pragma unroll
   for (int i = 0; i < D / 16; ++i)
-    reinterpret_cast<uint4*>(tile + Tile::of_tokens(warp, i))[lane] = {pack_bf16(sum[2 * i][0], sum[2 * i][1]), pack_bf16(sum[2 * i][2], sum[2 * i][3]),
-                                                                      pack_bf16(sum[2 * i + 1][0], sum[2 * i + 1][1]), pack_bf16(sum[2 * i + 1][2], sum[2 * i + 1][3])};
+    reinterpret_cast<uint4*>(tile + Tile::of_tokens(warp, i))[lane] = {ptx::pack_f16(sum[2 * i][0], sum[2 * i][1]), ptx::pack_f16(sum[2 * i][2], sum[2 * i][3]),
+                                                                      ptx::pack_f16(sum[2 * i + 1][0], sum[2 * i + 1][1]), ptx::pack_f16(sum[2 * i + 1][2], sum[2 * i + 1][3])};
 }
 
 template <int D>

@@ -2,6 +2,7 @@
 // norm of heads of queries and keys. A warp has a head and up to 16 tokens of it, a lane the same D / 32 channels of all of them.
 #include "kernels/common/launch.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
+#include "kernels/ptx/f16.cuh"
 #include "kernels/recurrent/delta_net.cuh"
 
 namespace longview::kernels {
@@ -33,10 +34,11 @@ __device__ inline void write_lane(float* to, const float (&x)[kChannels]) {
   else to[0] = x[0];
 }
 template <int kChannels>
-__device__ inline void write_lane(__nv_bfloat16* to, const float (&x)[kChannels]) {
-  if constexpr (kChannels == 4) *reinterpret_cast<uint2*>(to) = {pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3])};
-  else if constexpr (kChannels == 2) *reinterpret_cast<uint32_t*>(to) = pack_bf16(x[0], x[1]);
-  else to[0] = __float2bfloat16(x[0]);
+__device__ inline void write_lane(__half* to, const float (&x)[kChannels]) {
+  const auto pair = [&](int i) { return ptx::pack_f16(ptx::within_f16(x[i]), ptx::within_f16(x[i + 1 < kChannels ? i + 1 : i])); };
+  if constexpr (kChannels == 4) *reinterpret_cast<uint2*>(to) = {pair(0), pair(2)};
+  else if constexpr (kChannels == 2) *reinterpret_cast<uint32_t*>(to) = pair(0);
+  else *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(pair(0));
 }
 
 __device__ inline float2 gates_of(const DeltaNetArgs& a, int64_t token, int64_t head) {
@@ -121,7 +123,7 @@ template <int D>
 Status launch(const DeltaPlan& p, Stream stream) {
   const int64_t heads = 2 * p.args.key_heads + p.args.value_heads;
   const dim3 grid(static_cast<unsigned>(ceil_div(heads, kWarps)), static_cast<unsigned>(ceil_div(p.args.tokens, kTokens)));
-  return launch_dependent(p.args.tokens <= kDeltaRowTokens ? delta_conv_kernel<D, float> : delta_conv_kernel<D, __nv_bfloat16>, grid, kWarps * 32, 0, stream, p);
+  return launch_dependent(p.args.tokens <= kDeltaRowTokens ? delta_conv_kernel<D, float> : delta_conv_kernel<D, __half>, grid, kWarps * 32, 0, stream, p);
 }
 
 }  // namespace

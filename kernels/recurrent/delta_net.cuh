@@ -1,6 +1,8 @@
 // How a call is laid out, and its kernels behind launch_delta_net, which has checked the arguments.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include "kernels/api/recurrent.h"
 #include "kernels/common/bf16.cuh"
 
@@ -10,7 +12,7 @@ struct DeltaPlan {
   DeltaNetArgs args;
   int64_t channels, chunks;
   int32_t continued;  // not 0: the state before these tokens lies where that behind them does
-  void* x;            // [T, C] behind convolution, activation and norm: float32 of at most kDeltaRowTokens, bf16 of more
+  void* x;            // [T, C] behind convolution, activation and norm: float32 of at most kDeltaRowTokens, fp16 of more
   float2* gates;      // [Hv, T]: {log2 of the decay, b}
   // Of more than kDeltaRowTokens:
   float* decays;  // [chunks, Hv]: of a whole chunk

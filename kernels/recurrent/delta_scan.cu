@@ -5,6 +5,7 @@
 #include "kernels/common/launch.cuh"
 #include "kernels/ptx/cp_async.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
+#include "kernels/ptx/f16.cuh"
 #include "kernels/ptx/mma.cuh"
 #include "kernels/recurrent/chunk_tile.cuh"
 #include "kernels/recurrent/delta_net.cuh"
@@ -14,10 +15,10 @@ namespace {
 
 constexpr int kWarps = 4, kThreads = kWarps * 32, kColumns = kWarps * 8;
 
-// 16 rows of eight columns, as a product leaves them, as a second factor: bf16 pairs of rows.
+// 16 rows of eight columns, as a product leaves them, as a second factor: fp16 pairs of rows.
 __device__ inline void turn(uint32_t (&to)[2], const float (&from)[4]) {
-  to[0] = ptx::transpose(pack_bf16(from[0], from[1]));
-  to[1] = ptx::transpose(pack_bf16(from[2], from[3]));
+  to[0] = ptx::transpose(pack_within(from[0], from[1]));
+  to[1] = ptx::transpose(pack_within(from[2], from[3]));
 }
 
 template <int D>
@@ -78,7 +79,7 @@ __global__ void __launch_bounds__(kThreads) delta_scan_kernel(const DeltaPlan p)
     float u[kRowTiles][4], o[kRowTiles][4] = {};
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
-      const float2 low = unpack_bf16(m % 2 ? added[m / 2].z : added[m / 2].x), high = unpack_bf16(m % 2 ? added[m / 2].w : added[m / 2].y);
+      const float2 low = ptx::unpack_f16(m % 2 ? added[m / 2].z : added[m / 2].x), high = ptx::unpack_f16(m % 2 ? added[m / 2].w : added[m / 2].y);
       u[m][0] = low.x, u[m][1] = low.y, u[m][2] = high.x, u[m][3] = high.y;
     }
     if (chunk + 1 < p.chunks) read_added(chunk + 1);
@@ -89,7 +90,7 @@ __global__ void __launch_bounds__(kThreads) delta_scan_kernel(const DeltaPlan p)
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
         fragment(c, Tile::of_tokens(m, i));
-        ptx::mma_bf16(u[m], c, b[i][0], b[i][1]);
+        ptx::mma_f16(u[m], c, b[i][0], b[i][1]);
       }
     begin(chunk, 1);
 #pragma unroll
@@ -97,7 +98,7 @@ __global__ void __launch_bounds__(kThreads) delta_scan_kernel(const DeltaPlan p)
 #pragma unroll
       for (int m = 0; m < kRowTiles; ++m) {
         fragment(c, Tile::offset(1) + Tile::of_tokens(m, i));
-        ptx::mma_bf16(o[m], c, b[i][0], b[i][1]);
+        ptx::mma_f16(o[m], c, b[i][0], b[i][1]);
       }
     uint32_t change[kRowTiles][2];
 #pragma unroll
@@ -108,7 +109,7 @@ __global__ void __launch_bounds__(kThreads) delta_scan_kernel(const DeltaPlan p)
 #pragma unroll
       for (int m = i; m < kRowTiles; ++m) {
         fragment(c, Tile::offset(2) + Tile::lower(m, i));
-        ptx::mma_bf16(o[m], c, change[i][0], change[i][1]);
+        ptx::mma_f16(o[m], c, change[i][0], change[i][1]);
       }
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
@@ -127,7 +128,7 @@ __global__ void __launch_bounds__(kThreads) delta_scan_kernel(const DeltaPlan p)
 #pragma unroll
       for (int i = 0; i < kKeyTiles; ++i) {
         fragment(c, Tile::offset(3) + Tile::of_keys(i, m));
-        ptx::mma_bf16(s[i], c, change[m][0], change[m][1]);
+        ptx::mma_f16(s[i], c, change[m][0], change[m][1]);
       }
   }
 
