@@ -18,7 +18,7 @@ namespace {
 struct Bounds {
   double out, state;
 };
-constexpr Bounds kRow{4e-3, 2e-6}, kChunks{1e-2, 4e-3}, kNearKeys{2.5e-2, 2.5e-2};
+constexpr Bounds kRow{4e-3, 1e-5}, kChunks{1e-2, 4e-3}, kNearKeys{2.5e-2, 2.5e-2};
 Bounds bounds_of(int64_t tokens, bool near_keys = false) { return tokens <= kernels::kDeltaRowTokens ? kRow : near_keys ? kNearKeys : kChunks; }
 
 enum class Gates { kAny, kStrong, kNone, kBoth };
