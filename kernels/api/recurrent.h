@@ -52,8 +52,8 @@ Status launch_delta_net(const DeltaNetArgs& args, Stream stream);
 
 // More tokens are worked on in parts of so many.
 constexpr int64_t kDeltaPartTokens = 2048, kDeltaChunkTokens = 64;
-// Of a chunk and value head: four matrices [64, D] and the lower half of one [64, 64], in fp16 (recurrent/chunk_tile.cuh).
-constexpr int64_t delta_tile_bytes(int64_t head_dim) { return 4 * kDeltaChunkTokens * head_dim * 2 + 10 * 512; }
+// Of a chunk and value head: the lower halves of two matrices [64, 64] in fp16, and four floats a token (recurrent/chunk_tile.cuh).
+constexpr int64_t kDeltaTileBytes = 2 * 10 * 512 + kDeltaChunkTokens * 16;
 // Enough for fewer tokens, too.
 constexpr int64_t delta_net_workspace_bytes(int64_t tokens, int64_t key_heads, int64_t value_heads, int64_t head_dim) {
   const auto whole = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
@@ -62,7 +62,7 @@ constexpr int64_t delta_net_workspace_bytes(int64_t tokens, int64_t key_heads, i
   const int64_t bytes = whole(x > x_few ? x : x_few) + whole(part * value_heads * 8);
   if (tokens <= kDeltaRowTokens) return bytes;
   const int64_t tiles = (part + kDeltaChunkTokens - 1) / kDeltaChunkTokens * value_heads;
-  return bytes + whole(tiles * 4) + tiles * delta_tile_bytes(head_dim);
+  return bytes + tiles * kDeltaTileBytes;
 }
 
 }  // namespace longview::kernels

@@ -11,7 +11,7 @@ bool aligned_256(const void* pointer) { return reinterpret_cast<uintptr_t>(point
 
 // Tokens `first` .. of a call, at most kDeltaPartTokens, as a call of their own.
 DeltaPlan plan_for(const DeltaNetArgs& args, int64_t first) {
-  DeltaPlan p{args, delta_channels(args.key_heads, args.value_heads, args.head_dim), 0, first > 0, args.workspace, nullptr, nullptr, nullptr};
+  DeltaPlan p{args, delta_channels(args.key_heads, args.value_heads, args.head_dim), 0, first > 0, nullptr, nullptr, nullptr};
   DeltaNetArgs& a = p.args;
   const int64_t values = args.value_heads * args.head_dim;
   a.tokens = std::min(args.tokens - first, kDeltaPartTokens);
@@ -30,8 +30,7 @@ DeltaPlan plan_for(const DeltaNetArgs& args, int64_t first) {
   };
   p.x = take(a.tokens * p.channels * (few ? 4 : 2));
   p.gates = reinterpret_cast<float2*>(take(a.tokens * args.value_heads * 8));
-  p.decays = reinterpret_cast<float*>(take(p.chunks * args.value_heads * 4));
-  p.tiles = take(p.chunks * args.value_heads * delta_tile_bytes(args.head_dim));
+  p.tiles = take(p.chunks * args.value_heads * kDeltaTileBytes);
   return p;
 }
 

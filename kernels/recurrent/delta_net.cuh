@@ -14,9 +14,7 @@ struct DeltaPlan {
   int32_t continued;  // not 0: the state before these tokens lies where that behind them does
   void* x;            // [T, C] behind convolution, activation and norm: float32 of at most kDeltaRowTokens, fp16 of more
   float2* gates;      // [Hv, T]: {log2 of the decay, b}
-  // Of more than kDeltaRowTokens:
-  float* decays;  // [chunks, Hv]: of a whole chunk
-  char* tiles;    // [chunks, Hv] of delta_tile_bytes()
+  char* tiles;        // [chunks, Hv] of kDeltaTileBytes; of more than kDeltaRowTokens
 };
 
 __device__ inline const char* state_before(const DeltaPlan& p) {
@@ -37,7 +35,7 @@ __device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
 Status launch_delta_conv(const DeltaPlan& plan, Stream stream);
 // At most kDeltaRowTokens, to `out`.
 Status launch_delta_row(const DeltaPlan& plan, Stream stream);
-// Tiles and decays of all chunks; then, from chunk to chunk, S and o, the latter in `out`; then `out` normed and gated.
+// Tiles of all chunks; then, from chunk to chunk, S and o, the latter in `out`; then `out` normed and gated.
 Status launch_delta_chunks(const DeltaPlan& plan, Stream stream);
 Status launch_delta_scan(const DeltaPlan& plan, Stream stream);
 Status launch_delta_norm(const DeltaPlan& plan, Stream stream);
