@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "base/half.h"
 #include "cuda/decode_step.h"
+#include "cuda/delta_net.h"
 #include "cuda/device.h"
 #include "cuda/experts.h"
 #include "cuda/focus.h"
@@ -84,11 +85,11 @@ class CudaBackend final : public Backend {
   }
   int64_t kv_scratch_page_bytes(const KvShape& shape) const override { return PageTables::expanded_page_bytes(shape); }
   int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override {
-    const int64_t matrix = 2 * c.hidden * std::max(c.ffn * std::max<int64_t>(c.experts, 1), c.q_dim());  // a quantised one as bf16
+    const int64_t matrix = 2 * c.hidden * std::max({c.ffn * std::max<int64_t>(c.experts, 1), c.q_dim() * (c.attention_gate ? 2 : 1), c.recurrent.channels()});  // a quantised one as bf16
     const int64_t heads = page_dim(c.head_dim) == c.head_dim ? 0 : 2 * 2 * chunk_tokens * c.heads * page_dim(c.head_dim);
     const int64_t angles = 2 * 4 * chunk_tokens * c.rope.dims / 2;
-    const int64_t codes = e4m3_ ? kernels::e4m3_bytes(chunk_tokens, std::max({c.hidden, c.ffn, c.q_dim()})) : 0;
-    return matrix + heads + angles + codes + ExpertMixture::scratch_bytes(c, chunk_tokens) + kScratchBytes;
+    const int64_t codes = e4m3_ ? kernels::e4m3_bytes(chunk_tokens, std::max({c.hidden, c.ffn, c.q_dim(), c.recurrent.value_dim()})) : 0;
+    return matrix + heads + angles + codes + ExpertMixture::scratch_bytes(c, chunk_tokens) + DeltaNet::scratch_bytes(c, chunk_tokens) + kScratchBytes;
   }
 
   WeightHandle upload(const TensorView& view, WeightUse use) override {
@@ -146,14 +147,22 @@ class CudaBackend final : public Backend {
     check(library_.synchronize(device_.stream()), "loading a page of the KV state");
   }
 
-  int64_t recurrent_bytes(const RecurrentShape&) const override { return 0; }
-  std::unique_ptr<RecurrentState> allocate_recurrent(const RecurrentShape&) override { return nullptr; }
-  void clear_recurrent(RecurrentState&) override {}
-  void read_recurrent(const RecurrentState&, std::span<std::byte>) override {}
-  void write_recurrent(RecurrentState&, std::span<const std::byte>) override {}
-  void split_gates(Activation, int64_t, Activation, Activation) override {}
-  void multiply_gates(Activation, Activation) override {}
-  void delta_net(Activation, Activation, Activation, Activation, const DeltaWeights&, float, const RecurrentShape&, int64_t, const RecurrentStates&, Activation) override {}
+  int64_t recurrent_bytes(const RecurrentShape& shape) const override { return DeltaNet::state_bytes(shape); }
+  std::unique_ptr<RecurrentState> allocate_recurrent(const RecurrentShape& shape) override {
+    return std::make_unique<CudaRecurrentState>(Buffer(device_, DeltaNet::state_bytes(shape), "a conversation's recurrent state"));
+  }
+  void clear_recurrent(RecurrentState& state) override {
+    const Buffer& buffer = cuda(state).buffer;
+    check(library_.fill(buffer.as(), 0, static_cast<size_t>(buffer.bytes()), device_.stream()), "beginning a recurrent state");
+  }
+  void read_recurrent(const RecurrentState& state, std::span<std::byte> out) override {
+    check(library_.copy_to_host(out.data(), cuda(state).buffer.as(), out.size(), device_.stream()), "reading a recurrent state");
+    check(library_.synchronize(device_.stream()), "reading a recurrent state");
+  }
+  void write_recurrent(RecurrentState& state, std::span<const std::byte> bytes) override {
+    check(library_.copy_to_device(cuda(state).buffer.as(), bytes.data(), bytes.size(), device_.stream()), "loading a recurrent state");
+    check(library_.synchronize(device_.stream()), "loading a recurrent state");
+  }
 
   void run_token(const TokenStep& token, const std::function<void()>& work) override {
     auto& rope = static_cast<CudaRope&>(*token.rope);
@@ -161,12 +170,13 @@ class CudaBackend final : public Backend {
     const kernels::AttentionArgs attending{nullptr, nullptr, tables_.paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
     reserve_partial(attending);
     const auto key = [&] {
-      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {tables_.pointers(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as(), rope.sine.as(), experts_.scratch()},
+      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {tables_.pointers(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as(), rope.sine.as(), experts_.scratch(), delta_net_.scratch()},
                              library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
     };
     rope.tokens = 0;  // the work makes the table of this position
     try {
-      step_.run(token.token, token.position, key, work);
+      const auto address = [](const RecurrentState* state) { return state ? cuda(*state).buffer.as() : nullptr; };
+      step_.run({token.position, token.token, {address(token.states.before), address(token.states.after)}}, key, work);
     } catch (...) {
       rope.tokens = 0;  // what was recorded half-way does not run
       throw;
@@ -200,7 +210,12 @@ class CudaBackend final : public Backend {
 
   void norm_linear_all(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, std::span<const Projection> projections) override {
     const Products::Norm first{norm, epsilon, normed};
-    if (!products_.multiply_row(x, projections, kernels::MatvecResult::kWrite, &first)) Backend::norm_linear_all(x, norm, epsilon, normed, projections);
+    if (products_.multiply_row(x, projections, kernels::MatvecResult::kWrite, &first)) return;
+    // More weights than one launch takes, or of several types: half of them norm the row for the others.
+    const size_t half = projections.size() / 2;
+    const Products::Norm kept{norm, epsilon, normed, true};
+    if (half > 1 && products_.multiply_row(x, projections.first(half), kernels::MatvecResult::kWrite, &kept)) return linear_all(normed, projections.subspan(half));
+    Backend::norm_linear_all(x, norm, epsilon, normed, projections);
   }
 
   void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) override {
@@ -235,6 +250,16 @@ class CudaBackend final : public Backend {
 
   void scale_queries(Activation q, const RopeConfig& rope, int64_t first_position) override {
     check(library_.scale_queries({q.data, q.rows, q.cols, first_position, rope.query_growth, rope.query_span, step_.position()}, device_.stream()), "scaling queries");
+  }
+
+  void split_gates(Activation both, int64_t head_dim, Activation q, Activation gates) override {
+    check(library_.split_heads({both.data, q.data, gates.data, q.rows, q.cols / head_dim, head_dim}, device_.stream()), "taking gates apart");
+  }
+  void multiply_gates(Activation x, Activation gates) override { check(library_.sigmoid_mul({x.data, gates.data, x.rows * x.cols}, device_.stream()), "opening gates"); }
+
+  void delta_net(Activation mixed, Activation gate, Activation alpha, Activation beta, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
+                 const RecurrentStates& states, Activation out) override {
+    delta_net_.run({mixed, gate, alpha, beta}, weights, epsilon, shape, layer, states, step_.states(), out);
   }
 
   void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
@@ -406,6 +431,7 @@ class CudaBackend final : public Backend {
   Uploader uploader_;
   Products products_;
   ExpertMixture experts_{device_, products_};
+  DeltaNet delta_net_{device_};
   std::unordered_map<void*, Buffer> buffers_;
   PageTables tables_{device_};
   SparseAttention sparse_{device_, tables_};
@@ -441,7 +467,7 @@ std::string why_not_cuda(const ModelConfig& config) {
   const cuda::Loaded& loaded = cuda::load_library();
   if (!loaded.library) return loaded.why;
   if (config.head_dim > 256) return format("This model's heads have %lld dimensions; the GPU code takes up to 256.", static_cast<long long>(config.head_dim));
-  if (config.recurrent.interval > 0) return "This model has recurrent layers; the GPU code has none.";
+  if (const std::string why = cuda::DeltaNet::why_not(config); !why.empty()) return why;
   for (const int64_t width : {config.hidden, config.ffn, config.q_dim(), config.kv_dim()})
     if (width % 8 != 0) return format("This model has matrices of %lld columns; the GPU code takes multiples of 8.", static_cast<long long>(width));
   return cuda::ExpertMixture::why_not(config);

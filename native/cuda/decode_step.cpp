@@ -2,9 +2,8 @@
 
 namespace longview::cuda {
 
-void DecodeStep::run(int32_t token, int64_t position, const std::function<Key()>& key, const std::function<void()>& work) {
+void DecodeStep::run(const State& state, const std::function<Key()>& key, const std::function<void()>& work) {
   state_.grow(device_, sizeof(State), "the token");
-  const State state{position, token};
   device_.check(device_.library().copy_to_device(state_.as(), &state, sizeof(state), device_.stream()), "sending a token");
   if (!graph_ || key() != key_) {
     record(work);

@@ -14,7 +14,7 @@ class DecodeStep {
   // What recorded work depends on beside the token: it is recorded anew where one of these changes.
   struct Key {
     const void *caller = nullptr, *storage = nullptr, *rope = nullptr;  // whose weights and buffers, pages and frequencies
-    const void* moving[7] = {};                                         // buffers that grow
+    const void* moving[8] = {};                                         // buffers that grow
     int64_t partial_floats = 0;                                         // of attention, which grow with its parts
     int64_t full_page = -1;                                             // that the token fills, where pages have means
     bool operator==(const Key&) const = default;
@@ -25,23 +25,26 @@ class DecodeStep {
   DecodeStep(const DecodeStep&) = delete;
   DecodeStep& operator=(const DecodeStep&) = delete;
 
-  // Queues the work on `token` at `position`, by calling `work` where key() is not what it was when that was last recorded.
-  // `work` queues kernels that read token() and position() and depend on nothing else but the key; its buffers may grow
-  // meanwhile. What it throws leaves nothing queued.
-  void run(int32_t token, int64_t position, const std::function<Key()>& key, const std::function<void()>& work);
+  // What differs from token to token.
+  struct State {
+    int64_t position;
+    int32_t token;
+    void* states[2];  // of recurrent layers, before the token and behind it
+  };
+
+  // Queues the work on a token, by calling `work` where key() is not what it was when that was last recorded. `work` queues kernels that
+  // read token(), position() and states() and depend on nothing else but the key; its buffers may grow meanwhile. What it throws leaves
+  // nothing queued.
+  void run(const State& state, const std::function<Key()>& key, const std::function<void()>& work);
   // The next run() records: something that the graph refers to is gone.
   void forget() noexcept;
 
   // On the device. Null where nothing is recorded.
   const int32_t* token() const { return recording_ ? &state_.as<State>()->token : nullptr; }
   const int64_t* position() const { return recording_ ? &state_.as<State>()->position : nullptr; }
+  void* const* states() const { return recording_ ? state_.as<State>()->states : nullptr; }
 
  private:
-  struct State {
-    int64_t position;
-    int32_t token;
-  };
-
   void record(const std::function<void()>& work);
 
   const Device& device_;

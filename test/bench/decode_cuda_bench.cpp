@@ -1,6 +1,6 @@
-// Decode of the Llama-3-8B shape on the GPU, or behind "experts" of the Qwen3-30B-A3B shape, beside the time that reading its bytes takes:
-// build/native/decode_cuda_bench [experts] [bf16|q4_k] [tokens] [q8 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
-// are left out. Bytes: every weight but the embedding and the experts that a token does not go through, and K and V of the context, in 16 bits, q8 or fp8; the speed of reading them is that
+// Decode of the Llama-3-8B shape on the GPU, or behind "experts" of the Qwen3-30B-A3B shape, behind "hybrid" of the Qwen3.5-9B shape, beside the time that reading its bytes takes:
+// build/native/decode_cuda_bench [experts | hybrid] [bf16|q4_k] [tokens] [q8 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
+// are left out. Bytes: every weight but the embedding and the experts that a token does not go through, and K and V of the context, in 16 bits, q8 or fp8, and the recurrent state, read and written; the speed of reading them is that
 // of a copy of 2 GiB, read and written, in the same process. Of more than 131,072 tokens only 4,096 are read, whose pages
 // stand for the others too; give a multiple of 128.
 #include <algorithm>
@@ -42,11 +42,12 @@ double copy_speed() {
 
 int main(int argc, char** argv) try {
   const bool with_experts = argc > 1 && std::strcmp(argv[1], "experts") == 0;
-  if (with_experts) --argc, ++argv;
+  const bool hybrid = argc > 1 && std::strcmp(argv[1], "hybrid") == 0;
+  if (with_experts || hybrid) --argc, ++argv;
   const bool quantised = argc > 1 && std::strcmp(argv[1], "q4_k") == 0;
   const int64_t context = argc > 2 ? std::atoll(argv[2]) : 8192;
   const std::string kept = argc > 3 ? argv[3] : "bf16";
-  const RandomModel random_model(with_experts ? qwen3_30b() : llama_8b(), quantised ? DType::kQ4_K : DType::kBF16, kVocabulary);
+  const RandomModel random_model(with_experts ? qwen3_30b() : hybrid ? qwen35_9b() : llama_8b(), quantised ? DType::kQ4_K : DType::kBF16, kVocabulary);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());
@@ -54,18 +55,28 @@ int main(int argc, char** argv) try {
   }
   const double speed = copy_speed();
   const std::unique_ptr<Backend> backend = make_cuda_backend({});
-  const KvShape shape{config.layers, config.kv_heads, config.head_dim, kept == "q8" ? KvFormat::kQ8 : kept == "fp8" ? KvFormat::kE4M3 : KvFormat::kBFloat16};
+  const KvShape shape{config.attention_layers(), config.kv_heads, config.head_dim, kept == "q8" ? KvFormat::kQ8 : kept == "fp8" ? KvFormat::kE4M3 : KvFormat::kBFloat16};
   Forward forward(*backend, random_model.model(), shape, kChunk);
   const std::unique_ptr<KvStorage> storage = backend->allocate_kv(shape, (context + kLeftOut + kMeasured) / kPageTokens + 1);
   std::vector<int32_t> slots(static_cast<size_t>(storage->pages()));
   std::iota(slots.begin(), slots.end(), 0);
   const KvPages pages{storage.get(), slots};
+  const RecurrentShape recurrent = Forward::recurrent_shape(config);
+  std::unique_ptr<RecurrentState> before, after;
+  if (recurrent.layers > 0) {
+    before = backend->allocate_recurrent(recurrent), after = backend->allocate_recurrent(recurrent);
+    backend->clear_recurrent(*before);
+  }
+  const auto run = [&](std::span<const int32_t> some, int64_t first) {
+    forward.run({some, pages, {before.get(), after.get()}, first, false, {}, 1}, CancelToken());
+    std::swap(before, after);
+  };
   std::mt19937 random(2);
   std::vector<int32_t> tokens(static_cast<size_t>(context));
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % kVocabulary);
   const int64_t read = context > kLongestRead ? kChunk : context;
   for (int64_t first = 0; first < read; first += kChunk)
-    forward.run({std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, read - first))), pages, {}, first, false, {}, 1}, CancelToken());
+    run(std::span(tokens).subspan(static_cast<size_t>(first), static_cast<size_t>(std::min(kChunk, read - first))), first);
   // Reading copies of pages takes as long as reading others, and making others would take minutes.
   for (int64_t page = read / kPageTokens; page < context / kPageTokens; ++page) backend->copy_page(*storage, static_cast<int32_t>(page % (kChunk / kPageTokens)), static_cast<int32_t>(page), kPageTokens);
   int32_t token = forward.choice((read - 1) % kChunk);
@@ -74,7 +85,7 @@ int main(int argc, char** argv) try {
     std::vector<double> times;
     for (int64_t i = 0; i < kLeftOut + kMeasured; ++i) {
       const double begin = now();
-      forward.run({{&token, 1}, pages, {}, context + i, false, {}, 1}, CancelToken());
+      run({&token, 1}, context + i);
       token = choose();
       if (i >= kLeftOut) times.push_back(now() - begin);
     }
@@ -85,9 +96,10 @@ int main(int argc, char** argv) try {
   std::vector<float> logits(static_cast<size_t>(kVocabulary));
   forward.logits(0, logits);
   LONGVIEW_CHECK(std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }), kInternal, "the results are not finite");
-  double bytes = static_cast<double>(context * config.layers * config.kv_dim()) * 2 * (kept == "bf16" ? 2 : kept == "q8" ? 1 + 2.0 / 32 : 1) + static_cast<double>(random_model.model().weights.output.bytes);
+  double bytes = static_cast<double>(context * config.attention_layers() * config.kv_dim()) * 2 * (kept == "bf16" ? 2 : kept == "q8" ? 1 + 2.0 / 32 : 1) + static_cast<double>(random_model.model().weights.output.bytes) +
+                 (recurrent.layers > 0 ? 2 * static_cast<double>(backend->recurrent_bytes(recurrent)) : 0);
   for (const LayerWeights& l : random_model.model().weights.layers)
-    for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down, &l.router}) bytes += static_cast<double>(w->bytes);
+    for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down, &l.router, &l.mixed, &l.output_gate, &l.alpha, &l.beta}) bytes += static_cast<double>(w->bytes);
   for (const LayerWeights& l : random_model.model().weights.layers) l.each_expert([&](const TensorView& w) { bytes += static_cast<double>(w.bytes * config.experts_used) / static_cast<double>(config.experts); });
   const double median = times[times.size() / 2], floor = bytes / speed;
   std::printf("%s; %s behind %lld tokens in %s: %.3f ms a token (worst %.3f); %.2f GB at the copy's %.0f GB/s take %.3f ms: %.1f %%\n", backend->info().name.c_str(), quantised ? "Q4_K" : "bf16",

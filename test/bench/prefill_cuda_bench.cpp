@@ -1,4 +1,4 @@
-// Whole prefill of the Llama-3-8B shape on the GPU, or with --experts of the Qwen3-30B-A3B shape, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--experts] [--q4_k] [--fp8]
+// Whole prefill of the Llama-3-8B shape on the GPU, or with --experts of the Qwen3-30B-A3B shape, with --hybrid of the Qwen3.5-9B shape, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--experts | --hybrid] [--q4_k] [--fp8]
 // [--q8 | --fp8-kv] [--parts] [--left PERCENT]... [--window KEYS]... [--pattern NAME]... [--chunk N] [tokens ...]. --q8, --fp8-kv: the KV state in 8 bits, or in 8-bit floats. --parts: how the time is shared out, by events
 // around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
@@ -24,7 +24,7 @@ constexpr int64_t kLongestDense = 131072;
 // Milliseconds of kernels, by the functions that launch them.
 class Parts {
  public:
-  enum Part { kExpansion, kIndex, kCoverage, kStandIns, kAttention, kAppend, kGrouping, kGroups, kRest, kCount };
+  enum Part { kExpansion, kIndex, kCoverage, kStandIns, kAttention, kAppend, kGrouping, kGroups, kDelta, kRest, kCount };
 
   // The library, with events around what is timed.
   const kernels::Library& table() {
@@ -42,6 +42,9 @@ class Parts {
     time<&kernels::Library::gather_rows, kGrouping>(timed_.gather_rows);
     time<&kernels::Library::combine_experts, kGrouping>(timed_.combine_experts);
     time<&kernels::Library::gemm, kGroups>(timed_.gemm);  // the router's, too; others are cuBLASLt's
+    time<&kernels::Library::delta_net, kDelta>(timed_.delta_net);
+    time<&kernels::Library::split_heads, kRest>(timed_.split_heads);
+    time<&kernels::Library::sigmoid_mul, kRest>(timed_.sigmoid_mul);
     time<&kernels::Library::rms_norm, kRest>(timed_.rms_norm);
     time<&kernels::Library::rms_norm_heads, kRest>(timed_.rms_norm_heads);
     time<&kernels::Library::silu_mul, kRest>(timed_.silu_mul);
@@ -69,8 +72,8 @@ class Parts {
       all += ms / 1e3;
     }
     clear();
-    std::printf("         expansion %.3f s, index %.3f, coverage %.3f, stand-ins %.3f, attention %.3f, append %.3f, experts' choice and order %.3f, own products %.3f, norms, activations and codes %.3f; other products and gaps %.3f\n", sums[kExpansion], sums[kIndex], sums[kCoverage], sums[kStandIns],
-                sums[kAttention], sums[kAppend], sums[kGrouping], sums[kGroups], sums[kRest], seconds - all);
+    std::printf("         expansion %.3f s, index %.3f, coverage %.3f, stand-ins %.3f, attention %.3f, append %.3f, experts' choice and order %.3f, own products %.3f, recurrence %.3f, norms, activations and codes %.3f; other products and gaps %.3f\n", sums[kExpansion], sums[kIndex], sums[kCoverage], sums[kStandIns],
+                sums[kAttention], sums[kAppend], sums[kGrouping], sums[kGroups], sums[kDelta], sums[kRest], seconds - all);
   }
 
  private:
@@ -118,6 +121,7 @@ struct Bench {
   Forward& forward;
   const ModelConfig& config;
   int64_t chunk;
+  std::unique_ptr<RecurrentState> before = {}, after = {};
 
   // Seconds of all tokens; `plans` empty: dense.
   double prefill(std::span<const int32_t> tokens, KvStorage& storage, std::span<const HeadPlan> plans) {
@@ -126,11 +130,16 @@ struct Bench {
     const KvPages pages{&storage, slots};
     std::vector<float> logits(static_cast<size_t>(config.vocabulary));
     Parts::clear();
+    if (const RecurrentShape shape = Forward::recurrent_shape(config); shape.layers > 0) {
+      if (!before) before = backend.allocate_recurrent(shape), after = backend.allocate_recurrent(shape);
+      backend.clear_recurrent(*before);
+    }
     const double begin = now();
     int64_t last = 0;
     for (size_t first = 0; first < tokens.size(); first += static_cast<size_t>(chunk)) {
       const size_t count = std::min(static_cast<size_t>(chunk), tokens.size() - first);
-      forward.run({tokens.subspan(first, count), pages, {}, static_cast<int64_t>(first), false, plans, first + count == tokens.size() ? 1 : 0}, CancelToken());
+      forward.run({tokens.subspan(first, count), pages, {before.get(), after.get()}, static_cast<int64_t>(first), false, plans, first + count == tokens.size() ? 1 : 0}, CancelToken());
+      std::swap(before, after);
       last = static_cast<int64_t>(count) - 1;
     }
     forward.logits(last, logits);
@@ -145,7 +154,7 @@ int main(int argc, char** argv) try {
   GpuOptions options;
   int64_t chunk = 0;
   KvFormat format_of_kv = KvFormat::kBFloat16;
-  bool with_parts = false, with_experts = false, quantised = false;
+  bool with_parts = false, with_experts = false, hybrid = false, quantised = false;
   std::vector<HeadPlan> kinds;
   const auto add = [&](AdaptiveRule rule, float threshold, int32_t window) {
     HeadPlan plan = default_plan(Pattern::kAdaptive);
@@ -161,6 +170,7 @@ int main(int argc, char** argv) try {
     else if (std::strcmp(argv[i], "--fp8-kv") == 0) format_of_kv = KvFormat::kE4M3;
     else if (std::strcmp(argv[i], "--parts") == 0) with_parts = true;
     else if (std::strcmp(argv[i], "--experts") == 0) with_experts = true;
+    else if (std::strcmp(argv[i], "--hybrid") == 0) hybrid = true;
     else if (std::strcmp(argv[i], "--q4_k") == 0) quantised = true;
     else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) add(AdaptiveRule::kMass, static_cast<float>(std::atof(argv[++i]) / 100), 0);
     else if (std::strcmp(argv[i], "--window") == 0 && i + 1 < argc) add(AdaptiveRule::kShare, 2, std::atoi(argv[++i]));
@@ -171,7 +181,7 @@ int main(int argc, char** argv) try {
   if (lengths.empty()) lengths = {32768, 131072};
   if (kinds.empty())
     for (const float left : {0.97f, 0.9f}) add(AdaptiveRule::kMass, left, 0);
-  const RandomModel random_model(with_experts ? qwen3_30b() : llama_8b(), quantised ? DType::kQ4_K : DType::kBF16);
+  const RandomModel random_model(with_experts ? qwen3_30b() : hybrid ? qwen35_9b() : llama_8b(), quantised ? DType::kQ4_K : DType::kBF16);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());
@@ -180,7 +190,7 @@ int main(int argc, char** argv) try {
   Parts parts;
   const std::unique_ptr<Backend> backend = with_parts ? cuda::make_backend(parts.table(), options) : make_cuda_backend(options);
   if (chunk <= 0) chunk = backend->preferred_chunk_tokens(true);
-  KvShape shape{config.layers, config.kv_heads, config.head_dim, format_of_kv};
+  KvShape shape{config.attention_layers(), config.kv_heads, config.head_dim, format_of_kv};
   shape.mean_tokens = backend->sparse_block_tokens(shape);
   const double begin = now();
   Forward forward(*backend, random_model.model(), shape, chunk);
@@ -196,14 +206,15 @@ int main(int argc, char** argv) try {
                 static_cast<double>(storage->pages() * backend->kv_scratch_page_bytes(shape)) / 1e9, static_cast<double>(index_bytes(config, length, chunk)) / (1 << 20), static_cast<double>(index_bytes(config, length, 32768)) / (1 << 20));
     double dense = 0;
     if (length <= kLongestDense) {
-      const double n = static_cast<double>(length), layers = static_cast<double>(config.layers);
-      const double flop = 2 * n * ((layers - 1) * parameters_met(config, true) + parameters_met(config, false));
+      const double n = static_cast<double>(length), layers = static_cast<double>(config.attention_layers());
+      const double flop = 2 * n * parameters_met(config);
       dense = bench.prefill(tokens, *storage, {});
       std::printf("%7lld tokens: dense %7.3f s (%.3g FLOP of products, %.3g of attention)\n", static_cast<long long>(length), dense, flop, 2 * (layers - 1) * static_cast<double>(config.q_dim()) * n * (n + 1));
       if (with_parts) Parts::report(dense);
     }
     for (const HeadPlan& plan : kinds) {
-      const std::vector<HeadPlan> plans(static_cast<size_t>(config.layers * config.heads), plan);
+      if (shape.mean_tokens == 0) break;  // this model is read densely
+      const std::vector<HeadPlan> plans(static_cast<size_t>(config.attention_layers() * config.heads), plan);
       const double seconds = bench.prefill(tokens, *storage, plans);
       std::vector<HeadCoverage> coverage(plans.size());
       backend->take_coverage(coverage);

@@ -16,31 +16,39 @@
 
 namespace longview {
 
-// Sizes alone, of Llama 3 8B and of Qwen3 (Coder) 30B-A3B.
+// Sizes alone, of Llama 3 8B, of Qwen3 (Coder) 30B-A3B and of Qwen3.5 9B.
 inline ModelConfig llama_8b() {
   ModelConfig c;
   c.architecture = "llama";
-  c.layers = 32, c.hidden = 4096, c.ffn = 14336, c.heads = 32, c.kv_heads = 8;
+  c.layers = 32, c.hidden = 4096, c.ffn = 14336, c.heads = 32, c.kv_heads = 8, c.head_dim = c.rope.dims = 128;
   return c;
 }
 inline ModelConfig qwen3_30b() {
   ModelConfig c;
   c.architecture = "qwen3moe";
-  c.layers = 48, c.hidden = 2048, c.ffn = 768, c.heads = 32, c.kv_heads = 4, c.qk_norm = true, c.experts = 128, c.experts_used = 8;
+  c.layers = 48, c.hidden = 2048, c.ffn = 768, c.heads = 32, c.kv_heads = 4, c.head_dim = c.rope.dims = 128, c.qk_norm = true, c.experts = 128, c.experts_used = 8;
+  return c;
+}
+inline ModelConfig qwen35_9b() {
+  ModelConfig c;
+  c.architecture = "qwen35";
+  c.layers = 32, c.hidden = 4096, c.ffn = 12288, c.heads = 16, c.kv_heads = 4, c.head_dim = 256, c.rope.dims = 64, c.qk_norm = c.attention_gate = true;
+  c.recurrent = {.interval = 4, .key_heads = 16, .value_heads = 32, .head_dim = 128, .taps = 4, .tiled = true};
   return c;
 }
 
-// Parameters of a layer's matrices that a token is multiplied with: of all, or those of Q, K and V alone (of the last layer more is computed of
-// the last token only).
-inline double parameters_met(const ModelConfig& c, bool all) {
-  const double ffn = static_cast<double>(c.experts > 0 ? 3 * c.experts_used * c.ffn + c.experts : 3 * c.ffn);
-  return static_cast<double>(c.hidden) * (static_cast<double>(c.q_dim() + 2 * c.kv_dim()) + (all ? static_cast<double>(c.q_dim()) + ffn : 0));
+// Parameters of the layers' matrices that a token is multiplied with. Of the last layer those of Q, K and V alone: more is computed of the last
+// token only.
+inline double parameters_met(const ModelConfig& c) {
+  const int64_t ffn = c.experts > 0 ? 3 * c.experts_used * c.ffn + c.experts : 3 * c.ffn, recurrent = c.layers - c.attention_layers();
+  const int64_t before = (c.attention_gate ? 2 : 1) * c.q_dim() + 2 * c.kv_dim(), state = c.recurrent.channels() + 2 * c.recurrent.value_dim() + 2 * c.recurrent.value_heads;
+  return static_cast<double>(c.hidden) * static_cast<double>(c.attention_layers() * before + (c.attention_layers() - 1) * c.q_dim() + recurrent * state + (c.layers - 1) * ffn);
 }
 
 class RandomModel {
  public:
   explicit RandomModel(const ModelConfig& shape = llama_8b(), DType type = DType::kBF16, int64_t vocabulary = 4096)
-      : type_(type), random_(static_cast<size_t>(std::max({shape.ffn, vocabulary, shape.heads * kHeadDim}) * shape.hidden + kStep / 2 * (shape.layers * (8 + 3 * shape.experts) + 8))), ones_(static_cast<size_t>(shape.hidden), 1.0f) {
+      : type_(type), random_(static_cast<size_t>(std::max({shape.ffn, vocabulary, 2 * shape.q_dim(), shape.recurrent.channels()}) * shape.hidden + kStep / 2 * (shape.layers * (8 + 3 * shape.experts) + 8))), ones_(static_cast<size_t>(std::max(shape.hidden, shape.recurrent.channels() * shape.recurrent.taps)), 1.0f), minus_(static_cast<size_t>(shape.recurrent.value_heads), -0.1f) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal(0, 0.02f);
     std::vector<uint16_t> some(1 << 20);
@@ -52,9 +60,8 @@ class RandomModel {
     }
     ModelConfig& c = model_.config;
     c = shape;
-    c.head_dim = c.rope.dims = kHeadDim;
     c.vocabulary = vocabulary, c.window = int64_t{1} << 20;
-    c.rope.inverse_frequencies = plain_frequencies(500000, c.head_dim);
+    c.rope.inverse_frequencies = plain_frequencies(500000, c.rope.dims);
     model_.fingerprint = "random";
     Weights& w = model_.weights;
     w.embedding = matrix(c.vocabulary, c.hidden);
@@ -63,11 +70,8 @@ class RandomModel {
     for (int64_t i = 0; i < c.layers; ++i) {
       LayerWeights l;
       l.attention_norm = l.ffn_norm = norm(c.hidden);
-      if (c.qk_norm) l.q_norm = l.k_norm = norm(c.head_dim);
-      l.q = matrix(c.q_dim(), c.hidden);
-      l.k = matrix(c.kv_dim(), c.hidden);
-      l.v = matrix(c.kv_dim(), c.hidden);
-      l.attention_output = matrix(c.hidden, c.q_dim());
+      if (c.attends(i)) add_attention(l);
+      else add_recurrent(l);
       if (c.experts > 0) {
         l.router = matrix(c.experts, c.hidden, DType::kBF16);
         for (int64_t e = 0; e < c.experts; ++e) {
@@ -88,7 +92,29 @@ class RandomModel {
   const Model& model() const { return model_; }
 
  private:
-  static constexpr int64_t kHeadDim = 128, kStep = 144;  // bytes: whole blocks
+  static constexpr int64_t kStep = 144;  // bytes: whole blocks
+
+  void add_attention(LayerWeights& l) {
+    const ModelConfig& c = model_.config;
+    if (c.qk_norm) l.q_norm = l.k_norm = norm(c.head_dim);
+    l.q = matrix((c.attention_gate ? 2 : 1) * c.q_dim(), c.hidden);
+    l.k = matrix(c.kv_dim(), c.hidden);
+    l.v = matrix(c.kv_dim(), c.hidden);
+    l.attention_output = matrix(c.hidden, c.q_dim());
+  }
+  void add_recurrent(LayerWeights& l) {
+    const ModelConfig& c = model_.config;
+    const RecurrentConfig& r = c.recurrent;
+    l.mixed = matrix(r.channels(), c.hidden);
+    l.output_gate = matrix(r.value_dim(), c.hidden);
+    l.alpha = matrix(r.value_heads, c.hidden, DType::kBF16);
+    l.beta = matrix(r.value_heads, c.hidden, DType::kBF16);
+    l.taps = norm(r.channels() * r.taps);
+    l.decay = {DType::kF32, 1, r.value_heads, reinterpret_cast<const std::byte*>(minus_.data()), r.value_heads * 4};
+    l.decay_bias = norm(r.value_heads);
+    l.value_norm = norm(r.head_dim);
+    l.attention_output = matrix(c.hidden, r.value_dim());
+  }
 
   // All matrices lie in the same numbers, a little further on each: on a GPU each is a copy of its own.
   TensorView matrix(int64_t rows, int64_t cols, DType type) { return {type, rows, cols, reinterpret_cast<const std::byte*>(random_.data()) + kStep * matrices_++, row_bytes(type, cols) * rows}; }
@@ -97,7 +123,7 @@ class RandomModel {
 
   DType type_;
   std::vector<uint16_t> random_;
-  std::vector<float> ones_;
+  std::vector<float> ones_, minus_;
   int64_t matrices_ = 0;
   Model model_;
 };

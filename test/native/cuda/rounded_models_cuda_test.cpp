@@ -61,24 +61,26 @@ void check_decoded(const std::string& path) {
 
 }  // namespace
 
-TEST("experts, and queries that grow with their position, give the reference's logits, whatever number of tokens is read at a time") {
-  for (const std::string name : {"qwen3moe", "ministral3"}) {
+TEST("experts, queries that grow with their position, and recurrent layers give the reference's logits, whatever number of tokens is read at a time") {
+  for (const std::string name : {"qwen3moe", "ministral3", "qwen35"}) {
     check_by_token(files::fixture(name), files::fixture(name + "/reference.safetensors"));
     check_by_token(files::fixture(name + ".Q8_0.gguf"), files::fixture(name + ".Q8_0.reference.safetensors"));
   }
 }
 
-TEST("the golden mixture of experts does too") {
-  const std::string folder = files::shared("golden/tiny/qwen3-moe");
-  check_by_token(folder, folder + "/reference.safetensors", [](const std::string& path) {
-    Model model = open_model(path);  // its reference was made with rounded frequencies
-    for (double& frequency : model.config.rope.inverse_frequencies) frequency = static_cast<double>(bf16_to_float(float_to_bf16(static_cast<float>(frequency))));
-    return model;
-  });
+TEST("the golden mixture of experts and the golden hybrid do too") {
+  for (const char* name : {"qwen3-moe", "qwen3.5-hybrid"}) {
+    const std::string folder = files::shared("golden/tiny/") + name;
+    check_by_token(folder, folder + "/reference.safetensors", [](const std::string& path) {
+      Model model = open_model(path);  // its reference was made with rounded frequencies
+      for (double& frequency : model.config.rope.inverse_frequencies) frequency = static_cast<double>(bf16_to_float(float_to_bf16(static_cast<float>(frequency))));
+      return model;
+    });
+  }
 }
 
 TEST("tokens that are decoded as one graph follow those that were read") {
-  for (const char* name : {"qwen3moe", "ministral3"}) check_decoded(files::fixture(name));
+  for (const char* name : {"qwen3moe", "ministral3", "qwen35"}) check_decoded(files::fixture(name));
 }
 
 TEST("more experts than the GPU code takes go to the CPU with a reason") {
