@@ -64,6 +64,22 @@ TEST("gates that keep nothing, all, or either; keys that are nearly one") {
   worst.print();
 }
 
+TEST("values that are small, and large") {
+  std::mt19937_64 random(8);
+  const std::vector<int64_t> lengths{16, 300};
+  Worst worst;
+  for (const float scale : {1.0f / 256, 1.0f / 16, 64.0f, 2048.0f})
+    for (const int64_t dim : {32, 128}) {
+      Inputs in = make({2, 4, dim, false}, lengths.back(), random);
+      const int64_t channels = in.shape.channels();
+      for (size_t i = 0; i < in.qkv.size(); ++i)
+        if (static_cast<int64_t>(i) % channels >= channels - in.shape.values()) in.qkv[i] = float_to_bf16(bf16_to_float(in.qkv[i]) * scale);
+      const Reference wanted = reference(in, lengths);
+      for (size_t i = 0; i < lengths.size(); ++i) worst.check(in, run(in, {lengths[i]}), wanted, i, lengths[i], bounds_of(lengths[i]), std::to_string(scale).c_str());
+    }
+  worst.print();
+}
+
 TEST("the state in its own memory, found by pointers on the device, and in a recording") {
   std::mt19937_64 random(4);
   const Shape shape{2, 6, 128, true};
