@@ -67,6 +67,15 @@ struct SigmoidMulArgs {
 };
 Status launch_sigmoid_mul(const SigmoidMulArgs& args, Stream stream);
 
+// Each row of x *= sigmoid(the same row of input . weight). N and K are multiples of 8; pointers are aligned to 16 bytes.
+struct ScaleRowsArgs {
+  void* x;              // bf16 [T, N]
+  const void* input;    // bf16 [T, K]
+  const float* weight;  // [K]
+  int64_t tokens, cols, k;
+};
+Status launch_scale_rows(const ScaleRowsArgs& args, Stream stream);
+
 // Each head's first D and last D values to matrices of their own. D is a multiple of 8, at most 1024, H at most 4096; pointers are aligned to
 // 16 bytes, none aliases another.
 struct SplitHeadsArgs {

@@ -50,6 +50,7 @@ struct Library {
   decltype(&kernels::launch_silu_mul) silu_mul;
   decltype(&kernels::launch_sigmoid_mul) sigmoid_mul;
   decltype(&kernels::launch_split_heads) split_heads;
+  decltype(&kernels::launch_scale_rows) scale_rows;
   decltype(&kernels::launch_quantize_rows) quantize_rows;
   decltype(&kernels::launch_silu_mul_quantize) silu_mul_quantize;
   decltype(&kernels::launch_add) add;

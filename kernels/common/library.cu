@@ -35,6 +35,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_silu_mul,
       launch_sigmoid_mul,
       launch_split_heads,
+      launch_scale_rows,
       launch_quantize_rows,
       launch_silu_mul_quantize,
       launch_add,

@@ -255,7 +255,7 @@ class Backend {
     linear_swiglu(normed, gate, up, scratch, out);
   }
   // sum += of each row's experts e, the `used` ones with the largest softmax(x * router^T), in float32: weight_e * down_e(silu(gate_e(x)) * up_e(x)),
-  // where x is sum normed first, as rms_norm does it. sum [T, hidden], float32; `normed` has its shape and any content.
+  // where x is sum normed first, as rms_norm does it. sum [T, hidden], float32; `normed` has its shape and any content, and x afterwards.
   virtual void norm_add_experts(Activation sum, const DeviceWeight& norm, float epsilon, Activation normed, const Experts& experts) = 0;
   // RMSNorm of each head by itself (Qwen3's QK-norm), in place. q [T, H*D], k [T, G*D], the weights [1, D].
   virtual void rms_norm_heads(Activation q, const DeviceWeight& q_weight, Activation k, const DeviceWeight& k_weight, int64_t head_dim, float epsilon) = 0;
@@ -265,6 +265,8 @@ class Backend {
   virtual void split_gates(Activation both, int64_t head_dim, Activation q, Activation gates) = 0;
   // x *= sigmoid(gates). Same shape.
   virtual void multiply_gates(Activation x, Activation gates) = 0;
+  // Each row of x [T, cols] *= sigmoid(the same row of input . weight). input [T, hidden], weight [1, hidden].
+  virtual void scale_rows(Activation x, Activation input, const DeviceWeight& weight) = 0;
   // A recurrent layer between its products (Gated DeltaNet, as transformers' Qwen3.5 computes it), of T tokens behind those that
   // states.before has seen. mixed [T, channels] goes through a causal convolution of each channel and SiLU, and is then q and k of the key
   // heads, each by its length, q by sqrt(head_dim) too, and v of the value heads. Of a value head, in float32, token by token, with

@@ -175,6 +175,14 @@ class CpuBackend final : public Backend {
     each_row(pool_, x.rows, [&](int64_t t) { kernels_.sigmoid_mul(floats(x) + t * x.cols, floats(gates) + t * x.cols, x.cols); });
   }
 
+  void scale_rows(Activation x, Activation input, const DeviceWeight& weight) override {
+    each_row(pool_, x.rows, [&](int64_t t) {
+      float* row = floats(x) + t * x.cols;
+      const float scale = 1 / (1 + std::exp(-kernels_.dot(floats(input) + t * input.cols, floats(&weight), input.cols)));
+      std::transform(row, row + x.cols, row, [&](float value) { return value * scale; });
+    });
+  }
+
   void delta_net(Activation mixed, Activation gate, Activation alpha, Activation beta, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
                  const RecurrentStates& states, Activation out) override {
     const int64_t at = layer * CpuRecurrentState::layer_floats(shape.config);

@@ -257,6 +257,10 @@ class CudaBackend final : public Backend {
   }
   void multiply_gates(Activation x, Activation gates) override { check(library_.sigmoid_mul({x.data, gates.data, x.rows * x.cols}, device_.stream()), "opening gates"); }
 
+  void scale_rows(Activation x, Activation input, const DeviceWeight& weight) override {
+    check(library_.scale_rows({x.data, input.data, cuda(weight).buffer->as<float>(), x.rows, x.cols, input.cols}, device_.stream()), "weighing the shared expert");
+  }
+
   void delta_net(Activation mixed, Activation gate, Activation alpha, Activation beta, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
                  const RecurrentStates& states, Activation out) override {
     delta_net_.run({mixed, gate, alpha, beta}, weights, epsilon, shape, layer, states, step_.states(), out);

@@ -9,7 +9,15 @@ namespace longview {
 struct Forward::Layer {
   WeightHandle attention_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, attention_output, attention_post_norm, ffn_norm, gate, up, down, ffn_post_norm, router, expert_gates, expert_ups, expert_downs;
   WeightHandle mixed, output_gate, alpha, beta, taps, decay, decay_bias, value_norm;  // of a recurrent layer
+  WeightHandle shared_gate, shared_up, shared_down, shared_router;
 };
+
+namespace {
+
+// Of the FFN whose halves have buffers: what experts but the shared one need is the backend's scratch.
+int64_t buffered_ffn(const ModelConfig& c) { return c.experts > 0 ? c.shared_ffn : c.ffn; }
+
+}  // namespace
 
 Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int64_t max_tokens, const OnLoad& on_load)
     : backend_(backend), config_(model.config), shape_(shape), recurrent_(recurrent_shape(model.config)) {
@@ -41,7 +49,8 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
     layers_.push_back({upload(l.attention_norm), matrix(l.q), matrix(l.k), matrix(l.v), upload(l.q_bias), upload(l.k_bias), upload(l.v_bias),
                        upload(l.q_norm), upload(l.k_norm), matrix(l.attention_output), upload(l.attention_post_norm), upload(l.ffn_norm), matrix(l.gate), matrix(l.up), matrix(l.down),
                        upload(l.ffn_post_norm), upload(l.router), experts(l.expert_gates), experts(l.expert_ups), experts(l.expert_downs),
-                       matrix(l.mixed), matrix(l.output_gate), upload(l.alpha), upload(l.beta), upload(l.taps), upload(l.decay), upload(l.decay_bias), upload(l.value_norm)});
+                       matrix(l.mixed), matrix(l.output_gate), upload(l.alpha), upload(l.beta), upload(l.taps), upload(l.decay), upload(l.decay_bias), upload(l.value_norm),
+                       matrix(l.shared_gate), matrix(l.shared_up), matrix(l.shared_down), upload(l.shared_router)});
   if (on_load) on_load(model.weight_bytes, model.weight_bytes);
   rope_ = backend.upload_rope(config_.rope);
   if (RopeConfig far = config_.rope; !far.long_inverse_frequencies.empty()) {
@@ -54,9 +63,9 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
   k_ = backend.allocate(max_tokens, config_.kv_dim());
   v_ = backend.allocate(max_tokens, config_.kv_dim());
   attended_ = backend.allocate(max_tokens, config_.q_dim());
-  if (config_.experts == 0) {
-    gate_ = backend.allocate(max_tokens, config_.ffn);
-    up_ = backend.allocate(max_tokens, config_.ffn);
+  if (const int64_t ffn = buffered_ffn(config_); ffn > 0) {
+    gate_ = backend.allocate(max_tokens, ffn);
+    up_ = backend.allocate(max_tokens, ffn);
   }
   if (config_.attention_gate) {
     gated_q_ = backend.allocate(max_tokens, 2 * config_.q_dim());
@@ -80,7 +89,7 @@ Forward::~Forward() {
 }
 
 int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, int64_t max_tokens) {
-  const int64_t halves = c.experts > 0 ? 0 : 2 * c.ffn;  // of experts they are the backend's scratch
+  const int64_t halves = 2 * buffered_ffn(c);
   const int64_t gates = c.attention_gate ? 3 * c.q_dim() : 0, recurrent = c.recurrent.channels() + 2 * c.recurrent.value_dim() + 2 * c.recurrent.value_heads;
   const int64_t narrow = max_tokens * (c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + halves + gates + recurrent) + c.hidden, wide = max_tokens * c.hidden + c.vocabulary;
   return backend.activation_bytes() * narrow + static_cast<int64_t>(sizeof(float)) * wide + backend.scratch_bytes(c, max_tokens);
@@ -154,6 +163,10 @@ void Forward::add_ffn(const Layer& layer, Activation hidden, Activation normed, 
   if (layer.router) {
     const Experts experts{layer.router.get(), layer.expert_gates.get(), layer.expert_ups.get(), layer.expert_downs.get(), config_.experts_used, config_.experts_normalised};
     backend_.norm_add_experts(hidden, *layer.ffn_norm, config_.norm_epsilon, normed, experts);
+    if (!layer.shared_down) return;
+    backend_.linear_swiglu(normed, *layer.shared_gate, *layer.shared_up, up, gate);
+    backend_.scale_rows(gate, normed, *layer.shared_router);
+    add_product(gate, *layer.shared_down, nullptr, normed, hidden);
     return;
   }
   const Activation input = backend_.for_products(normed, {layer.gate.get(), layer.up.get()});

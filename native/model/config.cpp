@@ -10,16 +10,17 @@
 
 namespace longview {
 
-bool has_experts(const std::string& architecture) { return architecture == "qwen3moe" || architecture == "qwen3_moe"; }
+bool has_experts(const std::string& architecture) { return architecture == "qwen3moe" || architecture == "qwen3_moe" || shares_expert(architecture); }
+bool shares_expert(const std::string& architecture) { return architecture == "qwen35moe" || architecture == "qwen3_5_moe_text"; }
 
-bool is_hybrid(const std::string& architecture) { return architecture == "qwen35" || architecture == "qwen3_5_text"; }
+bool is_hybrid(const std::string& architecture) { return architecture == "qwen35" || architecture == "qwen3_5_text" || shares_expert(architecture); }
 
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config) {
-  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen35", "qwen3_5_text", "glm", "glm4", "chatglm", "phi3"};
+  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text", "glm", "glm4", "chatglm", "phi3"};
   LONGVIEW_CHECK(std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown),
                  kUnsupportedArchitecture,
                  "The model %s is of the architecture \"%s\", which Longview does not run. It runs llama, "
-                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen35, glm, glm4, chatglm and phi3.",
+                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen35, qwen35moe, glm, glm4, chatglm and phi3.",
                  path.c_str(), printable(name).c_str());
   config.architecture = name;
   const bool glm = name == "glm" || name == "glm4" || name == "chatglm";
@@ -40,6 +41,7 @@ void check_sizes(const ModelConfig& c, const std::string& path) {
   between(c.ffn, 1, 1 << 22, "feed-forward size");
   if (has_experts(c.architecture)) between(c.experts, 2, 4096, "number of experts");
   if (c.experts > 0) between(c.experts_used, 1, c.experts, "number of experts for a token");
+  if (shares_expert(c.architecture)) between(c.shared_ffn, 1, 1 << 22, "feed-forward size of the shared expert");
   between(c.heads, 1, 4096, "number of heads");
   between(c.kv_heads, 1, c.heads, "number of KV heads");
   between(c.head_dim, 2, 1 << 16, "head size");

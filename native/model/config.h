@@ -68,6 +68,7 @@ struct ModelConfig {
   int64_t experts = 0;
   int64_t experts_used = 0;
   bool experts_normalised = true;  // the weights of those add up to 1
+  int64_t shared_ffn = 0;          // of one more that each token goes through, behind a gate of its own; 0: there is none
   RecurrentConfig recurrent;
   bool attention_gate = false;  // Q's matrix gives each head as many gates behind its dims, whose sigmoid what it attends to is multiplied with
 

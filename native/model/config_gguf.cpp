@@ -133,7 +133,7 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   c.experts = file.integer_or(arch + ".expert_count", 0);
   c.experts_used = file.integer_or(arch + ".expert_used_count", 0);
   LONGVIEW_CHECK(c.experts == 0 || has_experts(arch), kUnsupportedArchitecture,
-                 "The model %s is a mixture of experts of the architecture \"%s\". Longview runs those of qwen3moe.", path.c_str(), printable(arch).c_str());
+                 "The model %s is a mixture of experts of the architecture \"%s\". Longview runs those of qwen3moe and qwen35moe.", path.c_str(), printable(arch).c_str());
   // llama.cpp's numbers: 0 where the file says nothing, 1 for softmax.
   LONGVIEW_CHECK(file.integer_or(arch + ".expert_gating_func", 0) <= 1, kUnsupportedArchitecture,
                  "The model %s chooses its experts otherwise than by softmax (expert_gating_func), which Longview does not run.", path.c_str());
@@ -143,6 +143,7 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   c.layers = file.integer_or(arch + ".block_count", 0) - (is_hybrid(arch) ? std::max<int64_t>(file.integer_or(arch + ".nextn_predict_layers", 0), 0) : 0);
   c.hidden = file.integer_or(arch + ".embedding_length", 0);
   c.ffn = same_in_all_layers(file, arch + (c.experts > 0 ? ".expert_feed_forward_length" : ".feed_forward_length"), 0);
+  if (shares_expert(arch)) c.shared_ffn = file.integer_or(arch + ".expert_shared_feed_forward_length", c.ffn);
   c.heads = same_in_all_layers(file, arch + ".attention.head_count", 0);
   c.kv_heads = same_in_all_layers(file, arch + ".attention.head_count_kv", c.heads);
   c.head_dim = file.integer_or(arch + ".attention.key_length", c.heads > 0 ? c.hidden / c.heads : 0);

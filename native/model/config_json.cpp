@@ -162,8 +162,9 @@ int64_t first_chunk(const Members& config) {
 void read_experts(const Members& config, ModelConfig& c) {
   c.experts = config.integer("num_experts", config.integer("num_local_experts", 128));
   c.experts_used = config.integer("num_experts_per_tok", 8);
-  c.experts_normalised = config.boolean("norm_topk_prob", false);
+  c.experts_normalised = shares_expert(c.architecture) || config.boolean("norm_topk_prob", false);
   c.ffn = config.integer("moe_intermediate_size", 768);
+  if (shares_expert(c.architecture)) c.shared_ffn = config.integer("shared_expert_intermediate_size", 512);
   const Json::Array* plain = config.list("mlp_only_layers");
   LONGVIEW_CHECK((!plain || plain->empty()) && config.integer("decoder_sparse_step", 1) == 1, kUnsupportedArchitecture,
                  "The model %s has layers without experts between those with them (mlp_only_layers, decoder_sparse_step), which Longview does not run.",
@@ -226,7 +227,7 @@ RopeScaling chatglm_rope(const Members& json) {
 const Json& text_config(const ModelFile& file) {
   const Json& config = file.config();
   const Json *type = config.find("model_type"), *text = config.find("text_config");
-  if (!type || !type->string() || (*type->string() != "mistral3" && *type->string() != "qwen3_5")) return config;
+  if (!type || !type->string() || (*type->string() != "mistral3" && *type->string() != "qwen3_5" && *type->string() != "qwen3_5_moe")) return config;
   if (!text || !text->object()) throw_corrupt(file.path(), "its config.json has no text_config");
   return *text;
 }

@@ -26,6 +26,8 @@ TextPart text_part(const ModelFile& file);
 
 // Whether its layers are mixtures of experts.
 bool has_experts(const std::string& architecture);
+// And whether one of them is every token's.
+bool shares_expert(const std::string& architecture);
 // Whether some of its layers are recurrent.
 bool is_hybrid(const std::string& architecture);
 // Queries that grow with the position (RopeConfig::query_scale), of an architecture that has them.

@@ -23,8 +23,10 @@ struct Names {
   std::string embedding, output_norm, output, layer;
   const char *attention_norm, *q, *k, *v, *qkv, *q_norm, *k_norm, *attention_output, *attention_post_norm;
   const char *ffn_norm, *gate, *up, *gate_up, *down, *ffn_post_norm;
-  // Of experts: their matrices lie in one tensor where `experts` is null, else in one for each, `experts` + number + name.
-  const char *router, *experts, *expert_gate, *expert_up, *expert_down;
+  // Of experts: their matrices lie in one tensor where `experts` is null, else in one for each, `experts` + number + name. Or gate's and up's
+  // of each lie together in one, and down's in another, of names that stand here whole.
+  const char *router, *experts, *expert_gate, *expert_up, *expert_down, *experts_gate_up, *experts_down;
+  const char *shared_gate, *shared_up, *shared_down, *shared_router;
   // Of a recurrent layer; the last four with all that follows the layer's number.
   const char *mixed, *output_gate, *alpha, *beta, *recurrent_output, *taps, *decay, *decay_bias, *value_norm;
 };
@@ -54,6 +56,12 @@ const Names kGgufNames{
     .expert_gate = "ffn_gate_exps",
     .expert_up = "ffn_up_exps",
     .expert_down = "ffn_down_exps",
+    .experts_gate_up = "ffn_gate_up_exps.weight",
+    .experts_down = "ffn_down_exps.weight",
+    .shared_gate = "ffn_gate_shexp",
+    .shared_up = "ffn_up_shexp",
+    .shared_down = "ffn_down_shexp",
+    .shared_router = "ffn_gate_inp_shexp",
     .mixed = "attn_qkv",
     .output_gate = "attn_gate",
     .alpha = "ssm_alpha",
@@ -91,6 +99,12 @@ const Names kHubNames{
     .expert_gate = ".gate_proj",
     .expert_up = ".up_proj",
     .expert_down = ".down_proj",
+    .experts_gate_up = "mlp.experts.gate_up_proj",
+    .experts_down = "mlp.experts.down_proj",
+    .shared_gate = "mlp.shared_expert.gate_proj",
+    .shared_up = "mlp.shared_expert.up_proj",
+    .shared_down = "mlp.shared_expert.down_proj",
+    .shared_router = "mlp.shared_expert_gate",
     .mixed = "linear_attn.in_proj_qkv",
     .output_gate = "linear_attn.in_proj_z",
     .alpha = "linear_attn.in_proj_a",
@@ -128,6 +142,12 @@ const Names kChatGlmNames{
     .expert_gate = nullptr,
     .expert_up = nullptr,
     .expert_down = nullptr,
+    .experts_gate_up = nullptr,
+    .experts_down = nullptr,
+    .shared_gate = nullptr,
+    .shared_up = nullptr,
+    .shared_down = nullptr,
+    .shared_router = nullptr,
     .mixed = nullptr,
     .output_gate = nullptr,
     .alpha = nullptr,
@@ -250,15 +270,18 @@ TensorView slice(const TensorView& whole, int64_t first, int64_t count) {
   return part;
 }
 
+// Rows first .. first + rows - 1 of every one of `count` matrices [height, cols] in one tensor.
+std::vector<TensorView> each_slice(const TensorView& all, int64_t count, int64_t height, int64_t first, int64_t rows, int64_t cols) {
+  std::vector<TensorView> found;
+  const int64_t row = row_bytes(all.type, cols);
+  for (int64_t i = 0; i < count; ++i) found.push_back({all.type, rows, cols, all.data + (i * height + first) * row, rows * row});
+  return found;
+}
+
 // One matrix of every expert.
 std::vector<TensorView> find_experts(Finder& find, const Names& names, const std::string& prefix, const char* name, int64_t count, int64_t rows, int64_t cols) {
+  if (!names.experts) return each_slice(find.matrices(prefix + name + ".weight", count, rows, cols), count, rows, 0, rows, cols);
   std::vector<TensorView> found;
-  if (!names.experts) {
-    const TensorView all = find.matrices(prefix + name + ".weight", count, rows, cols);
-    const int64_t bytes = rows * row_bytes(all.type, cols);
-    for (int64_t i = 0; i < count; ++i) found.push_back({all.type, rows, cols, all.data + i * bytes, bytes});
-    return found;
-  }
   for (int64_t i = 0; i < count; ++i) {
     found.push_back(find.matrix(prefix + names.experts + std::to_string(i) + name + ".weight", rows, cols));
     LONGVIEW_CHECK(found.back().type == found.front().type, kUnsupportedArchitecture, "The experts of the model %s are stored in different types, which Longview does not run.",
@@ -268,7 +291,7 @@ std::vector<TensorView> find_experts(Finder& find, const Names& names, const std
 }
 
 // transformers keeps norms of this architecture as what they differ from 1 by; GGUF has them whole, and all others have.
-bool norms_lack_one(const ModelConfig& c) { return c.architecture == "qwen3_5_text"; }
+bool norms_lack_one(const ModelConfig& c) { return c.architecture.starts_with("qwen3_5_"); }
 
 TensorView find_norm(Finder& find, const std::string& name, int64_t length, const ModelConfig& c) {
   const TensorView norm = find.vector(name, length);
@@ -319,6 +342,29 @@ void find_attention(Finder& find, const Names& names, const std::string& prefix,
   layer.attention_output = find.matrix(weight(names.attention_output), c.hidden, c.q_dim());
 }
 
+void find_mixture(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
+  const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
+  const auto experts = [&](const char* name, int64_t rows, int64_t cols) { return find_experts(find, names, prefix, name, c.experts, rows, cols); };
+  layer.router = find.matrix(weight(names.router), c.experts, c.hidden);
+  if (const std::string both = prefix + names.experts_gate_up; find.has(both)) {
+    const TensorView all = find.matrices(both, c.experts, 2 * c.ffn, c.hidden);
+    layer.expert_gates = each_slice(all, c.experts, 2 * c.ffn, 0, c.ffn, c.hidden);
+    layer.expert_ups = each_slice(all, c.experts, 2 * c.ffn, c.ffn, c.ffn, c.hidden);
+    layer.expert_downs = each_slice(find.matrices(prefix + names.experts_down, c.experts, c.hidden, c.ffn), c.experts, c.hidden, 0, c.hidden, c.ffn);
+  } else {
+    layer.expert_gates = experts(names.expert_gate, c.ffn, c.hidden);
+    layer.expert_ups = experts(names.expert_up, c.ffn, c.hidden);
+    layer.expert_downs = experts(names.expert_down, c.hidden, c.ffn);
+  }
+  if (c.shared_ffn == 0) return;
+  layer.shared_gate = find.matrix(weight(names.shared_gate), c.shared_ffn, c.hidden);
+  layer.shared_up = find.matrix(weight(names.shared_up), c.shared_ffn, c.hidden);
+  layer.shared_down = find.matrix(weight(names.shared_down), c.hidden, c.shared_ffn);
+  // GGUF has a vector, others a matrix of one row.
+  const bool gguf = names.experts == nullptr;
+  layer.shared_router = find.flat(weight(names.shared_router), gguf ? std::vector<int64_t>{c.hidden} : std::vector<int64_t>{1, c.hidden});
+}
+
 LayerWeights find_layer(Finder& find, const Names& names, int64_t index, const ModelConfig& c) {
   const std::string prefix = names.layer + std::to_string(index) + ".";
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
@@ -328,11 +374,7 @@ LayerWeights find_layer(Finder& find, const Names& names, int64_t index, const M
   else find_recurrent(find, names, prefix, c, layer);
   layer.ffn_norm = find_norm(find, weight(names.ffn_norm), c.hidden, c);
   if (c.experts > 0) {
-    const auto experts = [&](const char* name, int64_t rows, int64_t cols) { return find_experts(find, names, prefix, name, c.experts, rows, cols); };
-    layer.router = find.matrix(weight(names.router), c.experts, c.hidden);
-    layer.expert_gates = experts(names.expert_gate, c.ffn, c.hidden);
-    layer.expert_ups = experts(names.expert_up, c.ffn, c.hidden);
-    layer.expert_downs = experts(names.expert_down, c.hidden, c.ffn);
+    find_mixture(find, names, prefix, c, layer);
     return layer;
   }
   if (c.fused_gate_up) {

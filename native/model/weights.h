@@ -35,12 +35,14 @@ struct LayerWeights {
   // In the place of gate, up and down, of a mixture of experts; of each kind all have one type.
   TensorView router;                                            // [experts, hidden]
   std::vector<TensorView> expert_gates, expert_ups, expert_downs;  // [experts]
+  TensorView shared_gate, shared_up, shared_down;                  // of the expert that all share: as gate, up and down, of shared_ffn
+  TensorView shared_router;                                        // [1, hidden]: by what its results count
 
   // Calls body(view) for every one but the router, alpha and beta, absent ones too, and for every one of the experts.
   template <typename Body>
   void each(const Body& body) const {
     for (const TensorView* view : {&attention_norm, &q, &k, &v, &q_bias, &k_bias, &v_bias, &q_norm, &k_norm, &attention_output,
-                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm, &mixed, &output_gate, &taps, &decay, &decay_bias, &value_norm})
+                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm, &mixed, &output_gate, &taps, &decay, &decay_bias, &value_norm, &shared_gate, &shared_up, &shared_down, &shared_router})
       body(*view);
   }
   template <typename Body>

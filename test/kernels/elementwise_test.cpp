@@ -119,6 +119,36 @@ TEST("results times the sigmoids of their gates, also of gates far out") {
   CHECK(gpu::library().sigmoid_mul({some.get(), some.get() + 4, 16}, gpu::stream()) == kernels::kInvalidAlignment);
 }
 
+TEST("rows that count by the sigmoid of their product with a weight") {
+  std::mt19937_64 random(13);
+  for (const auto& [tokens, cols, k] : std::initializer_list<std::array<int64_t, 3>>{{1, 512, 2048}, {1, 8, 8}, {37, 72, 4104}, {1000, 2056, 64}, {5, 6144, 24}}) {
+    const auto x = gpu::random_bf16(static_cast<size_t>(tokens * cols), random, 5), input = gpu::random_bf16(static_cast<size_t>(tokens * k), random, 1);
+    std::vector<float> weight(static_cast<size_t>(k));
+    std::normal_distribution<float> normal(0, 2 / std::sqrt(static_cast<float>(k)));
+    for (float& w : weight) w = normal(random);
+    const gpu::Memory<uint16_t> dx(x), dinput(input);
+    const gpu::Memory<float> dweight(weight);
+    GPU(scale_rows({dx.get(), dinput.get(), dweight.get(), tokens, cols, k}, gpu::stream()));
+    const std::vector<uint16_t> got = dx.read();
+    int64_t wrong = 0;
+    for (int64_t t = 0; t < tokens; ++t) {
+      double product = 0;
+      for (int64_t i = 0; i < k; ++i) product += gpu::at(input, static_cast<size_t>(t * k + i)) * static_cast<double>(weight[static_cast<size_t>(i)]);
+      for (int64_t i = 0; i < cols; ++i) {
+        const double wanted = gpu::at(x, static_cast<size_t>(t * cols + i)) / (1 + std::exp(-product));
+        wrong += !(std::fabs(gpu::at(got, static_cast<size_t>(t * cols + i)) - wanted) <= std::fabs(wanted) * 0x1.02p-8 + 1e-30);
+      }
+    }
+    CHECK(wrong == 0);
+  }
+  const gpu::Memory<uint16_t> some(64);
+  const gpu::Memory<float> weights(64);
+  CHECK(gpu::library().scale_rows({some.get(), some.get() + 32, weights.get(), 1, 12, 8}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().scale_rows({some.get(), some.get() + 32, weights.get(), 1, 8, 12}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().scale_rows({some.get(), some.get() + 32, weights.get(), 0, 8, 8}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().scale_rows({some.get() + 4, some.get() + 32, weights.get(), 1, 8, 8}, gpu::stream()) == kernels::kInvalidAlignment);
+}
+
 TEST("heads that are split in two, bit for bit, and nothing behind them is written") {
   for (const auto& [tokens, heads, d] : std::initializer_list<std::array<int64_t, 3>>{{1, 1, 8}, {1, 16, 256}, {37, 24, 256}, {5, 3, 72}, {1000, 7, 128}, {2, 2, 1024}, {129, 1, 8}, {3, 4096, 16}}) {
     std::vector<uint16_t> x(static_cast<size_t>(tokens * heads * 2 * d)), first, last;

@@ -58,6 +58,7 @@ class Lost final : public Backend {
   void write_recurrent(RecurrentState&, std::span<const std::byte>) override { refuse(); }
   void split_gates(Activation, int64_t, Activation, Activation) override { refuse(); }
   void multiply_gates(Activation, Activation) override { refuse(); }
+  void scale_rows(Activation, Activation, const DeviceWeight&) override { refuse(); }
   void delta_net(Activation, Activation, Activation, Activation, const DeltaWeights&, float, const RecurrentShape&, int64_t, const RecurrentStates&, Activation) override { refuse(); }
   void embed(const DeviceWeight&, std::span<const int32_t>, Activation) override { refuse(); }
   void rms_norm(Activation, const DeviceWeight&, float, Activation) override { refuse(); }
