@@ -205,16 +205,18 @@ class CudaBackend final : public Backend {
   void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) override { products_.multiply(x, weight, bias, out); }
 
   void linear_all(Activation x, std::span<const Projection> projections) override {
-    if (!products_.multiply_row(x, projections, kernels::MatvecResult::kWrite)) Backend::linear_all(products_.shared(x, projections), projections);
+    // What one launch does not take, weights of several types or too many, a few launches do.
+    for (size_t count = projections.size(); x.rows == 1 && count > 0; --count)
+      if (products_.multiply_row(x, projections.first(count), kernels::MatvecResult::kWrite)) return linear_all(x, projections.subspan(count));
+    if (!projections.empty()) Backend::linear_all(products_.shared(x, projections), projections);
   }
 
   void norm_linear_all(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, std::span<const Projection> projections) override {
-    const Products::Norm first{norm, epsilon, normed};
-    if (products_.multiply_row(x, projections, kernels::MatvecResult::kWrite, &first)) return;
-    // More weights than one launch takes, or of several types: half of them norm the row for the others.
-    const size_t half = projections.size() / 2;
-    const Products::Norm kept{norm, epsilon, normed, true};
-    if (half > 1 && products_.multiply_row(x, projections.first(half), kernels::MatvecResult::kWrite, &kept)) return linear_all(normed, projections.subspan(half));
+    // The first launch norms the row for the others.
+    for (size_t count = projections.size(); x.rows == 1 && count > 0; --count) {
+      const Products::Norm first{norm, epsilon, normed, count < projections.size()};
+      if (products_.multiply_row(x, projections.first(count), kernels::MatvecResult::kWrite, &first)) return linear_all(normed, projections.subspan(count));
+    }
     Backend::norm_linear_all(x, norm, epsilon, normed, projections);
   }
 

@@ -9,7 +9,7 @@ function entry(
   return { id: `${repository}/${file}`, repository, file, ...rest };
 }
 
-/** `bytes` is for the list; the download trusts the hub's answer alone. */
+/** `bytes` is for the list, and may be rounded; the download trusts the hub's answer alone. */
 export const catalog: readonly CatalogEntry[] = [
   entry('Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF', 'qwen2.5-coder-1.5b-instruct-q4_k_m.gguf', {
     name: 'Qwen2.5 Coder 1.5B',
@@ -43,6 +43,14 @@ export const catalog: readonly CatalogEntry[] = [
     goodFor: 'Good for its size',
     needs: '8 GB of GPU memory (30K tokens), 24 GB (130K)',
   }),
+  entry('unsloth/Qwen3.5-9B-GGUF', 'Qwen3.5-9B-Q4_K_M.gguf', {
+    name: 'Qwen3.5 9B',
+    bytes: 5_680_000_000,
+    licence: 'Apache-2.0',
+    window: 262_144,
+    goodFor: 'Large repositories on little memory',
+    needs: '8 GB of GPU memory (50K tokens), 16 GB (250K)',
+  }),
   entry('unsloth/Qwen3-Coder-30B-A3B-Instruct-GGUF', 'Qwen3-Coder-30B-A3B-Instruct-Q4_K_M.gguf', {
     name: 'Qwen3 Coder 30B-A3B',
     bytes: 18_556_689_568,
@@ -50,5 +58,13 @@ export const catalog: readonly CatalogEntry[] = [
     window: 262_144,
     goodFor: 'Reasons about code',
     needs: '24 GB of GPU memory (60K tokens), 48 GB (250K)',
+  }),
+  entry('unsloth/Qwen3.8-27B-GGUF', 'Qwen3.8-27B-Q4_K_M.gguf', {
+    name: 'Qwen3.8 27B',
+    bytes: 17_106_773_984,
+    licence: 'Apache-2.0',
+    window: 262_144,
+    goodFor: 'Reasons best about code',
+    needs: '24 GB of GPU memory (90K tokens), 48 GB (250K)',
   }),
 ];
