@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "check.h"
+#include "model/hybrid_builders.h"
 #include "model/model_file.h"
 #include "model/mutations.h"
 #include "model/quant_formats.h"
@@ -42,7 +43,7 @@ void touch(const Model& model) {
   };
   for (const LayerWeights& layer : model.weights.layers) {
     layer.each(rows);
-    rows(layer.router);
+    for (const TensorView* view : {&layer.router, &layer.alpha, &layer.beta}) rows(*view);
     layer.each_expert(rows);
   }
   for (const TensorView* view : {&model.weights.embedding, &model.weights.output_norm, &model.weights.output})
@@ -131,6 +132,12 @@ TEST("damaged safetensors with fused matrices and LongRoPE") {
 
 TEST("damaged GGUF files with fused matrices and norms behind") {
   damage_gguf(builders::tiny_fused_gguf("glm4").build(), 1000, 50'000);
+}
+
+TEST("damaged files with recurrent layers and a shared expert") {
+  damage_gguf(builders::tiny_hybrid_gguf().build(), 1000, 80'000);
+  damage_gguf(builders::tiny_hybrid_experts_gguf().build(), 1000, 90'000);
+  damage_safetensors(builders::text(builders::tiny_hybrid_config(true)), builders::tiny_hybrid_safetensors(true).build(), 1000, 100'000);
 }
 
 TEST("damaged files with experts") {
