@@ -201,6 +201,12 @@ class Finder {
     return view;
   }
 
+  // A vector, or a matrix of one row.
+  TensorView row(const std::string& name, int64_t length) {
+    const StoredTensor* found = file_.find(name);
+    return found && found->shape.size() == 1 ? vector(name, length) : flat(name, {1, length});
+  }
+
   // A vector by what `form` gives for each of its numbers.
   template <typename Form>
   TensorView formed(const TensorView& vector, const Form& form) {
@@ -360,9 +366,7 @@ void find_mixture(Finder& find, const Names& names, const std::string& prefix, c
   layer.shared_gate = find.matrix(weight(names.shared_gate), c.shared_ffn, c.hidden);
   layer.shared_up = find.matrix(weight(names.shared_up), c.shared_ffn, c.hidden);
   layer.shared_down = find.matrix(weight(names.shared_down), c.hidden, c.shared_ffn);
-  // GGUF has a vector, others a matrix of one row.
-  const bool gguf = names.experts == nullptr;
-  layer.shared_router = find.flat(weight(names.shared_router), gguf ? std::vector<int64_t>{c.hidden} : std::vector<int64_t>{1, c.hidden});
+  layer.shared_router = find.row(weight(names.shared_router), c.hidden);
 }
 
 LayerWeights find_layer(Finder& find, const Names& names, int64_t index, const ModelConfig& c) {

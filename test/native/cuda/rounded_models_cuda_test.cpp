@@ -62,7 +62,7 @@ void check_decoded(const std::string& path) {
 }  // namespace
 
 TEST("experts, queries that grow with their position, and recurrent layers give the reference's logits, whatever number of tokens is read at a time") {
-  for (const std::string name : {"qwen3moe", "ministral3", "qwen35"}) {
+  for (const std::string name : {"qwen3moe", "ministral3", "qwen35", "qwen35moe"}) {
     check_by_token(files::fixture(name), files::fixture(name + "/reference.safetensors"));
     check_by_token(files::fixture(name + ".Q8_0.gguf"), files::fixture(name + ".Q8_0.reference.safetensors"));
   }
@@ -80,7 +80,7 @@ TEST("the golden mixture of experts and the golden hybrid do too") {
 }
 
 TEST("tokens that are decoded as one graph follow those that were read") {
-  for (const char* name : {"qwen3moe", "ministral3", "qwen35"}) check_decoded(files::fixture(name));
+  for (const char* name : {"qwen3moe", "ministral3", "qwen35", "qwen35moe"}) check_decoded(files::fixture(name));
 }
 
 TEST("more experts than the GPU code takes go to the CPU with a reason") {

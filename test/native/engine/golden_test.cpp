@@ -61,7 +61,7 @@ TEST("the tiny models that are kept with the project do too") {
 }
 
 TEST("experts, queries that grow with their position, and recurrent layers give the reference's logits and greedy ids, as their publishers store them and as a converter does") {
-  for (const std::string name : {"qwen3moe", "ministral3", "qwen35"}) {
+  for (const std::string name : {"qwen3moe", "ministral3", "qwen35", "qwen35moe"}) {
     check_tiny(files::fixture(name), files::fixture(name + "/reference.safetensors"), open_model);
     check_tiny(files::fixture(name + ".Q8_0.gguf"), files::fixture(name + ".Q8_0.reference.safetensors"), open_model);
   }
