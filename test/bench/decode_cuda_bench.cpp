@@ -1,5 +1,5 @@
-// Decode of the Llama-3-8B shape on the GPU, or behind "experts" of the Qwen3-30B-A3B shape, behind "hybrid" of the Qwen3.5-9B shape, beside the time that reading its bytes takes:
-// build/native/decode_cuda_bench [experts | hybrid] [bf16|q4_k] [tokens] [q8 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
+// Decode of the Llama-3-8B shape on the GPU, or behind "experts" of the Qwen3-30B-A3B shape, behind "hybrid" of the Qwen3.5-9B shape, behind both of the Qwen3.6-35B-A3B shape, beside the time that reading its bytes takes:
+// build/native/decode_cuda_bench [experts] [hybrid] [bf16|q4_k] [tokens] [q8 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
 // are left out. Bytes: every weight but the embedding and the experts that a token does not go through, and K and V of the context, in 16 bits, q8 or fp8, and the recurrent state, read and written; the speed of reading them is that
 // of a copy of 2 GiB, read and written, in the same process. Of more than 131,072 tokens only 4,096 are read, whose pages
 // stand for the others too; give a multiple of 128.
@@ -41,13 +41,16 @@ double copy_speed() {
 }  // namespace
 
 int main(int argc, char** argv) try {
-  const bool with_experts = argc > 1 && std::strcmp(argv[1], "experts") == 0;
-  const bool hybrid = argc > 1 && std::strcmp(argv[1], "hybrid") == 0;
-  if (with_experts || hybrid) --argc, ++argv;
+  const auto takes = [&](const char* word) {
+    const bool given = argc > 1 && std::strcmp(argv[1], word) == 0;
+    if (given) --argc, ++argv;
+    return given;
+  };
+  const bool with_experts = takes("experts"), hybrid = takes("hybrid");
   const bool quantised = argc > 1 && std::strcmp(argv[1], "q4_k") == 0;
   const int64_t context = argc > 2 ? std::atoll(argv[2]) : 8192;
   const std::string kept = argc > 3 ? argv[3] : "bf16";
-  const RandomModel random_model(with_experts ? qwen3_30b() : hybrid ? qwen35_9b() : llama_8b(), quantised ? DType::kQ4_K : DType::kBF16, kVocabulary);
+  const RandomModel random_model(shape_of(with_experts, hybrid), quantised ? DType::kQ4_K : DType::kBF16, kVocabulary);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());
@@ -99,7 +102,7 @@ int main(int argc, char** argv) try {
   double bytes = static_cast<double>(context * config.attention_layers() * config.kv_dim()) * 2 * (kept == "bf16" ? 2 : kept == "q8" ? 1 + 2.0 / 32 : 1) + static_cast<double>(random_model.model().weights.output.bytes) +
                  (recurrent.layers > 0 ? 2 * static_cast<double>(backend->recurrent_bytes(recurrent)) : 0);
   for (const LayerWeights& l : random_model.model().weights.layers)
-    for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down, &l.router, &l.mixed, &l.output_gate, &l.alpha, &l.beta}) bytes += static_cast<double>(w->bytes);
+    for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down, &l.router, &l.mixed, &l.output_gate, &l.alpha, &l.beta, &l.shared_gate, &l.shared_up, &l.shared_down}) bytes += static_cast<double>(w->bytes);
   for (const LayerWeights& l : random_model.model().weights.layers) l.each_expert([&](const TensorView& w) { bytes += static_cast<double>(w.bytes * config.experts_used) / static_cast<double>(config.experts); });
   const double median = times[times.size() / 2], floor = bytes / speed;
   std::printf("%s; %s behind %lld tokens in %s: %.3f ms a token (worst %.3f); %.2f GB at the copy's %.0f GB/s take %.3f ms: %.1f %%\n", backend->info().name.c_str(), quantised ? "Q4_K" : "bf16",

@@ -1,4 +1,4 @@
-// Whole prefill of the Llama-3-8B shape on the GPU, or with --experts of the Qwen3-30B-A3B shape, with --hybrid of the Qwen3.5-9B shape, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--experts | --hybrid] [--q4_k] [--fp8]
+// Whole prefill of the Llama-3-8B shape on the GPU, or with --experts of the Qwen3-30B-A3B shape, with --hybrid of the Qwen3.5-9B shape, with both of the Qwen3.6-35B-A3B shape, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--experts] [--hybrid] [--q4_k] [--fp8]
 // [--q8 | --fp8-kv] [--parts] [--left PERCENT]... [--window KEYS]... [--pattern NAME]... [--chunk N] [tokens ...]. --q8, --fp8-kv: the KV state in 8 bits, or in 8-bit floats. --parts: how the time is shared out, by events
 // around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
@@ -181,7 +181,7 @@ int main(int argc, char** argv) try {
   if (lengths.empty()) lengths = {32768, 131072};
   if (kinds.empty())
     for (const float left : {0.97f, 0.9f}) add(AdaptiveRule::kMass, left, 0);
-  const RandomModel random_model(with_experts ? qwen3_30b() : hybrid ? qwen35_9b() : llama_8b(), quantised ? DType::kQ4_K : DType::kBF16);
+  const RandomModel random_model(shape_of(with_experts, hybrid), quantised ? DType::kQ4_K : DType::kBF16);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());

@@ -16,7 +16,7 @@
 
 namespace longview {
 
-// Sizes alone, of Llama 3 8B, of Qwen3 (Coder) 30B-A3B and of Qwen3.5 9B.
+// Sizes alone, of Llama 3 8B, of Qwen3 (Coder) 30B-A3B, of Qwen3.5 9B and of Qwen3.6 35B-A3B.
 inline ModelConfig llama_8b() {
   ModelConfig c;
   c.architecture = "llama";
@@ -37,10 +37,19 @@ inline ModelConfig qwen35_9b() {
   return c;
 }
 
+inline ModelConfig qwen36_35b() {
+  ModelConfig c = qwen35_9b();
+  c.architecture = "qwen35moe";
+  c.layers = 40, c.hidden = 2048, c.ffn = 512, c.kv_heads = 2, c.experts = 256, c.experts_used = 8, c.shared_ffn = 512;
+  return c;
+}
+// By what a bench was asked for.
+inline ModelConfig shape_of(bool experts, bool hybrid) { return experts ? (hybrid ? qwen36_35b() : qwen3_30b()) : hybrid ? qwen35_9b() : llama_8b(); }
+
 // Parameters of the layers' matrices that a token is multiplied with. Of the last layer those of Q, K and V alone: more is computed of the last
 // token only.
 inline double parameters_met(const ModelConfig& c) {
-  const int64_t ffn = c.experts > 0 ? 3 * c.experts_used * c.ffn + c.experts : 3 * c.ffn, recurrent = c.layers - c.attention_layers();
+  const int64_t ffn = c.experts > 0 ? 3 * (c.experts_used * c.ffn + c.shared_ffn) + c.experts : 3 * c.ffn, recurrent = c.layers - c.attention_layers();
   const int64_t before = (c.attention_gate ? 2 : 1) * c.q_dim() + 2 * c.kv_dim(), state = c.recurrent.channels() + 2 * c.recurrent.value_dim() + 2 * c.recurrent.value_heads;
   return static_cast<double>(c.hidden) * static_cast<double>(c.attention_layers() * before + (c.attention_layers() - 1) * c.q_dim() + recurrent * state + (c.layers - 1) * ffn);
 }
@@ -48,7 +57,7 @@ inline double parameters_met(const ModelConfig& c) {
 class RandomModel {
  public:
   explicit RandomModel(const ModelConfig& shape = llama_8b(), DType type = DType::kBF16, int64_t vocabulary = 4096)
-      : type_(type), random_(static_cast<size_t>(std::max({shape.ffn, vocabulary, 2 * shape.q_dim(), shape.recurrent.channels()}) * shape.hidden + kStep / 2 * (shape.layers * (8 + 3 * shape.experts) + 8))), ones_(static_cast<size_t>(std::max(shape.hidden, shape.recurrent.channels() * shape.recurrent.taps)), 1.0f), minus_(static_cast<size_t>(shape.recurrent.value_heads), -0.1f) {
+      : type_(type), random_(static_cast<size_t>(std::max({shape.ffn, vocabulary, 2 * shape.q_dim(), shape.recurrent.channels()}) * shape.hidden + kStep / 2 * (shape.layers * (11 + 3 * shape.experts) + 8))), ones_(static_cast<size_t>(std::max(shape.hidden, shape.recurrent.channels() * shape.recurrent.taps)), 1.0f), minus_(static_cast<size_t>(shape.recurrent.value_heads), -0.1f) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal(0, 0.02f);
     std::vector<uint16_t> some(1 << 20);
@@ -78,6 +87,12 @@ class RandomModel {
           l.expert_gates.push_back(matrix(c.ffn, c.hidden));
           l.expert_ups.push_back(matrix(c.ffn, c.hidden));
           l.expert_downs.push_back(matrix(c.hidden, c.ffn));
+        }
+        if (c.shared_ffn > 0) {
+          l.shared_gate = matrix(c.shared_ffn, c.hidden);
+          l.shared_up = matrix(c.shared_ffn, c.hidden);
+          l.shared_down = matrix(c.hidden, c.shared_ffn);
+          l.shared_router = norm(c.hidden);
         }
       } else {
         l.gate = matrix(c.ffn, c.hidden);
