@@ -126,7 +126,7 @@ constexpr SparseLayout sparse_layout(const SparseArgs& args) {
   return l;
 }
 
-// Whether the device's tensor cores multiply the codes of e4m3 pages here: compute capability 9.0, and no head of MInference's. Elsewhere
+// Whether the device's tensor cores multiply the codes of e4m3 pages here: compute capability 9.0, heads of 64 or 128, none of MInference's. Elsewhere
 // these launches take pages in bf16 (launch_expand_pages).
 bool sparse_multiplies_e4m3(const SparseArgs& args);
 // Fills the workspace: the means of the context in blocks of 128 pages, finer ones where pages are chosen by these, and for each tile its bits.

@@ -28,9 +28,6 @@ int64_t blocks_of(const AttentionPlan& p) { return p.tiles * p.args.kv.kv_heads;
 // Recorded work reads the position on the device, which those of sm_90 do not.
 bool takes_sm90(const AttentionArgs& args) { return on_sm90(args.architecture) && !args.position; }
 
-// Whether a block of the sm_80 kernel has room for 128 rows.
-bool holds_128_rows(int64_t head_dim) { return head_dim <= 128 || attention_sm80_shared_bytes(128, head_dim) <= device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
-
 AttentionPlan plan_for(const AttentionArgs& args) {
   AttentionPlan p{args, args.heads / args.kv.kv_heads, 0, 0, 0, 1, 0, nullptr, nullptr, nullptr, nullptr};
   p.rows = args.tokens * p.group;
@@ -61,6 +58,8 @@ Status launch_cut(const AttentionPlan& p, Stream stream) {
 }
 
 }  // namespace
+
+bool holds_128_rows(int64_t head_dim) { return head_dim <= 128 || attention_sm80_shared_bytes(128, head_dim) <= device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
 bool attention_multiplies_e4m3(const AttentionArgs& args) {
   const int64_t rows = args.tokens * (args.heads / args.kv.kv_heads);

@@ -35,6 +35,8 @@ struct AttentionPlan {
 // that compute capability 8.6, 8.9 and 12.0 give a block; 128 take 128 KiB, which 8.0 and 9.0 have.
 constexpr int attention_sm80_keys(int64_t head_dim) { return head_dim > 128 ? 32 : 64; }
 constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_dim) { return (tile_rows + 4 * attention_sm80_keys(head_dim)) * head_dim * 2; }
+// Whether a block of the calling thread's device has room for 128 rows.
+bool holds_128_rows(int64_t head_dim);
 static_assert(attention_sm80_shared_bytes(64, 256) <= 99 << 10 && attention_sm80_shared_bytes(128, 128) <= 99 << 10);
 
 // Over 8-bit pages: rows of a tile, of which a thread has eight's results in 64 registers where heads have 256 dimensions; and of a block's

@@ -230,7 +230,8 @@ Status launch(const SparsePlan& p, Stream stream) {
 }  // namespace
 
 Status launch_sparse_attention_sm90(const SparsePlan& plan, Stream stream) {
-  return plan.args.kv.head_dim == 64 ? launch<64>(plan, stream) : launch<128>(plan, stream);
+  const int64_t d = plan.args.kv.head_dim;
+  return d == 64 ? launch<64>(plan, stream) : d == 128 ? launch<128>(plan, stream) : launch_sparse_attention_sm80(plan, stream);
 }
 
 }  // namespace longview::kernels

@@ -156,8 +156,12 @@ Status launch_gather_means(const PagedKv& kv, int64_t pages, void* blocks, float
 
 Status launch_fine_means(const PagedKv& kv, int64_t full, int64_t mean_blocks, void* blocks, Stream stream) {
   if (full <= 0) return kOk;
+  const int64_t d = kv.head_dim;
   constexpr PageFormat kWide = PageFormat::kBFloat16, kNarrow = PageFormat::kE4M3;
-  const auto kernel = kv.format == kNarrow ? (kv.head_dim == 64 ? fine_means_kernel<64, kNarrow> : fine_means_kernel<128, kNarrow>) : (kv.head_dim == 64 ? fine_means_kernel<64, kWide> : fine_means_kernel<128, kWide>);
+  const auto kernel = kv.format == kNarrow ? (d == 64 ? fine_means_kernel<64, kNarrow> : fine_means_kernel<128, kNarrow>)
+                      : d == 64            ? fine_means_kernel<64, kWide>
+                      : d == 128           ? fine_means_kernel<128, kWide>
+                                           : fine_means_kernel<256, kWide>;
   kernel<<<dim3(static_cast<unsigned>(full), static_cast<unsigned>(kv.kv_heads)), kThreads, 0, cuda(stream)>>>(kv, mean_blocks, static_cast<__nv_bfloat16*>(blocks));
   return launched();
 }

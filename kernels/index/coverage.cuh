@@ -8,7 +8,7 @@ namespace longview::kernels {
 
 // 128 rows (probe, head) of a group a block, and a part of the keys. Grid: (tiles of the probes, groups, parts).
 template <int D, class Machine>
-__global__ void __launch_bounds__(kIndexThreads, 2) coverage_kernel(const SparsePlan p) {
+__global__ void __launch_bounds__(kIndexThreads, kIndexBlocks<D, Machine>) coverage_kernel(const SparsePlan p) {
   extern __shared__ char shared_bytes[];
   const HeadGroup group = p.args.groups[blockIdx.y];
   const ProbeRows probed(p, group.first_head, group.heads);

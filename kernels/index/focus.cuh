@@ -44,7 +44,7 @@ struct FocusTile {
 };
 
 template <int D, class Machine>
-__global__ void __launch_bounds__(kIndexThreads, 2) focus_sums_kernel(const FocusPlan p) {
+__global__ void __launch_bounds__(kIndexThreads, kIndexBlocks<D, Machine>) focus_sums_kernel(const FocusPlan p) {
   extern __shared__ char shared_bytes[];
   const FocusTile tile(p);
   const int row0 = first_row_of_thread();
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kIndexThreads, 2) focus_sums_kernel(const Focu
 }
 
 template <int D, class Machine>
-__global__ void __launch_bounds__(kIndexThreads, 2) focus_kernel(const FocusPlan p) {
+__global__ void __launch_bounds__(kIndexThreads, kIndexBlocks<D, Machine>) focus_kernel(const FocusPlan p) {
   extern __shared__ char shared_bytes[];
   const FocusTile tile(p);
   const int row0 = first_row_of_thread();

@@ -28,12 +28,12 @@ struct Sm80 {
     ptx::cp_async_wait<kStages - 1>();
     __syncthreads();
   }
-  // score = 128 rows of a times 128 rows of b.
+  // score = 128 rows of a times 128 rows of b, added to what is there where `add`.
   template <int D>
-  __device__ void multiply(float (&score)[64], uint32_t a, uint32_t b) {
+  __device__ void multiply(float (&score)[64], uint32_t a, uint32_t b, bool add = false) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 0; i < 64; ++i) score[i] = 0;
+    for (int i = 0; i < 64; ++i) score[i] = add ? score[i] : 0;
 #pragma unroll
     for (int i = 0; i < D / 16; ++i) {
       uint32_t rows[4];
@@ -58,7 +58,8 @@ __device__ inline void hide_from(float (&score)[64], int first, int end) {
 }
 
 // A tile a block. First every row's softmax sum over the means of all pages that the tile sees whole; then each candidate's
-// share of it.
+// share of it. Of heads of 256 a piece of the queries comes with each piece of means, again for each block: a long context's masses
+// and all of the queries would not fit 99 KiB.
 template <int D>
 __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePlan p) {
   using Shared = IndexShared<D, Sm80>;
@@ -77,21 +78,32 @@ __global__ void __launch_bounds__(kIndexThreads, 2) index_kernel(const SparsePla
   const int first_pass = Tile::ceil_blocks(means), first_block = (t.first_candidate << p.mean_shift) / kBlockKeys;
   const int blocks = first_pass + Tile::ceil_blocks(t.end_candidate << p.mean_shift) - first_block;
   const auto block_of = [&](int i) { return i < first_pass ? i : first_block + i - first_pass; };
-  const auto source = [&](int i) { return i < blocks ? weighed_block<D>(p, block_of(i), t.group.kv_head) : nullptr; };
+  constexpr int kPieces = kernels::kPieces<D>, kDims = kPieceDims<D>;
+  static_assert(kPieces == 1 || Sm80::kStages == 1);
+  const auto source = [&](int i) { return i < blocks * kPieces ? weighed_block<D>(p, block_of(i / kPieces), t.group.kv_head) + i % kPieces * (kBlockKeys * kDims) : nullptr; };
   Sm80 machine;
-  load_queries<D>(p, t, queries, threadIdx.x, kIndexThreads);
+  if constexpr (kPieces == 1) load_queries<D>(p, t, queries, threadIdx.x, kIndexThreads);
   machine.begin();
-  for (int i = 0; i < Sm80::kStages; ++i) machine.load(keys + i * Shared::kBlockBytes, source(i), Shared::kBlockBytes, i);
+  const auto load = [&](uint32_t to, int i) {
+    if constexpr (kPieces > 1)
+      if (i < blocks * kPieces) load_queries<D, kDims>(p, t, queries, threadIdx.x, kIndexThreads, i % kPieces * kDims);
+    machine.load(to, source(i), Shared::kBlockBytes, i);
+  };
+  for (int i = 0; i < Sm80::kStages; ++i) load(keys + i * Shared::kBlockBytes, i);
   machine.wait_queries();
 
   const int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16 + lane / 4;
   float score[64];
   const auto multiply = [&](int i, bool means_are_rows) {
-    const uint32_t block = keys + i % Sm80::kStages * Shared::kBlockBytes;
-    machine.wait(i);
-    machine.template multiply<D>(score, means_are_rows ? block : queries, means_are_rows ? queries : block);
-    __syncthreads();
-    machine.load(block, source(i + Sm80::kStages), Shared::kBlockBytes, i);
+#pragma unroll 1
+    for (int piece = 0; piece < kPieces; ++piece) {
+      const int turn = i * kPieces + piece;
+      const uint32_t block = keys + turn % Sm80::kStages * Shared::kBlockBytes;
+      machine.wait(turn);
+      machine.template multiply<kDims>(score, means_are_rows ? block : queries, means_are_rows ? queries : block, piece > 0);
+      __syncthreads();
+      load(block, turn + Sm80::kStages);
+    }
   };
 
   RowSums rows;
@@ -147,16 +159,21 @@ Status launch_index(const SparsePlan& p, Stream stream) {
 }  // namespace
 
 Status launch_index_sm80(const SparsePlan& p, Stream stream) {
-  return p.args.kv.head_dim == 64 ? launch_index<64>(p, stream) : launch_index<128>(p, stream);
+  const int64_t d = p.args.kv.head_dim;
+  return d == 64 ? launch_index<64>(p, stream) : d == 128 ? launch_index<128>(p, stream) : launch_index<256>(p, stream);
 }
 Status launch_coverage_sm80(const SparsePlan& p, Stream stream) {
-  return p.args.kv.head_dim == 64 ? launch_coverage<64, Sm80>(p, stream) : launch_coverage<128, Sm80>(p, stream);
+  const int64_t d = p.args.kv.head_dim;
+  return d == 64 ? launch_coverage<64, Sm80>(p, stream) : d == 128 ? launch_coverage<128, Sm80>(p, stream) : launch_coverage<256, Sm80>(p, stream);
 }
 Status launch_probe_weights_sm80(const SparsePlan& p, int64_t first_kv_head, int64_t count, Stream stream) {
-  return p.args.kv.head_dim == 64 ? launch_probe_weights<64, Sm80>(p, first_kv_head, count, stream) : launch_probe_weights<128, Sm80>(p, first_kv_head, count, stream);
+  const int64_t d = p.args.kv.head_dim;
+  const auto launch = d == 64 ? launch_probe_weights<64, Sm80> : d == 128 ? launch_probe_weights<128, Sm80> : launch_probe_weights<256, Sm80>;
+  return launch(p, first_kv_head, count, stream);
 }
 Status launch_focus_sm80(const FocusPlan& p, Stream stream) {
-  return p.args.kv.head_dim == 64 ? launch_focus<64, Sm80>(p, stream) : launch_focus<128, Sm80>(p, stream);
+  const int64_t d = p.args.kv.head_dim;
+  return d == 64 ? launch_focus<64, Sm80>(p, stream) : d == 128 ? launch_focus<128, Sm80>(p, stream) : launch_focus<256, Sm80>(p, stream);
 }
 
 }  // namespace longview::kernels

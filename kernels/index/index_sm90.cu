@@ -146,18 +146,23 @@ Status launch_index(const SparsePlan& p, Stream stream) {
 }  // namespace
 
 Status launch_index_sm90(const SparsePlan& p, Stream stream) {
-  return p.args.kv.head_dim == 64 ? launch_index<64>(p, stream) : launch_index<128>(p, stream);
+  const int64_t d = p.args.kv.head_dim;
+  return d == 64 ? launch_index<64>(p, stream) : d == 128 ? launch_index<128>(p, stream) : launch_index_sm80(p, stream);
 }
 Status launch_coverage_sm90(const SparsePlan& p, Stream stream) {
   if (p.args.kv.format == PageFormat::kE4M3) return launch_coverage_e4m3_sm90(p, stream);
-  return p.args.kv.head_dim == 64 ? launch_coverage<64, Sm90>(p, stream) : launch_coverage<128, Sm90>(p, stream);
+  const int64_t d = p.args.kv.head_dim;
+  return d == 64 ? launch_coverage<64, Sm90>(p, stream) : d == 128 ? launch_coverage<128, Sm90>(p, stream) : launch_coverage<256, Sm90>(p, stream);
 }
 Status launch_probe_weights_sm90(const SparsePlan& p, int64_t first_kv_head, int64_t count, Stream stream) {
   if (p.args.kv.format == PageFormat::kE4M3) return launch_probe_weights_e4m3_sm90(p, first_kv_head, count, stream);
-  return p.args.kv.head_dim == 64 ? launch_probe_weights<64, Sm90>(p, first_kv_head, count, stream) : launch_probe_weights<128, Sm90>(p, first_kv_head, count, stream);
+  const int64_t d = p.args.kv.head_dim;
+  const auto launch = d == 64 ? launch_probe_weights<64, Sm90> : d == 128 ? launch_probe_weights<128, Sm90> : launch_probe_weights<256, Sm90>;
+  return launch(p, first_kv_head, count, stream);
 }
 Status launch_focus_sm90(const FocusPlan& p, Stream stream) {
-  return p.args.kv.head_dim == 64 ? launch_focus<64, Sm90>(p, stream) : launch_focus<128, Sm90>(p, stream);
+  const int64_t d = p.args.kv.head_dim;
+  return d == 64 ? launch_focus<64, Sm90>(p, stream) : d == 128 ? launch_focus<128, Sm90>(p, stream) : launch_focus<256, Sm90>(p, stream);
 }
 
 }  // namespace longview::kernels

@@ -38,15 +38,15 @@ struct Sm90 {
     __syncthreads();
   }
   __device__ void wait(int i) { ptx::mbarrier_wait(barriers + 8 * (i % kStages), i / kStages & 1); }
-  // score = 128 rows of a times 128 rows of b.
+  // score = 128 rows of a times 128 rows of b, added to what is there where `add`.
   template <int D>
-  __device__ void multiply(float (&score)[64], uint32_t a, uint32_t b) {
+  __device__ void multiply(float (&score)[64], uint32_t a, uint32_t b, bool add = false) {
     constexpr int kTile = kBlockKeys * 128 / 16;
     const uint64_t rows = ptx::wgmma_descriptor(a + threadIdx.x / 128 * 64 * 128), columns = ptx::wgmma_descriptor(b);
     ptx::wgmma_hold(score);
     ptx::wgmma_fence();
 #pragma unroll
-    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, rows + i / 4 * kTile + i % 4 * 2, columns + i / 4 * kTile + i % 4 * 2, i > 0);
+    for (int i = 0; i < D / 16; ++i) ptx::wgmma_m64n128k16(score, rows + i / 4 * kTile + i % 4 * 2, columns + i / 4 * kTile + i % 4 * 2, add || i > 0);
     ptx::wgmma_commit();
     ptx::wgmma_wait<0>();
     ptx::wgmma_hold(score);

@@ -9,7 +9,7 @@ namespace longview::kernels {
 
 // A part of the keys of a KV head a block, which goes through all rows (probe, head), 128 at a time. Grid: (parts, KV heads).
 template <int D, class Machine>
-__global__ void __launch_bounds__(kIndexThreads, 2) probe_weights_kernel(const SparsePlan p, int first_kv_head) {
+__global__ void __launch_bounds__(kIndexThreads, kIndexBlocks<D, Machine>) probe_weights_kernel(const SparsePlan p, int first_kv_head) {
   extern __shared__ char shared_bytes[];
   __shared__ float sums[kIndexWarps][kBlockKeys];
   const int kv_head = first_kv_head + static_cast<int>(blockIdx.y), first_position = static_cast<int>(p.args.first_position);

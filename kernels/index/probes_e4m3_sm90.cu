@@ -10,6 +10,7 @@ namespace {
 template <int D>
 struct NarrowOperands {
   using Rows = RowsE4M3Sm90<D>;
+  static constexpr int kPieces = 1;
   static constexpr uint32_t kBlockBytes = Rows::Stages::kCodeBytes + Rows::Stages::kScaleBytes, kQueryBytes = 2 * Rows::kWarpgroupBytes, kStageBytes = Rows::Stages::kKeyBytes;
   static __device__ const void* keys(const PagedKv& kv, int page, int kv_head) { return static_cast<const char*>(kv.pages[page]) + (kv.layer * kv.kv_heads + kv_head) * 2 * Rows::kBlockBytes; }
   template <typename Place>
@@ -23,7 +24,7 @@ struct NarrowSm90 : Sm90 {
   template <int D>
   using Operands = NarrowOperands<D>;
   template <int D>
-  __device__ void multiply(float (&score)[64], uint32_t a, uint32_t b) {
+  __device__ void multiply(float (&score)[64], uint32_t a, uint32_t b, bool = false) {
     const uint32_t own = a + threadIdx.x / 128 * Operands<D>::Rows::kWarpgroupBytes, row = threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
     multiply_codes<D>(score, own, b);
     ptx::wgmma_wait<0>();

@@ -12,17 +12,29 @@ namespace longview::kernels {
 
 constexpr int kIndexThreads = 256, kIndexWarps = kIndexThreads / 32;
 
+// Blocks of threads that a multiprocessor is to have room for, by their registers: of sm_80's and heads of 256 shared memory holds one.
+template <int D, class Machine>
+constexpr int kIndexBlocks = D > 128 && Machine::kStages == 1 ? 1 : 2;
+
+// Dimensions of a block that come to shared memory at a time, and are multiplied: all of them, or of heads of 256, whose blocks take 64 KiB,
+// the 64 of a tile. A block's pieces lie one behind the other.
+template <int D>
+constexpr int kPieceDims = D <= 128 ? D : 64;
+template <int D>
+constexpr int kPieces = D / kPieceDims<D>;
+
 template <int D, class Machine>
 struct IndexShared {
-  static constexpr uint32_t kBlockBytes = kBlockKeys * D * 2;
+  static constexpr uint32_t kBlockBytes = kBlockKeys * kPieceDims<D> * 2;         // of a block's piece
   static constexpr uint32_t kNormalisers = (1 + Machine::kStages) * kBlockBytes;  // behind queries and keys
   static constexpr uint32_t kMass = kNormalisers + kTileRows * 4;
 };
 
-// What PageScores multiplies, as bf16: bytes of the queries and of a stage in shared memory, of a K block as it is brought.
+// What PageScores multiplies, as bf16: bytes of the queries and of a stage in shared memory, of a K block's piece as it is brought.
 template <int D>
 struct WideOperands {
-  static constexpr uint32_t kBlockBytes = kBlockKeys * D * 2, kQueryBytes = kBlockBytes, kStageBytes = kBlockBytes;
+  static constexpr int kPieces = kernels::kPieces<D>;
+  static constexpr uint32_t kBlockBytes = kBlockKeys * kPieceDims<D> * 2, kQueryBytes = kBlockKeys * D * 2, kStageBytes = kBlockBytes;
   static __device__ const void* keys(const PagedKv& kv, int page, int kv_head) { return page_block<D>(kv, page, kv_head); }
   // Starts bringing 128 queries. `place(row)`: null where there is no such row.
   template <typename Place>
@@ -94,6 +106,7 @@ constexpr int page_scores_bytes = Machine::template Operands<D>::kQueryBytes + M
 template <int D, class Machine>
 class PageScores {
   using Operands = typename Machine::template Operands<D>;
+  static constexpr int kPieces = Operands::kPieces;
 
  public:
   __device__ PageScores(char* shared, const PagedKv& kv, int kv_head) : kv_(kv), kv_head_(kv_head), queries_(ptx::shared_address(aligned_shared(shared))) { machine_.begin(); }
@@ -102,21 +115,26 @@ class PageScores {
   template <typename Place, typename Each>
   __device__ void walk(int begin, int end, Place place, Each each) {
     Operands::load_queries(queries_, place);
-    for (int i = 0; i < Machine::kStages; ++i) load(begin + i, end, turn_ + i);
+    for (int i = 0; i < Machine::kStages; ++i) load(begin * kPieces + i, end, turn_ + i);
     machine_.wait_queries();
     float score[64];
-    for (int page = begin; page < end; ++page, ++turn_) {
-      machine_.wait(turn_);
-      machine_.template multiply<D>(score, queries_, stage(turn_));
-      __syncthreads();
-      load(page + Machine::kStages, end, turn_ + Machine::kStages);
+    for (int page = begin; page < end; ++page) {
+#pragma unroll
+      for (int piece = 0; piece < kPieces; ++piece, ++turn_) {
+        machine_.wait(turn_);
+        machine_.template multiply<D / kPieces>(score, queries_ + piece * Operands::kBlockBytes, stage(turn_), piece > 0);
+        __syncthreads();
+        load(page * kPieces + piece + Machine::kStages, end, turn_ + Machine::kStages);
+      }
       each(page, score);
     }
   }
 
  private:
   __device__ uint32_t stage(int turn) const { return queries_ + Operands::kQueryBytes + turn % Machine::kStages * Operands::kStageBytes; }
-  __device__ void load(int page, int end, int turn) { machine_.load(stage(turn), page < end ? Operands::keys(kv_, page, kv_head_) : nullptr, Operands::kBlockBytes, turn); }
+  __device__ const void* piece_of(int page, int piece) const { return static_cast<const char*>(Operands::keys(kv_, page, kv_head_)) + piece * Operands::kBlockBytes; }
+  // Piece number `at` of all pages', those of a page one behind the other.
+  __device__ void load(int at, int end, int turn) { machine_.load(stage(turn), at / kPieces < end ? piece_of(at / kPieces, at % kPieces) : nullptr, Operands::kBlockBytes, turn); }
 
   const PagedKv& kv_;
   const int kv_head_;

@@ -38,7 +38,7 @@ Status check_sparse(const SparseArgs& args) {
   const PagedKv& kv = args.kv;
   if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0) return kInvalidShape;
   if (kv.kv_heads <= 0 || args.heads <= 0 || args.heads % kv.kv_heads != 0 || args.heads > 4096) return kInvalidShape;
-  if (kv.head_dim != 64 && kv.head_dim != 128) return kInvalidShape;
+  if (kv.head_dim != 64 && kv.head_dim != 128 && kv.head_dim != 256) return kInvalidShape;
   if (kv.format != PageFormat::kBFloat16 && !sparse_multiplies_e4m3(args)) return kUnsupportedType;
   if (kv.layer < 0 || kv.layer >= kv.layers) return kInvalidShape;
   if (args.first_position > kMostSparsePages * kPageTokens || args.tokens > kMostSparsePages * kPageTokens) return kInvalidShape;
@@ -62,7 +62,9 @@ Status make_means(const SparsePlan& p, Stream stream) {
 
 }  // namespace
 
-bool sparse_multiplies_e4m3(const SparseArgs& args) { return args.kv.format == PageFormat::kE4M3 && on_sm90(args.architecture) && args.slash_groups == 0 && args.block_groups == 0; }
+bool sparse_multiplies_e4m3(const SparseArgs& args) {
+  return args.kv.format == PageFormat::kE4M3 && args.kv.head_dim <= 128 && on_sm90(args.architecture) && args.slash_groups == 0 && args.block_groups == 0;
+}
 
 Status launch_sparse_index(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;

@@ -62,7 +62,7 @@ template <int D, PageFormat kFormat>
 __global__ void __launch_bounds__(kStandInThreads) stand_ins_kernel(const SparsePlan p, int first_kv_head) {
   using KeySums = TokenSums<D, kFormat>;
   using ValueSums = std::conditional_t<kFormat == PageFormat::kE4M3, ValueRowSums<D>, KeySums>;
-  static_assert(2 * D <= kStandInThreads && kBlockKeys % 32 == 0 && kPagesOfBlock <= kStandInThreads);
+  static_assert(D <= kStandInThreads && kBlockKeys % 32 == 0 && kPagesOfBlock <= kStandInThreads);
   __shared__ float weights[2][kBlockKeys], sums[2][KeySums::kParts][D], found[kPagesOfBlock], expected[kStandInThreads / 32][kPagesOfBlock];
   __shared__ float4 keys[kPagesOfBlock][D / 4];
   const int thread = static_cast<int>(threadIdx.x), kv_head = first_kv_head + static_cast<int>(blockIdx.y);
@@ -88,14 +88,16 @@ __global__ void __launch_bounds__(kStandInThreads) stand_ins_kernel(const Sparse
       KeySums::add(blocks, weights[0], sums[0]);
       ValueSums::add(blocks + page_block_bytes(kFormat, D), weights[1], sums[1]);
       __syncthreads();
-      if (thread < 2 * D) {
-        const int v = thread / D, dimension = thread % D;
+      const auto write_mean = [&](int item) {
+        const int v = item / D, dimension = item % D;
         float sum = 0;
         for (int j = 0; j < (v == 0 ? KeySums::kParts : ValueSums::kParts); ++j) sum += sums[v][j][dimension];
         const __nv_bfloat16 mean = __float2bfloat16(sum / all);
         const_cast<__nv_bfloat16*>(mean_block<D>(p, page / kBlockKeys, kv_head))[v * kBlockKeys * D + page_offset(page % kBlockKeys, dimension)] = mean;
         if (v == 0) reinterpret_cast<float*>(keys[i])[dimension] = __bfloat162float(mean);
-      }
+      };
+      if (thread < 2 * D) write_mean(thread);
+      if constexpr (2 * D > kStandInThreads) write_mean(kStandInThreads + thread);
     }
     __syncthreads();
   }
@@ -136,7 +138,9 @@ __global__ void __launch_bounds__(kStandInThreads) stand_ins_kernel(const Sparse
 
 template <PageFormat kFormat>
 Status launch(const SparsePlan& p, int64_t first_kv_head, int64_t count, Stream stream) {
-  const auto kernel = p.args.kv.head_dim == 64 ? stand_ins_kernel<64, kFormat> : stand_ins_kernel<128, kFormat>;
+  auto kernel = p.args.kv.head_dim == 64 ? stand_ins_kernel<64, kFormat> : stand_ins_kernel<128, kFormat>;
+  if constexpr (kFormat == PageFormat::kBFloat16)
+    if (p.args.kv.head_dim == 256) kernel = stand_ins_kernel<256, kFormat>;
   const int64_t full = (p.args.first_position + p.args.tokens) / kBlockKeys;
   if (full == 0) return kOk;
   kernel<<<dim3(static_cast<unsigned>(ceil_div(full, kPagesOfBlock)), static_cast<unsigned>(count)), kStandInThreads, 0, cuda(stream)>>>(p, static_cast<int>(first_kv_head));

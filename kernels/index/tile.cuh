@@ -104,9 +104,10 @@ __device__ inline uint32_t mean_bits(const Tile& t, const uint32_t* bits, int wo
   return ~bits[word] & below_end & ~((1u << begin) - 1);
 }
 
-// Where 16 bytes of a row lie in a block of 128 rows of D bf16 in shared memory: as in a page.
+// Where 16 bytes of a row lie in a block of rows of D bf16 in shared memory: as in a page, which has 128.
+template <int kRowCount = kBlockKeys>
 __device__ inline uint32_t block_address(uint32_t block, int row, int chunk) {
-  return block + chunk / 8 * (kBlockKeys * 128) + row * 128 + (((chunk % 8) ^ (row % 8)) << 4);
+  return block + chunk / 8 * (kRowCount * 128) + row * 128 + (((chunk % 8) ^ (row % 8)) << 4);
 }
 template <int D>
 __device__ inline const __nv_bfloat16* page_block(const PagedKv& kv, int page, int kv_head) {
@@ -127,14 +128,14 @@ __device__ inline const __nv_bfloat16* weighed_block(const SparsePlan& p, int bl
 
 __device__ inline const float* gains_of(const SparsePlan& p, int kv_head) { return p.gains + kv_head * p.mean_blocks * kBlockKeys; }
 
-// Starts copying a tile's queries to a block in shared memory, zeros for rows that do not exist.
-template <int D>
-__device__ inline void load_queries(const SparsePlan& p, const Tile& t, uint32_t to, int thread, int threads) {
+// Starts copying a tile's queries, or kDims dimensions from `first` on, to a block in shared memory, zeros for rows that do not exist.
+template <int D, int kDims = D>
+__device__ inline void load_queries(const SparsePlan& p, const Tile& t, uint32_t to, int thread, int threads, int first = 0) {
   const auto* q = static_cast<const __nv_bfloat16*>(p.args.q);
-  for (int item = thread; item < kTileRows * (D / 8); item += threads) {
-    const int row = item / (D / 8), chunk = item % (D / 8), at = t.first_row + row;
+  for (int item = thread; item < kTileRows * (kDims / 8); item += threads) {
+    const int row = item / (kDims / 8), chunk = item % (kDims / 8), at = t.first_row + row;
     const bool valid = row < t.rows;
-    const int64_t offset = valid ? (static_cast<int64_t>(at / t.group.heads) * p.args.heads + t.group.first_head + at % t.group.heads) * D + chunk * 8 : 0;
+    const int64_t offset = valid ? (static_cast<int64_t>(at / t.group.heads) * p.args.heads + t.group.first_head + at % t.group.heads) * D + first + chunk * 8 : 0;
     ptx::cp_async_16(block_address(to, row, chunk), q + offset, valid);
   }
 }

@@ -18,27 +18,34 @@ constexpr int kSelectThreads = 1024;
 inline int64_t slash_batch(const SparsePlan& p) { return slash_batch(p.pages, p.args.slash_groups); }
 __device__ inline float* slash_sums(const SparsePlan& p, int batch_head, int is_diagonal) { return p.sums + (2 * static_cast<int64_t>(batch_head) + is_diagonal) * p.pages * kBlockKeys; }
 
+// Rows of queries in shared memory. No more than there are of heads of 256, whose 128 rows would leave no room for the weights: what the
+// warps behind them multiply, whatever lies there, is of no use and goes nowhere.
+template <int D>
+constexpr int slash_query_rows = D <= 128 ? kTileRows : kSlashTokens;
+
 // A head (of the groups from first_group on) and a part of the keys a block. kWeights: the second step, else the first.
 template <int D, class Machine, bool kWeights>
 __global__ void __launch_bounds__(kIndexThreads, 1) slash_kernel(const SparsePlan p, int first_group) {
   constexpr uint32_t kBlockBytes = IndexShared<D, Machine>::kBlockBytes;
   extern __shared__ char shared_bytes[];
   char* base = aligned_shared(shared_bytes);
-  const uint32_t queries = ptx::shared_address(base), keys = queries + kBlockBytes;
-  auto* weights = reinterpret_cast<float*>(base + IndexShared<D, Machine>::kNormalisers);
+  constexpr int kPieces = kernels::kPieces<D>, kDims = kPieceDims<D>, kQueryRows = slash_query_rows<D>;
+  const uint32_t queries = ptx::shared_address(base), keys = queries + kQueryRows * D * 2;
+  auto* weights = reinterpret_cast<float*>(base + kQueryRows * D * 2 + Machine::kStages * kBlockBytes);
   const HeadGroup group = p.args.groups[first_group + blockIdx.y];
   const int tokens = static_cast<int>(p.args.tokens), count = min(tokens, kSlashTokens), first = static_cast<int>(p.args.first_position) + tokens - count;
   const int pages = static_cast<int>(p.pages), parts = static_cast<int>(p.probe_parts), part = static_cast<int>(blockIdx.x), begin = pages * part / parts, end = pages * (part + 1) / parts;
 
   const auto* q = static_cast<const __nv_bfloat16*>(p.args.q);
-  for (int item = threadIdx.x; item < kTileRows * (D / 8); item += kIndexThreads) {
+  for (int item = threadIdx.x; item < kQueryRows * (D / 8); item += kIndexThreads) {
     const int row = item / (D / 8), chunk = item % (D / 8);
     const int64_t token = tokens - count + min(row, count - 1);
-    ptx::cp_async_16(block_address(queries, row, chunk), q + (token * p.args.heads + group.first_head) * D + chunk * 8, row < count);
+    ptx::cp_async_16(block_address<kQueryRows>(queries, row, chunk), q + (token * p.args.heads + group.first_head) * D + chunk * 8, row < count);
   }
   Machine machine;
   machine.begin();
-  for (int i = 0; i < Machine::kStages; ++i) machine.load(keys + i * kBlockBytes, begin + i < end ? page_block<D>(p.args.kv, begin + i, group.kv_head) : nullptr, kBlockBytes, i);
+  const auto source = [&](int i) { return begin + i / kPieces < end ? page_block<D>(p.args.kv, begin + i / kPieces, group.kv_head) + i % kPieces * (kBlockKeys * kDims) : nullptr; };
+  for (int i = 0; i < Machine::kStages; ++i) machine.load(keys + i * kBlockBytes, source(i), kBlockBytes, i);
   machine.wait_queries();
 
   const int lane = threadIdx.x % 32, row0 = static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4, row1 = row0 + 8;
@@ -58,12 +65,16 @@ __global__ void __launch_bounds__(kIndexThreads, 1) slash_kernel(const SparsePla
   RowSums rows;
   float score[64];
   for (int page = begin; page < end; ++page) {
-    const int i = page - begin, first_key = page * kBlockKeys;
-    const uint32_t block = keys + i % Machine::kStages * kBlockBytes;
-    machine.wait(i);
-    machine.template multiply<D>(score, queries, block);
-    __syncthreads();
-    machine.load(block, page + Machine::kStages < end ? page_block<D>(p.args.kv, page + Machine::kStages, group.kv_head) : nullptr, kBlockBytes, i);
+    const int first_key = page * kBlockKeys;
+#pragma unroll
+    for (int piece = 0; piece < kPieces; ++piece) {
+      const int i = (page - begin) * kPieces + piece;
+      const uint32_t block = keys + i % Machine::kStages * kBlockBytes;
+      machine.wait(i);
+      machine.template multiply<kDims>(score, queries + piece * kQueryRows * kDims * 2, block, piece > 0);
+      __syncthreads();
+      machine.load(block, source(i + Machine::kStages), kBlockBytes, i);
+    }
     hide_future(score, page, position[0], position[1]);
     if constexpr (!kWeights) {
       rows.add(score, p.scale);
@@ -131,7 +142,7 @@ static __global__ void __launch_bounds__(kSelectThreads) select_slash_kernel(con
 
 template <int D, class Machine>
 Status launch_vertical_slash(const SparsePlan& p, Stream stream) {
-  constexpr int kBytes = IndexShared<D, Machine>::kNormalisers + kSlashTokens * kWeightStride * 4 + 1024;
+  constexpr int kBytes = slash_query_rows<D> * D * 2 + Machine::kStages * IndexShared<D, Machine>::kBlockBytes + kSlashTokens * kWeightStride * 4 + 1024;
   static_assert(kBytes <= (Machine::kStages == 1 ? 99 : 227) * 1024);
   if (const Status error = allow_shared(slash_kernel<D, Machine, false>, kBytes)) return error;
   if (const Status error = allow_shared(slash_kernel<D, Machine, true>, kBytes)) return error;

@@ -44,9 +44,6 @@ struct CudaRope final : DeviceRope {
 // in bf16 that is written and read again.
 constexpr int64_t kDirectRows = 64;
 
-// Dimensions of a head in the pages that the sparse kernels and the focus take.
-constexpr int64_t kMostSparseDim = 128;
-
 // Products of e4m3 with a scale for each row: kernels/gemm and cuBLASLt have them for one architecture.
 bool has_e4m3(const kernels::DeviceProperties& p) { return p.major == 9; }
 // Instructions that turn e4m3 into fp16.
@@ -304,7 +301,7 @@ class CudaBackend final : public Backend {
     check(library_.attention(args, device_.stream()), "attending");
   }
 
-  int64_t sparse_block_tokens(const KvShape& shape) const override { return page_dim(shape.head_dim) <= kMostSparseDim ? kPageTokens : 0; }
+  int64_t sparse_block_tokens(const KvShape&) const override { return kPageTokens; }
   int64_t sparse_from() const override { return kSparseFrom; }
 
   void attention_sparse(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
@@ -319,7 +316,6 @@ class CudaBackend final : public Backend {
   void take_coverage(std::span<HeadCoverage> out) override { sparse_.take_coverage(out); }
 
   bool add_focus(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, int64_t keys) override {
-    if (page_dim(shape.head_dim) > kMostSparseDim) return false;
     const int64_t length = first_position + q.rows;
     const kernels::PagedKv kv = shape.format == KvFormat::kBFloat16 ? tables_.paged(shape, layer, pages, length) : tables_.expanded(shape, layer, pages, length);
     focus_.add({page_wide(q, shape), kv, q.rows, heads, first_position, nullptr, keys, nullptr});

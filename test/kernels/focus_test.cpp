@@ -42,7 +42,7 @@ void check_focus(const Shape& s, int64_t keys, Data data, int32_t architecture) 
 }  // namespace
 
 TEST("ragged chunks behind contexts of any length, on all architectures' kernels") {
-  for (const Shape& s : std::vector<Shape>{{1, 5000, 4, 1, 128}, {128, 4000, 9, 3, 64}, {37, 9001, 14, 2, 128}, {128, 0, 4, 4, 64}, {300, 100, 8, 2, 128}, {5, 40000, 7, 1, 64}})
+  for (const Shape& s : std::vector<Shape>{{1, 5000, 4, 1, 128}, {128, 4000, 9, 3, 64}, {37, 9001, 14, 2, 128}, {128, 0, 4, 4, 64}, {300, 100, 8, 2, 128}, {5, 40000, 7, 1, 64}, {1, 5000, 4, 1, 256}, {37, 9001, 24, 4, 256}, {128, 4000, 12, 1, 256}, {300, 100, 16, 2, 256}})
     for (const Data data : {Data::kPlain, Data::kOutliers})
       for (const int32_t architecture : {0, 80}) check_focus(s, std::max<int64_t>(1, s.first), data, architecture);
 }
@@ -51,6 +51,7 @@ TEST("keys of the chunk itself, and the first few alone") {
   check_focus({64, 0, 4, 2, 128}, 64, Data::kPlain, 0);
   check_focus({64, 700, 4, 2, 128}, 3, Data::kPlain, 0);
   check_focus({64, 700, 4, 2, 64}, 764, Data::kPlain, 80);
+  check_focus({64, 700, 6, 1, 256}, 764, Data::kPlain, 0);
 }
 
 TEST("what cannot be is refused") {

@@ -114,7 +114,7 @@ void check_coverage(const Context& c, double off = 1e-4) {
 
 std::vector<HeadGroup> plans_of(const Shape& s, const HeadGroup& plan) { return std::vector<HeadGroup>(static_cast<size_t>(s.kv_heads), plan); }
 
-const std::vector<Shape> kShapes = {{1, 5000, 4, 1, 128}, {300, 4000, 9, 3, 64}, {700, 9001, 14, 2, 128}, {257, 20000, 4, 4, 64}, {2100, 0, 8, 2, 128}, {64, 40000, 7, 1, 64}};
+const std::vector<Shape> kShapes = {{1, 5000, 4, 1, 128}, {300, 4000, 9, 3, 64}, {700, 9001, 14, 2, 128}, {257, 20000, 4, 4, 64}, {2100, 0, 8, 2, 128}, {64, 40000, 7, 1, 64}, {1, 5000, 4, 1, 256}, {300, 4000, 12, 2, 256}, {700, 9001, 16, 2, 256}, {257, 20000, 12, 1, 256}};
 
 }  // namespace
 
@@ -132,7 +132,7 @@ TEST("pages by share, by the largest and by mass left over, on all architectures
 
 TEST("long contexts, whose pages are weighed by estimated sums first") {
   Tally tally;
-  for (const auto& [s, data] : {std::pair{Shape{64, 100000, 4, 1, 128}, Data::kPlain}, {Shape{40, 200000, 3, 1, 128}, Data::kPlain}, {Shape{100, 150000, 2, 1, 64}, Data::kPlain}, {Shape{100, 60000, 4, 2, 128}, Data::kPlain}, {Shape{64, 100000, 4, 1, 128}, Data::kOutliers}}) {
+  for (const auto& [s, data] : {std::pair{Shape{64, 100000, 4, 1, 128}, Data::kPlain}, {Shape{40, 200000, 3, 1, 128}, Data::kPlain}, {Shape{100, 150000, 2, 1, 64}, Data::kPlain}, {Shape{100, 60000, 4, 2, 128}, Data::kPlain}, {Shape{64, 100000, 4, 1, 128}, Data::kOutliers}, {Shape{64, 100000, 6, 1, 256}, Data::kPlain}, {Shape{40, 70000, 12, 1, 256}, Data::kOutliers}}) {
     Context c(s, plans_of(s, adaptive(PageRule::kShare, 0.002f)), data);
     check_index(c, 1, tally);
     for (const HeadGroup& plan : {adaptive(PageRule::kRelative, 0.2f), adaptive(PageRule::kRelative, 0), adaptive(PageRule::kMass, 0.97f, false), adaptive(PageRule::kMass, 0.3f), adaptive(PageRule::kShare, 2)}) {
@@ -147,7 +147,8 @@ TEST("long contexts, whose pages are weighed by estimated sums first") {
 TEST("four means of a page, to the last bits, also of e4m3 pages") {
   for (const PageFormat format : {PageFormat::kBFloat16, PageFormat::kE4M3}) {
     if (format == PageFormat::kE4M3 && gpu::properties().major != 9) continue;
-    for (const Shape& s : {Shape{300, 8000, 9, 3, 64}, Shape{1, 6000, 4, 2, 128}}) {
+    for (const Shape& s : {Shape{300, 8000, 9, 3, 64}, Shape{1, 6000, 4, 2, 128}, Shape{300, 8000, 12, 2, 256}}) {
+      if (format == PageFormat::kE4M3 && s.d == 256) continue;
       const Context c(s, plans_of(s, adaptive(PageRule::kShare, 0.004f)), Data::kPlain, 0, format);
       Tally tally;
       check_index(c, 1, tally);
@@ -170,17 +171,17 @@ TEST("four means of a page, to the last bits, also of e4m3 pages") {
 TEST("scores of hundreds choose the same pages") {
   Tally tally;
   for (const int32_t architecture : {0, 80})
-    for (const PageRule rule : {PageRule::kShare, PageRule::kRelative}) {
-      const Shape s{500, 9000, 8, 2, 128};
-      const Context c(s, plans_of(s, adaptive(rule, 0.01f)), Data::kOutliers, architecture);
-      check_index(c, 2, tally);
-    }
+    for (const PageRule rule : {PageRule::kShare, PageRule::kRelative})
+      for (const Shape& s : {Shape{500, 9000, 8, 2, 128}, Shape{500, 9000, 8, 2, 256}}) {
+        const Context c(s, plans_of(s, adaptive(rule, 0.01f)), Data::kOutliers, architecture);
+        check_index(c, 2, tally);
+      }
   CHECK(tally.kept > 10 && tally.dropped > 10);
 }
 
 TEST("dense, A-shape and adaptive heads in one launch, and contexts shorter than the budgets") {
   Tally tally;
-  for (const Shape& s : {Shape{300, 6000, 6, 2, 128}, Shape{300, 6000, 6, 2, 64}, Shape{200, 100, 6, 2, 128}})
+  for (const Shape& s : {Shape{300, 6000, 6, 2, 128}, Shape{300, 6000, 6, 2, 64}, Shape{200, 100, 6, 2, 128}, Shape{300, 6000, 6, 2, 256}})
     for (const int32_t architecture : {0, 80}) {
       const Context c(s, {dense(), a_shape(100, 800), adaptive(PageRule::kShare, 0.004f), a_shape(0, 1), adaptive(PageRule::kShare, 0), adaptive(PageRule::kMass, 0.3f)}, Data::kPlain, architecture);
       check_index(c, 1, tally);
@@ -190,7 +191,7 @@ TEST("dense, A-shape and adaptive heads in one launch, and contexts shorter than
 TEST("probes measure the mass of the visited pages") {
   Tally tally;
   for (const int32_t architecture : {0, 80})
-    for (const Shape& s : {Shape{300, 4000, 6, 2, 128}, Shape{1, 9000, 4, 1, 64}, Shape{50, 3000, 14, 2, 64}}) {
+    for (const Shape& s : {Shape{300, 4000, 6, 2, 128}, Shape{1, 9000, 4, 1, 64}, Shape{50, 3000, 14, 2, 64}, Shape{300, 4000, 24, 4, 256}, Shape{1, 9000, 12, 1, 256}, Shape{50, 3000, 16, 2, 256}}) {
       const Context c(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, architecture);
       check_index(c, 4, tally);
       check_coverage(c);
@@ -219,7 +220,7 @@ TEST("probes over e4m3 pages, whose codes are multiplied") {
 TEST("small, for compute-sanitizer") {
   Tally tally;
   for (const int32_t architecture : {0, 80})
-    for (const int64_t d : {64, 128}) {
+    for (const int64_t d : {64, 128, 256}) {
       const Shape s{70, 1300, 6, 2, d};
       const Context c(s, {dense(), a_shape(100, 300), adaptive(PageRule::kMass, 0.2f), adaptive(PageRule::kShare, 0.02f), adaptive(PageRule::kRelative, 0.2f), dense()}, Data::kPlain, architecture);
       check_index(c, 1, tally);
@@ -236,6 +237,10 @@ TEST("refusals") {
     for (auto launch : {gpu::library().sparse_index, gpu::library().sparse_attention, gpu::library().sparse_coverage, gpu::library().sparse_stand_ins}) CHECK(launch(args, gpu::stream()) < 0);
   };
   refuses([](auto& a) { a.kv.head_dim = 96; });
+  refuses([](auto& a) {  // over copies in bf16 alone
+    a.kv.head_dim = 256;
+    a.kv.format = PageFormat::kE4M3;
+  });
   refuses([](auto& a) { a.kv.layers = 0; });
   refuses([](auto& a) { a.heads = 5; });
   refuses([](auto& a) { a.tokens = 0; });

@@ -99,7 +99,7 @@ void check_choice(const Context& c, Tally& tally) {
   CHECK(needless == 0);
 }
 
-const std::vector<Shape> kShapes = {{300, 4000, 6, 3, 64}, {300, 4095, 6, 3, 64}, {700, 9001, 4, 2, 128}, {1500, 0, 4, 4, 64}, {40, 7000, 4, 1, 128}, {1, 3000, 2, 1, 128}};
+const std::vector<Shape> kShapes = {{300, 4000, 6, 3, 64}, {300, 4095, 6, 3, 64}, {700, 9001, 4, 2, 128}, {1500, 0, 4, 4, 64}, {40, 7000, 4, 1, 128}, {1, 3000, 2, 1, 128}, {300, 4095, 6, 1, 256}, {700, 9001, 4, 2, 256}, {40, 7000, 4, 1, 256}};
 
 std::vector<HeadGroup> one_each(const Shape& s, const HeadGroup& plan) { return std::vector<HeadGroup>(static_cast<size_t>(s.heads), plan); }
 
@@ -122,16 +122,17 @@ TEST("block-sparse visits what the reference chooses, in chunks of any size") {
 }
 
 TEST("more KV heads than have their keys pooled at a time") {
-  const Shape s{64, 70000, 8, 8, 128};
-  CHECK(kernels::pool_batch((s.first + s.tokens + kPageTokens - 1) / kPageTokens, s.d, s.kv_heads) < s.kv_heads);
-  std::vector<HeadGroup> plans = one_each(s, blocks(12));
-  plans[2] = slash(20, 300);
-  Context c(s, plans);
-  for (const int32_t architecture : {0, 80}) {
-    Tally tally;
-    c.plan(plans, architecture);
-    check_choice(c, tally);
-    CHECK(tally.visited > 0 && tally.passed_over > 0);
+  for (const Shape& s : {Shape{64, 70000, 8, 8, 128}, Shape{64, 70000, 8, 4, 256}}) {
+    CHECK(kernels::pool_batch((s.first + s.tokens + kPageTokens - 1) / kPageTokens, s.d, s.kv_heads) < s.kv_heads);
+    std::vector<HeadGroup> plans = one_each(s, blocks(12));
+    plans[2] = slash(20, 300);
+    Context c(s, plans);
+    for (const int32_t architecture : {0, 80}) {
+      Tally tally;
+      c.plan(plans, architecture);
+      check_choice(c, tally);
+      CHECK(tally.visited > 0 && tally.passed_over > 0);
+    }
   }
 }
 

@@ -169,24 +169,33 @@ std::vector<HeadGroup> plans_of(const Shape& s, const HeadGroup& plan) { return 
 
 TEST("adaptive: ragged chunks and prefixes, groups of 1, 3, 4 and 7 heads, one token") {
   for (const int32_t architecture : {0, 80})
-    for (const int64_t d : {64, 128})
+    for (const int64_t d : {64, 128, 256})
       for (const Shape& s : {Shape{1, 5000, 4, 1, d}, Shape{1, 0, 1, 1, d}, Shape{300, 4000, 9, 3, d}, Shape{700, 9001, 14, 2, d}, Shape{257, 20000, 4, 4, d}, Shape{2100, 0, 8, 2, d}, Shape{129, 40001, 7, 1, d}}) {
         check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, architecture), "share, means   ");
         check_attention(Context(s, plans_of(s, adaptive(PageRule::kRelative, 0.2f, false)), Data::kPlain, architecture), "relative       ");
       }
 }
 
+TEST("heads of 256 in groups of 4, 6, 8 and 12, whose tiles begin anywhere in a token's heads") {
+  for (const int32_t architecture : {0, 80})
+    for (const Shape& s : {Shape{500, 6000, 16, 4, 256}, Shape{333, 9001, 24, 4, 256}, Shape{1100, 0, 16, 2, 256}, Shape{257, 20000, 12, 1, 256}, Shape{43, 5119, 12, 1, 256}}) {
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, architecture), "groups         ", 3);
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 2.0f)), Data::kPlain, architecture), "groups, means  ", 5, true);
+      check_attention(Context(s, plans_of(s, a_shape(100, 800)), Data::kOutliers, architecture), "groups, A-shape", 2);
+    }
+}
+
 TEST("nothing but window and means, and everything: no candidate, all candidates") {
   for (const int32_t architecture : {0, 80})
     for (const float threshold : {0.0f, 2.0f}) {
-      const Shape s{400, 20000, 8, 2, 128};
-      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, threshold)), Data::kPlain, architecture), threshold == 0 ? "all candidates " : "no candidate   ");
+      for (const Shape& s : {Shape{400, 20000, 8, 2, 128}, Shape{400, 20000, 8, 2, 256}})
+        check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, threshold)), Data::kPlain, architecture), threshold == 0 ? "all candidates " : "no candidate   ");
     }
 }
 
 TEST("stand-ins weighed by the probes: ragged chunks, groups, one token, outliers, heads with plans of their own") {
   for (const int32_t architecture : {0, 80})
-    for (const int64_t d : {64, 128}) {
+    for (const int64_t d : {64, 128, 256}) {
       for (const Shape& s : {Shape{1, 5000, 4, 1, d}, Shape{300, 4000, 9, 3, d}, Shape{700, 9001, 14, 2, d}, Shape{2100, 0, 8, 2, d}, Shape{129, 20001, 7, 1, d}}) {
         check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, architecture), "weighed        ", 0, true);
         check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 2.0f)), Data::kPlain, architecture), "weighed, all   ", 3, true);
@@ -199,9 +208,9 @@ TEST("stand-ins weighed by the probes: ragged chunks, groups, one token, outlier
 
 TEST("a chunk that is read again is the same to the last bit") {
   for (const int32_t architecture : {0, 80})
-    for (const PageFormat format : {PageFormat::kBFloat16, PageFormat::kE4M3}) {
+    for (const auto& [format, d] : {std::pair{PageFormat::kBFloat16, 128}, {PageFormat::kE4M3, 128}, {PageFormat::kBFloat16, 256}}) {
       if (format == PageFormat::kE4M3 && (architecture != 0 || gpu::properties().major != 9)) continue;
-      const Shape s{700, 30001, 14, 2, 128};
+      const Shape s{700, 30001, 14, 2, d};
       const Context c(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, architecture, format);
       std::vector<uint16_t> first;
       for (int run = 0; run < 5; ++run) {
@@ -214,40 +223,38 @@ TEST("a chunk that is read again is the same to the last bit") {
 
 TEST("no sink, no window: a tile at the end of a page visits that page") {
   for (const int32_t architecture : {0, 80})
-    for (const bool means : {false, true}) {
-      const Shape s{129, 4095, 4, 1, 128};
-      HeadGroup plan = adaptive(PageRule::kShare, 2.0f, means);
-      plan.sink = plan.window = 0;
-      check_attention(Context(s, plans_of(s, plan), Data::kPlain, architecture), "nothing else   ");
-    }
+    for (const bool means : {false, true})
+      for (const Shape& s : {Shape{129, 4095, 4, 1, 128}, Shape{129, 4095, 4, 1, 256}}) {
+        HeadGroup plan = adaptive(PageRule::kShare, 2.0f, means);
+        plan.sink = plan.window = 0;
+        check_attention(Context(s, plans_of(s, plan), Data::kPlain, architecture), "nothing else   ");
+      }
 }
 
 TEST("A-shape to the token, sink and window of any size") {
   for (const int32_t architecture : {0, 80})
     for (const auto& [sink, window] : {std::pair{100, 800}, {0, 1}, {1, 128}, {128, 129}, {1000, 64}, {7, 100000}}) {
-      const Shape s{500, 3000, 6, 2, 64};
-      check_attention(Context(s, plans_of(s, a_shape(sink, window)), Data::kPlain, architecture), "A-shape        ");
+      for (const Shape& s : {Shape{500, 3000, 6, 2, 64}, Shape{500, 3000, 6, 2, 256}}) check_attention(Context(s, plans_of(s, a_shape(sink, window)), Data::kPlain, architecture), "A-shape        ");
     }
 }
 
 TEST("scores of hundreds keep their softmax") {
   for (const int32_t architecture : {0, 80})
-    for (const int64_t d : {64, 128}) {
+    for (const int64_t d : {64, 128, 256}) {
       const Shape s{500, 9000, 8, 2, d};
       check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kOutliers, architecture), "outliers       ");
     }
 }
 
 TEST("dense, A-shape and adaptive heads in one launch") {
-  for (const int32_t architecture : {0, 80}) {
-    const Shape s{1000, 7000, 6, 2, 128};
-    check_attention(Context(s, {dense(), a_shape(100, 800), adaptive(PageRule::kShare, 0.01f), a_shape(0, 1), adaptive(PageRule::kMass, 0.2f), dense()}, Data::kPlain, architecture), "mixed          ");
-  }
+  for (const int32_t architecture : {0, 80})
+    for (const Shape& s : {Shape{1000, 7000, 6, 2, 128}, Shape{1000, 7000, 6, 2, 256}})
+      check_attention(Context(s, {dense(), a_shape(100, 800), adaptive(PageRule::kShare, 0.01f), a_shape(0, 1), adaptive(PageRule::kMass, 0.2f), dense()}, Data::kPlain, architecture), "mixed          ", s.d == 256 ? 7 : 0);
 }
 
 TEST("MInference's patterns beside all others in one launch") {
   for (const int32_t architecture : {0, 80})
-    for (const int64_t d : {64, 128}) {
+    for (const int64_t d : {64, 128, 256}) {
       const Shape s{500, 7001, 6, 2, d};
       check_attention(Context(s, {dense(), slash(20, 300), slash(100, 100), blocks(12), adaptive(PageRule::kShare, 0.01f), a_shape(100, 800)}, Data::kPlain, architecture), "all patterns   ");
     }
@@ -283,7 +290,7 @@ TEST("small over e4m3 pages, for compute-sanitizer") {
 
 TEST("small, for compute-sanitizer") {
   for (const int32_t architecture : {0, 80})
-    for (const int64_t d : {64, 128}) {
+    for (const int64_t d : {64, 128, 256}) {
       const Shape s{150, 1300, 6, 2, d};
       check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.05f)), Data::kPlain, architecture), "small          ", 1, true);
       check_attention(Context(s, {dense(), a_shape(100, 300), adaptive(PageRule::kMass, 0.2f), dense(), dense(), dense()}, Data::kPlain, architecture), "small, mixed   ", 2);

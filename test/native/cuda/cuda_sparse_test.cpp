@@ -118,7 +118,7 @@ HeadPlan adaptive(float threshold) {
 }  // namespace
 
 TEST("a threshold of 0 is dense attention, and counted so") {
-  for (const int64_t d : {64, 96, 128}) {
+  for (const int64_t d : {64, 96, 128, 160, 256}) {
     Prompt prompt(d);
     const std::vector<float> wanted = prompt.dense();
     CHECK(distance(prompt.sparse(std::vector<HeadPlan>(kHeads, adaptive(0)), prompt.slots), wanted) <= 5e-3);
@@ -132,28 +132,30 @@ TEST("a threshold of 0 is dense attention, and counted so") {
 }
 
 TEST("sparse heads visit less, cover less, and stay near; copies of pages carry their means") {
-  Prompt prompt(128);
-  const std::vector<float> wanted = prompt.dense();
-  std::vector<HeadPlan> plans(kHeads, adaptive(0.03f));
-  plans[1] = default_plan(Pattern::kAShape);
-  plans[2] = HeadPlan{};
-  const std::vector<float> got = prompt.sparse(plans, prompt.slots);
-  const double off = distance(got, wanted);
-  std::printf("  %.3f from dense\n", off);
-  CHECK(off > 1e-3 && off < 1);  // random keys: much of the mass lies where the plans do not look
-  const std::vector<HeadCoverage> coverage = prompt.coverage();
-  for (size_t h = 0; h < coverage.size(); ++h) {
-    const double share = coverage[h].visited / coverage[h].causal, mass = coverage[h].covered / static_cast<double>(coverage[h].probes);
-    std::printf("  head %d: density %.3f, covered %.3f\n", int(h), share, mass);
-    CHECK(h == 2 ? share == 1 : share < 0.9 && share > 0.05);
-    CHECK(h == 2 ? mass > 0.999 : mass < 0.999 && mass > 0.05);
+  for (const int64_t d : {128, 256}) {
+    Prompt prompt(d);
+    const std::vector<float> wanted = prompt.dense();
+    std::vector<HeadPlan> plans(kHeads, adaptive(0.03f));
+    plans[1] = default_plan(Pattern::kAShape);
+    plans[2] = HeadPlan{};
+    const std::vector<float> got = prompt.sparse(plans, prompt.slots);
+    const double off = distance(got, wanted);
+    std::printf("  %.3f from dense\n", off);
+    CHECK(off > 1e-3 && off < 1);  // random keys: much of the mass lies where the plans do not look
+    const std::vector<HeadCoverage> coverage = prompt.coverage();
+    for (size_t h = 0; h < coverage.size(); ++h) {
+      const double share = coverage[h].visited / coverage[h].causal, mass = coverage[h].covered / static_cast<double>(coverage[h].probes);
+      std::printf("  head %d: density %.3f, covered %.3f\n", int(h), share, mass);
+      CHECK(h == 2 ? share == 1 : share < 0.9 && share > 0.05);
+      CHECK(h == 2 ? mass > 0.999 : mass < 0.999 && mass > 0.05);
+    }
+    std::vector<int32_t> copies;
+    for (const int32_t slot : prompt.slots) {
+      copies.push_back(slot + static_cast<int32_t>(prompt.slots.size()));
+      prompt.backend->copy_page(*prompt.storage, slot, copies.back(), kPageTokens);
+    }
+    CHECK(prompt.sparse(plans, copies) == got);
   }
-  std::vector<int32_t> copies;
-  for (const int32_t slot : prompt.slots) {
-    copies.push_back(slot + static_cast<int32_t>(prompt.slots.size()));
-    prompt.backend->copy_page(*prompt.storage, slot, copies.back(), kPageTokens);
-  }
-  CHECK(prompt.sparse(plans, copies) == got);
 }
 
 TEST("a short chunk takes the dense kernels, and says so") {

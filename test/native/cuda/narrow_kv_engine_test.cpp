@@ -104,12 +104,12 @@ std::vector<HeadPlan> minference_heads() {
   return plans;
 }
 
-void check_sparse(KvFormat narrow, const std::vector<HeadPlan>& plans, double off) {
+void check_sparse(KvFormat narrow, const std::vector<HeadPlan>& plans, double off, int64_t head_dim = 128) {
   ModelConfig config;
   config.hidden = config.ffn = 256;
   config.heads = kSparseHeads;
   config.kv_heads = 2;
-  config.head_dim = 128;
+  config.head_dim = head_dim;
   if (const std::string why = why_not_cuda(config); !why.empty()) SKIP("no CUDA device: " + why);
   const int64_t tokens = 6000, heads = config.heads, d = config.head_dim, pages = pages_of(tokens);
   const std::unique_ptr<Backend> backend = make_cuda_backend();
@@ -193,5 +193,10 @@ TEST("sparse attention over a state in 8 bits follows that in bf16, and pages go
 TEST("and over one in 8-bit floats") { check_sparse(KvFormat::kE4M3, adaptive_heads(), 0.2); }
 TEST("MInference's heads over a state in 8 bits follow those in bf16") { check_sparse(KvFormat::kQ8, minference_heads(), 0.15); }
 TEST("and over one in 8-bit floats, whose pages are widened for them") { check_sparse(KvFormat::kE4M3, minference_heads(), 0.3); }
+TEST("heads of 256 over a state in 8 bits, whose pages are widened for them") { check_sparse(KvFormat::kQ8, adaptive_heads(), 0.08, 256); }
+TEST("and over one in 8-bit floats, MInference's too") {
+  check_sparse(KvFormat::kE4M3, adaptive_heads(), 0.2, 256);
+  check_sparse(KvFormat::kE4M3, minference_heads(), 0.3, 256);
+}
 
 TEST_MAIN()
