@@ -19,6 +19,14 @@ Engine on_gpu(Model model, int64_t chunk) {
   return Engine(std::move(model), options);
 }
 
+// What the CPU loses where activations meet quantised weights in 8-bit codes.
+std::vector<double> lost_in_codes(const std::string& path, const std::vector<int32_t>& tokens, const std::vector<float>& logits) {
+  EngineOptions options;
+  options.cpu.precision = Precision::kInt8;
+  Engine engine(open_model(path), options);
+  return beside::differences(engine.all_logits(*engine.create_context(), tokens), logits, tokens.size());
+}
+
 void check_by_token(const std::string& path, const std::string& reference, Model (*open)(const std::string&) = open_model) {
   const auto expected = files::references(reference);
   const std::vector<int32_t> tokens = expected.at("tokens").values<int32_t>();
@@ -30,10 +38,12 @@ void check_by_token(const std::string& path, const std::string& reference, Model
     const std::vector<double> off = beside::differences(engine.all_logits(*context, tokens), logits, tokens.size());
     const size_t count = off.size();
     std::printf("  %s, %d at a time: by token %.4f in the middle, %.4f of nine in ten, %.4f at most\n", path.substr(path.rfind('/') + 1).c_str(), int(chunk), off[count / 2], off[count * 9 / 10], off[count - 1]);
-    // A token alone meets quantised weights in 8-bit codes. On the CPU these cost Ministral 3.8 % in the middle and 7.2 % of nine in ten.
+    // A token alone meets quantised weights in 8-bit codes, and what is rounded to bf16 besides may lose a quarter more than the CPU's codes do:
+    // 3.8 % of Ministral's tokens in the middle and 7.2 % of nine in ten, 5.6 and 12.2 % of those of Qwen3.5's experts.
     const bool codes = chunk == 1 && path.ends_with(".gguf");
-    CHECK(off[count / 2] <= (codes ? 0.05 : 0.03));
-    CHECK(off[count * 9 / 10] <= (codes ? 0.09 : 0.06));
+    const std::vector<double> lost = codes ? lost_in_codes(path, tokens, logits) : std::vector<double>{};
+    CHECK(off[count / 2] <= (codes ? 1.25 * lost[count / 2] : 0.03));
+    CHECK(off[count * 9 / 10] <= (codes ? 1.25 * lost[count * 9 / 10] : 0.06));
     CHECK(off[count - 1] <= 1.0);
   }
 }
