@@ -44,8 +44,6 @@ struct CudaRope final : DeviceRope {
 // in bf16 that is written and read again.
 constexpr int64_t kDirectRows = 64;
 
-// Products of e4m3 with a scale for each row: kernels/gemm and cuBLASLt have them for one architecture.
-bool has_e4m3(const kernels::DeviceProperties& p) { return p.major == 9; }
 // Instructions that turn e4m3 into fp16.
 bool converts_e4m3(const kernels::DeviceProperties& p) { return p.major * 10 + p.minor >= 89; }
 
@@ -450,29 +448,5 @@ class CudaBackend final : public Backend {
 std::unique_ptr<Backend> make_backend(const kernels::Library& library, const GpuOptions& options) { return std::make_unique<CudaBackend>(library, options); }
 
 }  // namespace cuda
-
-std::unique_ptr<Backend> make_cuda_backend(const GpuOptions& options) {
-  const cuda::Loaded& loaded = cuda::load_library();
-  LONGVIEW_CHECK(loaded.library, kInvalidArgument, "%s", loaded.why.c_str());
-  return cuda::make_backend(*loaded.library, options);
-}
-
-std::string why_not_options(const GpuOptions& options) {
-  if (options.weights == GpuWeights::kStored) return "";
-  const cuda::Loaded& loaded = cuda::load_library();
-  kernels::DeviceProperties properties{};
-  if (!loaded.library || loaded.library->device_properties(0, &properties) != kernels::kOk || cuda::has_e4m3(properties)) return "";
-  return format("fp8 weights need a GPU of compute capability 9.0 (H100, H200), this one has %d.%d: the weights stay as the file has them.", properties.major, properties.minor);
-}
-
-std::string why_not_cuda(const ModelConfig& config) {
-  const cuda::Loaded& loaded = cuda::load_library();
-  if (!loaded.library) return loaded.why;
-  if (config.head_dim > 256) return format("This model's heads have %lld dimensions; the GPU code takes up to 256.", static_cast<long long>(config.head_dim));
-  if (const std::string why = cuda::DeltaNet::why_not(config); !why.empty()) return why;
-  for (const int64_t width : {config.hidden, config.ffn, config.q_dim(), config.kv_dim()})
-    if (width % 8 != 0) return format("This model has matrices of %lld columns; the GPU code takes multiples of 8.", static_cast<long long>(width));
-  return cuda::ExpertMixture::why_not(config);
-}
 
 }  // namespace longview

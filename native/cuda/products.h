@@ -13,6 +13,9 @@ namespace longview::cuda {
 
 inline kernels::Element element(Activation x) { return x.wide ? kernels::Element::kFloat32 : kernels::Element::kBFloat16; }
 
+// Products of e4m3 with a scale for each row: kernels/gemm and cuBLASLt have them for one architecture.
+inline bool has_e4m3(const kernels::DeviceProperties& p) { return p.major == 9; }
+
 class Products {
  public:
   explicit Products(const Device& device) : device_(device), library_(device.library()), blas_(Blas::open(device)) {}

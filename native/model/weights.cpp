@@ -13,165 +13,10 @@
 #include "model/model_file.h"
 #include "model/quant_formats.h"
 #include "model/read_config.h"
+#include "model/tensor_names.h"
 
 namespace longview {
 namespace {
-
-// Names of the graph's matrices in a format. Those of a layer stand between `layer` + its number and
-// ".weight" or ".bias".
-struct Names {
-  std::string embedding, output_norm, output, layer;
-  const char *attention_norm, *q, *k, *v, *qkv, *q_norm, *k_norm, *attention_output, *attention_post_norm;
-  const char *ffn_norm, *gate, *up, *gate_up, *down, *ffn_post_norm;
-  // Of experts: their matrices lie in one tensor where `experts` is null, else in one for each, `experts` + number + name. Or gate's and up's
-  // of each lie together in one, and down's in another, of names that stand here whole.
-  const char *router, *experts, *expert_gate, *expert_up, *expert_down, *experts_gate_up, *experts_down;
-  const char *shared_gate, *shared_up, *shared_down, *shared_router;
-  // Of a recurrent layer; the last four with all that follows the layer's number.
-  const char *mixed, *output_gate, *alpha, *beta, *recurrent_output, *taps, *decay, *decay_bias, *value_norm;
-};
-
-const Names kGgufNames{
-    .embedding = "token_embd.weight",
-    .output_norm = "output_norm.weight",
-    .output = "output.weight",
-    .layer = "blk.",
-    .attention_norm = "attn_norm",
-    .q = "attn_q",
-    .k = "attn_k",
-    .v = "attn_v",
-    .qkv = "attn_qkv",
-    .q_norm = "attn_q_norm",
-    .k_norm = "attn_k_norm",
-    .attention_output = "attn_output",
-    .attention_post_norm = "post_attention_norm",
-    .ffn_norm = "ffn_norm",
-    .gate = "ffn_gate",
-    .up = "ffn_up",
-    .gate_up = "ffn_up",
-    .down = "ffn_down",
-    .ffn_post_norm = "post_ffw_norm",
-    .router = "ffn_gate_inp",
-    .experts = nullptr,
-    .expert_gate = "ffn_gate_exps",
-    .expert_up = "ffn_up_exps",
-    .expert_down = "ffn_down_exps",
-    .experts_gate_up = "ffn_gate_up_exps.weight",
-    .experts_down = "ffn_down_exps.weight",
-    .shared_gate = "ffn_gate_shexp",
-    .shared_up = "ffn_up_shexp",
-    .shared_down = "ffn_down_shexp",
-    .shared_router = "ffn_gate_inp_shexp",
-    .mixed = "attn_qkv",
-    .output_gate = "attn_gate",
-    .alpha = "ssm_alpha",
-    .beta = "ssm_beta",
-    .recurrent_output = "ssm_out",
-    .taps = "ssm_conv1d.weight",
-    .decay = "ssm_a",
-    .decay_bias = "ssm_dt.bias",
-    .value_norm = "ssm_norm.weight",
-};
-
-// transformers' names, which nearly all models have.
-const Names kHubNames{
-    .embedding = "model.embed_tokens.weight",
-    .output_norm = "model.norm.weight",
-    .output = "lm_head.weight",
-    .layer = "model.layers.",
-    .attention_norm = "input_layernorm",
-    .q = "self_attn.q_proj",
-    .k = "self_attn.k_proj",
-    .v = "self_attn.v_proj",
-    .qkv = "self_attn.qkv_proj",
-    .q_norm = "self_attn.q_norm",
-    .k_norm = "self_attn.k_norm",
-    .attention_output = "self_attn.o_proj",
-    .attention_post_norm = "post_self_attn_layernorm",
-    .ffn_norm = "post_attention_layernorm",
-    .gate = "mlp.gate_proj",
-    .up = "mlp.up_proj",
-    .gate_up = "mlp.gate_up_proj",
-    .down = "mlp.down_proj",
-    .ffn_post_norm = "post_mlp_layernorm",
-    .router = "mlp.gate",
-    .experts = "mlp.experts.",
-    .expert_gate = ".gate_proj",
-    .expert_up = ".up_proj",
-    .expert_down = ".down_proj",
-    .experts_gate_up = "mlp.experts.gate_up_proj",
-    .experts_down = "mlp.experts.down_proj",
-    .shared_gate = "mlp.shared_expert.gate_proj",
-    .shared_up = "mlp.shared_expert.up_proj",
-    .shared_down = "mlp.shared_expert.down_proj",
-    .shared_router = "mlp.shared_expert_gate",
-    .mixed = "linear_attn.in_proj_qkv",
-    .output_gate = "linear_attn.in_proj_z",
-    .alpha = "linear_attn.in_proj_a",
-    .beta = "linear_attn.in_proj_b",
-    .recurrent_output = "linear_attn.out_proj",
-    .taps = "linear_attn.conv1d.weight",
-    .decay = "linear_attn.A_log",
-    .decay_bias = "linear_attn.dt_bias",
-    .value_norm = "linear_attn.norm.weight",
-};
-
-// GLM-4's own code (model_type chatglm); nothing of it lies in separate matrices.
-const Names kChatGlmNames{
-    .embedding = "transformer.embedding.word_embeddings.weight",
-    .output_norm = "transformer.encoder.final_layernorm.weight",
-    .output = "transformer.output_layer.weight",
-    .layer = "transformer.encoder.layers.",
-    .attention_norm = "input_layernorm",
-    .q = "self_attention.query",
-    .k = "self_attention.key",
-    .v = "self_attention.value",
-    .qkv = "self_attention.query_key_value",
-    .q_norm = "self_attention.query_norm",
-    .k_norm = "self_attention.key_norm",
-    .attention_output = "self_attention.dense",
-    .attention_post_norm = "post_self_attn_layernorm",
-    .ffn_norm = "post_attention_layernorm",
-    .gate = "mlp.gate",
-    .up = "mlp.up",
-    .gate_up = "mlp.dense_h_to_4h",
-    .down = "mlp.dense_4h_to_h",
-    .ffn_post_norm = "post_mlp_layernorm",
-    .router = nullptr,
-    .experts = nullptr,
-    .expert_gate = nullptr,
-    .expert_up = nullptr,
-    .expert_down = nullptr,
-    .experts_gate_up = nullptr,
-    .experts_down = nullptr,
-    .shared_gate = nullptr,
-    .shared_up = nullptr,
-    .shared_down = nullptr,
-    .shared_router = nullptr,
-    .mixed = nullptr,
-    .output_gate = nullptr,
-    .alpha = nullptr,
-    .beta = nullptr,
-    .recurrent_output = nullptr,
-    .taps = nullptr,
-    .decay = nullptr,
-    .decay_bias = nullptr,
-    .value_norm = nullptr,
-};
-
-Names names_of(const ModelFile& file, const ModelConfig& config) {
-  if (file.format() == ModelFile::Format::kGguf) {
-    Names names = kGgufNames;
-    if (is_hybrid(config.architecture)) names.ffn_norm = names.attention_post_norm;  // the same word for another place
-    return names;
-  }
-  if (config.architecture == "chatglm") return kChatGlmNames;
-  Names names = kHubNames;
-  const TextPart part = text_part(file);
-  for (std::string* name : {&names.embedding, &names.output_norm, &names.layer}) name->replace(0, std::string("model.").size(), part.model);
-  names.output = part.output;
-  return names;
-}
 
 // Finds the matrices of the graph by name, checks them, and remembers which of the file's tensors were asked
 // for.
@@ -285,7 +130,7 @@ std::vector<TensorView> each_slice(const TensorView& all, int64_t count, int64_t
 }
 
 // One matrix of every expert.
-std::vector<TensorView> find_experts(Finder& find, const Names& names, const std::string& prefix, const char* name, int64_t count, int64_t rows, int64_t cols) {
+std::vector<TensorView> find_experts(Finder& find, const TensorNames& names, const std::string& prefix, const char* name, int64_t count, int64_t rows, int64_t cols) {
   if (!names.experts) return each_slice(find.matrices(prefix + name + ".weight", count, rows, cols), count, rows, 0, rows, cols);
   std::vector<TensorView> found;
   for (int64_t i = 0; i < count; ++i) {
@@ -304,7 +149,7 @@ TensorView find_norm(Finder& find, const std::string& name, int64_t length, cons
   return norms_lack_one(c) ? find.formed(norm, [](float x) { return 1 + x; }) : norm;
 }
 
-void find_recurrent(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
+void find_recurrent(Finder& find, const TensorNames& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
   const RecurrentConfig& r = c.recurrent;
   layer.mixed = find.matrix(weight(names.mixed), r.channels(), c.hidden);
@@ -319,7 +164,7 @@ void find_recurrent(Finder& find, const Names& names, const std::string& prefix,
   layer.attention_output = find.matrix(weight(names.recurrent_output), c.hidden, r.value_dim());
 }
 
-void find_attention(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
+void find_attention(Finder& find, const TensorNames& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
   const auto bias = [&](const char* name) { return prefix + name + ".bias"; };
   const auto split_qkv = [&](const TensorView& all, TensorView& q, TensorView& k, TensorView& v) {
@@ -348,7 +193,7 @@ void find_attention(Finder& find, const Names& names, const std::string& prefix,
   layer.attention_output = find.matrix(weight(names.attention_output), c.hidden, c.q_dim());
 }
 
-void find_mixture(Finder& find, const Names& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
+void find_mixture(Finder& find, const TensorNames& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
   const auto experts = [&](const char* name, int64_t rows, int64_t cols) { return find_experts(find, names, prefix, name, c.experts, rows, cols); };
   layer.router = find.matrix(weight(names.router), c.experts, c.hidden);
@@ -369,7 +214,7 @@ void find_mixture(Finder& find, const Names& names, const std::string& prefix, c
   layer.shared_router = find.row(weight(names.shared_router), c.hidden);
 }
 
-LayerWeights find_layer(Finder& find, const Names& names, int64_t index, const ModelConfig& c) {
+LayerWeights find_layer(Finder& find, const TensorNames& names, int64_t index, const ModelConfig& c) {
   const std::string prefix = names.layer + std::to_string(index) + ".";
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
   LayerWeights layer;
@@ -397,7 +242,7 @@ LayerWeights find_layer(Finder& find, const Names& names, int64_t index, const M
   return layer;
 }
 
-Weights find_weights(Finder& find, const Names& names, const ModelConfig& c) {
+Weights find_weights(Finder& find, const TensorNames& names, const ModelConfig& c) {
   Weights w;
   w.embedding = find.matrix(names.embedding, c.vocabulary, c.hidden);
   w.output_norm = find_norm(find, names.output_norm, c.hidden, c);
