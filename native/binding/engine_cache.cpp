@@ -136,11 +136,11 @@ Napi::Value EngineObject::load(const Napi::CallbackInfo& info) {
                    if (error.code != ErrorCode::kOutOfMemory) throw;
                    progress->note = error.what();  // what fits is as good as what there is
                  }
-                 if (!more) engine.load_checkpoints(context, folder, progress->least);
+                 const bool damaged_state = !more && engine.load_checkpoints(context, folder, progress->least);
                  const auto length = static_cast<double>(context.length());
                  outcome->call(length, progress->stream ? static_cast<double>(std::max(progress->stream->end(), context.length())) : length);
                  if (more) return true;
-                 const bool damaged = progress->stream && progress->stream->damaged();
+                 const bool damaged = damaged_state || (progress->stream && progress->stream->damaged());
                  if (progress->note.empty() && progress->stream) progress->note = progress->stream->note();
                  progress->stream.reset();
                  outcome->resolve([length, damaged, note = progress->note](Napi::Env e) {

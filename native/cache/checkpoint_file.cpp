@@ -59,7 +59,7 @@ std::shared_ptr<const Checkpoint> read_one(const std::string& path, const CacheI
 
 }  // namespace
 
-int64_t save_checkpoints(const CacheWriter& writer, const CacheIdentity& identity, std::span<const int32_t> tokens, const Checkpoints& checkpoints) {
+int64_t save_checkpoints(const CacheWriter& writer, const CacheIdentity& identity, std::span<const int32_t> tokens, const Checkpoints& checkpoints, bool afresh) {
   int64_t written = 0;
   std::set<std::string> wanted;
   for (const auto& checkpoint : checkpoints) {
@@ -67,7 +67,7 @@ int64_t save_checkpoints(const CacheWriter& writer, const CacheIdentity& identit
     const std::string name = name_of(checkpoint->length, prefix), path = writer.folder() + "/" + name, fresh = path + ".new";
     wanted.insert(name);
     const auto bytes = static_cast<int64_t>(checkpoint->bytes.size());
-    if (os::status(path).size == static_cast<int64_t>(sizeof(Header)) + bytes) continue;
+    if (!afresh && os::status(path).size == static_cast<int64_t>(sizeof(Header)) + bytes) continue;
     Header header{{}, kVersion, identity.root, prefix, checkpoint->length, bytes, hash64(checkpoint->bytes.data(), checkpoint->bytes.size(), prefix), 0};
     std::memcpy(header.magic, kMagic, sizeof(kMagic));
     header.checksum = checksum(header);
@@ -92,8 +92,9 @@ int64_t save_checkpoints(const CacheWriter& writer, const CacheIdentity& identit
   return written;
 }
 
-Checkpoints read_checkpoints(const std::string& folder, const CacheIdentity& identity, std::span<const int32_t> tokens, int64_t behind, int64_t bytes) {
-  Checkpoints found;
+ReadCheckpoints read_checkpoints(const std::string& folder, const CacheIdentity& identity, std::span<const int32_t> tokens, int64_t behind, int64_t bytes) {
+  ReadCheckpoints read;
+  Checkpoints& found = read.checkpoints;
   const os::Folder opened(folder);
   for (const std::string& name : opened ? opened.names() : std::vector<std::string>{}) {
     const int64_t length = length_of(name);
@@ -101,9 +102,10 @@ Checkpoints read_checkpoints(const std::string& folder, const CacheIdentity& ide
     const uint64_t prefix = prefix_hash(identity, tokens, length);
     if (name != name_of(length, prefix)) continue;
     if (auto checkpoint = read_one(folder + "/" + name, identity, prefix, length, bytes)) found.push_back(std::move(checkpoint));
+    else read.damaged = true;
   }
   std::ranges::sort(found, {}, [](const auto& checkpoint) { return checkpoint->length; });
-  return found;
+  return read;
 }
 
 }  // namespace longview

@@ -12,11 +12,15 @@
 
 namespace longview {
 
-// Makes `checkpoints`, all of the sequence `tokens`, the only ones of the folder; those that are there already stay as they are. Returns bytes
-// written. Throws kDiskFull or kCannotWrite.
-int64_t save_checkpoints(const CacheWriter& writer, const CacheIdentity& identity, std::span<const int32_t> tokens, const Checkpoints& checkpoints);
+// Makes `checkpoints`, all of the sequence `tokens`, the only ones of the folder; those that are there already stay as they are, but not
+// `afresh`. Returns bytes written. Throws kDiskFull or kCannotWrite.
+int64_t save_checkpoints(const CacheWriter& writer, const CacheIdentity& identity, std::span<const int32_t> tokens, const Checkpoints& checkpoints, bool afresh = false);
 
-// Those of the folder that lie in the sequence `tokens` behind its first `behind`, in the order of their lengths: each of `bytes` bytes.
-Checkpoints read_checkpoints(const std::string& folder, const CacheIdentity& identity, std::span<const int32_t> tokens, int64_t behind, int64_t bytes);
+struct ReadCheckpoints {
+  Checkpoints checkpoints;  // in the order of their lengths
+  bool damaged = false;     // one was not sound: the next save should write all anew
+};
+// Those of the folder that lie in the sequence `tokens` behind its first `behind`: each of `bytes` bytes.
+ReadCheckpoints read_checkpoints(const std::string& folder, const CacheIdentity& identity, std::span<const int32_t> tokens, int64_t behind, int64_t bytes);
 
 }  // namespace longview

@@ -128,7 +128,7 @@ SaveResult save_pages(const std::string& folder, const CacheIdentity& identity, 
   if (options.checkpoints.empty() || cancel.cancelled()) return result;
   Checkpoints of_pages;
   std::ranges::copy_if(options.checkpoints, std::back_inserter(of_pages), [&](const auto& checkpoint) { return checkpoint->length <= result.tokens; });
-  result.written_bytes += save_checkpoints(*writer, identity, tokens, of_pages);
+  result.written_bytes += save_checkpoints(*writer, identity, tokens, of_pages, options.afresh);
   return result;
 }
 

@@ -14,7 +14,7 @@ namespace longview {
 struct SaveOptions {
   int64_t max_bytes = 0;  // of the folder's segments and checkpoints; 0: no limit. What does not fit is left out from the end
   Checkpoints checkpoints;  // of recurrent layers; those behind what is saved are left out
-  bool afresh = false;    // write every page anew: something there is damaged
+  bool afresh = false;    // write every page and checkpoint anew: something there is damaged
   std::function<void()> give_way = [] {};  // called before each page is written; returns when nothing is more urgent
 };
 

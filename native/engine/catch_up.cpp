@@ -41,13 +41,15 @@ Checkpoints Engine::checkpoints(Context& context) {
   return context.recurrence_.checkpoints();
 }
 
-void Engine::load_checkpoints(Context& context, const std::string& folder, int64_t least) {
-  if (!states_) return;
-  for (const auto& checkpoint : read_checkpoints(folder, cache_identity(context), context.tokens(), context.recurrence_.reached(), states_->state_bytes())) {
+bool Engine::load_checkpoints(Context& context, const std::string& folder, int64_t least) {
+  if (!states_) return false;
+  const ReadCheckpoints read = read_checkpoints(folder, cache_identity(context), context.tokens(), context.recurrence_.reached(), states_->state_bytes());
+  for (const auto& checkpoint : read.checkpoints) {
     context.recurrence_.restore(checkpoint);
     context.pages_.attach(checkpoint);
   }
   settle(context, least);
+  return read.damaged;
 }
 
 }  // namespace longview

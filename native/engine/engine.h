@@ -157,8 +157,8 @@ class Engine {
   // For what is saved of a context: its checkpoints, one behind its last token among them where it can have one.
   Checkpoints checkpoints(Context& context);
   // Behind the last load_page: takes what recurrent layers kept on disk for the context's tokens. Without it the pages that were loaded are of no
-  // use: they are let go from the last checkpoint on, but for the first `least` tokens.
-  void load_checkpoints(Context& context, const std::string& folder, int64_t least);
+  // use: they are let go from the last checkpoint on, but for the first `least` tokens. Returns whether a checkpoint was damaged.
+  bool load_checkpoints(Context& context, const std::string& folder, int64_t least);
 
   // Logits after every token of a prompt, for comparisons: [tokens, vocabulary].
   std::vector<float> all_logits(Context& context, std::span<const int32_t> tokens);

@@ -158,18 +158,18 @@ TEST("what is saved is loaded for the tokens that it belongs to, and for no othe
   const auto writer = CacheWriter::open(scratch.path(), kIdentity);
   CHECK(save_checkpoints(*writer, kIdentity, tokens, all) > 9000);
   CHECK(save_checkpoints(*writer, kIdentity, tokens, all) == 0);
-  CHECK(same(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 3000), all));
-  CHECK(same(read_checkpoints(scratch.path(), kIdentity, std::span(tokens).first(999), 128, 3000), {all[1]}));
-  CHECK(read_checkpoints(scratch.path(), {43, 4096}, tokens, 0, 3000).empty());
-  CHECK(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 2999).empty());
+  CHECK(same(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 3000).checkpoints, all));
+  CHECK(same(read_checkpoints(scratch.path(), kIdentity, std::span(tokens).first(999), 128, 3000).checkpoints, {all[1]}));
+  CHECK(read_checkpoints(scratch.path(), {43, 4096}, tokens, 0, 3000).checkpoints.empty());
+  CHECK(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 2999).checkpoints.empty());
   std::vector<int32_t> others = tokens;
   others[200] += 1;
-  CHECK(same(read_checkpoints(scratch.path(), kIdentity, others, 0, 3000), {all[0]}));
+  CHECK(same(read_checkpoints(scratch.path(), kIdentity, others, 0, 3000).checkpoints, {all[0]}));
   // The next save keeps what is still good, and no more.
   const Checkpoints later = made({300, 900});
   CHECK(save_checkpoints(*writer, kIdentity, tokens, later) < 4000);
-  CHECK(same(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 3000), later));
-  CHECK(read_checkpoints(scratch.path("nothing"), kIdentity, tokens, 0, 3000).empty());
+  CHECK(same(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 3000).checkpoints, later));
+  CHECK(read_checkpoints(scratch.path("nothing"), kIdentity, tokens, 0, 3000).checkpoints.empty());
 }
 
 TEST("damaged checkpoints are as good as none") {
@@ -189,12 +189,18 @@ TEST("damaged checkpoints are as good as none") {
     if (i % 3 == 2) bytes.resize(at);
     else bytes[at] = static_cast<char>(bytes[at] ^ (1 << random() % 8));
     files::write(path, bytes);
-    CHECK(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 600).empty());
+    const ReadCheckpoints damaged = read_checkpoints(scratch.path(), kIdentity, tokens, 0, 600);
+    CHECK(damaged.checkpoints.empty() && damaged.damaged);
   }
-  files::write(path, sound);
-  CHECK(same(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 600), one));
+  // What is of the right size is left alone, unless all is written anew.
+  std::string bytes = sound;
+  bytes[300] ^= 1;
+  files::write(path, bytes);
+  const auto writer = CacheWriter::open(scratch.path(), kIdentity);
+  CHECK(save_checkpoints(*writer, kIdentity, tokens, one) == 0 && save_checkpoints(*writer, kIdentity, tokens, one, true) == 664);
+  CHECK(files::read(path) == sound);
   for (const char* name : {"state-.bin", "state-500-.bin", "state--5-0000000000000000.bin", "state-99999999999999999999-0000000000000000.bin", "state-500-zzzzzzzzzzzzzzzz.bin"}) files::write(scratch.path(name), sound);
-  CHECK(same(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 600), one));
+  CHECK(same(read_checkpoints(scratch.path(), kIdentity, tokens, 0, 600).checkpoints, one));
 }
 
 TEST_MAIN()
