@@ -200,7 +200,8 @@ class Backend {
   virtual void read_page(KvStorage& storage, int32_t page, std::span<std::byte> out) = 0;
   virtual void write_page(KvStorage& storage, int32_t page, std::span<const std::byte> bytes) = 0;
 
-  virtual int64_t recurrent_bytes(const RecurrentShape& shape) const = 0;  // of a state
+  // Of a state, in bytes.
+  virtual int64_t recurrent_bytes(const RecurrentShape& shape) const = 0;
   // A state with any content.
   virtual std::unique_ptr<RecurrentState> allocate_recurrent(const RecurrentShape& shape) = 0;
   // Makes it that of an empty sequence.

@@ -76,6 +76,7 @@ class Forward {
   int64_t add_attention(const Layer& layer, int64_t index, bool last, const Chunk& chunk, DeviceRope& rope);
   // The same of recurrent layer `index`, for all tokens.
   void add_recurrent(const Layer& layer, int64_t index, const Chunk& chunk);
+  // Adds what its FFN, or its experts, make of rows of the residual stream; the others are room for these rows, with any content.
   void add_ffn(const Layer& layer, Activation hidden, Activation normed, Activation gate, Activation up);
   // Queues the logits after token `row`, to logits_.
   void multiply_output(int64_t row);

@@ -49,7 +49,7 @@ void check_sizes(const ModelConfig& c, const std::string& path) {
   between(c.window, 1, int64_t{1} << 31, "window");
   between(c.rope.dims, 2, c.head_dim, "number of rotated dimensions");
   if (const RecurrentConfig& r = c.recurrent; is_hybrid(c.architecture)) {
-    between(r.interval, 1, c.layers, "number of layers from one that attends to the next");
+    between(r.interval, 1, c.layers, "number of layers of which one attends");
     between(r.key_heads, 1, 4096, "number of recurrent key heads");
     between(r.value_heads, r.key_heads, 4096, "number of recurrent value heads");
     between(r.head_dim, 1, 1 << 16, "recurrent head size");

@@ -31,7 +31,7 @@ struct RopeConfig {
 
 // Layers that keep a state of one size in the place of K and V: gated DeltaNet (Yang, Kautz, Hatamizadeh 2024), as Qwen3.5 has it.
 struct RecurrentConfig {
-  int64_t interval = 0;  // every so manieth layer attends, the others are recurrent; 0: all attend
+  int64_t interval = 0;  // of so many layers the last attends, the others are recurrent; 0: all attend
   int64_t key_heads = 0;
   int64_t value_heads = 0;  // a multiple of key_heads
   int64_t head_dim = 0;     // of keys and of values

@@ -103,7 +103,7 @@ RecurrentConfig read_recurrent(const ModelFile& file, const std::string& arch, i
   if (!list || r.interval < 1) return r;
   for (int64_t i = 0; i < std::min(layers, static_cast<int64_t>(list->size())); ++i)
     LONGVIEW_CHECK((*list)[static_cast<size_t>(i)] == ((i + 1) % r.interval != 0), kUnsupportedArchitecture,
-                   "The recurrent layers of the model %s follow another pattern than that each %lld. layer attends, which Longview does not run.", file.path().c_str(),
+                   "The recurrent layers of the model %s follow another pattern than that the last of every %lld attends, which Longview does not run.", file.path().c_str(),
                    static_cast<long long>(r.interval));
   return r;
 }

@@ -190,7 +190,7 @@ RecurrentConfig read_recurrent(const Members& config, int64_t layers) {
   r.interval = std::find_if(types->begin(), types->end(), attends) - types->begin() + 1;
   for (size_t i = 0; i < types->size(); ++i)
     LONGVIEW_CHECK(attends((*types)[i]) == ((static_cast<int64_t>(i) + 1) % r.interval == 0), kUnsupportedArchitecture,
-                   "The recurrent layers of the model %s follow another pattern than that each %lld. layer attends, which Longview does not run.", config.path().c_str(),
+                   "The recurrent layers of the model %s follow another pattern than that the last of every %lld attends, which Longview does not run.", config.path().c_str(),
                    static_cast<long long>(r.interval));
   return r;
 }
