@@ -5,7 +5,7 @@
 
 namespace longview::kernels {
 
-// T queries at first_position .. + T - 1, as of AttentionArgs, but D is 64 or 128; first_position + T is at most 2^30. Pages are in bf16.
+// T queries at first_position .. + T - 1, as of AttentionArgs; first_position + T is at most 2^30. Pages are in bf16.
 struct FocusArgs {
   const void* q;  // bf16 [T, H, D], aligned to 16 bytes
   PagedKv kv;

@@ -52,7 +52,7 @@ struct HeadCounters {
   double probes;   // rows probed
 };
 
-// T queries at first_position .. + T - 1, as of AttentionArgs, but D is 64 or 128. Pages keep means (kv.layers > 0).
+// T queries at first_position .. + T - 1, as of AttentionArgs. Pages keep means (kv.layers > 0).
 struct SparseArgs {
   const void* q;  // bf16 [T, H, D], aligned to 16 bytes, as is out
   void* out;      // bf16 [T, H, D]
