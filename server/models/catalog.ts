@@ -48,7 +48,7 @@ export const catalog: readonly CatalogEntry[] = [
     bytes: 5_680_000_000,
     licence: 'Apache-2.0',
     window: 262_144,
-    goodFor: 'Large repositories on little memory',
+    goodFor: 'Large repositories',
     needs: '8 GB of GPU memory (50K tokens), 16 GB (250K)',
   }),
   entry('unsloth/Qwen3-Coder-30B-A3B-Instruct-GGUF', 'Qwen3-Coder-30B-A3B-Instruct-Q4_K_M.gguf', {
