@@ -76,10 +76,10 @@ describe('the panel', function () {
     assert.match(await turn.locator('.facts').innerText(), /4 of 4 files/);
     await turn.getByRole('button', { name: 'Copy', exact: true }).click();
     await turn.getByRole('button', { name: 'Copied' }).waitFor();
-    assert.match(
-      await workbench.page.evaluate('navigator.clipboard.readText()'),
-      /^`retry_delay` is a function in \[net\/retry\.py#retry_delay\]\.$/,
-    );
+    // The browser's clipboard may have it a moment after the editor says so.
+    const copied = () => workbench.page.evaluate('navigator.clipboard.readText()');
+    for (let i = 0; i < 50 && (await copied()) === ''; i++) await workbench.page.waitForTimeout(100);
+    assert.match(await copied(), /^`retry_delay` is a function in \[net\/retry\.py#retry_delay\]\.$/);
     await citation.click();
     await workbench.page.locator('.tab.active', { hasText: 'retry.py' }).waitFor();
     await workbench.page.locator('.statusbar-item', { hasText: /Ln 8/ }).waitFor({ timeout: 10_000 });
