@@ -65,10 +65,6 @@ void each_segment(const os::Folder& folder, const std::function<void(int32_t seg
 // writer may have made a new one in its place since.
 bool in_place(const os::File& lock, const std::string& folder) { return lock.status().is_of(os::status(folder + kLock)); }
 
-void must_be_in_place(const os::File& lock, const std::string& folder) {
-  LONGVIEW_CHECK(in_place(lock, folder), kCannotWrite, "The saved state in %s was cleared while more was written. The state stays in memory.", folder.c_str());
-}
-
 }  // namespace
 
 // --- reading --------------------------------------------------------------------------------------------------------
@@ -226,7 +222,7 @@ void CacheWriter::open_segment() {
   LONGVIEW_CHECK(wanted < kMaxSegments, kCannotWrite, "The saved state in %s has too many parts. Clear the cache.", folder_.c_str());
   if (wanted == segment_ && file_) return;
   if (file_) sync(file_, folder_ + segment_name(segment_));
-  must_be_in_place(lock_, folder_);
+  check_in_place();
   const std::string path = folder_ + segment_name(wanted);
   file_ = os::File(path, os::Open::kReadWrite);
   if (!file_) throw_errno(path + " could not be opened");
@@ -251,7 +247,9 @@ int32_t CacheWriter::append(int32_t parent, std::span<const int32_t> tokens, std
   return known_.add(page);
 }
 
-void CacheWriter::check_in_place() const { must_be_in_place(lock_, folder_); }
+void CacheWriter::check_in_place() const {
+  LONGVIEW_CHECK(in_place(lock_, folder_), kCannotWrite, "The saved state in %s was cleared while more was written. The state stays in memory.", folder_.c_str());
+}
 
 std::string CacheWriter::manifest() const {
   Header header{{}, kManifestVersion, known_.identity_.root, kPageTokens, known_.page_bytes(), 0};
@@ -271,7 +269,7 @@ std::string CacheWriter::manifest() const {
 void CacheWriter::commit() {
   if (!dirty_) return;
   if (file_) sync(file_, folder_ + segment_name(segment_));
-  must_be_in_place(lock_, folder_);
+  check_in_place();
   const os::Folder folder(folder_);
   if (!folder) throw_errno(folder_ + " could not be opened");
   const std::string path = folder_ + kManifest, fresh = folder_ + "/manifest.new";
@@ -284,7 +282,7 @@ void CacheWriter::commit() {
     write_at(file, 0, std::as_bytes(std::span(bytes)), fresh);
     sync(file, fresh);
   }
-  must_be_in_place(lock_, folder_);
+  check_in_place();
   if (!os::rename_over(fresh, path)) throw_errno(path + " could not be written");
   // From here on the manifest names the new pages: whatever fails, they stay.
   committed_ = std::move(ends);

@@ -70,6 +70,12 @@ void check_sizes(const ModelConfig& c, const std::string& path) {
     throw_corrupt(path, "its norm epsilon is not between 0 and 1");
 }
 
+void check_pattern(int64_t layers, int64_t interval, const std::function<bool(int64_t layer)>& attends, const std::string& path) {
+  for (int64_t i = 0; i < layers; ++i)
+    LONGVIEW_CHECK(attends(i) == ((i + 1) % interval == 0), kUnsupportedArchitecture,
+                   "The recurrent layers of the model %s follow another pattern than that the last of every %lld attends, which Longview does not run.", path.c_str(), static_cast<long long>(interval));
+}
+
 void set_query_growth(double growth, double span, const std::string& path, RopeConfig& rope) {
   if (growth == 0) return;
   if (!(growth > 0 && growth <= 100 && span >= 1 && span <= 1e9)) throw_corrupt(path, format("the growth of its queries, %g over %g tokens, is out of range", growth, span));

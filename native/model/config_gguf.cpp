@@ -101,10 +101,7 @@ RecurrentConfig read_recurrent(const ModelFile& file, const std::string& arch, i
   const auto found = file.metadata().find(arch + ".attention.recurrent_layers");
   const auto* list = found == file.metadata().end() ? nullptr : std::get_if<std::vector<bool>>(&found->second);
   if (!list || r.interval < 1) return r;
-  for (int64_t i = 0; i < std::min(layers, static_cast<int64_t>(list->size())); ++i)
-    LONGVIEW_CHECK((*list)[static_cast<size_t>(i)] == ((i + 1) % r.interval != 0), kUnsupportedArchitecture,
-                   "The recurrent layers of the model %s follow another pattern than that the last of every %lld attends, which Longview does not run.", file.path().c_str(),
-                   static_cast<long long>(r.interval));
+  check_pattern(std::min(layers, static_cast<int64_t>(list->size())), r.interval, [&](int64_t layer) { return !(*list)[static_cast<size_t>(layer)]; }, file.path());
   return r;
 }
 

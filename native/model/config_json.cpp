@@ -188,10 +188,7 @@ RecurrentConfig read_recurrent(const Members& config, int64_t layers) {
   if (static_cast<int64_t>(types->size()) != layers) throw_corrupt(config.path(), "its layer_types are not as many as its layers");
   const auto attends = [](const Json& type) { return type.string() && *type.string() == "full_attention"; };
   r.interval = std::find_if(types->begin(), types->end(), attends) - types->begin() + 1;
-  for (size_t i = 0; i < types->size(); ++i)
-    LONGVIEW_CHECK(attends((*types)[i]) == ((static_cast<int64_t>(i) + 1) % r.interval == 0), kUnsupportedArchitecture,
-                   "The recurrent layers of the model %s follow another pattern than that the last of every %lld attends, which Longview does not run.", config.path().c_str(),
-                   static_cast<long long>(r.interval));
+  check_pattern(layers, r.interval, [&](int64_t layer) { return attends((*types)[static_cast<size_t>(layer)]); }, config.path());
   return r;
 }
 

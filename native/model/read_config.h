@@ -1,6 +1,7 @@
 // From a model file's own words to ModelConfig: one reader a format, and the checks that both share.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "model/config.h"
@@ -30,6 +31,8 @@ bool has_experts(const std::string& architecture);
 bool shares_expert(const std::string& architecture);
 // Whether some of its layers are recurrent.
 bool is_hybrid(const std::string& architecture);
+// Throws kUnsupportedArchitecture unless, of the first `layers`, those attend that the last of every `interval` is.
+void check_pattern(int64_t layers, int64_t interval, const std::function<bool(int64_t layer)>& attends, const std::string& path);
 // Queries that grow with the position (RopeConfig::query_scale), of an architecture that has them.
 void set_query_growth(double growth, double span, const std::string& path, RopeConfig& rope);
 // Everything but RoPE: sizes in range, heads that fit. Called before memory is taken by them.

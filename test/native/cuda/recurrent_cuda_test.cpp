@@ -19,15 +19,6 @@ Engine on_gpu(int64_t chunk = 0) {
   return Engine(std::move(model), options);
 }
 
-std::vector<int32_t> greedy(Engine& engine, Context& context, int count) {
-  std::vector<int32_t> out;
-  for (int i = 0; i < count; ++i) {
-    out.push_back(*context.choice());
-    engine.decode(context, out.back(), CancelToken(), Next::kChoice);
-  }
-  return out;
-}
-
 std::vector<float> read(Engine& engine, Context& context, std::span<const int32_t> tokens) {
   engine.prefill(context, tokens, CancelToken());
   return {context.logits().begin(), context.logits().end()};
@@ -40,11 +31,11 @@ TEST("a fork and what it came from give the same answer, one after the other and
   const auto base = engine.create_context();
   read(engine, *base, beside::some_tokens(engine, 500));
   const auto left = base->fork(), right = base->fork();
-  const std::vector<int32_t> expected = greedy(engine, *base, 24);
+  const std::vector<int32_t> expected = next_choices(engine, *base, 24);
   std::vector<int32_t> turns[2];
   for (int i = 0; i < 24; ++i) {
-    turns[0].push_back(greedy(engine, *left, 1)[0]);
-    turns[1].push_back(greedy(engine, *right, 1)[0]);
+    turns[0].push_back(next_choices(engine, *left, 1)[0]);
+    turns[1].push_back(next_choices(engine, *right, 1)[0]);
   }
   CHECK(turns[0] == expected);
   CHECK(turns[1] == expected);
@@ -55,7 +46,7 @@ TEST("a context that was cut in its answer, and before it, is read on from the c
   const auto tokens = beside::some_tokens(engine, 700);
   const auto context = engine.create_context();
   const std::vector<float> logits = read(engine, *context, tokens);
-  greedy(engine, *context, 20);
+  next_choices(engine, *context, 20);
   context->truncate(700);
   const auto more = beside::some_tokens(engine, 5);
   const std::vector<float> behind = read(engine, *context, more);

@@ -49,15 +49,6 @@ double difference(std::span<const float> got, std::span<const float> expected) {
 }
 constexpr double kRounding = 0.05;
 
-std::vector<int32_t> greedy(Engine& engine, Context& context, int count) {
-  std::vector<int32_t> out;
-  for (int i = 0; i < count; ++i) {
-    out.push_back(*context.choice());
-    engine.decode(context, out.back(), CancelToken(), Next::kChoice);
-  }
-  return out;
-}
-
 SaveResult save(Engine& engine, Context& context, const std::string& folder) {
   const FetchPage fetch = [&](int64_t number, std::span<std::byte> out, std::function<void(bool)> done) {
     engine.read_page(context, number, out);
@@ -107,7 +98,7 @@ TEST("a fork goes its own way, and what it came from is as before") {
   const std::vector<float> before(base->logits().begin(), base->logits().end());
   const auto fork = base->fork();
   engine.prefill(*fork, left, CancelToken());
-  greedy(engine, *fork, 5);
+  next_choices(engine, *fork, 5);
   CHECK(std::ranges::equal(base->logits(), before));
   engine.prefill(*base, right, CancelToken());
   auto all = tokens;
@@ -120,7 +111,7 @@ TEST("a context that is cut goes on as one that was never longer, and sees again
   Engine engine(kModel, options());
   const auto context = engine.create_context();
   engine.prefill(*context, tokens, CancelToken());
-  greedy(engine, *context, 30);
+  next_choices(engine, *context, 30);
   context->truncate(520);  // in the answer
   CHECK(context->length() == 520);
   const int64_t before = prefilled(engine);
@@ -185,11 +176,11 @@ TEST("logits that were not asked for are had from the last token again, and the 
   Engine engine(kModel, options());
   const auto context = engine.create_context();
   engine.prefill(*context, tokens, CancelToken());
-  const std::vector<int32_t> answer = greedy(engine, *context, 5);
+  const std::vector<int32_t> answer = next_choices(engine, *context, 5);
   const auto fork = context->fork();
   engine.complete_logits(*context);
   CHECK(argmax(context->logits()) == *fork->choice());
-  CHECK(greedy(engine, *context, 5) == greedy(engine, *fork, 5));
+  CHECK(next_choices(engine, *context, 5) == next_choices(engine, *fork, 5));
 }
 
 TEST("a loaded context answers as the saved one, to the last bit of its logits, also behind a cut") {

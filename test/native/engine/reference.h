@@ -19,3 +19,13 @@ inline std::vector<int32_t> ids(const longview::Json& array) {
   for (const longview::Json& item : *array.array()) out.push_back(static_cast<int32_t>(*item.number()));
   return out;
 }
+
+// The next `count` tokens, of each of which the device gives the choice alone.
+inline std::vector<int32_t> next_choices(longview::Engine& engine, longview::Context& context, int count) {
+  std::vector<int32_t> out;
+  for (int i = 0; i < count; ++i) {
+    out.push_back(*context.choice());
+    engine.decode(context, out.back(), longview::CancelToken(), longview::Next::kChoice);
+  }
+  return out;
+}
