@@ -1,6 +1,8 @@
 // Sparse prefill attention on sm_90: persistent blocks take one tile after the other. Of the first warpgroup, one warp copies K and V
 // of the pages that the tile visits and then the blocks of means, with what their keys have in their exponents; three warps prepare
-// the next tile: its queries and its bits. Two warpgroups of 64 rows multiply, as in dense attention.
+// the next tile: its queries and its bits. Two warpgroups of 64 rows multiply, as in dense attention. Blocks of keys are a page's, or of heads
+// of 256 its halves; there is no room for the queries of two tiles of these: a tile's are brought when the one before is stored, which takes
+// a hundredth of its time.
 #include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/attention/rows_sm90.cuh"
 #include "kernels/index/sparse.cuh"
@@ -9,7 +11,7 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kSlots = 2, kLoaders = 96;
+constexpr int kLoaders = 96;
 constexpr int kLoaderBarrier = 3;  // of the named barriers
 
 // A tile on its way through a block.
@@ -20,6 +22,7 @@ struct Slot {
 
 template <class Rows>
 struct Shared {
+  static constexpr int kSlots = Rows::kBlockKeys == kKeys ? 2 : 1;
   static constexpr uint32_t kQueryBytes = 2 * Rows::kWarpgroupBytes;
   static constexpr uint32_t kBits = kSlots * kQueryBytes + Rows::Stages::kBytes;  // where the bits begin
   static int64_t bytes(const SparsePlan& p) { return kBits + kSlots * p.words * 4 + 1024; }
@@ -34,6 +37,7 @@ template <int D, class Rows>
 __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(const SparsePlan p) {
   using Stages = typename Rows::Stages;
   constexpr uint32_t kQueryBytes = Shared<Rows>::kQueryBytes;
+  constexpr int kSlots = Shared<Rows>::kSlots, kPartKeys = Rows::kBlockKeys, kParts = kKeys / kPartKeys;  // of a page
   extern __shared__ char shared_bytes[];
   __shared__ uint64_t barriers[4 * Stages::kStages + 2 * kSlots];
   __shared__ Slot slots[kSlots];
@@ -96,12 +100,22 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       ptx::mbarrier_wait(slot_full + 8 * at, turn / kSlots & 1);
       const Slot& slot = slots[at];
       if (slot.visited == 0) break;
-      const int kv_head = slot.tile.group.kv_head, visited = slot.visited, count = visited + slot.means, first_block = slot.tile.first_candidate / kBlockKeys;
+      const int kv_head = slot.tile.group.kv_head, visited = slot.visited, count = (visited + slot.means) * kParts, first_block = slot.tile.first_candidate / kBlockKeys;
       PageWalk walk(all_bits + at * p.words, slot.tile.pages);
+      int block = 0;
       for (int i = 0; i < count; ++i, ++number) {
-        const int block = i < visited ? walk.next() : ~(first_block + i - visited);
+        const int part = i % kParts;
+        if (part == 0) block = i / kParts < visited ? walk.next() : ~(first_block + i / kParts - visited);
         const char* from = block >= 0 ? block_of(p.args.kv.pages[block], p.args.kv.layer * p.args.kv.kv_heads + kv_head) : block_of(Rows::means(p), kv_head * p.mean_blocks + ~block);
-        if (block < 0) {  // four stand-ins each
+        if constexpr (kParts > 1) from += part * kPartKeys * 128;
+        if (block < 0 && kParts > 1) {  // two stand-ins each
+          const int page = ~block * kKeys + part * kPartKeys + lane * 2;
+          const float2 gain = *reinterpret_cast<const float2*>(gains_of(p, kv_head) + page);
+          float bias[2];
+          stand_in_biases(slot.tile, all_bits + at * p.words, page, {gain.x, gain.y}, bias);
+          stages.wait_keys_read(number);
+          ptx::store_shared(stages.biases(number) + lane * 8, float2{bias[0], bias[1]});
+        } else if (block < 0) {  // four
           const int page = ~block * kKeys + lane * 4;
           const float4 gain = *reinterpret_cast<const float4*>(gains_of(p, kv_head) + page);
           float bias[4];
@@ -112,14 +126,15 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
         __syncwarp();  // also so that no lane waits for a stage that is more than a round ahead
         if (lane == 0) {
           stages.bring_keys(number, from);
-          if (number > 0) stages.bring_values(number - 1, before);
+          if (kSlots == 1 ? i > 0 : number > 0) stages.bring_values(number - 1, before);
         }
         before = from;
       }
+      if (kSlots == 1 && lane == 0) stages.bring_values(number - 1, before);  // the next tile begins behind this one's end
       __syncwarp();
       if (lane == 0) ptx::mbarrier_arrive(slot_empty + 8 * at);
     }
-    if (lane == 0 && number > 0) stages.bring_values(number - 1, before);
+    if (kSlots > 1 && lane == 0 && number > 0) stages.bring_values(number - 1, before);
     return;
   }
 
@@ -134,13 +149,19 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     const Slot& slot = slots[turn % kSlots];
     walk = PageWalk(all_bits + turn % kSlots * p.words, slot.tile.pages);
     rows.take_scales(own());
-    return slot.visited == 0 ? 0 : slot.visited + slot.means;
+    return slot.visited == 0 ? 0 : (slot.visited + slot.means) * kParts;
   };
-  // Returns what the keys are: a page, or ~ a block of means. The copying warp walks the same bits in the same order.
+  // Returns what the keys are: part kParts * page + i of a page, or ~ one of a block of means. The copying warp walks the same bits in the
+  // same order.
+  int parted = 0;  // the page, or ~ block of means
   const auto multiply_keys = [&](int left) {
     rows.multiply_keys(stages, own(), number);
     const Slot& slot = slots[turn % kSlots];
-    return left > slot.means ? walk.next() : ~(slot.tile.first_candidate / kBlockKeys + slot.means - left);
+    const auto next = [&](int blocks_left) { return blocks_left > slot.means ? walk.next() : ~(slot.tile.first_candidate / kBlockKeys + slot.means - blocks_left); };
+    if constexpr (kParts == 1) return next(left);
+    if (left % kParts == 0) parted = next(left / kParts);
+    const int part = (kParts - left % kParts) % kParts;
+    return parted >= 0 ? parted * kParts + part : ~(~parted * kParts + part);
   };
   const auto hide = [&](int block) {
     const Tile& tile = slots[turn % kSlots].tile;
@@ -149,9 +170,9 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       add_biases(rows.score, rows.slope(p.scale, 0), rows.slope(p.scale, 1), [&](int key) { return ptx::load_shared_pair(biases + key * 4); });
       return;
     }
-    const int begin = block * kKeys, heads = tile.group.heads, row = tile.first_row + row_in_tile, sink = tile.group.sink;
+    const int begin = block * kPartKeys, heads = tile.group.heads, row = tile.first_row + row_in_tile, sink = tile.group.sink;
     const int window = tile.group.limited ? tile.group.window : kLargestPosition;
-    const bool diagonal = begin + kKeys > tile.first_position + 1, border = begin + kKeys > sink && begin <= tile.last_position - window;
+    const bool diagonal = begin + kPartKeys > tile.first_position + 1, border = begin + kPartKeys > sink && begin <= tile.last_position - window;
     if (!diagonal && !border) return;
     const int first = static_cast<int>(p.args.first_position) - begin, limit0 = first + row / heads, limit1 = first + (row + 8) / heads;
     if (diagonal) hide_behind(rows.score, limit0, limit1);
@@ -167,17 +188,45 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   };
 
   // As in dense attention, the scores of the next block are computed while the weights of this one meet its values; the next
-  // block may be the first of the next tile.
+  // block may be the first of the next tile, where the slots have its queries.
+  const auto begin_tile = [&](int left) {
+    rows.begin();
+    const int block = multiply_keys(left);
+    ptx::wgmma_wait<0>();
+    rows.scores_done(stages, number);
+    hide(block);
+    rows.keys_done(stages, number);
+    rows.soften(p.scale);
+    rows.pack();
+  };
+  if constexpr (kSlots == 1) {
+    for (int left = take(); left > 0; left = take(), ++number) {
+      begin_tile(left);
+      bool first = true;
+      for (; --left > 0; first = false) {
+        ++number;
+        const int block = multiply_keys(left);
+        rows.multiply_values(stages, number - 1, first);
+        ptx::wgmma_wait<1>();
+        rows.scores_done(stages, number);
+        hide(block);
+        rows.keys_done(stages, number);
+        rows.soften(p.scale);
+        ptx::wgmma_wait<0>();
+        rows.values_done(stages, number - 1);
+        rows.shrink();
+        rows.pack();
+      }
+      rows.multiply_values(stages, number, first);
+      ptx::wgmma_wait<0>();
+      rows.values_done(stages, number);
+      finish(turn++ % kSlots, rows.sum);
+    }
+    return;
+  }
   int left = take();
   if (left == 0) return;
-  rows.begin();
-  int block = multiply_keys(left);
-  ptx::wgmma_wait<0>();
-  rows.scores_done(stages, number);
-  hide(block);
-  rows.keys_done(stages, number);
-  rows.soften(p.scale);
-  rows.pack();
+  begin_tile(left);
   bool first = true;
   for (;;) {
     const bool switches = --left == 0;
@@ -187,7 +236,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       if (left == 0) break;
     }
     ++number;
-    block = multiply_keys(left);
+    const int block = multiply_keys(left);
     rows.multiply_values(stages, number - 1, first);
     ptx::wgmma_wait<1>();
     rows.scores_done(stages, number);
@@ -231,7 +280,7 @@ Status launch(const SparsePlan& p, Stream stream) {
 
 Status launch_sparse_attention_sm90(const SparsePlan& plan, Stream stream) {
   const int64_t d = plan.args.kv.head_dim;
-  return d == 64 ? launch<64>(plan, stream) : d == 128 ? launch<128>(plan, stream) : launch_sparse_attention_sm80(plan, stream);
+  return d == 64 ? launch<64>(plan, stream) : d == 128 ? launch<128>(plan, stream) : launch<256, RowsSm90<256>>(plan, stream);
 }
 
 }  // namespace longview::kernels
