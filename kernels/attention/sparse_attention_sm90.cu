@@ -1,8 +1,8 @@
 // Sparse prefill attention on sm_90: persistent blocks take one tile after the other. Of the first warpgroup, one warp copies K and V
 // of the pages that the tile visits and then the blocks of means, with what their keys have in their exponents; three warps prepare
 // the next tile: its queries and its bits. Two warpgroups of 64 rows multiply, as in dense attention. Blocks of keys are a page's, or of heads
-// of 256 its halves; there is no room for the queries of two tiles of these: a tile's are brought when the one before is stored, which takes
-// a hundredth of its time.
+// of 256 its halves; there is no room for the queries of two tiles of these: a tile's are brought when the one before is stored, which is
+// little beside the time that a tile takes.
 #include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/attention/rows_sm90.cuh"
 #include "kernels/index/sparse.cuh"

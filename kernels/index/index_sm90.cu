@@ -130,24 +130,30 @@ Status launch_index(const SparsePlan& p, int64_t bytes, Stream stream) {
   });
 }
 
-// Two blocks of two warpgroups share a multiprocessor where their masses leave room, else one of four has it for itself.
+// Two blocks of two warpgroups share a multiprocessor where their masses leave room, else one of four has it for itself; of heads of 256,
+// whose queries take 64 KiB and 64 means 32, one of three, whatever the context's length.
 template <int D>
 Status launch_index(const SparsePlan& p, Stream stream) {
   constexpr int64_t kOfOne = 220 * 1024, kOfTwo = 110 * 1024;  // of dynamic shared memory, for each block
   constexpr auto bytes = [](uint32_t weigher, int64_t words) { return std::max<int64_t>(weigher + words * 32 * 6, choice_words<D>(words * 32) * 4) + 1024; };
   constexpr int64_t kMostWords = kMostSparsePages / kBlockKeys * 4;
-  static_assert(kMostSparsePages % kBlockKeys == 0 && bytes(WeighShared<D, 4>::kBytes, kMostWords) <= kOfOne);
-  const int64_t two = bytes(WeighShared<D, 2>::kBytes, p.words);
-  if constexpr (bytes(WeighShared<D, 2>::kBytes, kMostWords) > kOfTwo)
-    if (two > kOfTwo) return launch_index<D, 4>(p, bytes(WeighShared<D, 4>::kBytes, p.words), stream);
-  return launch_index<D, 2>(p, two, stream);
+  constexpr int kOfLargest = D <= 128 ? 4 : 3;  // warpgroups
+  static_assert(kMostSparsePages % kBlockKeys == 0 && bytes(WeighShared<D, kOfLargest>::kBytes, kMostWords) <= kOfOne);
+  const int64_t one = bytes(WeighShared<D, kOfLargest>::kBytes, p.words), two = bytes(WeighShared<D, 2>::kBytes, p.words);
+  if constexpr (D > 128) {
+    return launch_index<D, kOfLargest>(p, one, stream);
+  } else {
+    if constexpr (bytes(WeighShared<D, 2>::kBytes, kMostWords) > kOfTwo)
+      if (two > kOfTwo) return launch_index<D, kOfLargest>(p, one, stream);
+    return launch_index<D, 2>(p, two, stream);
+  }
 }
 
 }  // namespace
 
 Status launch_index_sm90(const SparsePlan& p, Stream stream) {
   const int64_t d = p.args.kv.head_dim;
-  return d == 64 ? launch_index<64>(p, stream) : d == 128 ? launch_index<128>(p, stream) : launch_index_sm80(p, stream);
+  return d == 64 ? launch_index<64>(p, stream) : d == 128 ? launch_index<128>(p, stream) : launch_index<256>(p, stream);
 }
 Status launch_coverage_sm90(const SparsePlan& p, Stream stream) {
   if (p.args.kv.format == PageFormat::kE4M3) return launch_coverage_e4m3_sm90(p, stream);

@@ -16,7 +16,7 @@ constexpr int kPartMeans = 64;
 
 template <int D, int kWarpgroups>
 struct WeighShared {
-  static constexpr int kStages = 2;  // of each warpgroup
+  static constexpr int kStages = D <= 128 ? 2 : 1;  // of each warpgroup; of heads of 256 its next means come while the others multiply
   static constexpr uint32_t kStageBytes = kPartMeans * D * 2;
   static constexpr uint32_t kFirstStage = kTileRows * D * 2;  // behind the queries
   static constexpr uint32_t kOffsets = kFirstStage + kWarpgroups * kStages * kStageBytes;
