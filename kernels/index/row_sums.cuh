@@ -119,7 +119,7 @@ class PageScores {
     machine_.wait_queries();
     float score[64];
     for (int page = begin; page < end; ++page) {
-#pragma unroll
+#pragma unroll 1
       for (int piece = 0; piece < kPieces; ++piece, ++turn_) {
         machine_.wait(turn_);
         machine_.template multiply<D / kPieces>(score, queries_ + piece * Operands::kBlockBytes, stage(turn_), piece > 0);

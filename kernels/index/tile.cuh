@@ -132,11 +132,17 @@ __device__ inline const float* gains_of(const SparsePlan& p, int kv_head) { retu
 template <int D, int kDims = D>
 __device__ inline void load_queries(const SparsePlan& p, const Tile& t, uint32_t to, int thread, int threads, int first = 0) {
   const auto* q = static_cast<const __nv_bfloat16*>(p.args.q);
-  for (int item = thread; item < kTileRows * (kDims / 8); item += threads) {
+  const auto copy = [&](int item) {
     const int row = item / (kDims / 8), chunk = item % (kDims / 8), at = t.first_row + row;
     const bool valid = row < t.rows;
     const int64_t offset = valid ? (static_cast<int64_t>(at / t.group.heads) * p.args.heads + t.group.first_head + at % t.group.heads) * D + first + chunk * 8 : 0;
     ptx::cp_async_16(block_address(to, row, chunk), q + offset, valid);
+  };
+  if constexpr (kDims == D) {
+    for (int item = thread; item < kTileRows * (kDims / 8); item += threads) copy(item);
+  } else {  // beside scores, which leave few registers
+#pragma unroll 1
+    for (int item = thread; item < kTileRows * (kDims / 8); item += threads) copy(item);
   }
 }
 

@@ -156,7 +156,7 @@ class Weigher {
   __device__ float first_score() const {
     const auto* mean = reinterpret_cast<const uint4*>(weighed_block<D>(p_, 0, t_.group.kv_head));
     float sum = 0;
-#pragma unroll
+#pragma unroll(D <= 128 ? D / 8 : 8)
     for (int chunk = 0; chunk < D / 8; ++chunk) {
       float q[8], k[8];
       unpack_bf16x8(*reinterpret_cast<const uint4*>(base_ + block_address(0, threadIdx.x, chunk)), q);
