@@ -19,11 +19,10 @@ __device__ inline uint32_t swizzled(int row, int chunk) {
 }
 
 // Starts copying K at `keys`, a block of a page's layout, and V behind it: kCount tokens from `first` on, zeros for those behind
-// the first `valid`.
-template <int D, int kThreads, int kCount = kKeys>
+// the first `valid`. kAtOnce: of a thread's copies; few registers are left beside the results of a head of 256.
+template <int D, int kThreads, int kCount = kKeys, int kAtOnce = (D > 128 ? 4 : 8)>
 __device__ inline void load_keys(uint32_t to, const __nv_bfloat16* keys, int first, int valid) {
   const __nv_bfloat16* values = keys + kPageTokens * D;
-  constexpr int kAtOnce = D > 128 ? 4 : 8;  // few registers are left beside the results of a head of 256
 #pragma unroll kAtOnce
   for (int i = 0; i < kCount * (D / 8) / kThreads; ++i) {
     const int item = static_cast<int>(threadIdx.x) + i * kThreads, row = item / (D / 8), chunk = item % (D / 8);

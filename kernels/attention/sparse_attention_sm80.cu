@@ -6,7 +6,8 @@
 namespace longview::kernels {
 namespace {
 
-// Rows of a block: a tile's 128, or half of them where a block of threads is given too little shared memory for those of heads of 256.
+// Rows of a block: a tile's 128, or half of them where a block of threads is given too little shared memory for those of heads of 256, or
+// halves of tiles still leave multiprocessors idle.
 template <int D, int kWarps>
 __global__ void __launch_bounds__(kWarps * 32) sparse_attention_sm80_kernel(const SparsePlan p) {
   constexpr int kThreads = kWarps * 32, kBlockRows = kWarps * 16, kBlocksOfTile = kTileRows / kBlockRows, kKeys = attention_sm80_keys(D), kParts = kBlockKeys / kKeys;
@@ -39,7 +40,7 @@ __global__ void __launch_bounds__(kWarps * 32) sparse_attention_sm80_kernel(cons
     if (i % kParts == 0) coming = i / kParts < visited ? walk.next() : ~(t.first_candidate / kBlockKeys + i / kParts - visited);
     const __nv_bfloat16* keys = coming >= 0 ? page_block<D>(p.args.kv, coming, t.group.kv_head) : mean_block<D>(p, ~coming, t.group.kv_head);
     const int first = i % kParts * kKeys, valid = coming >= 0 ? t.last_position + 1 - coming * kBlockKeys - first : kKeys;
-    load_keys<D, kThreads, kKeys>(stages + i % 2 * kStageBytes, keys, first, valid);
+    load_keys<D, kThreads, kKeys, D <= 128 ? 8 : 2>(stages + i % 2 * kStageBytes, keys, first, valid);
   };
   load(0);
   ptx::cp_async_commit();
@@ -98,7 +99,7 @@ Status launch(const SparsePlan& p, Stream stream) {
 Status launch_sparse_attention_sm80(const SparsePlan& plan, Stream stream) {
   const int64_t d = plan.args.kv.head_dim;
   if (d <= 128) return d == 64 ? launch<64>(plan, stream) : launch<128>(plan, stream);
-  return holds_128_rows(d) ? launch<256>(plan, stream) : launch<256, 4>(plan, stream);
+  return holds_128_rows(d) && 2 * plan.args.tiles > plan.args.multiprocessors ? launch<256>(plan, stream) : launch<256, 4>(plan, stream);
 }
 
 }  // namespace longview::kernels

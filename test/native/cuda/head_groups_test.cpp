@@ -28,21 +28,25 @@ TEST("equal plans of a KV head share tiles, across KV heads they do not") {
 }
 
 TEST("the index of 32,768 tokens at the end of a million takes at most 64 MiB where all heads are alike") {
-  constexpr int64_t kTokens = 32768, kLength = int64_t{1} << 20, kHeads = 32, kKvHeads = 8, kMost = int64_t{64} << 20;
+  constexpr int64_t kTokens = 32768, kLength = int64_t{1} << 20, kMost = int64_t{64} << 20;
+  struct Heads {
+    int64_t count, kv, d;
+    kernels::PageFormat format;
+  };
   for (const HeadPlan& plan : {adaptive(0.01f), default_plan(Pattern::kAShape), default_plan(Pattern::kVerticalSlash), default_plan(Pattern::kBlockSparse)})
-    for (const kernels::PageFormat format : {kernels::PageFormat::kBFloat16, kernels::PageFormat::kE4M3}) {
-      const cuda::HeadGroups groups = cuda::group_heads(std::vector<HeadPlan>(kHeads, plan), kKvHeads, kTokens);
+    for (const Heads& heads : {Heads{32, 8, 128, kernels::PageFormat::kBFloat16}, Heads{32, 8, 128, kernels::PageFormat::kE4M3}, Heads{24, 4, 256, kernels::PageFormat::kBFloat16}, Heads{16, 2, 256, kernels::PageFormat::kBFloat16}}) {
+      const cuda::HeadGroups groups = cuda::group_heads(std::vector<HeadPlan>(static_cast<size_t>(heads.count), plan), heads.kv, kTokens);
       kernels::SparseArgs args{};
-      args.kv = {nullptr, kKvHeads, 128, 0, 32, format};
+      args.kv = {nullptr, heads.kv, heads.d, 0, 32, heads.format};
       args.tokens = kTokens;
-      args.heads = kHeads;
+      args.heads = heads.count;
       args.first_position = kLength - kTokens;
       args.tiles = groups.tiles;
       args.group_count = static_cast<int64_t>(groups.groups.size());
       args.slash_groups = groups.slash_groups;
       args.block_groups = groups.block_groups;
       const int64_t bytes = kernels::sparse_layout(args).bytes;
-      std::printf("  %s: %.1f MiB\n", name(plan.pattern), static_cast<double>(bytes) / (1 << 20));
+      std::printf("  %s, %d heads of %d: %.1f MiB\n", name(plan.pattern), static_cast<int>(heads.count), static_cast<int>(heads.d), static_cast<double>(bytes) / (1 << 20));
       CHECK(bytes <= kMost);
     }
 }
