@@ -1,37 +1,13 @@
-// Sparse prefill attention on sm_90: persistent blocks take one tile after the other. Of the first warpgroup, one warp copies K and V
-// of the pages that the tile visits and then the blocks of means, with what their keys have in their exponents; three warps prepare
-// the next tile: its queries and its bits. Two warpgroups of 64 rows multiply, as in dense attention. Blocks of keys are a page's, or of heads
-// of 256 its halves; there is no room for the queries of two tiles of these: a tile's are brought when the one before is stored, which is
-// little beside the time that a tile takes.
+// Sparse prefill attention on sm_90: persistent blocks take one tile after the other. The first warpgroup brings what they need
+// (sparse_tiles_sm90); two warpgroups of 64 rows multiply, as in dense attention.
 #include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/attention/rows_sm90.cuh"
+#include "kernels/attention/sparse_tiles_sm90.cuh"
 #include "kernels/index/sparse.cuh"
 #include "kernels/ptx/shared.cuh"
 
 namespace longview::kernels {
 namespace {
-
-constexpr int kLoaders = 96;
-constexpr int kLoaderBarrier = 3;  // of the named barriers
-
-// A tile on its way through a block.
-struct Slot {
-  Tile tile;
-  int visited, means;  // pages; blocks of means. 0 visited: there are no more tiles
-};
-
-template <class Rows>
-struct Shared {
-  static constexpr int kSlots = Rows::kBlockKeys == kKeys ? 2 : 1;
-  static constexpr uint32_t kQueryBytes = 2 * Rows::kWarpgroupBytes;
-  static constexpr uint32_t kBits = kSlots * kQueryBytes + Rows::Stages::kBytes;  // where the bits begin
-  static int64_t bytes(const SparsePlan& p) { return kBits + kSlots * p.words * 4 + 1024; }
-};
-
-// Of q and of the results, in heads: a row of the tile's group.
-__device__ inline int64_t row_offset(const SparsePlan& p, const Tile& t, int row) { return static_cast<int64_t>(row / t.group.heads) * p.args.heads + t.group.first_head + row % t.group.heads; }
-
-__device__ inline void sync_loaders() { asm volatile("bar.sync %0, %1;" ::"n"(kLoaderBarrier), "n"(kLoaders) : "memory"); }
 
 template <int D, class Rows>
 __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(const SparsePlan p) {
@@ -55,87 +31,12 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   }
   __syncthreads();
 
+  const Tiles tiles{slots, queries, slot_full, slot_empty, all_bits};
   const int warpgroup = static_cast<int>(threadIdx.x / 128) - 1;
   if (warpgroup < 0) {
     ptx::registers_down<40>();
-    if (threadIdx.x >= 32) {  // prepare tiles
-      const int thread = static_cast<int>(threadIdx.x) - 32;
-      for (uint32_t turn = 0;; ++turn) {
-        const uint32_t at = turn % kSlots;
-        Slot& slot = slots[at];
-        ptx::mbarrier_wait(slot_empty + 8 * at, (turn / kSlots & 1) ^ 1);
-        if (thread == 0) {
-          const int index = atomicAdd(p.next_tile, 1);
-          slot.visited = 0;
-          slot.means = index;  // for the other loaders
-          if (index < p.args.tiles) slot.tile = find_tile(p, index);
-        }
-        sync_loaders();
-        const int index = slot.means;
-        const Tile tile = slot.tile;
-        sync_loaders();
-        if (index < p.args.tiles) {
-          if (thread == 0) slot.means = tile.mean_blocks();
-          const auto place = [&](int row) { return row < tile.rows ? static_cast<const __nv_bfloat16*>(p.args.q) + row_offset(p, tile, tile.first_row + row) * D : nullptr; };
-          for (int half = 0; half < 2; ++half) Rows::template load_queries<kLoaders>(queries + at * kQueryBytes + half * Rows::kWarpgroupBytes, [&](int row) { return place(half * 64 + row); }, thread);
-          uint32_t* bits = all_bits + at * p.words;
-          int visited = 0;
-          for (int word = thread; word < (tile.pages + 31) / 32; word += kLoaders) visited += __popc(bits[word] = p.bits[index * p.words + word]);
-          visited = __reduce_add_sync(0xffffffffu, visited);
-          if (thread % 32 == 0) atomicAdd(&slot.visited, visited);
-          for (int word = (tile.pages + 31) / 32 + thread; word < p.words; word += kLoaders) bits[word] = 0;
-          ptx::cp_async_wait<0>();
-          ptx::fence_proxy_async();
-        }
-        ptx::mbarrier_arrive(slot_full + 8 * at);
-        if (index >= p.args.tiles) return;
-      }
-    }
-    const int lane = static_cast<int>(threadIdx.x);
-    uint32_t number = 0;  // of blocks brought
-    const char* before = nullptr;
-    const auto block_of = [&](const void* blocks, int64_t index) { return static_cast<const char*>(blocks) + index * 2 * Rows::kBlockBytes; };
-    for (uint32_t turn = 0;; ++turn) {
-      const uint32_t at = turn % kSlots;
-      ptx::mbarrier_wait(slot_full + 8 * at, turn / kSlots & 1);
-      const Slot& slot = slots[at];
-      if (slot.visited == 0) break;
-      const int kv_head = slot.tile.group.kv_head, visited = slot.visited, count = (visited + slot.means) * kParts, first_block = slot.tile.first_candidate / kBlockKeys;
-      PageWalk walk(all_bits + at * p.words, slot.tile.pages);
-      int block = 0;
-      for (int i = 0; i < count; ++i, ++number) {
-        const int part = i % kParts;
-        if (part == 0) block = i / kParts < visited ? walk.next() : ~(first_block + i / kParts - visited);
-        const char* from = block >= 0 ? block_of(p.args.kv.pages[block], p.args.kv.layer * p.args.kv.kv_heads + kv_head) : block_of(Rows::means(p), kv_head * p.mean_blocks + ~block);
-        if constexpr (kParts > 1) from += part * kPartKeys * 128;
-        if (block < 0 && kParts > 1) {  // two stand-ins each
-          const int page = ~block * kKeys + part * kPartKeys + lane * 2;
-          const float2 gain = *reinterpret_cast<const float2*>(gains_of(p, kv_head) + page);
-          float bias[2];
-          stand_in_biases(slot.tile, all_bits + at * p.words, page, {gain.x, gain.y}, bias);
-          stages.wait_keys_read(number);
-          ptx::store_shared(stages.biases(number) + lane * 8, float2{bias[0], bias[1]});
-        } else if (block < 0) {  // four
-          const int page = ~block * kKeys + lane * 4;
-          const float4 gain = *reinterpret_cast<const float4*>(gains_of(p, kv_head) + page);
-          float bias[4];
-          stand_in_biases(slot.tile, all_bits + at * p.words, page, {gain.x, gain.y, gain.z, gain.w}, bias);
-          stages.wait_keys_read(number);
-          ptx::store_shared(stages.biases(number) + lane * 16, float4{bias[0], bias[1], bias[2], bias[3]});
-        }
-        __syncwarp();  // also so that no lane waits for a stage that is more than a round ahead
-        if (lane == 0) {
-          stages.bring_keys(number, from);
-          if (kSlots == 1 ? i > 0 : number > 0) stages.bring_values(number - 1, before);
-        }
-        before = from;
-      }
-      if (kSlots == 1 && lane == 0) stages.bring_values(number - 1, before);  // the next tile begins behind this one's end
-      __syncwarp();
-      if (lane == 0) ptx::mbarrier_arrive(slot_empty + 8 * at);
-    }
-    if (kSlots > 1 && lane == 0 && number > 0) stages.bring_values(number - 1, before);
-    return;
+    if (threadIdx.x >= 32) return prepare_tiles<D, Rows>(p, tiles);
+    return bring_blocks<Rows>(p, tiles, stages);
   }
 
   ptx::registers_up<232>();
