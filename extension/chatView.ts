@@ -20,7 +20,7 @@ import { Chat, type SavedChat } from './chatState';
 import { openPlace } from './citationTarget';
 import type { AskProgress } from '../server/protocol';
 import type { Server } from './client';
-import { excludeFromPrompt } from './config';
+import { excludeFromPrompt, stretchWindow } from './config';
 import { plainText } from './plainText';
 import { ReadingNotice } from './readingNotice';
 
@@ -126,6 +126,10 @@ export class ChatView implements WebviewViewProvider {
         return void this.excludeFolder(String(message.path)).catch((error: Error) =>
           window.showErrorMessage(plainText(error.message)),
         );
+      case 'stretchWindow':
+        return void this.stretchWindow().catch((error: Error) =>
+          window.showErrorMessage(plainText(error.message)),
+        );
       case 'openCitation': {
         const citation = this.chat.turn(message.turnId)?.citations[message.index];
         if (citation) void openPlace(citation);
@@ -193,6 +197,15 @@ export class ChatView implements WebviewViewProvider {
     if ((await window.showInformationMessage(said, 'Undo')) !== 'Undo') return;
     await undo();
     await this.loadContents();
+  }
+
+  /** What is in the prompt is asked for again when the model is there with its larger window. */
+  private async stretchWindow(): Promise<void> {
+    const stretch = this.chat.state.contents?.stretch;
+    if (!stretch) return;
+    const undo = await stretchWindow(stretch.factor);
+    const said = `The window is ${count(stretch.window)} tokens in this workspace.`;
+    if ((await window.showInformationMessage(said, 'Undo')) === 'Undo') await undo();
   }
 
   /** Asks in the panel; one question at a time. `notify`: shows a notification too when the reading takes long. */

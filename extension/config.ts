@@ -43,6 +43,7 @@ export function readSettings(): Settings {
     device: get<Settings['device']>('device'),
     gpuWeights: get<Settings['gpuWeights']>('gpu.weights'),
     threads: number('threads'),
+    windowStretch: number('window.stretch'),
     prefillMode: get<Settings['prefillMode']>('prefill.mode'),
     prefillTarget: get<Settings['prefillTarget']>('prefill.target'),
     include: get<string[]>('files.include'),
@@ -53,6 +54,19 @@ export function readSettings(): Settings {
     maxAnswerTokens: number('answer.maxTokens'),
     cacheMaxGiB: number('cache.maxSize'),
     cacheFormat: get<Settings['cacheFormat']>('cache.format'),
+  };
+}
+
+/** Gives the model a window so many times as large, in this workspace. Returns what takes that back, unless it was set again since. */
+export async function stretchWindow(factor: number): Promise<() => Promise<void>> {
+  const key = 'longview.window.stretch';
+  const ofWorkspace = () => workspace.getConfiguration().inspect<number>(key)?.workspaceValue;
+  const write = async (value: number | undefined) =>
+    workspace.getConfiguration().update(key, value, ConfigurationTarget.Workspace);
+  const before = ofWorkspace();
+  await write(factor);
+  return async () => {
+    if (ofWorkspace() === factor) await write(before);
   };
 }
 

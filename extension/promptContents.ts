@@ -10,7 +10,7 @@ import {
 import type { ContextResult } from '../server/protocol';
 import type { Server } from './client';
 import { count } from './chat/count';
-import { leftOut, leftOutLine } from './chat/leftOut';
+import { leftOut, leftOutLine, stretchText } from './chat/leftOut';
 
 const scheme = 'longview';
 const uri = Uri.parse(`${scheme}:/What is in the prompt.md`);
@@ -37,7 +37,8 @@ export class PromptContents implements TextDocumentContentProvider {
   }
 }
 
-export function describe({ files, skipped, usedTokens, reservedTokens, window }: ContextResult): string {
+export function describe(contents: ContextResult): string {
+  const { files, skipped, usedTokens, reservedTokens, window, stretch } = contents;
   const over = skipped.filter(({ reason }) => reason === 'over-budget').length;
   const percent = Math.round((100 * usedTokens) / window);
   const folders = new Map<string, number>();
@@ -62,6 +63,7 @@ export function describe({ files, skipped, usedTokens, reservedTokens, window }:
     '',
     '## Left out',
     '',
+    ...(stretch ? [`${stretchText(stretch)} The setting is \`longview.window.stretch\`.`, ''] : []),
     ...leftOut(skipped).flatMap(([heading, files]) => [`### ${heading}`, '', ...files.map(leftOutLine), '']),
   ].join('\n');
 }

@@ -20,6 +20,7 @@ Options:
   --device D        auto (default: a GPU where there is one), cuda, cpu
   --gpu-weights W   weights on a GPU: auto (default: as the file has them), fp8 (H100, H200)
   --threads N       CPU threads (default: all)
+  --stretch N       twice (2) or four times (4) the model's window, by YaRN: for Qwen2.5, Qwen3 and Qwen3.5 (default: 1)
   --prefill-mode M  how the repository is read: auto (default), adaptive, minference, dense
   --prefill-target T  what that may cost in accuracy: fast, balanced (default), exact
   --profile FILE    what each head attends to: a file of \`calibrate\`, or of MInference for its mode
@@ -48,6 +49,7 @@ const options = {
   device: { type: 'string' },
   'gpu-weights': { type: 'string' },
   threads: { type: 'string' },
+  stretch: { type: 'string' },
   'prefill-mode': { type: 'string' },
   'prefill-target': { type: 'string' },
   profile: { type: 'string' },
@@ -65,7 +67,7 @@ type Option = keyof typeof options;
 export type Options = ReturnType<typeof parse>['values'];
 
 const ofRepository: Option[] = ['repo', 'include', 'exclude', 'encoding'];
-const ofModel: Option[] = ['model', 'device', 'gpu-weights', 'threads', 'kv-format'];
+const ofModel: Option[] = ['model', 'device', 'gpu-weights', 'threads', 'stretch', 'kv-format'];
 const ofReading: Option[] = ['prefill-mode', 'prefill-target', 'profile', 'max-tokens'];
 /** What each command looks at: another option would change nothing, and whoever gives it would not know. */
 const taken: Record<string, Option[]> = {

@@ -107,7 +107,8 @@ export class Opened {
     if (this.model?.path === wanted) return this.model.open;
     const former = this.model?.path;
     this.board.show({ phase: 'starting', message: `Loading ${path.basename(wanted)}` });
-    const { device, gpuWeights, threads, cacheFormat: kvFormat, prefillMode, prefillTarget } = this.settings;
+    const { device, gpuWeights, threads, cacheFormat: kvFormat } = this.settings;
+    const { windowStretch: stretch, prefillMode, prefillTarget } = this.settings;
     const onLoad = throttled(({ done, total }: LoadProgress) =>
       this.board.show({ phase: 'starting', message: loadingMessage(path.basename(wanted), done, total) }),
     );
@@ -118,6 +119,7 @@ export class Opened {
         gpuWeights,
         threads,
         kvFormat,
+        stretch,
         prefill: {
           mode: prefillMode,
           target: prefillTarget,
@@ -253,10 +255,20 @@ export class Opened {
         gpuWeights,
         threads,
         cacheFormat,
+        windowStretch,
         prefillMode,
         prefillTarget,
       }: Omit<Settings, 'hover'>) =>
-        JSON.stringify([modelPath, device, gpuWeights, threads, cacheFormat, prefillMode, prefillTarget]);
+        JSON.stringify([
+          modelPath,
+          device,
+          gpuWeights,
+          threads,
+          cacheFormat,
+          windowStretch,
+          prefillMode,
+          prefillTarget,
+        ]);
       const another = ofEngine(was) !== ofEngine(is);
       if (another) await this.closeModel();
       // What was counted was the other model's: a panel that is open asks again, and so opens this one, or is told why not.

@@ -37,6 +37,8 @@ export interface Settings {
   /** Weights of layers on a GPU: server/engine/engine.ts. */
   gpuWeights: 'auto' | 'fp8';
   threads: number;
+  /** How many times its window the model is given, 1, 2 or 4: server/engine/engine.ts. */
+  windowStretch: number;
   /** How a repository is read: server/engine/engine.ts, PrefillOptions. */
   prefillMode: 'auto' | 'adaptive' | 'minference' | 'dense';
   prefillTarget: 'fast' | 'balanced' | 'exact';
@@ -302,6 +304,14 @@ export interface ContextResult {
   /** Tokens used by files and frame / kept free for question and answer / of the window. */
   usedTokens: number;
   reservedTokens: number;
+  window: number;
+  /** What would give files room that have none. */
+  stretch?: WindowStretch;
+}
+
+/** A window so many times as large as the model was trained on. */
+export interface WindowStretch {
+  factor: 2 | 4;
   window: number;
 }
 

@@ -1,9 +1,9 @@
 /** What is in the prompt, folder by folder with its weight, and what is left out and why. A folder can be left out from here. */
-import type { ContextResult, Source } from '../../server/protocol';
+import type { ContextResult, Source, WindowStretch } from '../../server/protocol';
 import type { FromWebview } from './messages';
 import { count } from './count';
 import { button, element } from './element';
-import { leftOut, leftOutLine } from './leftOut';
+import { leftOut, leftOutLine, stretchText } from './leftOut';
 import { shareBar } from './shareBar';
 import { percent } from './sourceText';
 
@@ -150,7 +150,7 @@ export function showContextMap(
 }
 
 function rows(
-  { files, skipped, usedTokens, reservedTokens, window }: ContextResult,
+  { files, skipped, usedTokens, reservedTokens, window, stretch }: ContextResult,
   post: (message: FromWebview) => void,
 ): HTMLElement[] {
   const tree = folderTree(files);
@@ -161,10 +161,17 @@ function rows(
   const room = `${count(over)} ${over === 1 ? 'file has' : 'files have'} no room, see below. `;
   return [
     element('p', 'sums', sums, over > 0 ? room : '', document),
+    ...(stretch ? [stretchRow(stretch, post)] : []),
     ...folderRows(tree, tree.tokens, post),
     ...(own.length > 0 ? [ownRow(own)] : []),
     ...(skipped.length > 0 ? [element('h3', '', 'Left out'), ...leftOutGroups(skipped)] : []),
   ];
+}
+
+/** What gives them room. */
+function stretchRow(stretch: WindowStretch, post: (message: FromWebview) => void): HTMLElement {
+  const take = button('action', () => post({ type: 'stretchWindow' }), 'Enlarge the window');
+  return element('p', 'stretch', `${stretchText(stretch)} `, take);
 }
 
 /** The files that lie in no folder. */

@@ -1,5 +1,5 @@
 /** What is not in the prompt, by the reason, in words. For the panel and the document. */
-import type { SkippedFile, SkipReason } from '../../server/protocol';
+import type { SkippedFile, SkipReason, WindowStretch } from '../../server/protocol';
 import { count } from './count';
 
 const reasons: Record<SkipReason, string> = {
@@ -39,4 +39,9 @@ export function leftOut(skipped: readonly SkippedFile[]): [string, SkippedFile[]
 /** A file's line in such a list. */
 export function leftOutLine({ path, detail }: SkippedFile): string {
   return detail ? `${path} (${detail})` : path;
+}
+
+/** How what is beyond the window can have room. */
+export function stretchText({ factor, window }: WindowStretch): string {
+  return `This model's window can be ${factor === 2 ? 'twice' : 'four times'} as large, ${count(window)} tokens, by YaRN, as its makers recommend for longer texts.`;
 }

@@ -65,6 +65,8 @@ export type FromWebview =
   | { type: 'openCode'; text: string; language: string }
   /** Leaves a folder of the prompt out, by the workspace's settings. */
   | { type: 'excludeFolder'; path: string }
+  /** Gives the model a larger window, by the workspace's settings. */
+  | { type: 'stretchWindow' }
   | { type: 'openCitation'; turnId: string; index: number }
   | { type: 'openSource'; turnId: string; index: number }
   | { type: 'dismissBuiltInNote' }

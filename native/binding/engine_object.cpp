@@ -8,6 +8,7 @@
 #include "binding/outcome.h"
 #include "binding/values.h"
 #include "engine/stop_sequences.h"
+#include "model/stretch.h"
 
 namespace longview::binding {
 namespace {
@@ -24,6 +25,8 @@ Outcome::Make description(const Engine& engine) {
     model.Set("name", config.name);
     model.Set("fingerprint", fingerprint);
     model.Set("window", static_cast<double>(config.window));
+    model.Set("stretch", static_cast<double>(config.stretch));
+    model.Set("stretches", stretches(config));
     model.Set("vocabularySize", static_cast<double>(config.vocabulary));
     model.Set("layers", static_cast<double>(config.layers));
     model.Set("parameters", static_cast<double>(parameters));

@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "binding/values.h"
+#include "model/stretch.h"
 
 namespace longview::binding {
 
@@ -22,6 +23,7 @@ EngineOptions read_options(const Napi::Object& from) {
   if (kv == "auto") options.kv_format.reset();
   else options.kv_format = kv == "f32" ? KvFormat::kFloat32 : kv == "q8" ? KvFormat::kQ8 : kv == "fp8" ? KvFormat::kE4M3 : KvFormat::kBFloat16;
   if (options.kv_format == KvFormat::kFloat32 && device == "auto") options.device = DeviceChoice::kCpu;  // exact: the reference
+  options.stretch = whole_or(from, "stretch", 1, 1, kMostStretch);
   options.kv_budget_bytes = whole_or(from, "kvBudgetBytes", 0, 0, kMaxWhole);
   if (const Napi::Value prefill = from.Get("prefill"); prefill.IsObject()) {
     const std::string mode = string_or(prefill.As<Napi::Object>(), "mode", "auto"), target = string_or(prefill.As<Napi::Object>(), "target", "balanced");

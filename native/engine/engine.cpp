@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "cache/chain.h"
 #include "engine/memory_plan.h"
+#include "model/stretch.h"
 #include "sparse/adaptive.h"
 
 namespace longview {
@@ -24,6 +25,11 @@ std::string cache_identity_text(const Model& model, const std::string& layout, c
   for (const auto* list : {&rope.inverse_frequencies, &rope.long_inverse_frequencies})
     for (const double frequency : *list) text += format(" %a", frequency);
   return text;
+}
+
+Model stretched(Model model, int64_t factor) {
+  stretch_window(model.config, factor);
+  return model;
 }
 
 }  // namespace
@@ -56,7 +62,7 @@ void Context::forget_next() {
   choice_.reset();
 }
 
-Engine::Engine(Model model, const EngineOptions& options) : model_(std::move(model)), backend_(choose_backend(options.device, model_.config, options.cpu, options.gpu, device_note_)), options_(options) {
+Engine::Engine(Model model, const EngineOptions& options) : model_(stretched(std::move(model), options.stretch)), backend_(choose_backend(options.device, model_.config, options.cpu, options.gpu, device_note_)), options_(options) {
   LONGVIEW_CHECK(options.chunk_tokens >= 0 && options.chunk_tokens <= 1 << 16, kInvalidArgument, "Chunks of %lld tokens were asked for; 0 lets the engine choose.", static_cast<long long>(options.chunk_tokens));
   LONGVIEW_CHECK(options.kv_budget_bytes >= 0, kInvalidArgument, "The KV budget must not be negative.");
   const ModelConfig& config = model_.config;

@@ -32,6 +32,7 @@ struct EngineOptions {
   std::optional<KvFormat> kv_format = KvFormat::kBFloat16;
   int64_t kv_budget_bytes = 0;  // 0: what the window needs, within free memory
   int64_t chunk_tokens = 0;     // 0: chosen by position
+  int64_t stretch = 1;          // of the window: model/stretch.h
   PrefillOptions prefill;       // of chunks that may be read sparsely
   Forward::OnLoad on_load;      // progress while weights are brought to the device; may be empty, and may throw, which ends that
 };

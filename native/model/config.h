@@ -17,6 +17,7 @@ struct RopeConfig {
   int64_t dims = 0;                         // rotated dimensions of a head, from its first; even
   std::vector<double> inverse_frequencies;  // [dims / 2], scaling (llama3, linear, YaRN) already applied
   double attention_scale = 1.0;             // YaRN's and LongRoPE's factor on cos and sin
+  double plain_theta = 0;                   // of a model whose file scales no positions; 0: it does
   // LongRoPE: the frequencies of a whole input of more than short_window tokens; those above are of a shorter
   // one. Empty for other models.
   std::vector<double> long_inverse_frequencies;
@@ -54,8 +55,9 @@ struct ModelConfig {
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   int64_t vocabulary = 0;
-  int64_t window = 0;  // tokens the model was made for
-  std::string note;    // a sentence for people where the window is less than the file says; mostly empty
+  int64_t window = 0;  // tokens the model was made for, or what that was stretched to
+  int64_t stretch = 1;  // so many times (model/stretch.h)
+  std::string note;    // sentences for people where the window is another than one would expect; mostly empty
   float norm_epsilon = 1e-5f;
   RopeConfig rope;
   bool qkv_bias = false;

@@ -82,6 +82,7 @@ void divide_by_stored_factors(const ModelFile& file, RopeConfig& rope) {
   const StoredTensor* factors = find_factors(file, "rope_freqs.weight", rope.dims);
   if (!factors) return;
   const std::vector<double> divisors = read_factors(*factors);
+  rope.plain_theta = 0;
   for (size_t i = 0; i < divisors.size(); ++i) rope.inverse_frequencies[i] /= divisors[i];
 }
 
@@ -172,6 +173,8 @@ ModelConfig read_gguf_config(const ModelFile& file) {
         std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));
   if (const int64_t span = file.integer_or(arch + ".attention.sliding_window", 0); span > 0)
     limit_window(c, span, format("Its layers see %lld tokens at a time", static_cast<long long>(span)));
+  // Qwen2.5-1M, whose GGUF files do not say that it attends in chunks of 262,144 tokens, the last 8,192 of which two have in common.
+  if (arch == "qwen2" && c.window == 1010000) limit_window(c, 262144 - 8192, "Beyond that it attends in chunks");
   return c;
 }
 

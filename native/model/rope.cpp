@@ -87,7 +87,10 @@ void build_rope(const RopeScaling& scaling, const std::string& path, RopeConfig&
   between(scaling.theta, 1.0001, 1e15, "theta");
   rope.inverse_frequencies = plain_frequencies(scaling.theta, rope.dims);
   rope.attention_scale = 1;
-  if (scaling.type == "none" || scaling.type == "default") return;
+  if (scaling.type == "none" || scaling.type == "default") {
+    rope.plain_theta = scaling.theta;
+    return;
+  }
   const bool longrope = scaling.type == "longrope" || scaling.type == "su";  // the older name
   LONGVIEW_CHECK(
       longrope || scaling.type == "linear" || scaling.type == "llama3" || scaling.type == "yarn",

@@ -16,6 +16,7 @@ import { Conversation, type Turn } from './conversation';
 import { Conversations } from './conversations';
 import { RepositoryState, type StateStore } from './repositoryState';
 import { findSources } from './sources';
+import { stretchFor } from './stretch';
 
 /** Tokens kept free for a question, beside the answer. */
 const questionReserve = 1024;
@@ -348,13 +349,15 @@ export class Session {
   }
 
   async context(signal?: AbortSignal): Promise<ContextResult> {
-    const { files, skipped, tokens } = await this.tracked(signal, (both) => this.pack({ signal: both }));
+    const repository = await this.tracked(signal, (both) => this.pack({ signal: both }));
+    const { files, skipped, tokens } = repository;
     return {
       files: files.map(({ path, tokens }) => ({ path, tokens })),
       skipped,
       usedTokens: tokens.length,
       reservedTokens: this.reservedTokens,
       window: this.model.engine.window,
+      stretch: stretchFor(this.model.engine, repository),
     };
   }
 

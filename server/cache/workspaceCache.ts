@@ -47,9 +47,9 @@ export class WorkspaceCache {
     private readonly roots: readonly Root[],
     private readonly options: CacheOptions,
   ) {
-    const { fingerprint, kvLayout } = engine.model;
+    const { fingerprint, kvLayout, stretch } = engine.model;
     const places = roots.map(({ name, folder }) => [name, nameKey(folder)]);
-    const identity = JSON.stringify([places, fingerprint, kvLayout]);
+    const identity = JSON.stringify([places, fingerprint, kvLayout, ...(stretch > 1 ? [stretch] : [])]);
     const hash = createHash('sha256').update(identity).digest('hex').slice(0, 24);
     this.folder = path.join(options.root, hash);
   }

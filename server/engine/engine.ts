@@ -34,6 +34,8 @@ export interface EngineOptions {
   precision?: 'auto' | 'f32' | 'bf16' | 'int8';
   /** Of the KV state; `auto`: bf16, or q8 where the window does not fit in memory in bf16. `fp8`: q8 where there is no GPU for it. Absent: bf16. */
   kvFormat?: 'auto' | 'bf16' | 'q8' | 'fp8' | 'f32';
+  /** How many times its window the model is given, 1, 2 or 4: native/model/stretch.h. */
+  stretch?: number;
   /** Of what `extend` may read sparsely; absent: dense. */
   prefill?: PrefillOptions;
   /** Upper bound for KV pages in bytes; absent: what the window needs, within free memory. */
@@ -50,8 +52,12 @@ export interface ModelInfo {
   name: string;
   /** Changes when the weights do. */
   fingerprint: string;
-  /** Tokens the model was made for. */
+  /** Tokens the model was made for, or what that was stretched to. */
   window: number;
+  /** So many times. */
+  stretch: number;
+  /** Whether its makers recommend that. */
+  stretches: boolean;
   vocabularySize: number;
   layers: number;
   parameters: number;

@@ -6,6 +6,7 @@ export const plainSettings: Settings = {
   device: 'cpu',
   gpuWeights: 'auto',
   threads: 0,
+  windowStretch: 1,
   prefillMode: 'auto',
   prefillTarget: 'balanced',
   include: [],

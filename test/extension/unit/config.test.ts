@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { beforeEach, expect, it, vi } from 'vitest';
-import { excludeFromPrompt, readSettings } from '../../../extension/config';
+import { excludeFromPrompt, readSettings, stretchWindow } from '../../../extension/config';
 import { ignoreRules } from '../../../server/workspace/ignoreRules';
 
 type Values = Record<string, unknown>;
@@ -111,4 +111,16 @@ it('leaves out a folder whose name looks like a pattern, and that alone', async 
   ]);
   await undo();
   expect(editor.workspace['longview.files.exclude']).toBeUndefined();
+});
+
+it('enlarges the window in this workspace, and takes that back unless it was set again', async () => {
+  const key = 'longview.window.stretch';
+  editor.workspace = { [key]: 2 };
+  const undo = await stretchWindow(4);
+  expect(readSettings()).toMatchObject({ windowStretch: 4 });
+  await undo();
+  expect(editor.workspace[key]).toBe(2);
+  editor.workspace[key] = 1;
+  await undo();
+  expect(editor.workspace[key]).toBe(1);
 });
