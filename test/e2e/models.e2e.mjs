@@ -1,6 +1,10 @@
-// Choosing a model: the list, and a download that is stopped and goes on.
+// Choosing a model: the list, a download that is stopped and goes on, and a window that grows.
 import assert from 'node:assert/strict';
+import { cpSync, mkdirSync, writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { root } from './codeServer.mjs';
 import { downloads } from './slowHub.mjs';
+import { writeStretchableModel } from './stretchableModel.mjs';
 import { windowOn } from './suite.mjs';
 
 describe('models', function () {
@@ -57,5 +61,39 @@ describe('models', function () {
     await choose();
     assert.equal(await row('are here').count(), 0);
     await workbench.page.keyboard.press('Escape');
+  });
+});
+
+describe('a repository beyond the window of a model', function () {
+  this.timeout(240_000);
+  const beside = path.dirname(process.env.E2E_FOLDER);
+  const folder = path.join(beside, 'sources');
+  const model = path.join(beside, 'stretchable.gguf');
+  cpSync(path.join(root, 'server'), folder, { recursive: true });
+  writeStretchableModel(model, 32768);
+  mkdirSync(path.join(folder, '.vscode'));
+  writeFileSync(path.join(folder, '.vscode/settings.json'), JSON.stringify({ 'longview.model.path': model }));
+  const workbench = windowOn(folder);
+
+  it('has room when the window is stretched, which can be undone', async () => {
+    const { panel } = workbench;
+    await workbench.command('Longview: Focus on Longview View');
+    const bar = panel.locator('#budget button');
+    const barOf = (hasText) => panel.locator('#budget button', { hasText });
+    await barOf('of 32,768 tokens').click();
+    const map = panel.locator('#map');
+    await map.getByText(/four times as large, 131,072 tokens/).waitFor();
+    await workbench.shot('stretch');
+    const files = /^(\d+) of (\d+) files/;
+    const [, few, all] = files.exec(await bar.innerText());
+    assert.ok(Number(few) < Number(all));
+    await map.getByRole('button', { name: 'Enlarge the window' }).press('Enter');
+    await barOf('of 131,072 tokens').waitFor();
+    assert.deepEqual(files.exec(await bar.innerText()).slice(1), [all, all]);
+    assert.equal(await map.getByRole('button', { name: 'Enlarge the window' }).count(), 0);
+    await workbench.shot('stretched');
+    const notification = workbench.notification(/The window is 131,072 tokens in this workspace/);
+    await notification.getByRole('button', { name: 'Undo' }).click();
+    await barOf('of 32,768 tokens').waitFor();
   });
 });
