@@ -182,17 +182,17 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
                    state->engine->check_tokens(context, left);
                    progress->checked = true;
                    progress->adopted = progress->done = static_cast<size_t>(state->engine->adopt(context, left));
-                   const auto adopted = static_cast<double>(progress->adopted);
-                   if (adopted > 0) outcome->call(adopted, static_cast<double>(context.length()), adopted);
+                   const auto adopted = static_cast<double>(progress->adopted), behind = static_cast<double>(state->engine->behind(context));
+                   if (adopted + behind > 0) outcome->call(adopted, static_cast<double>(context.length()), adopted, behind);
                    state->engine->check_room(context, left.subspan(progress->adopted));
-                   if (adopted > 0) return true;
+                   if (adopted + behind > 0) return true;
                  }
                  const std::vector<HeadCoverage> before = state->engine->counters().layers;
                  if (!left.empty()) progress->done += static_cast<size_t>(state->engine->prefill_chunk(context, left, token, sparse));
                  progress->layers.resize(before.size());
                  for (size_t i = 0; i < before.size(); ++i) progress->layers[i] += state->engine->counters().layers[i] - before[i];
                  const auto length = static_cast<double>(context.length());
-                 outcome->call(static_cast<double>(progress->done), length, static_cast<double>(progress->adopted));
+                 outcome->call(static_cast<double>(progress->done), length, static_cast<double>(progress->adopted), static_cast<double>(state->engine->behind(context)));
                  if (progress->done < progress->tokens.size()) return true;
                  outcome->resolve([progress](Napi::Env e) {
                    HeadCoverage all;

@@ -32,9 +32,10 @@ class Outcome {
 
   Napi::Promise promise() const { return deferred_.Promise(); }
 
-  void call(double a, double b, double c = 0) {
+  template <typename... Numbers>
+  void call(Numbers... values) {
     if (!has_callback_) return;
-    calls_.NonBlockingCall([a, b, c](Napi::Env env, Napi::Function function) { function.Call({Napi::Number::New(env, a), Napi::Number::New(env, b), Napi::Number::New(env, c)}); });
+    calls_.NonBlockingCall([values...](Napi::Env env, Napi::Function function) { function.Call({Napi::Number::New(env, values)...}); });
   }
   void resolve(Make make) {
     calls_.NonBlockingCall([deferred = deferred_, make = std::move(make)](Napi::Env env, Napi::Function) { deferred.Resolve(make(env)); });

@@ -5,6 +5,11 @@
 
 namespace longview {
 
+int64_t Engine::behind(const Context& context) const {
+  if (!states_) return 0;
+  return context.length() - (context.again_ ? *context.again_ : context).recurrence_.reached();
+}
+
 bool Engine::catch_up(Context& context, const CancelToken& cancel) {
   if (!states_ || context.recurrence_.reached() == context.length()) return false;
   if (!context.again_) {

@@ -155,6 +155,8 @@ class Engine {
   // Takes the stream's next page, waited for a few milliseconds, behind the context; false when there is no more, or the context is not
   // what the pages follow any more. Throws kOutOfMemory.
   bool load_page(Context& context, PageStream& stream);
+  // Tokens of the context that recurrent layers have to see again before it is extended, by its first calls of prefill_chunk.
+  int64_t behind(const Context& context) const;
   // For what is saved of a context: its checkpoints, one behind its last token among them where it can have one.
   Checkpoints checkpoints(Context& context);
   // Behind the last load_page: takes what recurrent layers kept on disk for the context's tokens. Without it the pages that were loaded are of no

@@ -128,8 +128,8 @@ export class RepositoryState {
           signal,
           sparse: true,
           priority,
-          onProgress: this.savingNowAndThen(({ done, tokensPerSecond }) =>
-            this.tell({ done: reused + done, total, tokensPerSecond }),
+          onProgress: this.savingNowAndThen(({ done, total: all, tokensPerSecond }) =>
+            this.tell({ done: total - (all - done), total, tokensPerSecond }),
           ),
         });
         seconds = (performance.now() - start) / 1000;

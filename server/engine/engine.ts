@@ -103,7 +103,7 @@ export interface OpeningOptions {
 }
 
 export interface PrefillProgress {
-  /** Tokens of this call done so far. */
+  /** Tokens of this call done so far, and of the context those that recurrent layers had to see again. */
   done: number;
   total: number;
   /** Of what this call reads itself; 0 until something was. */

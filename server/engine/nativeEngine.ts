@@ -46,7 +46,7 @@ interface AddonEngine {
     tokens: TokenIds,
     priority: number,
     job: number,
-    onProgress: (done: number, length: number, adopted: number) => void,
+    onProgress: (done: number, length: number, adopted: number, behind: number) => void,
     sparse: boolean,
   ): Promise<Pick<ExtendResult, 'reused' | 'density' | 'coveredMass' | 'layers'>>;
   score(
@@ -185,13 +185,16 @@ class NativeContext implements Context {
     const start = performance.now();
     let before = 0;
     const priority = priorities[options.priority ?? 'prefill'];
+    let again = 0; // tokens that were held, and that recurrent layers have to see once more
     // Pages that were held already say nothing of how fast the rest is read.
-    const progress = (done: number, length: number, adopted: number) => {
+    const progress = (done: number, length: number, adopted: number, behind: number) => {
       this.length = length;
       const seconds = (performance.now() - start) / 1000;
       before = done;
-      const tokensPerSecond = (done - adopted) / Math.max(seconds, 1e-3);
-      options.onProgress?.({ done, total: tokens.length, tokensPerSecond });
+      again = Math.max(again, behind);
+      const seen = again - behind;
+      const tokensPerSecond = (seen + done - adopted) / Math.max(seconds, 1e-3);
+      options.onProgress?.({ done: seen + done, total: again + tokens.length, tokensPerSecond });
     };
     const result = await this.run(options.signal, (native, job) =>
       native.extend(this.id, tokens, priority, job, progress, options.sparse ?? false),

@@ -43,6 +43,14 @@ export const catalog: readonly CatalogEntry[] = [
     goodFor: 'Good for its size',
     needs: '8 GB of GPU memory (30K tokens), 24 GB (130K)',
   }),
+  entry('unsloth/Qwen3.5-4B-GGUF', 'Qwen3.5-4B-Q4_K_M.gguf', {
+    name: 'Qwen3.5 4B',
+    bytes: 2_740_000_000,
+    licence: 'Apache-2.0',
+    window: 262_144,
+    goodFor: 'Large repositories on small GPUs',
+    needs: '8 GB of GPU memory (100K tokens), 16 GB (250K)',
+  }),
   entry('unsloth/Qwen3.5-9B-GGUF', 'Qwen3.5-9B-Q4_K_M.gguf', {
     name: 'Qwen3.5 9B',
     bytes: 5_680_000_000,
@@ -58,6 +66,14 @@ export const catalog: readonly CatalogEntry[] = [
     window: 262_144,
     goodFor: 'Reasons about code',
     needs: '24 GB of GPU memory (60K tokens), 48 GB (250K)',
+  }),
+  entry('unsloth/Qwen3.6-35B-A3B-GGUF', 'Qwen3.6-35B-A3B-UD-Q4_K_M.gguf', {
+    name: 'Qwen3.6 35B-A3B',
+    bytes: 22_100_000_000,
+    licence: 'Apache-2.0',
+    window: 262_144,
+    goodFor: 'Fast in the largest repositories',
+    needs: '24 GB of GPU memory (40K tokens), 32 GB (250K)',
   }),
   entry('unsloth/Qwen3.8-27B-GGUF', 'Qwen3.8-27B-Q4_K_M.gguf', {
     name: 'Qwen3.8 27B',

@@ -232,6 +232,24 @@ it('rates a reading by what it reads itself, not by what is held already', async
   expect(seen.at(-1)!.tokensPerSecond * seconds).toBeLessThan(2 * (text.length - reused));
 });
 
+it('counts what recurrent layers see again as part of a reading', async () => {
+  const recurrent = await openNativeEngine(path.join(root, 'test/fixtures/native/qwen35.Q8_0.gguf'));
+  const reading = await recurrent.createContext();
+  const text = Int32Array.from({ length: 300 }, (_, i) => (7 * i) % 96);
+  await reading.extend(text);
+  await reading.truncate(200);
+  const seen: PrefillProgress[] = [];
+  const { tokens } = await reading.extend(text.subarray(0, 5), {
+    onProgress: (progress) => seen.push(progress),
+  });
+  expect(tokens).toBe(5);
+  expect(seen[0]).toMatchObject({ done: 0, total: 205, tokensPerSecond: 0 });
+  expect(seen.find(({ done }) => done > 0 && done < 205)).toMatchObject({ done: 200, total: 205 });
+  expect(seen.at(-1)).toMatchObject({ done: 205, total: 205 });
+  await reading.dispose();
+  await recurrent.dispose();
+});
+
 it('runs on the CPU where there is no code for a GPU, and says so unless that was asked for', async () => {
   const opened = (device: EngineOptions['device']) => openNativeEngine(builtInModel, { device });
   await onPlatform('win32', async () => {
