@@ -11,16 +11,16 @@
 namespace longview {
 
 bool has_experts(const std::string& architecture) { return architecture == "qwen3moe" || architecture == "qwen3_moe" || shares_expert(architecture); }
-bool shares_expert(const std::string& architecture) { return architecture == "qwen35moe" || architecture == "qwen3_5_moe_text"; }
+bool shares_expert(const std::string& architecture) { return architecture == "qwen3next" || architecture == "qwen35moe" || architecture == "qwen3_5_moe_text"; }
 
 bool is_hybrid(const std::string& architecture) { return architecture == "qwen35" || architecture == "qwen3_5_text" || shares_expert(architecture); }
 
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config) {
-  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text", "glm", "glm4", "chatglm", "phi3"};
+  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen3next", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text", "glm", "glm4", "chatglm", "phi3"};
   LONGVIEW_CHECK(std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown),
                  kUnsupportedArchitecture,
                  "The model %s is of the architecture \"%s\", which Longview does not run. It runs llama, "
-                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen35, qwen35moe, glm, glm4, chatglm and phi3.",
+                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, glm, glm4, chatglm and phi3.",
                  path.c_str(), printable(name).c_str());
   config.architecture = name;
   const bool glm = name == "glm" || name == "glm4" || name == "chatglm";

@@ -95,7 +95,7 @@ RecurrentConfig read_recurrent(const ModelFile& file, const std::string& arch, i
   r.value_heads = file.integer_or(ssm + "time_step_rank", 0);
   r.head_dim = file.integer_or(ssm + "state_size", 0);
   r.taps = file.integer_or(ssm + "conv_kernel", 0);
-  r.tiled = true;
+  r.tiled = arch != "qwen3next";
   const int64_t width = file.integer_or(ssm + "inner_size", 0);
   if (r.value_heads < 1 || width / r.value_heads != r.head_dim || width % r.value_heads != 0)
     throw_corrupt(file.path(), "its recurrent heads of keys and of values differ in width, or it does not say how wide they are");
@@ -131,7 +131,7 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   c.experts = file.integer_or(arch + ".expert_count", 0);
   c.experts_used = file.integer_or(arch + ".expert_used_count", 0);
   LONGVIEW_CHECK(c.experts == 0 || has_experts(arch), kUnsupportedArchitecture,
-                 "The model %s is a mixture of experts of the architecture \"%s\". Longview runs those of qwen3moe and qwen35moe.", path.c_str(), printable(arch).c_str());
+                 "The model %s is a mixture of experts of the architecture \"%s\". Longview runs those of qwen3moe, qwen3next and qwen35moe.", path.c_str(), printable(arch).c_str());
   // llama.cpp's numbers: 0 where the file says nothing, 1 for softmax.
   LONGVIEW_CHECK(file.integer_or(arch + ".expert_gating_func", 0) <= 1, kUnsupportedArchitecture,
                  "The model %s chooses its experts otherwise than by softmax (expert_gating_func), which Longview does not run.", path.c_str());

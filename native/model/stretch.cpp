@@ -13,7 +13,7 @@ namespace {
 // others, which somebody else stretched.
 int64_t trained_window(int64_t window) { return window == 40960 ? 32768 : window == 32768 || window == 262144 ? window : 0; }
 
-constexpr std::string_view kFamilies[] = {"qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text"};
+constexpr std::string_view kFamilies[] = {"qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen3next", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text"};
 
 }  // namespace
 

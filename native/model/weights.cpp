@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <new>
 #include <set>
@@ -22,8 +23,8 @@ namespace {
 // for.
 class Finder {
  public:
-  // `made`: where vectors live that are not taken as the file has them.
-  Finder(const ModelFile& file, std::deque<std::vector<float>>& made) : file_(file), made_(made) {}
+  // `made`: where what is not taken as the file has it lives.
+  Finder(const ModelFile& file, std::deque<std::vector<std::byte>>& made) : file_(file), made_(made) {}
 
   TensorView matrix(const std::string& name, int64_t rows, int64_t cols) { return find(name, {rows, cols}); }
 
@@ -55,10 +56,19 @@ class Finder {
   // A vector by what `form` gives for each of its numbers.
   template <typename Form>
   TensorView formed(const TensorView& vector, const Form& form) {
-    std::vector<float>& values = made_.emplace_back(static_cast<size_t>(vector.cols));
-    dequantize_row(vector.type, vector.data, values.data(), vector.cols);
-    std::transform(values.begin(), values.end(), values.begin(), form);
-    return {DType::kF32, 1, vector.cols, reinterpret_cast<const std::byte*>(values.data()), vector.cols * static_cast<int64_t>(sizeof(float))};
+    const int64_t bytes = vector.cols * static_cast<int64_t>(sizeof(float));
+    auto* values = reinterpret_cast<float*>(made_.emplace_back(static_cast<size_t>(bytes)).data());
+    dequantize_row(vector.type, vector.data, values, vector.cols);
+    std::transform(values, values + vector.cols, values, form);
+    return {DType::kF32, 1, vector.cols, made_.back().data(), bytes};
+  }
+
+  // Of every `group` rows of a matrix `count` from `first` on.
+  TensorView from_groups(const TensorView& matrix, int64_t group, int64_t first, int64_t count) {
+    const int64_t row = row_bytes(matrix.type, matrix.cols), groups = matrix.rows / group;
+    std::vector<std::byte>& rows = made_.emplace_back(static_cast<size_t>(groups * count * row));
+    for (int64_t i = 0; i < groups; ++i) std::memcpy(rows.data() + i * count * row, matrix.data + (i * group + first) * row, static_cast<size_t>(count * row));
+    return {matrix.type, groups * count, matrix.cols, rows.data(), groups * count * row};
   }
 
   // A layer of the first `layers` may hold no more than the graph uses: a bias or an expert that is left out would spoil every
@@ -105,7 +115,7 @@ class Finder {
   }
 
   const ModelFile& file_;
-  std::deque<std::vector<float>>& made_;
+  std::deque<std::vector<std::byte>>& made_;
   std::set<std::string, std::less<>> used_;
   int64_t parameters_ = 0, bytes_ = 0;
 };
@@ -141,24 +151,33 @@ std::vector<TensorView> find_experts(Finder& find, const TensorNames& names, con
   return found;
 }
 
-// transformers keeps norms of this architecture as what they differ from 1 by; GGUF has them whole, and all others have.
-bool norms_lack_one(const ModelConfig& c) { return c.architecture.starts_with("qwen3_5_"); }
+// transformers keeps norms of this architecture as what they differ from 1 by, and decays as logarithms; GGUF has them whole, and all others have.
+bool as_trained(const ModelConfig& c) { return c.architecture.starts_with("qwen3_5_"); }
 
 TensorView find_norm(Finder& find, const std::string& name, int64_t length, const ModelConfig& c) {
   const TensorView norm = find.vector(name, length);
-  return norms_lack_one(c) ? find.formed(norm, [](float x) { return 1 + x; }) : norm;
+  return as_trained(c) ? find.formed(norm, [](float x) { return 1 + x; }) : norm;
 }
 
 void find_recurrent(Finder& find, const TensorNames& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
   const RecurrentConfig& r = c.recurrent;
+  LONGVIEW_CHECK(!find.has(prefix + "ssm_in.weight"), kUnsupportedArchitecture, "The model %s was made by an older converter, which left the recurrent layers' inputs in one matrix (ssm_in): choose a newer file of it.",
+                 find.path().c_str());
   layer.mixed = find.matrix(weight(names.mixed), r.channels(), c.hidden);
   layer.output_gate = find.matrix(weight(names.output_gate), r.value_dim(), c.hidden);
-  layer.alpha = find.matrix(weight(names.alpha), r.value_heads, c.hidden);
-  layer.beta = find.matrix(weight(names.beta), r.value_heads, c.hidden);
-  layer.taps = find.flat(prefix + names.taps, r.tiled ? std::vector<int64_t>{r.channels(), r.taps} : std::vector<int64_t>{r.channels(), 1, r.taps});
+  if (c.architecture == "qwen3next") {  // of each key head's value heads, beta's rows and then alpha's
+    const TensorView both = find.matrix(weight(names.beta_alpha), 2 * r.value_heads, c.hidden);
+    const int64_t heads = r.value_heads / r.key_heads;
+    layer.beta = find.from_groups(both, 2 * heads, 0, heads);
+    layer.alpha = find.from_groups(both, 2 * heads, heads, heads);
+  } else {
+    layer.alpha = find.matrix(weight(names.alpha), r.value_heads, c.hidden);
+    layer.beta = find.matrix(weight(names.beta), r.value_heads, c.hidden);
+  }
+  layer.taps = find.flat(prefix + names.taps, as_trained(c) ? std::vector<int64_t>{r.channels(), 1, r.taps} : std::vector<int64_t>{r.channels(), r.taps});
   layer.decay = find.vector(prefix + names.decay, r.value_heads);
-  if (!r.tiled) layer.decay = find.formed(layer.decay, [](float x) { return -std::exp(x); });  // the file has its logarithm
+  if (as_trained(c)) layer.decay = find.formed(layer.decay, [](float x) { return -std::exp(x); });
   layer.decay_bias = find.vector(prefix + names.decay_bias, r.value_heads);
   layer.value_norm = find.vector(prefix + names.value_norm, r.head_dim);
   layer.attention_output = find.matrix(weight(names.recurrent_output), c.hidden, r.value_dim());

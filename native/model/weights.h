@@ -71,7 +71,7 @@ struct Model {
   int64_t parameters = 0;   // of the graph; tied matrices count once
   int64_t weight_bytes = 0;
   std::shared_ptr<const ModelFile> file;  // keeps the mapping alive
-  std::deque<std::vector<float>> made;    // vectors that the file has in another form; views point into it
+  std::deque<std::vector<std::byte>> made;  // what the file has in another form or order; views point into it
 };
 
 Model open_model(const std::string& path);

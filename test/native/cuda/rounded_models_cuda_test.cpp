@@ -76,6 +76,7 @@ TEST("experts, queries that grow with their position, and recurrent layers give 
     check_by_token(files::fixture(name), files::fixture(name + "/reference.safetensors"));
     check_by_token(files::fixture(name + ".Q8_0.gguf"), files::fixture(name + ".Q8_0.reference.safetensors"));
   }
+  check_by_token(files::fixture("qwen3next.Q8_0.gguf"), files::fixture("qwen3next.Q8_0.reference.safetensors"));
 }
 
 TEST("the golden mixture of experts and the golden hybrid do too") {

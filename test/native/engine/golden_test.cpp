@@ -65,6 +65,7 @@ TEST("experts, queries that grow with their position, and recurrent layers give 
     check_tiny(files::fixture(name), files::fixture(name + "/reference.safetensors"), open_model);
     check_tiny(files::fixture(name + ".Q8_0.gguf"), files::fixture(name + ".Q8_0.reference.safetensors"), open_model);
   }
+  check_tiny(files::fixture("qwen3next.Q8_0.gguf"), files::fixture("qwen3next.Q8_0.reference.safetensors"), open_model);
 }
 
 TEST("the built-in model gives every greedy id of the reference in float32, from forks of one context") {

@@ -20,15 +20,15 @@ inline Gguf tiny_hybrid_gguf(const std::string& arch = "qwen35") {
 }
 
 // Of four experts two for each token, and one of 16 for all.
-inline Gguf tiny_hybrid_experts_gguf() {
-  Gguf g = tiny_hybrid_gguf("qwen35moe");
+inline Gguf tiny_hybrid_experts_gguf(const std::string& arch = "qwen35moe") {
+  Gguf g = tiny_hybrid_gguf(arch);
   for (const std::string layer : {"blk.0.", "blk.1."}) {
     for (const char* part : {"ffn_gate", "ffn_up", "ffn_down"}) g.drop(layer + part + ".weight").add(layer + part + "_exps.weight", {32, 32, 4});
     g.add(layer + "ffn_gate_inp.weight", {32, 4}).add(layer + "ffn_gate_inp_shexp.weight", {32}).add(layer + "ffn_gate_shexp.weight", {32, 16});
     g.add(layer + "ffn_up_shexp.weight", {32, 16}).add(layer + "ffn_down_shexp.weight", {16, 32});
   }
-  g.set_u32("qwen35moe.expert_feed_forward_length", 32).set_u32("qwen35moe.expert_shared_feed_forward_length", 16);
-  return g.set_u32("qwen35moe.expert_count", 4).set_u32("qwen35moe.expert_used_count", 2);
+  g.set_u32(arch + ".expert_feed_forward_length", 32).set_u32(arch + ".expert_shared_feed_forward_length", 16);
+  return g.set_u32(arch + ".expert_count", 4).set_u32(arch + ".expert_used_count", 2);
 }
 
 inline Safetensors tiny_hybrid_safetensors(bool experts = false) {

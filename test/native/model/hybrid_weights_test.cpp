@@ -127,4 +127,29 @@ TEST("the language model inside a model of pictures and text is found") {
   CHECK(says(message(std::string(R"({"model_type":"qwen3_5"})"), inside), "no text_config"));
 }
 
+TEST("Qwen3-Next has beta and alpha by key head in one matrix, whose rows are taken apart") {
+  Gguf gguf = builders::tiny_hybrid_experts_gguf("qwen3next");
+  gguf.drop("blk.0.ssm_alpha.weight").drop("blk.0.ssm_beta.weight");
+  // Of two key heads with two value heads each, rows 0 .. 7: b0 b1 a0 a1, b2 b3 a2 a3.
+  std::string rows;
+  for (int row = 0; row < 8; ++row)
+    for (int i = 0; i < 32; ++i) rows += builders::bytes_of(static_cast<float>(row));
+  gguf.tensors.push_back({"blk.0.ssm_ba.weight", {32, 8}, 0, rows});
+  const Model model = open(gguf);
+  CHECK(!model.config.recurrent.tiled && model.config.attention_gate && model.config.shared_ffn == 16);
+  const LayerWeights& layer = model.weights.layers[0];
+  const auto first_column = [](const TensorView& matrix) {
+    std::vector<float> all(static_cast<size_t>(matrix.rows * matrix.cols)), firsts;
+    for (int64_t row = 0; row < matrix.rows; ++row) {
+      dequantize_row(matrix.type, matrix.data + row * matrix.cols * 4, all.data(), matrix.cols);
+      firsts.push_back(all[0]);
+    }
+    return firsts;
+  };
+  CHECK((first_column(layer.beta) == std::vector<float>{0, 1, 4, 5}));
+  CHECK((first_column(layer.alpha) == std::vector<float>{2, 3, 6, 7}));
+  CHECK(says(message(Gguf(gguf).add("blk.0.ssm_in.weight", {32, 192})), "older converter"));
+  CHECK(says(message(Gguf(gguf).drop("blk.0.ssm_ba.weight")), "blk.0.ssm_ba.weight is missing"));
+}
+
 TEST_MAIN()
