@@ -35,14 +35,16 @@ struct DeltaNetArgs {
   const float* dt_bias;  // [Hv]
   const float* norm;     // [D]
   void* out;             // bf16 [T, Hv, D]; none of the inputs
-  // The layer's state before these tokens and behind them, aligned to 256 bytes: the same memory, or such that does not overlap.
+  // The layer's state before these tokens and behind them, aligned to 256 bytes, in memory that does not overlap.
   const void* before;
   void* after;
   // Not null: on the device, {before, after} when the work runs, so that a recording may be launched with others; the layer's state
-  // begins `state_offset` bytes, a multiple of 256, behind each of them. `before` and `after` are not read then.
+  // begins `state_offset` bytes, a multiple of 256, behind each of them. `before` and `after` are not read then. The pointers and
+  // the state before these tokens are read while kernels in front of this call are not over: they were there before the recording was launched,
+  // or a copy stands in front of the call.
   void* const* states;
   int64_t state_offset;
-  void* workspace;  // delta_net_workspace_bytes(), aligned to 256 bytes; any content
+  void* workspace;  // delta_net_workspace_bytes(), aligned to 256 bytes; any content; may be null where that is 0
   int64_t tokens, key_heads, value_heads, head_dim;  // D: 32, 64 or 128
   float epsilon;
   int32_t tiled;  // not 0: value head h goes with key head h % Hk; 0: with h / (Hv / Hk)
@@ -57,12 +59,10 @@ constexpr int64_t kDeltaTileBytes = 2 * 10 * 512 + kDeltaChunkTokens * 16;
 // Enough for fewer tokens, too.
 constexpr int64_t delta_net_workspace_bytes(int64_t tokens, int64_t key_heads, int64_t value_heads, int64_t head_dim) {
   const auto whole = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
-  const int64_t part = tokens < kDeltaPartTokens ? tokens : kDeltaPartTokens, channels = delta_channels(key_heads, value_heads, head_dim);
-  const int64_t few = tokens < kDeltaRowTokens ? tokens : kDeltaRowTokens, x_few = few * channels * 4, x = part * channels * 2;
-  const int64_t bytes = whole(x > x_few ? x : x_few) + whole(part * value_heads * 8);
-  if (tokens <= kDeltaRowTokens) return bytes;
+  const int64_t part = tokens < kDeltaPartTokens ? tokens : kDeltaPartTokens;
+  if (tokens <= kDeltaRowTokens) return 0;
   const int64_t tiles = (part + kDeltaChunkTokens - 1) / kDeltaChunkTokens * value_heads;
-  return bytes + tiles * kDeltaTileBytes;
+  return whole(part * delta_channels(key_heads, value_heads, head_dim) * 2) + whole(part * value_heads * 8) + tiles * kDeltaTileBytes;
 }
 
 }  // namespace longview::kernels

@@ -20,23 +20,23 @@ DeltaPlan plan_for(const DeltaNetArgs& args, int64_t first) {
   a.alpha = static_cast<const __nv_bfloat16*>(args.alpha) + first * args.value_heads;
   a.beta = static_cast<const __nv_bfloat16*>(args.beta) + first * args.value_heads;
   a.out = static_cast<__nv_bfloat16*>(args.out) + first * values;
-  const bool few = a.tokens <= kDeltaRowTokens;
-  p.chunks = few ? 0 : ceil_div(a.tokens, kDeltaChunkTokens);
+  if (a.tokens <= kDeltaRowTokens) return p;
+  p.chunks = ceil_div(a.tokens, kDeltaChunkTokens);
   char* at = static_cast<char*>(args.workspace);
   const auto take = [&](int64_t bytes) {
     char* taken = at;
     at += ceil_div(bytes, 256) * 256;
     return taken;
   };
-  p.x = take(a.tokens * p.channels * (few ? 4 : 2));
+  p.x = take(a.tokens * p.channels * 2);
   p.gates = reinterpret_cast<float2*>(take(a.tokens * args.value_heads * 8));
   p.tiles = take(p.chunks * args.value_heads * kDeltaTileBytes);
   return p;
 }
 
 Status launch_part(const DeltaPlan& p, Stream stream) {
-  if (const Status status = launch_delta_conv(p, stream)) return status;
   if (p.chunks == 0) return launch_delta_row(p, stream);
+  if (const Status status = launch_delta_conv(p, stream)) return status;
   if (const Status status = launch_delta_chunks(p, stream)) return status;
   if (const Status status = launch_delta_scan(p, stream)) return status;
   return launch_delta_norm(p, stream);
@@ -49,7 +49,8 @@ Status launch_delta_net(const DeltaNetArgs& args, Stream stream) {
   if (args.head_dim != 32 && args.head_dim != 64 && args.head_dim != 128) return kInvalidShape;
   if (!aligned(args.qkv) || !aligned(args.z) || !aligned(args.conv) || !aligned(args.norm) || !aligned(args.out) || !aligned_256(args.workspace)) return kInvalidAlignment;
   if (args.states ? args.state_offset < 0 || args.state_offset % 256 != 0 : !aligned_256(args.before) || !aligned_256(args.after)) return kInvalidAlignment;
-  if (!args.workspace || (!args.states && (!args.before || !args.after))) return kInvalidShape;
+  if (!args.states && (!args.before || !args.after || args.before == args.after)) return kInvalidShape;
+  if (!args.workspace && args.tokens > kDeltaRowTokens) return kInvalidShape;
   for (int64_t first = 0; first < args.tokens; first += kDeltaPartTokens)
     if (const Status status = launch_part(plan_for(args, first), stream)) return status;
   return kOk;

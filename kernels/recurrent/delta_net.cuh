@@ -12,9 +12,10 @@ struct DeltaPlan {
   DeltaNetArgs args;
   int64_t channels, chunks;
   int32_t continued;  // not 0: the state before these tokens lies where that behind them does
-  void* x;            // [T, C] behind convolution, activation and norm: float32 of at most kDeltaRowTokens, fp16 of more
-  float2* gates;      // [Hv, T]: {log2 of the decay, b}
-  char* tiles;        // [chunks, Hv] of kDeltaTileBytes; of more than kDeltaRowTokens
+  // Of more than kDeltaRowTokens:
+  void* x;        // fp16 [T, C] behind convolution, activation and norm
+  float2* gates;  // [Hv, T]: {log2 of the decay, b}
+  char* tiles;    // [chunks, Hv] of kDeltaTileBytes
 };
 
 __device__ inline const char* state_before(const DeltaPlan& p) {
@@ -29,13 +30,13 @@ __device__ inline int64_t conv_offset(const DeltaPlan& p) { return p.args.value_
 __device__ inline int64_t key_head_of(const DeltaPlan& p, int64_t value_head) {
   return p.args.tiled ? value_head % p.args.key_heads : value_head / (p.args.value_heads / p.args.key_heads);
 }
+__device__ inline int64_t first_value_head(const DeltaPlan& p, int64_t key_head) { return p.args.tiled ? key_head : key_head * (p.args.value_heads / p.args.key_heads); }
 __device__ inline float silu(float x) { return x / (1.0f + __expf(-x)); }
 
-// x and gates of all tokens, and the convolution's part of the state.
-Status launch_delta_conv(const DeltaPlan& plan, Stream stream);
 // At most kDeltaRowTokens, to `out`.
 Status launch_delta_row(const DeltaPlan& plan, Stream stream);
-// Tiles of all chunks; then, from chunk to chunk, S and o, the latter in `out`; then `out` normed and gated.
+// x and gates of all tokens, and the convolution's part of the state; tiles of all chunks; then, from chunk to chunk, S and o, the latter in `out`; then `out` normed and gated.
+Status launch_delta_conv(const DeltaPlan& plan, Stream stream);
 Status launch_delta_chunks(const DeltaPlan& plan, Stream stream);
 Status launch_delta_scan(const DeltaPlan& plan, Stream stream);
 Status launch_delta_norm(const DeltaPlan& plan, Stream stream);

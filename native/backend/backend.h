@@ -273,7 +273,7 @@ class Backend {
   // heads, each by its length, q by sqrt(head_dim) too, and v of the value heads. Of a value head, in float32, token by token, with
   // b = sigmoid(beta): S = exp(decay * softplus(alpha + decay_bias)) S; S += k (b (v - S^T k))^T; o = S^T q. out [T, value_dim] is o normed by
   // value_norm, times silu(gate). alpha, beta [T, value_heads], gate [T, value_dim]; what becomes of the inputs is not said. `layer` counts
-  // recurrent layers. before and after may be one.
+  // recurrent layers. before and after are two states.
   virtual void delta_net(Activation mixed, Activation gate, Activation alpha, Activation beta, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
                          const RecurrentStates& states, Activation out) = 0;
   // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.

@@ -32,8 +32,6 @@ class DeltaNet {
   // Why the kernels do not run this model's recurrent layers, a sentence; empty where they do.
   static std::string why_not(const ModelConfig& config);
 
-  const void* scratch() const { return scratch_.as(); }
-
  private:
   const Device& device_;
   Buffer scratch_;

@@ -233,20 +233,21 @@ void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_he
   report(format("focus T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d)), 4 * scores * static_cast<double>(heads * d), 0, [&] { GPU(focus(look, gpu::stream())); });
 }
 
-// Layers of Qwen3-Next one after the other, whose states do not stay in the cache. Bytes are the inputs', the result's and the states', FLOP
-// those of the recurrence.
+// Layers of Qwen3-Next one after the other, whose states do not stay in the cache, found by pointers as in a recording. Bytes are the inputs',
+// the result's and the states', FLOP those of the recurrence.
 void bench_delta_net(int64_t tokens, int64_t layers) {
   const int64_t key_heads = 16, value_heads = 32, d = 128, channels = kernels::delta_channels(key_heads, value_heads, d), state = kernels::delta_state_bytes(key_heads, value_heads, d);
   std::mt19937_64 random(6);
   const Random qkv(static_cast<size_t>(tokens * channels)), z(static_cast<size_t>(tokens * value_heads * d)), gates(static_cast<size_t>(tokens * value_heads));
   const gpu::Memory<float> conv(gpu::random_float(static_cast<size_t>(channels * 4), random, 0.5f)), ones(std::vector<float>(static_cast<size_t>(d), 1.0f)), decay(std::vector<float>(static_cast<size_t>(value_heads), -0.3f));
   const gpu::Memory<uint16_t> out(static_cast<size_t>(tokens * value_heads * d));
-  const gpu::Memory<uint8_t> states(std::vector<uint8_t>(static_cast<size_t>(state * layers))), workspace(static_cast<size_t>(kernels::delta_net_workspace_bytes(tokens, key_heads, value_heads, d)));
-  kernels::DeltaNetArgs args{qkv.get(), z.get(), gates.get(), gates.get(), conv.get(), decay.get(), ones.get(), ones.get(), out.get(), nullptr, nullptr, nullptr, 0, workspace.get(), tokens, key_heads, value_heads, d, 1e-6f, 1};
+  const gpu::Memory<uint8_t> before(std::vector<uint8_t>(static_cast<size_t>(state * layers))), after(before.bytes()), workspace(static_cast<size_t>(kernels::delta_net_workspace_bytes(tokens, key_heads, value_heads, d)));
+  const gpu::Memory<void*> states(std::vector<void*>{before.get(), after.get()});
+  kernels::DeltaNetArgs args{qkv.get(), z.get(), gates.get(), gates.get(), conv.get(), decay.get(), ones.get(), ones.get(), out.get(), nullptr, nullptr, states.get(), 0, workspace.get(), tokens, key_heads, value_heads, d, 1e-6f, 1};
   const double bytes = static_cast<double>(tokens * (channels + 2 * value_heads * d) * 2 + 2 * state), flop = 6 * static_cast<double>(tokens * value_heads) * static_cast<double>(d * d);
   report(format("delta_net T %d heads %d/%d d %d, %d layers", int(tokens), int(key_heads), int(value_heads), int(d), int(layers)), static_cast<double>(layers) * flop, static_cast<double>(layers) * bytes, [&] {
     for (int64_t layer = 0; layer < layers; ++layer) {
-      args.before = args.after = states.get() + layer * state;
+      args.state_offset = layer * state;
       GPU(delta_net(args, gpu::stream()));
     }
   });

@@ -163,8 +163,8 @@ struct Result {
   bool operator==(const Result&) const = default;
 };
 
-// In calls of so many tokens each; the state goes to other memory, or stays in its own.
-inline Result run(const Inputs& in, const std::vector<int64_t>& pieces, bool in_place = false) {
+// In calls of so many tokens each.
+inline Result run(const Inputs& in, const std::vector<int64_t>& pieces) {
   const Device device(in);
   int64_t tokens = 0;
   for (const int64_t piece : pieces) tokens += piece;
@@ -175,13 +175,13 @@ inline Result run(const Inputs& in, const std::vector<int64_t>& pieces, bool in_
   int64_t first = 0;
   for (const int64_t piece : pieces) {
     const Memory<uint8_t> workspace(workspace_bytes(in.shape, piece));
-    const int to = in_place ? from : 1 - from;
+    const int to = 1 - from;
     const std::vector<uint8_t> before = states[from].read();
     DeltaNetArgs args = device.args(in, first, piece);
     args.out = out.get() + first * in.shape.values(), args.workspace = workspace.get();
     args.before = states[from].get(), args.after = states[to].get();
     GPU(delta_net(args, stream()));
-    if (!in_place) CHECK(states[from].read() == before);
+    CHECK(states[from].read() == before);
     from = to, first += piece;
   }
   return {out.read(), states[from].read()};

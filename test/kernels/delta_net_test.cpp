@@ -40,11 +40,31 @@ TEST("a sequence in pieces, and one that is longer than a part") {
     for (const std::vector<int64_t>& pieces : {std::vector<int64_t>{200}, {64, 136}, {17, 1, 1, 16, 2, 63, 100}, {3, 190, 7}}) worst.check(in, run(in, pieces), wanted, 1, 200, kChunks, "pieces");
     worst.check(in, run(in, {16, 16, 1, 2, 3, 10}), wanted, 0, 48, kRow, "rows");
   }
-  for (const int64_t tokens : {kernels::kDeltaPartTokens + 1, kernels::kDeltaPartTokens + 70}) {
+  for (const int64_t tokens : {kernels::kDeltaPartTokens + 1, kernels::kDeltaPartTokens + 3, kernels::kDeltaPartTokens + 16, kernels::kDeltaPartTokens + 70}) {
     const Inputs in = make({1, 2, 32, false}, tokens, random);
     worst.check(in, run(in, {tokens}), reference(in, {tokens}), 0, tokens, kChunks, "parts");
   }
   worst.print();
+}
+
+TEST("calls right behind each other, as far as if each was waited for") {
+  std::mt19937_64 random(9);
+  const Shape shape{2, 64, 128, true};
+  const std::vector<int64_t> pieces{1, 1, 1, 2, 1, 16, 1, 3, 1, 1, 5, 1, 1};
+  const Inputs in = make(shape, 35, random);
+  const Result waited = run(in, pieces);
+  const std::vector<uint8_t> begin = bytes_of(shape, in.s, in.past);
+  const Memory<uint8_t> states[2] = {Memory<uint8_t>(begin), Memory<uint8_t>(begin.size())};
+  const Memory<uint16_t> out(waited.out.size());
+  const Device device(in);
+  int64_t first = 0, from = 0;
+  for (const int64_t piece : pieces) {
+    DeltaNetArgs args = device.args(in, first, piece);
+    args.out = out.get() + first * shape.values(), args.before = states[from].get(), args.after = states[1 - from].get();
+    GPU(delta_net(args, stream()));
+    from = 1 - from, first += piece;
+  }
+  CHECK(Result({out.read(), states[from].read()}) == waited);
 }
 
 TEST("gates that keep nothing, all, or either; keys that are nearly one") {
@@ -80,47 +100,43 @@ TEST("values that are small, and large") {
   worst.print();
 }
 
-TEST("the state in its own memory, found by pointers on the device, and in a recording") {
+TEST("the state found by pointers on the device, and in a recording") {
   std::mt19937_64 random(4);
   const Shape shape{2, 6, 128, true};
-  for (const int64_t tokens : {1, 2, 16, 130}) {
+  for (const int64_t tokens : {int64_t{1}, int64_t{2}, int64_t{16}, int64_t{130}, kernels::kDeltaPartTokens + 2}) {
     const Inputs in = make(shape, tokens, random);
     const Result plain = run(in, {tokens});
-    CHECK(run(in, {tokens}, true) == plain);
     // Two states of a model, of which the layer's part lies between others'.
     const size_t offset = 512, bytes = plain.state.size();
     std::vector<uint8_t> begin(offset + bytes + 256, 0xa5), end = begin;
     const std::vector<uint8_t> layer = bytes_of(shape, in.s, in.past);
     std::copy(layer.begin(), layer.end(), begin.begin() + static_cast<int64_t>(offset));
-    for (const bool in_place : {false, true}) {
-      const Memory<uint8_t> before(begin), other(end), workspace(workspace_bytes(shape, tokens));
-      const Memory<uint8_t>& after = in_place ? before : other;
-      const Memory<void*> states(std::vector<void*>{before.get(), after.get()});
-      const Memory<uint16_t> out(plain.out.size());
-      const Device device(in);
-      DeltaNetArgs args = device.args(in, 0, tokens);
-      args.out = out.get(), args.workspace = workspace.get(), args.states = states.get(), args.state_offset = static_cast<int64_t>(offset);
-      GPU(delta_net(args, stream()));
-      const std::vector<uint8_t> all = after.read();
-      // What lies behind the convolution's inputs, up to a multiple of 256, is nobody's.
-      const size_t used = shape.matrices() * 4 + shape.past() * 2;
-      CHECK(out.read() == plain.out);
-      CHECK(std::equal(all.begin() + static_cast<int64_t>(offset), all.begin() + static_cast<int64_t>(offset + used), plain.state.begin()));
-      CHECK(std::count(all.begin(), all.begin() + static_cast<int64_t>(offset), 0xa5) == static_cast<int64_t>(offset) && std::count(all.end() - 256, all.end(), 0xa5) == 256);
-      if (!in_place) CHECK(before.read() == begin);
-    }
+    const Memory<uint8_t> before(begin), after(end), workspace(workspace_bytes(shape, tokens));
+    const Memory<void*> states(std::vector<void*>{before.get(), after.get()});
+    const Memory<uint16_t> out(plain.out.size());
+    const Device device(in);
+    DeltaNetArgs args = device.args(in, 0, tokens);
+    args.out = out.get(), args.workspace = workspace.get(), args.states = states.get(), args.state_offset = static_cast<int64_t>(offset);
+    GPU(delta_net(args, stream()));
+    const std::vector<uint8_t> all = after.read();
+    // What lies behind the convolution's inputs, up to a multiple of 256, is nobody's.
+    const size_t used = shape.matrices() * 4 + shape.past() * 2;
+    CHECK(out.read() == plain.out);
+    CHECK(std::equal(all.begin() + static_cast<int64_t>(offset), all.begin() + static_cast<int64_t>(offset + used), plain.state.begin()));
+    CHECK(std::count(all.begin(), all.begin() + static_cast<int64_t>(offset), 0xa5) == static_cast<int64_t>(offset) && std::count(all.end() - 256, all.end(), 0xa5) == 256);
+    CHECK(before.read() == begin);
   }
 
   // One recording for all tokens, whose inputs are brought to one place; the states change places from token to token.
   const Inputs in = make(shape, 3, random);
   const Result wanted = run(in, {1, 1, 1});
   const std::vector<uint8_t> begin = bytes_of(shape, in.s, in.past);
-  const Memory<uint8_t> first(begin), second(begin.size()), workspace(workspace_bytes(shape, 1));
+  const Memory<uint8_t> first(begin), second(begin.size());
   const Memory<void*> states(std::vector<void*>{nullptr, nullptr});
   const Memory<uint16_t> out(static_cast<size_t>(shape.values()));
   const Device device(in), one(in);
   DeltaNetArgs args = one.args(in, 0, 1);
-  args.out = out.get(), args.workspace = workspace.get(), args.states = states.get();
+  args.out = out.get(), args.states = states.get();
   kernels::Graph graph = nullptr;
   GPU(begin_recording(stream()));
   GPU(delta_net(args, stream()));
@@ -169,10 +185,10 @@ TEST("what is not taken is refused, not run") {
   const Shape shape{2, 4, 32, false};
   const Inputs in = make(shape, 20, random);
   const Device device(in);
-  const Memory<uint8_t> state(bytes_of(shape, in.s, in.past)), workspace(workspace_bytes(shape, 20));
+  const Memory<uint8_t> state(bytes_of(shape, in.s, in.past)), after(state.bytes()), workspace(workspace_bytes(shape, 20));
   const Memory<uint16_t> out(static_cast<size_t>(20 * shape.values()) + 8);
   DeltaNetArgs good = device.args(in, 0, 20);
-  good.out = out.get(), good.workspace = workspace.get(), good.before = state.get(), good.after = state.get();
+  good.out = out.get(), good.workspace = workspace.get(), good.before = state.get(), good.after = after.get();
   const auto refused = [&](kernels::Status wanted, auto change) {
     DeltaNetArgs args = good;
     change(args);
@@ -184,10 +200,13 @@ TEST("what is not taken is refused, not run") {
   CHECK(refused(kernels::kInvalidShape, [](DeltaNetArgs& a) { a.value_heads = 3; }));
   CHECK(refused(kernels::kInvalidShape, [](DeltaNetArgs& a) { a.key_heads = 0; }));
   CHECK(refused(kernels::kInvalidShape, [](DeltaNetArgs& a) { a.after = nullptr; }));
+  CHECK(refused(kernels::kInvalidShape, [&](DeltaNetArgs& a) { a.after = state.get(); }));
   CHECK(refused(kernels::kInvalidShape, [](DeltaNetArgs& a) { a.workspace = nullptr; }));
+  CHECK(refused(kernels::kOk, [](DeltaNetArgs& a) { a.workspace = nullptr, a.tokens = kernels::kDeltaRowTokens; }));
   CHECK(refused(kernels::kInvalidAlignment, [](DeltaNetArgs& a) { a.out = static_cast<uint16_t*>(a.out) + 1; }));
   CHECK(refused(kernels::kInvalidAlignment, [](DeltaNetArgs& a) { a.before = static_cast<const uint8_t*>(a.before) + 16; }));
   CHECK(refused(kernels::kInvalidAlignment, [&](DeltaNetArgs& a) { a.states = reinterpret_cast<void* const*>(state.get()), a.state_offset = 16; }));
+  CHECK(workspace_bytes(shape, kernels::kDeltaRowTokens) == 0);
   // Room for a call is enough for all that are shorter.
   for (const int64_t dim : {32, 64, 128})
     for (int64_t tokens = 2; tokens <= 2 * kernels::kDeltaPartTokens; ++tokens)
