@@ -28,7 +28,7 @@ constexpr int64_t kDeltaRowTokens = 16;
 struct DeltaNetArgs {
   const void* qkv;       // bf16 [T, C]
   const void* z;         // bf16 [T, Hv, D]
-  const void* alpha;     // bf16 [T, Hv]
+  const void* alpha;     // bf16 [T, Hv]; not read where there is an `input`, nor is beta
   const void* beta;      // bf16 [T, Hv]
   const float* conv;     // [C, 4], the newest input's weight last
   const float* decay;    // [Hv]: -exp(A_log)
@@ -48,8 +48,13 @@ struct DeltaNetArgs {
   int64_t tokens, key_heads, value_heads, head_dim;  // D: 32, 64 or 128
   float epsilon;
   int32_t tiled;  // not 0: value head h goes with key head h % Hk; 0: with h / (Hv / Hk)
+  // Not null, of one token: its alpha and beta are products of this and two weights, summed up in float32 in fixed order.
+  const void* input = nullptr;         // bf16 [K]
+  const void* alpha_weight = nullptr;  // bf16 [Hv, K]
+  const void* beta_weight = nullptr;   // bf16 [Hv, K]
+  int64_t k = 0;                       // a multiple of 8
 };
-// Nothing is allocated, and the host is not waited for. qkv, z, conv, norm and out are aligned to 16 bytes.
+// Nothing is allocated, and the host is not waited for. qkv, z, conv, norm, out, input and its weights are aligned to 16 bytes.
 Status launch_delta_net(const DeltaNetArgs& args, Stream stream);
 
 // More tokens are worked on in parts of so many.

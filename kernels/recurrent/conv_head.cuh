@@ -60,7 +60,7 @@ __device__ inline void norm_head(float (&x)[kChannels], float factor) {
   for (int c = 0; c < kChannels; ++c) x[c] *= scale;
 }
 
-// {log2 of the decay, b} of a value head.
+// {log2 of the decay, b} of a token and value head, whose weights are dt_bias and decay (api/recurrent.h).
 __device__ inline float2 gates_of(float alpha, float beta, float dt_bias, float decay) {
   constexpr float kLog2E = 1.4426950408889634f;
   const float x = alpha + dt_bias;
@@ -68,9 +68,9 @@ __device__ inline float2 gates_of(float alpha, float beta, float dt_bias, float 
   // Less than float32 tells from nothing is not summed up over a chunk: the sums would lose what later tokens differ by.
   return {rate < -150.0f ? -150.0f : rate, 1.0f / (1.0f + expf(-beta))};
 }
-__device__ inline float2 gates_of(const DeltaNetArgs& a, int64_t token, int64_t head) {
+__device__ inline float2 gates_of(const DeltaNetArgs& a, int64_t token, int64_t head, float dt_bias, float decay) {
   const int64_t at = token * a.value_heads + head;
-  return gates_of(__bfloat162float(static_cast<const __nv_bfloat16*>(a.alpha)[at]), __bfloat162float(static_cast<const __nv_bfloat16*>(a.beta)[at]), a.dt_bias[head], a.decay[head]);
+  return gates_of(__bfloat162float(static_cast<const __nv_bfloat16*>(a.alpha)[at]), __bfloat162float(static_cast<const __nv_bfloat16*>(a.beta)[at]), dt_bias, decay);
 }
 
 }  // namespace longview::kernels

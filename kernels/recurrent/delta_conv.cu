@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kWarps * 32) delta_conv_kernel(const DeltaPlan
   }
 
   const int64_t value_head = head - 2 * a.key_heads;
-  if (value_head >= 0 && lane < count) p.gates[value_head * a.tokens + first + lane] = gates_of(a, first + lane, value_head);
+  if (value_head >= 0 && lane < count) p.gates[value_head * a.tokens + first + lane] = gates_of(a, first + lane, value_head, a.dt_bias[value_head], a.decay[value_head]);
 }
 
 template <int D>

@@ -48,6 +48,8 @@ Status launch_delta_net(const DeltaNetArgs& args, Stream stream) {
   if (args.tokens <= 0 || args.key_heads <= 0 || args.value_heads <= 0 || args.value_heads % args.key_heads != 0 || args.value_heads > kMostHeads) return kInvalidShape;
   if (args.head_dim != 32 && args.head_dim != 64 && args.head_dim != 128) return kInvalidShape;
   if (!aligned(args.qkv) || !aligned(args.z) || !aligned(args.conv) || !aligned(args.norm) || !aligned(args.out) || !aligned_256(args.workspace)) return kInvalidAlignment;
+  if (args.input && (args.tokens != 1 || args.k <= 0 || args.k % 8 != 0 || !args.alpha_weight || !args.beta_weight)) return kInvalidShape;
+  if (!aligned(args.input) || !aligned(args.alpha_weight) || !aligned(args.beta_weight)) return kInvalidAlignment;
   if (args.states ? args.state_offset < 0 || args.state_offset % 256 != 0 : !aligned_256(args.before) || !aligned_256(args.after)) return kInvalidAlignment;
   if (!args.states && (!args.before || !args.after || args.before == args.after)) return kInvalidShape;
   if (!args.workspace && args.tokens > kDeltaRowTokens) return kInvalidShape;

@@ -1,6 +1,6 @@
 // DeltaNet of few tokens, one after the other: a block has a value head, whose S is read once, kept in registers and written once, all in
-// float32. It makes queries, keys, values and gates for itself, those of a key head once more than others that share it: a launch less.
-// Then a thread has four columns of D / 16 rows. S^T k and S^T q are both taken from S as it was, so that the block meets twice a
+// float32. It makes queries, keys, values and gates for itself, those of a key head as others do that share it, and of one token alpha and
+// beta too where that is asked for: launches less. Then a thread has four columns of D / 16 rows. S^T k and S^T q are both taken from S as it was, so that the block meets twice a
 // token: with d = b (v - exp(g) S^T k), o = exp(g) S^T q + (k q) d.
 #include "kernels/common/launch.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
@@ -19,13 +19,38 @@ __device__ inline float4 add_scaled(float4 sum, float factor, float4 x) {
   return {fmaf(factor, x.x, sum.x), fmaf(factor, x.y, sum.y), fmaf(factor, x.z, sum.z), fmaf(factor, x.w, sum.w)};
 }
 
+// A head's rows of alpha's and of beta's weights, of which each of `threads` has vectors of 8 elements: `first`, `first + threads`, ...
+struct GateRows {
+  const uint4 *alpha, *beta;
+  int first, threads, vectors;
+  __device__ GateRows(const DeltaNetArgs& a, int64_t head, int begin, int step)
+      : alpha(static_cast<const uint4*>(a.alpha_weight) + head * (a.k / 8)), beta(static_cast<const uint4*>(a.beta_weight) + head * (a.k / 8)), first(begin), threads(step), vectors(static_cast<int>(a.k / 8)) {}
+  __device__ void prefetch() const {
+    for (int i = first; i < vectors; i += threads) ptx::prefetch(alpha + i), ptx::prefetch(beta + i);
+  }
+  // Times the input: what the warp has of both sums.
+  __device__ float2 multiply(const uint4* input) const {
+    float2 sum{};
+#pragma unroll 2
+    for (int i = first; i < vectors; i += threads) {
+      float x[8], of_alpha[8], of_beta[8];
+      unpack_bf16x8(input[i], x);
+      unpack_bf16x8(alpha[i], of_alpha);
+      unpack_bf16x8(beta[i], of_beta);
+#pragma unroll
+      for (int j = 0; j < 8; ++j) sum.x = fmaf(x[j], of_alpha[j], sum.x), sum.y = fmaf(x[j], of_beta[j], sum.y);
+    }
+    return {warp_sum(sum.x), warp_sum(sum.y)};
+  }
+};
+
 template <int D>
 __global__ void __maxnreg__(kMostRegisters) delta_row_kernel(const DeltaPlan p) {
   constexpr int kWarps = D / 8, kQuads = D / 4, kRows = D / kBands, kChannels = D / 32, kMost = static_cast<int>(kDeltaRowTokens);
   constexpr int kAtOnce = kWarps / 3;  // tokens that are convolved, by a warp each of q, k and v
   static_assert(kWarps % 3 != 0);      // another makes the gates meanwhile
   __shared__ float4 x[3][kMost][kQuads], parts[kBands][2][kQuads], sums[2][kQuads], norms[kQuads];
-  __shared__ float2 gates[kMost];
+  __shared__ float2 gates[kMost], shares[kWarps - 3];
   __shared__ float products[kBands], product;
   const DeltaNetArgs& a = p.args;
   const int thread = threadIdx.x, quad = thread % kQuads, band = thread / kQuads, tokens = static_cast<int>(a.tokens);
@@ -34,8 +59,13 @@ __global__ void __maxnreg__(kMostRegisters) delta_row_kernel(const DeltaPlan p) 
   const int64_t channel = (part == 2 ? 2 * a.key_heads + head : part * a.key_heads + key_head) * D + lane * kChannels;
   ptx::start_dependents();
   if (band == 0) norms[quad] = reinterpret_cast<const float4*>(a.norm)[quad];
+  const float dt_bias = a.dt_bias[head], decay_weight = a.decay[head];
   const auto* taps = reinterpret_cast<const float4*>(a.conv) + channel;
   ptx::prefetch(taps);
+  // Of one token three warps convolve, the others make alpha and beta.
+  const bool makes_gates = a.input && warp >= 3;
+  const GateRows rows(a, head, thread - 96, kWarps * 32 - 96);
+  if (makes_gates) rows.prefetch();
   // States that lie there already (api/recurrent.h) come while the kernels in front end.
   const bool early = a.states && !p.continued;
   if (!early) ptx::wait_for_previous();
@@ -50,6 +80,10 @@ __global__ void __maxnreg__(kMostRegisters) delta_row_kernel(const DeltaPlan p) 
   for (int i = 0; i < kPastInputs; ++i) ptx::prefetch(earlier + i * p.channels);
   if (early) ptx::wait_for_previous();
 
+  if (makes_gates) {
+    const float2 share = rows.multiply(static_cast<const uint4*>(a.input));
+    if (lane == 0) shares[warp - 3] = share;
+  }
   for (int token = turn; turn < kAtOnce && token < tokens; token += kAtOnce) {
     Lane<kChannels> held[kPastInputs + 1];
     float4 weight[kChannels];
@@ -70,8 +104,13 @@ __global__ void __maxnreg__(kMostRegisters) delta_row_kernel(const DeltaPlan p) 
 #pragma unroll
     for (int i = 0; i < kPastInputs; ++i) held[i + 1].write(next + i * p.channels);
   }
-  if (warp == kWarps - 1 && lane < tokens) gates[lane] = gates_of(a, lane, head);
+  if (!a.input && warp == kWarps - 1 && lane < tokens) gates[lane] = gates_of(a, lane, head, dt_bias, decay_weight);
   __syncthreads();
+  if (a.input && warp == kWarps - 1) {  // the block meets again before it reads them
+    const float2 share = lane < kWarps - 3 ? shares[lane] : float2{};
+    const float alpha = warp_sum(share.x), beta = warp_sum(share.y);
+    if (lane == 0) gates[0] = gates_of(alpha, beta, dt_bias, decay_weight);
+  }
 
   for (int token = 0; token < tokens; ++token) {
     const auto* of_k = reinterpret_cast<const float*>(x[1][token]) + band * kRows;

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -66,8 +67,9 @@ class DeviceWeight {
 };
 using WeightHandle = std::unique_ptr<DeviceWeight>;
 
-// What a weight is for. A device may keep what only products of layers read in fewer bits, where it was asked to.
-enum class WeightUse { kAny, kLayerProduct };
+// What a weight is for. A device may keep what only products of layers read in fewer bits, where it was asked to, and the few rows that make
+// the gates of recurrent layers in more than the file does.
+enum class WeightUse { kAny, kLayerProduct, kGates };
 
 // out = x * weight^T (+ bias, where it is not null).
 struct Projection {
@@ -134,6 +136,9 @@ struct RecurrentStates {
 struct DeltaWeights {
   const DeviceWeight *taps, *decay, *decay_bias, *value_norm;
 };
+
+// What makes its inputs: mixed, gate, alpha and beta, in this order.
+using DeltaProjections = std::array<Projection, 4>;
 
 // cos/sin source of RoPE on the device.
 class DeviceRope {
@@ -276,6 +281,13 @@ class Backend {
   // recurrent layers. before and after are two states.
   virtual void delta_net(Activation mixed, Activation gate, Activation alpha, Activation beta, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
                          const RecurrentStates& states, Activation out) = 0;
+  // The same of x normed first, as rms_norm does it, and multiplied with the layer's matrices. `normed` has the shape of x and any content.
+  virtual void norm_delta_net(Activation x, const DeviceWeight& norm, Activation normed, const DeltaProjections& projections, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
+                              const RecurrentStates& states, Activation out) {
+    const auto& [mixed, gate, alpha, beta] = projections;
+    norm_linear_all(x, norm, epsilon, normed, projections);
+    delta_net(mixed.out, gate.out, alpha.out, beta.out, weights, epsilon, shape, layer, states, out);
+  }
   // Rotates q and k by their positions first_position .. +T-1 and writes k and v of `layer` into the pages. q in place.
   // q [T, H*D], k and v [T, G*D].
   virtual void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape,

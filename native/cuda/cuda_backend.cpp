@@ -207,12 +207,7 @@ class CudaBackend final : public Backend {
   }
 
   void norm_linear_all(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, std::span<const Projection> projections) override {
-    // The first launch norms the row for the others.
-    for (size_t count = projections.size(); x.rows == 1 && count > 0; --count) {
-      const Products::Norm first{norm, epsilon, normed, count < projections.size()};
-      if (products_.multiply_row(x, projections.first(count), kernels::MatvecResult::kWrite, &first)) return linear_all(normed, projections.subspan(count));
-    }
-    Backend::norm_linear_all(x, norm, epsilon, normed, projections);
+    multiply_normed(x, {norm, epsilon, normed}, projections);
   }
 
   void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) override {
@@ -261,6 +256,15 @@ class CudaBackend final : public Backend {
   void delta_net(Activation mixed, Activation gate, Activation alpha, Activation beta, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
                  const RecurrentStates& states, Activation out) override {
     delta_net_.run({mixed, gate, alpha, beta}, weights, epsilon, shape, layer, states, step_.states(), out);
+  }
+
+  void norm_delta_net(Activation x, const DeviceWeight& norm, Activation normed, const DeltaProjections& projections, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
+                      const RecurrentStates& states, Activation out) override {
+    const auto& [mixed, gate, alpha, beta] = projections;
+    if (x.rows != 1 || products_.in_one_launch(x, projections)) return Backend::norm_delta_net(x, norm, normed, projections, weights, epsilon, shape, layer, states, out);
+    // alpha and beta are two numbers of a head: they are made where they are used, a launch less.
+    multiply_normed(x, {norm, epsilon, normed, true}, std::span(projections).first(2));
+    delta_net_.run({mixed.out, gate.out, {}, {}, alpha.weight, beta.weight, normed}, weights, epsilon, shape, layer, states, step_.states(), out);
   }
 
   void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
@@ -356,6 +360,16 @@ class CudaBackend final : public Backend {
 
  private:
   void check(kernels::Status status, const char* what) const { device_.check(status, what); }
+
+  // The first launch norms a row for the others.
+  void multiply_normed(Activation x, Products::Norm norm, std::span<const Projection> projections) {
+    const bool keep = norm.keep;
+    for (size_t count = projections.size(); x.rows == 1 && count > 0; --count) {
+      norm.keep = keep || count < projections.size();
+      if (products_.multiply_row(x, projections.first(count), kernels::MatvecResult::kWrite, &norm)) return linear_all(norm.normed, projections.subspan(count));
+    }
+    Backend::norm_linear_all(x, norm.weight, norm.epsilon, norm.normed, projections);
+  }
 
   // Nothing is under way behind this. Called where nothing may be thrown: an error comes back with the next work.
   void settle() noexcept { library_.synchronize(device_.stream()); }

@@ -47,6 +47,12 @@ void DeltaNet::run(const Inputs& x, const DeltaWeights& weights, float epsilon, 
   args.head_dim = c.head_dim;
   args.epsilon = epsilon;
   args.tiled = c.tiled;
+  if (x.alpha_weight) {
+    args.input = x.normed.data;
+    args.alpha_weight = cuda(*x.alpha_weight).buffer->as();
+    args.beta_weight = cuda(*x.beta_weight).buffer->as();
+    args.k = x.normed.cols;
+  }
   device_.check(device_.library().delta_net(args, device_.stream()), "running recurrent layers");
 }
 

@@ -22,6 +22,9 @@ class DeltaNet {
 
   struct Inputs {
     Activation mixed, gate, alpha, beta;
+    // Not null, of one token: alpha and beta are made here, of `normed`, which their weights meet in bf16.
+    const DeviceWeight *alpha_weight = nullptr, *beta_weight = nullptr;
+    Activation normed = {};
   };
   // `moving`: on the device, the two states when the work runs, for work that is recorded; else null.
   void run(const Inputs& x, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer, const RecurrentStates& states, void* const* moving, Activation out);

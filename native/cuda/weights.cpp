@@ -15,20 +15,24 @@ constexpr int64_t kColumnStep = 8;                   // columns that the kernels
 
 bool plain(DType type) { return format_of(type).block_elements == 1; }
 
+// As the file has it, but for what the kernels read as bf16.
+kernels::WeightType stored_type(const TensorView& view) { return plain(view.type) ? kernels::WeightType::kBFloat16 : static_cast<kernels::WeightType>(view.type); }
+
 // A matrix as matrix() brings it.
-int64_t loaded_bytes(const TensorView& view) { return plain(view.type) ? view.rows * view.cols * 2 : view.bytes; }
+int64_t loaded_bytes(const TensorView& view, kernels::WeightType type) { return type == kernels::WeightType::kBFloat16 ? view.rows * view.cols * 2 : view.bytes; }
 
 }  // namespace
 
 kernels::WeightType Uploader::type_of(const TensorView& view, WeightUse use) const {
   const bool fits = view.rows > 1 && view.cols % kernels::kE4M3ColumnStep == 0 && view.cols <= kernels::kMostE4M3Columns;
   if (e4m3_ && use == WeightUse::kLayerProduct && fits) return kernels::WeightType::kE4M3;
-  return plain(view.type) ? kernels::WeightType::kBFloat16 : static_cast<kernels::WeightType>(view.type);
+  return use == WeightUse::kGates ? kernels::WeightType::kBFloat16 : stored_type(view);
 }
 
 int64_t Uploader::bytes_of(const TensorView& view, WeightUse use) const {
   if (view.rows == 1) return view.cols * kVectorBytes;
-  return type_of(view, use) == kernels::WeightType::kE4M3 ? kernels::e4m3_bytes(view.rows, view.cols) : loaded_bytes(view);
+  const kernels::WeightType type = type_of(view, use);
+  return type == kernels::WeightType::kE4M3 ? kernels::e4m3_bytes(view.rows, view.cols) : loaded_bytes(view, type);
 }
 
 Uploader::Uploader(const Device& device, bool e4m3) : device_(device), e4m3_(e4m3) {
@@ -57,14 +61,14 @@ std::unique_ptr<CudaWeight> Uploader::upload(const TensorView& view, WeightUse u
   weight->type = type_of(view, use);
   std::weak_ptr<Buffer>& known = known_[{view.data, weight->type}];
   weight->buffer = known.lock();
-  if (!weight->buffer) known = weight->buffer = weight->type == kernels::WeightType::kE4M3 ? to_e4m3(view) : matrix(view);
+  if (!weight->buffer) known = weight->buffer = weight->type == kernels::WeightType::kE4M3 ? to_e4m3(view) : matrix(view, weight->type);
   return weight;
 }
 
 // By way of bf16, for which there is room: the workspace is taken after the weights.
 std::shared_ptr<Buffer> Uploader::to_e4m3(const TensorView& view) {
   const kernels::Library& library = device_.library();
-  const std::shared_ptr<Buffer> stored = matrix(view);
+  const std::shared_ptr<Buffer> stored = matrix(view, stored_type(view));
   Buffer narrow;
   if (!plain(view.type)) {
     narrow = Buffer(device_, view.rows * view.cols * 2, "the weights");
@@ -83,21 +87,22 @@ std::unique_ptr<CudaWeight> Uploader::upload_all(std::span<const TensorView> mat
   weight->rows = count * first.rows;
   weight->cols = first.cols;
   weight->type = type_of(first, WeightUse::kAny);
-  weight->buffer = std::make_shared<Buffer>(device_, count * loaded_bytes(first), "the weights");
-  for (int64_t i = 0; i < count; ++i) copy(matrices[static_cast<size_t>(i)], weight->buffer->as<char>() + i * loaded_bytes(first));
+  const int64_t bytes = loaded_bytes(first, weight->type);
+  weight->buffer = std::make_shared<Buffer>(device_, count * bytes, "the weights");
+  for (int64_t i = 0; i < count; ++i) copy(matrices[static_cast<size_t>(i)], weight->type, weight->buffer->as<char>() + i * bytes);
   return weight;
 }
 
-std::shared_ptr<Buffer> Uploader::matrix(const TensorView& view) {
-  auto buffer = std::make_shared<Buffer>(device_, loaded_bytes(view), "the weights");
-  copy(view, buffer->as<char>());
+std::shared_ptr<Buffer> Uploader::matrix(const TensorView& view, kernels::WeightType type) {
+  auto buffer = std::make_shared<Buffer>(device_, loaded_bytes(view, type), "the weights");
+  copy(view, type, buffer->as<char>());
   return buffer;
 }
 
 // Waits until all of it is there.
-void Uploader::copy(const TensorView& view, char* to) {
-  const bool convert = plain(view.type) && view.type != DType::kBF16;
-  const int64_t total = loaded_bytes(view);
+void Uploader::copy(const TensorView& view, kernels::WeightType type, char* to) {
+  const bool convert = type == kernels::WeightType::kBFloat16 && view.type != DType::kBF16;
+  const int64_t total = loaded_bytes(view, type);
   const kernels::Library& library = device_.library();
   std::vector<float> values;
   for (int64_t done = 0, part = 0; done < total; ++part) {

@@ -1,4 +1,4 @@
-// Weights on the GPU: matrices as bf16, in their stored quantisation or as e4m3, vectors as float32 and, behind that, as bf16.
+// Weights on the GPU: matrices as bf16, in their stored quantisation or as e4m3, those of WeightUse::kGates always as bf16; vectors as float32 and, behind that, as bf16.
 #pragma once
 
 #include <map>
@@ -40,8 +40,8 @@ class Uploader {
   static constexpr int64_t kVectorBytes = 4 + 2;  // of an element
 
   kernels::WeightType type_of(const TensorView& view, WeightUse use) const;
-  std::shared_ptr<Buffer> matrix(const TensorView& view);
-  void copy(const TensorView& view, char* to);
+  std::shared_ptr<Buffer> matrix(const TensorView& view, kernels::WeightType type);
+  void copy(const TensorView& view, kernels::WeightType type, char* to);
   std::shared_ptr<Buffer> to_e4m3(const TensorView& view);
 
   const Device& device_;

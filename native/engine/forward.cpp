@@ -35,6 +35,7 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
   };
   const auto upload = [&](const TensorView& view) { return upload_for(view, WeightUse::kAny); };
   const auto matrix = [&](const TensorView& view) { return upload_for(view, WeightUse::kLayerProduct); };
+  const auto gates = [&](const TensorView& view) { return upload_for(view, WeightUse::kGates); };
   const auto experts = [&](const std::vector<TensorView>& views) {
     if (views.empty()) return WeightHandle();
     WeightHandle handle = backend.upload_experts(views);
@@ -49,7 +50,7 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
     layers_.push_back({upload(l.attention_norm), matrix(l.q), matrix(l.k), matrix(l.v), upload(l.q_bias), upload(l.k_bias), upload(l.v_bias),
                        upload(l.q_norm), upload(l.k_norm), matrix(l.attention_output), upload(l.attention_post_norm), upload(l.ffn_norm), matrix(l.gate), matrix(l.up), matrix(l.down),
                        upload(l.ffn_post_norm), upload(l.router), experts(l.expert_gates), experts(l.expert_ups), experts(l.expert_downs),
-                       matrix(l.mixed), matrix(l.output_gate), upload(l.alpha), upload(l.beta), upload(l.taps), upload(l.decay), upload(l.decay_bias), upload(l.value_norm),
+                       matrix(l.mixed), matrix(l.output_gate), gates(l.alpha), gates(l.beta), upload(l.taps), upload(l.decay), upload(l.decay_bias), upload(l.value_norm),
                        matrix(l.shared_gate), matrix(l.shared_up), matrix(l.shared_down), upload(l.shared_router)});
   if (on_load) on_load(model.weight_bytes, model.weight_bytes);
   rope_ = backend.upload_rope(config_.rope);
@@ -152,10 +153,9 @@ void Forward::add_recurrent(const Layer& layer, int64_t index, const Chunk& chun
   const auto part = [&](Activation buffer) { return backend_.rows(buffer, 0, static_cast<int64_t>(chunk.tokens.size())); };
   const Activation hidden = part(hidden_), normed = part(normed_), mixed = part(mixed_), gate = part(output_gate_), alpha = part(alpha_), beta = part(beta_), read = part(read_);
   const Activation input = backend_.for_products(normed, {layer.mixed.get(), layer.output_gate.get(), layer.alpha.get(), layer.beta.get()});
-  const std::array<Projection, 4> projections{{{layer.mixed.get(), nullptr, mixed}, {layer.output_gate.get(), nullptr, gate}, {layer.alpha.get(), nullptr, alpha}, {layer.beta.get(), nullptr, beta}}};
-  backend_.norm_linear_all(hidden, *layer.attention_norm, config_.norm_epsilon, input, projections);
+  const DeltaProjections projections{{{layer.mixed.get(), nullptr, mixed}, {layer.output_gate.get(), nullptr, gate}, {layer.alpha.get(), nullptr, alpha}, {layer.beta.get(), nullptr, beta}}};
   const DeltaWeights weights{layer.taps.get(), layer.decay.get(), layer.decay_bias.get(), layer.value_norm.get()};
-  backend_.delta_net(mixed, gate, alpha, beta, weights, config_.norm_epsilon, recurrent_, index, chunk.states, read);
+  backend_.norm_delta_net(hidden, *layer.attention_norm, input, projections, weights, config_.norm_epsilon, recurrent_, index, chunk.states, read);
   add_product(read, *layer.attention_output, nullptr, normed, hidden);
 }
 

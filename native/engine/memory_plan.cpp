@@ -25,7 +25,8 @@ int64_t weight_bytes(const Backend& backend, const Weights& weights) {
   for (const TensorView* view : {&weights.embedding, &weights.output_norm, &weights.output}) add(*view, WeightUse::kAny);
   for (const LayerWeights& layer : weights.layers) {
     layer.each([&](const TensorView& view) { add(view, WeightUse::kLayerProduct); });  // its vectors stay as they are
-    for (const TensorView* view : {&layer.router, &layer.alpha, &layer.beta}) add(*view, WeightUse::kAny);
+    add(layer.router, WeightUse::kAny);
+    for (const TensorView* view : {&layer.alpha, &layer.beta}) add(*view, WeightUse::kGates);
     layer.each_expert([&](const TensorView& view) { add(view, WeightUse::kAny); });
   }
   return total;

@@ -234,8 +234,8 @@ void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_he
 }
 
 // Layers of Qwen3-Next one after the other, whose states do not stay in the cache, found by pointers as in a recording. Bytes are the inputs',
-// the result's and the states', FLOP those of the recurrence.
-void bench_delta_net(int64_t tokens, int64_t layers) {
+// the result's and the states', FLOP those of the recurrence. `hidden`: not 0 where a token's alpha and beta are made of so many values.
+void bench_delta_net(int64_t tokens, int64_t layers, int64_t hidden = 0) {
   const int64_t key_heads = 16, value_heads = 32, d = 128, channels = kernels::delta_channels(key_heads, value_heads, d), state = kernels::delta_state_bytes(key_heads, value_heads, d);
   std::mt19937_64 random(6);
   const Random qkv(static_cast<size_t>(tokens * channels)), z(static_cast<size_t>(tokens * value_heads * d)), gates(static_cast<size_t>(tokens * value_heads));
@@ -244,10 +244,13 @@ void bench_delta_net(int64_t tokens, int64_t layers) {
   const gpu::Memory<uint8_t> before(std::vector<uint8_t>(static_cast<size_t>(state * layers))), after(before.bytes()), workspace(static_cast<size_t>(kernels::delta_net_workspace_bytes(tokens, key_heads, value_heads, d)));
   const gpu::Memory<void*> states(std::vector<void*>{before.get(), after.get()});
   kernels::DeltaNetArgs args{qkv.get(), z.get(), gates.get(), gates.get(), conv.get(), decay.get(), ones.get(), ones.get(), out.get(), nullptr, nullptr, states.get(), 0, workspace.get(), tokens, key_heads, value_heads, d, 1e-6f, 1};
-  const double bytes = static_cast<double>(tokens * (channels + 2 * value_heads * d) * 2 + 2 * state), flop = 6 * static_cast<double>(tokens * value_heads) * static_cast<double>(d * d);
-  report(format("delta_net T %d heads %d/%d d %d, %d layers", int(tokens), int(key_heads), int(value_heads), int(d), int(layers)), static_cast<double>(layers) * flop, static_cast<double>(layers) * bytes, [&] {
+  const Random input(static_cast<size_t>(hidden + 8)), alpha(static_cast<size_t>(layers * value_heads * hidden + 8)), beta(static_cast<size_t>(layers * value_heads * hidden + 8));
+  if (hidden > 0) args.input = input.get(), args.k = hidden;
+  const double bytes = static_cast<double>(tokens * (channels + 2 * value_heads * d) * 2 + 2 * state + 4 * value_heads * hidden), flop = 6 * static_cast<double>(tokens * value_heads) * static_cast<double>(d * d);
+  report(format("delta_net T %d heads %d/%d d %d, %d layers%s", int(tokens), int(key_heads), int(value_heads), int(d), int(layers), hidden > 0 ? ", with alpha and beta" : ""), static_cast<double>(layers) * flop, static_cast<double>(layers) * bytes, [&] {
     for (int64_t layer = 0; layer < layers; ++layer) {
       args.state_offset = layer * state;
+      args.alpha_weight = alpha.get() + layer * value_heads * hidden, args.beta_weight = beta.get() + layer * value_heads * hidden;
       GPU(delta_net(args, gpu::stream()));
     }
   });
@@ -292,6 +295,7 @@ int main(int argc, char** argv) {
     for (const int64_t length : {8192, 131072}) bench_attention(1, length - 1, 24, 4, 256);
     bench_attention(1, 131071, 16, 2, 256);
     bench_attention_e4m3(32768, 24, 4, 256);
+    bench_delta_net(1, 36, 4096);
     for (const int64_t tokens : {1, 2, 16, 17, 64, 512, 2048, 16384}) bench_delta_net(tokens, tokens < 512 ? 36 : 1);
     return 0;
   } catch (const check::Skip& skip) {

@@ -56,6 +56,7 @@ struct Inputs {
   std::vector<uint16_t> qkv, z, alpha, beta, past;
   std::vector<float> conv, decay, dt_bias, norm, s;
   float epsilon = 1e-6f;
+  std::vector<double> exact_alpha = {}, exact_beta = {};  // in place of alpha and beta where those are made on the way
 };
 
 inline Inputs make(const Shape& shape, int64_t tokens, std::mt19937_64& random, Gates gates = Gates::kAny, bool near_keys = false) {
@@ -108,8 +109,9 @@ inline Reference reference(const Inputs& in, const std::vector<int64_t>& asked) 
     for (int64_t h = 0; h < value_heads; ++h) {
       const int64_t key_head = tiled ? h % key_heads : h / (value_heads / key_heads);
       const auto gate = static_cast<size_t>(t * value_heads + h);
-      const double rise = at(in.alpha, gate) + in.dt_bias[static_cast<size_t>(h)];
-      const double decay = std::exp(in.decay[static_cast<size_t>(h)] * (rise > 20 ? rise : std::log1p(std::exp(rise)))), rate = sigmoid(at(in.beta, gate));
+      const bool exact = !in.exact_alpha.empty();
+      const double rise = (exact ? in.exact_alpha[gate] : at(in.alpha, gate)) + in.dt_bias[static_cast<size_t>(h)];
+      const double decay = std::exp(in.decay[static_cast<size_t>(h)] * (rise > 20 ? rise : std::log1p(std::exp(rise)))), rate = sigmoid(exact ? in.exact_beta[gate] : at(in.beta, gate));
       const double *q = &x[static_cast<size_t>(key_head * dim)], *k = &x[static_cast<size_t>((key_heads + key_head) * dim)], *v = &x[static_cast<size_t>((2 * key_heads + h) * dim)];
       double* matrix = &s[static_cast<size_t>(h * dim * dim)];
       std::fill(kept.begin(), kept.end(), 0.0);

@@ -100,6 +100,42 @@ TEST("values that are small, and large") {
   worst.print();
 }
 
+TEST("alpha and beta of one token, made of its input") {
+  std::mt19937_64 random(10);
+  const int64_t tokens = 5;
+  Worst worst;
+  for (const int64_t dim : {32, 64, 128})
+    for (const int64_t k : {8, 96, 1024, 4096, 5128}) {
+      const Shape shape{2, 6, dim, k % 16 == 0};
+      Inputs in = make(shape, tokens, random);
+      const std::vector<uint16_t> x = random_bf16(static_cast<size_t>(tokens * k), random);
+      const auto weights = [&](std::vector<double>& exact) {  // what is near 1 a token, and x times them
+        const std::vector<uint16_t> w = random_bf16(static_cast<size_t>(shape.value_heads * k), random, 1 / std::sqrt(static_cast<float>(k)));
+        for (int64_t t = 0; t < tokens; ++t)
+          for (int64_t h = 0; h < shape.value_heads; ++h) {
+            double sum = 0;
+            for (int64_t i = 0; i < k; ++i) sum += at(x, static_cast<size_t>(t * k + i)) * at(w, static_cast<size_t>(h * k + i));
+            exact.push_back(sum);
+          }
+        return w;
+      };
+      const Memory<uint16_t> input(x), alpha(weights(in.exact_alpha)), beta(weights(in.exact_beta)), out(static_cast<size_t>(tokens * shape.values()));
+      const std::vector<uint8_t> begin = bytes_of(shape, in.s, in.past);
+      const Memory<uint8_t> states[2] = {Memory<uint8_t>(begin), Memory<uint8_t>(begin.size())};
+      const Device device(in);
+      for (int64_t t = 0; t < tokens; ++t) {
+        const Memory<void*> moving(std::vector<void*>{states[t % 2].get(), states[1 - t % 2].get()});
+        DeltaNetArgs args = device.args(in, t, 1);
+        args.alpha = args.beta = nullptr, args.out = out.get() + t * shape.values(), args.states = moving.get();
+        args.input = input.get() + t * k, args.alpha_weight = alpha.get(), args.beta_weight = beta.get(), args.k = k;
+        GPU(delta_net(args, stream()));
+        GPU(synchronize(stream()));
+      }
+      worst.check(in, {out.read(), states[tokens % 2].read()}, reference(in, {tokens}), 0, tokens, kRow, ("input of " + std::to_string(k)).c_str());
+    }
+  worst.print();
+}
+
 TEST("the state found by pointers on the device, and in a recording") {
   std::mt19937_64 random(4);
   const Shape shape{2, 6, 128, true};
@@ -207,6 +243,12 @@ TEST("what is not taken is refused, not run") {
   CHECK(refused(kernels::kInvalidAlignment, [](DeltaNetArgs& a) { a.before = static_cast<const uint8_t*>(a.before) + 16; }));
   CHECK(refused(kernels::kInvalidAlignment, [&](DeltaNetArgs& a) { a.states = reinterpret_cast<void* const*>(state.get()), a.state_offset = 16; }));
   CHECK(workspace_bytes(shape, kernels::kDeltaRowTokens) == 0);
+  good.tokens = 1, good.input = good.alpha_weight = good.beta_weight = device.qkv.get(), good.k = 64;
+  CHECK(refused(kernels::kOk, [](DeltaNetArgs& a) { a.alpha = a.beta = nullptr; }));
+  CHECK(refused(kernels::kInvalidShape, [](DeltaNetArgs& a) { a.tokens = 2; }));
+  CHECK(refused(kernels::kInvalidShape, [](DeltaNetArgs& a) { a.k = 60; }));
+  CHECK(refused(kernels::kInvalidShape, [](DeltaNetArgs& a) { a.beta_weight = nullptr; }));
+  CHECK(refused(kernels::kInvalidAlignment, [](DeltaNetArgs& a) { a.input = static_cast<const uint16_t*>(a.input) + 1; }));
   // Room for a call is enough for all that are shorter.
   for (const int64_t dim : {32, 64, 128})
     for (int64_t tokens = 2; tokens <= 2 * kernels::kDeltaPartTokens; ++tokens)
