@@ -31,7 +31,13 @@ struct AttentionArgs {
   const int64_t* position = nullptr;
   // Where its k is null, all tokens are in their pages. Else first_position decides whose page's means are made.
   AppendedToken appended = {};
+  // Not null, where attention_gates holds: each head's results, rounded to bf16, are multiplied with the sigmoids of its gates, as launch_sigmoid_mul
+  // does it.
+  const void* gates = nullptr;  // bf16 [H, D], aligned to 16 bytes
+  int64_t gate_stride = 0;      // elements from a head's gates to the next one's, a multiple of 8
 };
+// Whether the call may gate its results: those of one token, and few query heads to a KV head.
+constexpr bool attention_gates(const AttentionArgs& args) { return args.tokens == 1 && args.kv.kv_heads > 0 && args.heads / args.kv.kv_heads <= 16; }
 // Whether the call may append its token: one, over bf16 pages, D 64 or 128, and few query heads to a KV head.
 bool attention_appends(const AttentionArgs& args);
 // Whether the device's tensor cores multiply the codes of e4m3 pages: compute capability 9.0, D 64 or 128, and enough rows that every multiprocessor

@@ -97,6 +97,12 @@ struct RopeAppendArgs {
   // kernel in front of this one was launched, as were the page table and what began a single token's page: they are read before that
   // kernel is over.
   const int64_t* position = nullptr;
+  // Not null, of one token whose heads are as wide as the pages' 64, 128 or 256 and rotated by halves of a multiple of D / 32: heads of Q and K
+  // are normed by these weights first, as launch_rms_norm_heads does it. Pointers are aligned to 16 bytes then.
+  const float* q_norm = nullptr;  // [D]
+  const float* k_norm = nullptr;  // [D]
+  float epsilon = 0;
+  int64_t q_stride = 0;  // with norms: elements from a head of q to the next, a multiple of 8; 0: D. `rotated` is q in the latter case alone
 };
 Status launch_rope_append(const RopeAppendArgs& args, Stream stream);
 

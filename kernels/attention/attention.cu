@@ -87,6 +87,10 @@ Status launch_attention(const AttentionArgs& args, Stream stream) {
     if (!attention_appends(args) || !token.v || !token.cosine || !token.sine) return kInvalidShape;
     if (!aligned(token.k) || !aligned(token.v) || !aligned(token.cosine) || !aligned(token.sine)) return kInvalidAlignment;
   }
+  if (args.gates) {
+    if (!attention_gates(args) || p.tile_rows > kJoinRows || args.gate_stride < args.kv.head_dim || args.gate_stride % 8 != 0) return kInvalidShape;
+    if (!aligned(args.gates)) return kInvalidAlignment;
+  }
   if (const Status status = launch_cut(p, stream)) return status;
   return args.appended.k ? launch_page_means(args.kv, args.first_position, 1, stream) : kOk;
 }

@@ -4,6 +4,7 @@
 
 #include "kernels/attention/attention.cuh"
 #include "kernels/common/bf16.cuh"
+#include "kernels/common/gated.cuh"
 #include "kernels/ptx/exp2.cuh"
 
 namespace longview::kernels {
@@ -35,7 +36,13 @@ __device__ inline void add_scaled(float4& sum, float factor, float4 x) {
 template <int D>
 __device__ inline void store_joined(const AttentionPlan& p, const JoinedRows& j, int row, int column, float4 x, float factor) {
   const int64_t of_head = j.first_row + row, at = of_head / p.group * p.args.heads + j.kv_head * p.group + of_head % p.group;
-  *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(p.args.out) + at * D + column * 4) = {pack_bf16(x.x * factor, x.y * factor), pack_bf16(x.z * factor, x.w * factor)};
+  uint2 result = {pack_bf16(x.x * factor, x.y * factor), pack_bf16(x.z * factor, x.w * factor)};
+  if (p.args.gates) {
+    const uint2 gates = *reinterpret_cast<const uint2*>(static_cast<const __nv_bfloat16*>(p.args.gates) + at * p.args.gate_stride + column * 4);
+    const float2 low = unpack_bf16(result.x), high = unpack_bf16(result.y), of_low = unpack_bf16(gates.x), of_high = unpack_bf16(gates.y);
+    result = {pack_bf16(gated(low.x, of_low.x), gated(low.y, of_low.y)), pack_bf16(gated(high.x, of_high.x), gated(high.y, of_high.y))};
+  }
+  *reinterpret_cast<uint2*>(static_cast<__nv_bfloat16*>(p.args.out) + at * D + column * 4) = result;
 }
 
 // Results of the parts, which lie in memory, to the rows. D / 4 threads take a row's dimensions; where rows are fewer than such groups

@@ -176,16 +176,22 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
   if (!wide && d != 64 && d != 128 && d != 256) return kInvalidShape;
   const bool halves = wide && (d == 64 || d == 128 || d == 256) && args.head_dim == d && args.half % 8 == 0 && !args.adjacent && args.tokens >= kTokensOfBlock && aligned(args.q) && aligned(args.rotated) && aligned(args.k) &&
                       aligned(args.v) && aligned(args.cosine) && aligned(args.sine);
+  const bool normed = args.q_norm || args.k_norm;
+  if (normed) {
+    if (!args.q_norm || !args.k_norm || args.tokens != 1 || (d != 64 && d != 128 && d != 256) || args.head_dim != d || args.half % (d / 32) != 0 || args.adjacent) return kInvalidShape;
+    if (args.q_stride < 0 || args.q_stride % 8 != 0 || (args.q_stride > 0 && (args.q_stride < d || args.rotated == args.q))) return kInvalidShape;
+    if (!aligned(args.q_norm) || !aligned(args.k_norm)) return kInvalidAlignment;
+  }
   const int64_t items = (args.heads + args.kv.kv_heads) * (d / 16);
   if (halves) {
     const auto kernel = 2 * args.half == d ? rope_append_halves_kernel<false> : rope_append_halves_kernel<true>;
     kernel<<<static_cast<unsigned>(ceil_div(args.tokens, kTokensOfBlock)), static_cast<unsigned>(std::min<int64_t>(ceil_div(items, 32) * 32, kMostThreads)), 0, cuda(stream)>>>(args);
   }
   const dim3 grid(static_cast<unsigned>(args.tokens), args.tokens < kTokensOfBlock ? static_cast<unsigned>(ceil_div((args.heads + args.kv.kv_heads) * args.head_dim / 2, kThreads)) : 1u);
-  if (!wide)
+  if (!wide || normed)
     for (const void* pointer : {args.q, static_cast<const void*>(args.rotated), args.k, args.v, static_cast<const void*>(args.cosine), static_cast<const void*>(args.sine)})
       if (!aligned(pointer)) return kInvalidAlignment;
-  if (const Status status = args.kv.format == PageFormat::kQ8 ? launch_rope_append_q8(args, stream) : !wide ? launch_rope_append_e4m3(args, stream) : halves ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
+  if (const Status status = args.kv.format == PageFormat::kQ8 ? launch_rope_append_q8(args, stream) : !wide ? launch_rope_append_e4m3(args, stream) : normed ? launch_rope_append_normed(args, stream) : halves ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
   return launch_page_means(args.kv, args.first_position, args.tokens, stream);
 }
 

@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kThreads, D <= 128 ? 4 : 2) rope_append_e4m3_k
 
 // A head of the one token a warp: those of q, then of k, then of v.
 template <int D>
-__global__ void __launch_bounds__(kThreads) rope_append_token_e4m3_kernel(const RopeAppendArgs p) {
+__global__ void __launch_bounds__(kThreads, 4) rope_append_token_e4m3_kernel(const RopeAppendArgs p) {
   constexpr int kDims = D / 32;
   const int heads = static_cast<int>(p.heads), kv_heads = static_cast<int>(p.kv.kv_heads), lane = static_cast<int>(threadIdx.x) % 32;
   const int item = static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / 32, behind = item - heads;

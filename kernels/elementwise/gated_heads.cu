@@ -1,6 +1,7 @@
 // Gated attention: its product has a head's queries and, behind them, the gate of its results.
 #include "kernels/api/elementwise.h"
 #include "kernels/common/bf16.cuh"
+#include "kernels/common/gated.cuh"
 #include "kernels/common/launch.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 
@@ -8,8 +9,6 @@ namespace longview::kernels {
 namespace {
 
 constexpr int kThreads = 256, kVectorsOfBlock = 4 * kThreads;  // of eight elements
-
-__device__ inline float gated(float x, float gate) { return x / (1.0f + __expf(-gate)); }
 
 __global__ void __launch_bounds__(kThreads) sigmoid_mul_kernel(uint4* x, const uint4* gate, int64_t vectors) {
   ptx::start_dependents();

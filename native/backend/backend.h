@@ -140,6 +140,13 @@ struct DeltaWeights {
 // What makes its inputs: mixed, gate, alpha and beta, in this order.
 using DeltaProjections = std::array<Projection, 4>;
 
+// What becomes of a layer's heads in front of rotation, and of its results. Without data and null where nothing does.
+struct HeadSteps {
+  Activation both, gates;  // split_gates takes the first apart into q and the second
+  const DeviceWeight *q_norm = nullptr, *k_norm = nullptr;
+  float epsilon = 0;
+};
+
 // cos/sin source of RoPE on the device.
 class DeviceRope {
  public:
@@ -296,11 +303,19 @@ class Backend {
   // block-wise online softmax. Scale 1/sqrt(D). q, out [T, H*D].
   virtual void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages,
                          int64_t first_position, Activation out) = 0;
-  // Both of one token: q, out [1, H*D], k and v [1, G*D]; what becomes of q is not said. A device may do it in one go.
-  virtual void append_and_attend(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t heads,
+  // split_gates and rms_norm_heads, where the layer has them.
+  void prepare_heads(Activation q, Activation k, const HeadSteps& steps, int64_t head_dim) {
+    if (steps.both.data) split_gates(steps.both, head_dim, q, steps.gates);
+    if (steps.q_norm) rms_norm_heads(q, *steps.q_norm, k, *steps.k_norm, head_dim, steps.epsilon);
+  }
+  // Of one token: prepare_heads, rope_and_append_kv, attention, and multiply_gates where there are gates. q, out [1, H*D], k and v [1, G*D]; what
+  // becomes of q, k and the gates is not said. A device may do it in one go.
+  virtual void append_and_attend(Activation q, Activation k, Activation v, const HeadSteps& steps, DeviceRope& rope, const KvShape& shape, int64_t heads,
                                  int64_t layer, const KvPages& pages, int64_t position, Activation out) {
+    prepare_heads(q, k, steps, shape.head_dim);
     rope_and_append_kv(q, k, v, rope, shape, layer, pages, position);
     attention(q, shape, heads, layer, pages, position, out);
+    if (steps.both.data) multiply_gates(out, steps.gates);
   }
   // Tokens of a block of means (KvShape::mean_tokens) that this device's attention_sparse wants; 0: it has none.
   virtual int64_t sparse_block_tokens(const KvShape&) const { return 0; }

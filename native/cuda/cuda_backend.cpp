@@ -292,12 +292,29 @@ class CudaBackend final : public Backend {
     });
   }
 
-  void append_and_attend(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t position, Activation out) override {
+  void append_and_attend(Activation q, Activation k, Activation v, const HeadSteps& steps, DeviceRope& rope, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t position, Activation out) override {
     kernels::AttentionArgs args{q.data, out.data, tables_.paged(shape, layer, pages, position + 1), 1, heads, position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
     const CudaRope& table = table_of(rope, position, 1);
-    const bool whole = page_dim(shape.head_dim) == shape.head_dim && 2 * table.half() == shape.head_dim && table.config.pairing == RopePairing::kHalfSplit;
-    if (!whole || !library_.attention_appends(args)) return Backend::append_and_attend(q, k, v, rope, shape, heads, layer, pages, position, out);
-    args.appended = {k.data, v.data, table.cosine.as<float>(), table.sine.as<float>()};
+    const int64_t d = shape.head_dim, half = table.half();
+    const float *cosine = table.cosine.as<float>(), *sine = table.sine.as<float>();
+    const bool halves = page_dim(d) == d && table.config.pairing == RopePairing::kHalfSplit;
+    if (halves && 2 * half == d && !steps.both.data && library_.attention_appends(args)) {
+      prepare_heads(q, k, steps, d);
+      args.appended = {k.data, v.data, cosine, sine};
+    } else if (halves && half % (d / 32) == 0 && steps.q_norm && (!steps.both.data || kernels::attention_gates(args))) {
+      kernels::RopeAppendArgs heads_of_token{q.data, q.data, k.data, v.data, cosine, sine, args.kv, 1, heads, d, half, position, 0, step_.position()};
+      heads_of_token.q_norm = cuda(*steps.q_norm).buffer->as<float>();
+      heads_of_token.k_norm = cuda(*steps.k_norm).buffer->as<float>();
+      heads_of_token.epsilon = steps.epsilon;
+      if (const auto* both = static_cast<const uint16_t*>(steps.both.data)) {
+        heads_of_token.q = both;
+        args.gates = both + d;
+        heads_of_token.q_stride = args.gate_stride = 2 * d;
+      }
+      check(library_.rope_append(heads_of_token, device_.stream()), "writing the KV state");
+    } else {
+      return Backend::append_and_attend(q, k, v, steps, rope, shape, heads, layer, pages, position, out);
+    }
     reserve_partial(args);
     args.workspace = partial_.as<float>();
     check(library_.attention(args, device_.stream()), "attending");

@@ -129,14 +129,18 @@ int64_t Forward::add_attention(const Layer& layer, int64_t index, bool last_laye
   const Activation queries = config_.attention_gate ? part(gated_q_) : q;
   const std::array<Projection, 3> projections{{{layer.q.get(), layer.q_bias.get(), queries}, {layer.k.get(), layer.k_bias.get(), k}, {layer.v.get(), layer.v_bias.get(), v}}};
   backend_.norm_linear_all(hidden, *layer.attention_norm, config_.norm_epsilon, input, projections);
-  if (config_.attention_gate) backend_.split_gates(queries, config_.head_dim, q, part(gates_));
-  if (layer.q_norm) backend_.rms_norm_heads(q, *layer.q_norm, k, *layer.k_norm, config_.head_dim, config_.norm_epsilon);
-  if (config_.rope.query_growth > 0) backend_.scale_queries(q, config_.rope, first_position);
   // Nothing sees what the last layer makes of a token but that token's logits.
   const int64_t rows = !last_layer || on_attention_ ? count : chunk.results;
   const auto last = [&](Activation x) { return backend_.rows(x, count - rows, rows); };
-  if (count == 1 && rows == 1 && chunk.plans.empty() && !on_attention_) {
-    backend_.append_and_attend(q, k, v, rope, shape_, heads, index, chunk.pages, first_position, attended);
+  HeadSteps steps{config_.attention_gate ? queries : Activation{}, config_.attention_gate ? part(gates_) : Activation{}, layer.q_norm.get(), layer.k_norm.get(), config_.norm_epsilon};
+  const bool token = count == 1 && rows == 1 && chunk.plans.empty() && !on_attention_, grows = config_.rope.query_growth > 0;
+  if (!token || grows) {
+    backend_.prepare_heads(q, k, steps, config_.head_dim);
+    if (grows) backend_.scale_queries(q, config_.rope, first_position);
+    steps = {};
+  }
+  if (token) {
+    backend_.append_and_attend(q, k, v, steps, rope, shape_, heads, index, chunk.pages, first_position, attended);
   } else {
     backend_.rope_and_append_kv(q, k, v, rope, shape_, index, chunk.pages, first_position);
     if (rows == 0) return 0;
@@ -144,7 +148,7 @@ int64_t Forward::add_attention(const Layer& layer, int64_t index, bool last_laye
     else backend_.attention_sparse(q, shape_, heads, index, chunk.pages, first_position, chunk.plans.subspan(static_cast<size_t>(index * heads), static_cast<size_t>(heads)), attended);
   }
   if (on_attention_) on_attention_({index, hidden, q, attended, chunk.pages, first_position});
-  if (config_.attention_gate) backend_.multiply_gates(last(attended), last(part(gates_)));
+  if (config_.attention_gate && !steps.both.data) backend_.multiply_gates(last(attended), last(part(gates_)));
   add_product(last(attended), *layer.attention_output, layer.attention_post_norm.get(), last(normed), last(hidden));
   return rows;
 }

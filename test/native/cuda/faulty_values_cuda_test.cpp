@@ -59,7 +59,7 @@ class Layer {
   std::vector<float> append() {
     const int64_t t = appended_++;
     const Activation out = rows(out_, t, 1);
-    backend_->append_and_attend(rows(q_, t, 1), rows(k_, t, 1), rows(v_, t, 1), *rope_, shape_, kHeads, 0, pages(t + 1), t, out);
+    backend_->append_and_attend(rows(q_, t, 1), rows(k_, t, 1), rows(v_, t, 1), {}, *rope_, shape_, kHeads, 0, pages(t + 1), t, out);
     return read(out);
   }
   // Rows first .. first + count - 1, each of kHeads * head_dim; no plan: dense.
