@@ -1,7 +1,9 @@
-// DeltaNet of few tokens, one after the other: a block has a value head, whose S is read once, kept in registers and written once, all in
-// float32. It makes queries, keys, values and gates for itself, those of a key head as others do that share it, and of one token alpha and
-// beta too where that is asked for: launches less. Then a thread has four columns of D / 16 rows. S^T k and S^T q are both taken from S as it was, so that the block meets twice a
-// token: with d = b (v - exp(g) S^T k), o = exp(g) S^T q + (k q) d.
+// DeltaNet of few tokens, one after the other, in one launch: a block has a value head, whose S is read once, kept in registers and written
+// once, all in float32. It makes queries, keys, values and gates for itself, those of a key head as the other blocks do that share it, and of
+// a single token alpha and beta too where that is asked for.
+//
+// A thread has four columns of D / 16 rows. S^T k and S^T q are both taken from S as it was, so that the block meets twice a token: with
+// d = b (v - exp(g) S^T k), o = exp(g) S^T q + (k q) d.
 #include "kernels/common/launch.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 #include "kernels/ptx/exp2.cuh"
@@ -28,7 +30,7 @@ struct GateRows {
   __device__ void prefetch() const {
     for (int i = first; i < vectors; i += threads) ptx::prefetch(alpha + i), ptx::prefetch(beta + i);
   }
-  // Times the input: what the warp has of both sums.
+  // Times the input: the warp's part of both sums.
   __device__ float2 multiply(const uint4* input) const {
     float2 sum{};
 #pragma unroll 2
