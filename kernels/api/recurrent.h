@@ -48,6 +48,7 @@ struct DeltaNetArgs {
   int64_t tokens, key_heads, value_heads, head_dim;  // D: 32, 64 or 128
   float epsilon;
   int32_t tiled;  // not 0: value head h goes with key head h % Hk; 0: with h / (Hv / Hk)
+  int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
   // Not null, of one token: its alpha and beta are products of this and two weights, summed up in float32 in fixed order.
   const void* input = nullptr;         // bf16 [K]
   const void* alpha_weight = nullptr;  // bf16 [Hv, K]
@@ -59,15 +60,15 @@ Status launch_delta_net(const DeltaNetArgs& args, Stream stream);
 
 // More tokens are worked on in parts of so many.
 constexpr int64_t kDeltaPartTokens = 2048, kDeltaChunkTokens = 64;
-// Of a chunk and value head: the lower halves of two matrices [64, 64] in fp16, and four floats a token (recurrent/chunk_tile.cuh).
-constexpr int64_t kDeltaTileBytes = 2 * 10 * 512 + kDeltaChunkTokens * 16;
+// Of a chunk and value head: two matrices [64, 64] in fp16 without a quarter of zeros, and three floats a token (recurrent/chunk_tile.cuh).
+constexpr int64_t kDeltaTileBytes = 2 * 6144 + kDeltaChunkTokens * 12;
 // Enough for fewer tokens, too.
 constexpr int64_t delta_net_workspace_bytes(int64_t tokens, int64_t key_heads, int64_t value_heads, int64_t head_dim) {
   const auto whole = [](int64_t bytes) { return (bytes + 255) / 256 * 256; };
-  const int64_t part = tokens < kDeltaPartTokens ? tokens : kDeltaPartTokens;
   if (tokens <= kDeltaRowTokens) return 0;
-  const int64_t tiles = (part + kDeltaChunkTokens - 1) / kDeltaChunkTokens * value_heads;
-  return whole(part * delta_channels(key_heads, value_heads, head_dim) * 2) + whole(part * value_heads * 8) + tiles * kDeltaTileBytes;
+  const int64_t part = tokens < kDeltaPartTokens ? tokens : kDeltaPartTokens, channels = delta_channels(key_heads, value_heads, head_dim);
+  const int64_t chunks = (part + kDeltaChunkTokens - 1) / kDeltaChunkTokens;
+  return whole(chunks * kDeltaChunkTokens * channels * 2) + whole(part * value_heads * 8) + chunks * value_heads * kDeltaTileBytes;
 }
 
 }  // namespace longview::kernels

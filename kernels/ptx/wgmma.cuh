@@ -11,7 +11,7 @@ __device__ inline uint64_t wgmma_descriptor(uint32_t shared) {
   return static_cast<uint64_t>((shared & 0x3ffffu) >> 4) | uint64_t{1} << 16 | uint64_t{64} << 32 | uint64_t{1} << 62;
 }
 
-// Rows of 64 bytes (64 e4m3) in the 64-byte swizzle, eight of them every 512 bytes.
+// Rows of 64 bytes (32 fp16, 64 e4m3) in the 64-byte swizzle, eight of them every 512 bytes.
 __device__ inline uint64_t wgmma_descriptor_64(uint32_t shared) {
   return static_cast<uint64_t>((shared & 0x3ffffu) >> 4) | uint64_t{1} << 16 | uint64_t{32} << 32 | uint64_t{2} << 62;
 }
@@ -119,6 +119,22 @@ __device__ inline void wgmma_m64k16_transposed(float (&d)[32], const uint32_t (&
       "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" REGISTERS_32 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;\n}"
       : SUMS_32(0)
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+// d [64, 64] = a [64, 16] * b [64, 16]^T, plus d where `add` is not 0, in fp16; a in registers.
+__device__ inline void wgmma_m64k16_f16(float (&d)[32], const uint32_t (&a)[4], uint64_t b, int32_t add) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %37, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {" REGISTERS_32 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;\n}"
+      : SUMS_32(0)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+// d [64, 128] += a [64, 16] * b [16, 128], b with its rows as they are stored.
+__device__ inline void wgmma_m64k16_f16_transposed(float (&d)[64], const uint32_t (&a)[4], uint64_t b) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {" REGISTERS_64 "}, {%64, %65, %66, %67}, %68, 1, 1, 1, 1;"
+      : SUMS_64
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
 }
 
 // d [64, N] = a [64, 32] * b [N, 32]^T, plus d where `add` is not 0, in e4m3; a in registers, four columns each: thread t holds of row

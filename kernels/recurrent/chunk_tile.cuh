@@ -1,4 +1,5 @@
-// A chunk of 64 tokens of one value head: what of it does not depend on the state before it, and its rows in shared memory.
+// A chunk of 64 tokens: how its rows lie, and what of it does not depend on the state before it. Both lie in memory as tensor cores read
+// them from shared memory, so that they are copied there as a whole.
 //
 // With S the state before the chunk, G the sum of the logarithms of the decays up to and with a token, r and c tokens of the chunk:
 //   T = (1 + A)^-1, A[r, c] = b_r exp(G_r - G_c) (k_r k_c) for c < r, else 0
@@ -16,36 +17,39 @@
 
 #include "kernels/api/recurrent.h"
 #include "kernels/ptx/cp_async.cuh"
-#include "kernels/ptx/f16.cuh"
+#include "kernels/recurrent/delta_net.cuh"
 
 namespace longview::kernels {
 
 constexpr int kChunkThreads = 128, kChunk = static_cast<int>(kDeltaChunkTokens);
 
-__device__ inline uint32_t pack_within(float low, float high) { return ptx::pack_f16(ptx::within_f16(low), ptx::within_f16(high)); }
-
-// T and P as first factors: fragments of mma.m16n8k16, a lane's four registers beside each other, of 16 rows and columns each, those of the
-// lower half alone. Then four factors of each token: b, -b exp(G), exp(G), exp(G_last - G). The third of the last is the chunk's decay.
+// T and P in fp16, [64, 64] each, without the quarter behind the diagonal: columns 0 - 31 of all rows, then columns 32 - 63 of rows from 32
+// on, rows of 64 bytes in the 64-byte swizzle (ptx/wgmma.cuh). Then three factors of each token in float32: exp(G), whose last is the
+// chunk's decay, b exp(G), and exp(G_last - G).
 struct ChunkTile {
-  static constexpr int kFragment = 512, kLower = 10 * kFragment;  // bytes
-  static constexpr int kSolved = 0, kWeights = kLower, kFactors = 2 * kLower, kBytes = 2 * kLower + kChunk * 16;
+  static constexpr int kHalf = kChunk / 2, kRight = kChunk * kHalf * 2, kMatrix = kRight + kHalf * kHalf * 2;  // bytes
+  static constexpr int kSolved = 0, kWeights = kMatrix, kDecays = 2 * kMatrix, kSeen = kDecays + kChunk * 4, kRests = kSeen + kChunk * 4, kBytes = kRests + kChunk * 4;
   static_assert(kBytes == kDeltaTileBytes);
-  __host__ __device__ static constexpr int lower(int row, int column) { return (row * (row + 1) / 2 + column) * kFragment; }
+  // Of a matrix: eight columns of a row.
+  __device__ static constexpr uint32_t at(uint32_t row, uint32_t eight) { return (eight < 4 ? row * 64 : kRight + (row - kHalf) * 64) + ((eight % 4) ^ (row / 2 % 4)) * 16; }
+  __device__ static char* of(const DeltaPlan& p, int64_t chunk, int64_t head) { return p.tiles + (chunk * p.args.value_heads + head) * kBytes; }
 };
 
-// [64, D] fp16 in shared memory, 16 bytes behind each row, so that eight rows of one column lie in eight bank groups.
+// Rows of a head, queries, keys or b v, [64, D] fp16, zeros behind the last token: panels of 64 dimensions, rows of 128 bytes in the 128-byte swizzle; of heads
+// of 32 dimensions rows of 64 bytes in that of 64. The heads of a chunk lie together.
 template <int D>
 struct ChunkRows {
-  static constexpr int kStride = D * 2 + 16, kBytes = kChunk * kStride;
-  __device__ static uint32_t at(int row, int chunk) { return row * kStride + chunk * 16; }
-  // Starts copying, by the whole block; zeros behind the first `valid`.
-  __device__ static void load(uint32_t to, const __half* from, int64_t stride, int valid) {
-#pragma unroll
-    for (int i = 0; i < kChunk * (D / 8) / kChunkThreads; ++i) {
-      const int item = static_cast<int>(threadIdx.x) + i * kChunkThreads, row = item / (D / 8), chunk = item % (D / 8);
-      ptx::cp_async_16(to + at(row, chunk), from + (row < valid ? row : 0) * stride + chunk * 8, row < valid);
-    }
+  static constexpr int kBytes = kChunk * D * 2, kEights = D < 64 ? D / 8 : 8, kRowBytes = kEights * 16, kPanel = kChunk * kRowBytes;
+  __device__ static constexpr uint32_t at(uint32_t row, uint32_t eight) {
+    return eight / kEights * kPanel + row * kRowBytes + ((eight % kEights) ^ (kEights == 8 ? row % 8 : row / 2 % 4)) * 16;
   }
+  __device__ static char* of(const DeltaPlan& p, int64_t chunk, int64_t head) { return static_cast<char*>(p.x) + chunk * kChunk * p.channels * 2 + head * kBytes; }
 };
+
+// Starts copying to shared memory, by the whole block.
+template <int kBytes>
+__device__ inline void load_chunk(uint32_t to, const char* from) {
+  for (int at = static_cast<int>(threadIdx.x) * 16; at < kBytes; at += kChunkThreads * 16) ptx::cp_async_16(to + at, from + at, true);
+}
 
 }  // namespace longview::kernels

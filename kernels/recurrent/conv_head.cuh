@@ -2,7 +2,6 @@
 // norm of heads of queries and keys. A warp has a head, a lane D / 32 neighbouring channels of it.
 #pragma once
 
-#include "kernels/ptx/f16.cuh"
 #include "kernels/recurrent/delta_net.cuh"
 
 namespace longview::kernels {
@@ -31,14 +30,6 @@ __device__ inline void write_lane(float* to, const float (&x)[kChannels]) {
   else if constexpr (kChannels == 2) *reinterpret_cast<float2*>(to) = {x[0], x[1]};
   else to[0] = x[0];
 }
-template <int kChannels>
-__device__ inline void write_lane(__half* to, const float (&x)[kChannels]) {
-  const auto pair = [&](int i) { return ptx::pack_f16(ptx::within_f16(x[i]), ptx::within_f16(x[i + 1 < kChannels ? i + 1 : i])); };
-  if constexpr (kChannels == 4) *reinterpret_cast<uint2*>(to) = {pair(0), pair(2)};
-  else if constexpr (kChannels == 2) *reinterpret_cast<uint32_t*>(to) = pair(0);
-  else *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(pair(0));
-}
-
 // x of a token from its inputs and the three before it, `in` [4], the oldest first.
 template <int kChannels>
 __device__ inline void convolve(const Lane<kChannels>* in, const float4 (&weight)[kChannels], float (&x)[kChannels]) {

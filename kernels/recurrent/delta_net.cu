@@ -28,7 +28,7 @@ DeltaPlan plan_for(const DeltaNetArgs& args, int64_t first) {
     at += ceil_div(bytes, 256) * 256;
     return taken;
   };
-  p.x = take(a.tokens * p.channels * 2);
+  p.x = take(p.chunks * kDeltaChunkTokens * p.channels * 2);
   p.gates = reinterpret_cast<float2*>(take(a.tokens * args.value_heads * 8));
   p.tiles = take(p.chunks * args.value_heads * kDeltaTileBytes);
   return p;
@@ -36,7 +36,7 @@ DeltaPlan plan_for(const DeltaNetArgs& args, int64_t first) {
 
 Status launch_part(const DeltaPlan& p, Stream stream) {
   if (p.chunks == 0) return launch_delta_row(p, stream);
-  if (const Status status = launch_delta_conv(p, stream)) return status;
+  if (const Status status = launch_chunk_conv(p, stream)) return status;
   if (const Status status = launch_delta_chunks(p, stream)) return status;
   if (const Status status = launch_delta_scan(p, stream)) return status;
   return launch_delta_norm(p, stream);

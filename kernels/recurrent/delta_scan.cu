@@ -4,6 +4,7 @@
 // 8 x 8 blocks (ptx::transpose).
 #include "kernels/common/launch.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
+#include "kernels/ptx/f16.cuh"
 #include "kernels/ptx/mma.cuh"
 #include "kernels/recurrent/chunk_tile.cuh"
 #include "kernels/recurrent/delta_net.cuh"
@@ -18,13 +19,13 @@ constexpr int kStageBytes = 2 * ChunkRows<D>::kBytes + ChunkTile::kBytes;
 
 // 16 rows of eight columns, as a product leaves them, as a second factor: pairs of rows. The rows' upper and lower eight times a factor each.
 __device__ inline void turn(uint32_t (&to)[2], const float (&from)[4], float upper = 1, float lower = 1) {
-  to[0] = ptx::transpose(pack_within(from[0] * upper, from[1] * upper));
-  to[1] = ptx::transpose(pack_within(from[2] * lower, from[3] * lower));
+  to[0] = ptx::transpose(ptx::pack_f16_within(from[0] * upper, from[1] * upper));
+  to[1] = ptx::transpose(ptx::pack_f16_within(from[2] * lower, from[3] * lower));
 }
 
 // kEights: of columns that a warp has.
 template <int D, int kEights>
-__global__ void __launch_bounds__(kChunkThreads) delta_scan_kernel(const DeltaPlan p) {
+__global__ void __launch_bounds__(kChunkThreads, 1) delta_scan_kernel(const DeltaPlan p) {
   using Rows = ChunkRows<D>;
   constexpr int kKeyTiles = D / 16;
   extern __shared__ __align__(128) char shared_bytes[];
@@ -35,28 +36,22 @@ __global__ void __launch_bounds__(kChunkThreads) delta_scan_kernel(const DeltaPl
   ptx::start_dependents();
   ptx::wait_for_previous();
 
-  const auto* x = static_cast<const __half*>(p.x);
   const auto load = [&](int64_t chunk) {
     const uint32_t to = shared + static_cast<uint32_t>(chunk % 2) * kStageBytes<D>;
-    const int64_t first = chunk * kChunk;
-    const int valid = static_cast<int>(min(static_cast<int64_t>(kChunk), a.tokens - first));
-    Rows::load(to, x + first * p.channels + (a.key_heads + key_head) * D, p.channels, valid);
-    Rows::load(to + Rows::kBytes, x + first * p.channels + key_head * D, p.channels, valid);
-    const char* tile = p.tiles + (chunk * a.value_heads + head) * ChunkTile::kBytes;
-    for (int at = static_cast<int>(threadIdx.x) * 16; at < ChunkTile::kBytes; at += kChunkThreads * 16) ptx::cp_async_16(to + 2 * Rows::kBytes + at, tile + at, true);
+    load_chunk<Rows::kBytes>(to, Rows::of(p, chunk, a.key_heads + key_head));
+    load_chunk<Rows::kBytes>(to + Rows::kBytes, Rows::of(p, chunk, key_head));
+    load_chunk<ChunkTile::kBytes>(to + 2 * Rows::kBytes, ChunkTile::of(p, chunk, head));
   };
-  // Values as products leave theirs, zeros behind the last token.
+  // Values as products leave theirs.
   uint32_t values[kRowTiles][kEights][2];
   const auto read_values = [&](int64_t chunk) {
+    const char* from = Rows::of(p, chunk, 2 * a.key_heads + head) + lane % 4 * 4;
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m)
 #pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        const int64_t token = chunk * kChunk + m * 16 + row + r * 8;
-        const auto* from = reinterpret_cast<const uint32_t*>(x + token * p.channels + (2 * a.key_heads + head) * D + column);
+      for (int e = 0; e < kEights; ++e)
 #pragma unroll
-        for (int e = 0; e < kEights; ++e) values[m][e][r] = token < a.tokens ? from[e * 4] : 0;
-      }
+        for (int r = 0; r < 2; ++r) values[m][e][r] = *reinterpret_cast<const uint32_t*>(from + Rows::at(m * 16 + row + r * 8, column / 8 + e));
   };
 
   load(0);
@@ -82,11 +77,10 @@ __global__ void __launch_bounds__(kChunkThreads) delta_scan_kernel(const DeltaPl
     const int stage = static_cast<int>(chunk % 2) * kStageBytes<D>;
     const uint32_t keys = shared + stage, queries = keys + Rows::kBytes;
     const char* tile = shared_bytes + stage + 2 * Rows::kBytes;
-    const auto* factors = reinterpret_cast<const float4*>(tile + ChunkTile::kFactors);
-    const auto fragment = [&](uint32_t (&to)[4], int offset) {
-      const uint4 four = reinterpret_cast<const uint4*>(tile + offset)[lane];
-      to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
-    };
+    const auto* decays = reinterpret_cast<const float*>(tile + ChunkTile::kDecays);
+    const auto* seen = reinterpret_cast<const float*>(tile + ChunkTile::kSeen);
+    const auto* rests = reinterpret_cast<const float*>(tile + ChunkTile::kRests);
+    const auto fragment = [&](uint32_t (&to)[4], int matrix, int m, int i) { ptx::ldmatrix_x4(to, queries + Rows::kBytes + matrix + ChunkTile::at(m * 16 + lane % 16, i * 2 + lane / 16)); };
     uint32_t c[4];
 
     // k S and q S.
@@ -111,14 +105,14 @@ __global__ void __launch_bounds__(kChunkThreads) delta_scan_kernel(const DeltaPl
     uint32_t wanted[kRowTiles][kEights][2], change[kRowTiles][kEights][2];
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
-      const float4 upper = factors[m * 16 + row], lower = factors[m * 16 + row + 8];
+      const float upper = seen[m * 16 + row], lower = seen[m * 16 + row + 8], upper_decay = decays[m * 16 + row], lower_decay = decays[m * 16 + row + 8];
 #pragma unroll
       for (int e = 0; e < kEights; ++e) {
         const float2 high = ptx::unpack_f16(values[m][e][0]), low = ptx::unpack_f16(values[m][e][1]);
-        u[m][e][0] = fmaf(upper.y, u[m][e][0], upper.x * high.x), u[m][e][1] = fmaf(upper.y, u[m][e][1], upper.x * high.y);
-        u[m][e][2] = fmaf(lower.y, u[m][e][2], lower.x * low.x), u[m][e][3] = fmaf(lower.y, u[m][e][3], lower.x * low.y);
+        u[m][e][0] = fmaf(-upper, u[m][e][0], high.x), u[m][e][1] = fmaf(-upper, u[m][e][1], high.y);
+        u[m][e][2] = fmaf(-lower, u[m][e][2], low.x), u[m][e][3] = fmaf(-lower, u[m][e][3], low.y);
         turn(wanted[m][e], u[m][e]);
-        o[m][e][0] *= upper.z, o[m][e][1] *= upper.z, o[m][e][2] *= lower.z, o[m][e][3] *= lower.z;
+        o[m][e][0] *= upper_decay, o[m][e][1] *= upper_decay, o[m][e][2] *= lower_decay, o[m][e][3] *= lower_decay;
 #pragma unroll
         for (int j = 0; j < 4; ++j) u[m][e][j] = 0;
       }
@@ -128,7 +122,7 @@ __global__ void __launch_bounds__(kChunkThreads) delta_scan_kernel(const DeltaPl
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
       for (int i = 0; i <= m; ++i) {
-        fragment(c, ChunkTile::kSolved + ChunkTile::lower(m, i));
+        fragment(c, ChunkTile::kSolved, m, i);
 #pragma unroll
         for (int e = 0; e < kEights; ++e) ptx::mma_f16(u[m][e], c, wanted[i][e][0], wanted[i][e][1]);
       }
@@ -139,7 +133,7 @@ __global__ void __launch_bounds__(kChunkThreads) delta_scan_kernel(const DeltaPl
     for (int m = 0; m < kRowTiles; ++m) {
 #pragma unroll
       for (int i = 0; i <= m; ++i) {
-        fragment(c, ChunkTile::kWeights + ChunkTile::lower(m, i));
+        fragment(c, ChunkTile::kWeights, m, i);
 #pragma unroll
         for (int e = 0; e < kEights; ++e) ptx::mma_f16(o[m][e], c, change[i][e][0], change[i][e][1]);
       }
@@ -152,7 +146,7 @@ __global__ void __launch_bounds__(kChunkThreads) delta_scan_kernel(const DeltaPl
           if (token < a.tokens) to[e * 4] = pack_bf16(o[m][e][2 * r], o[m][e][2 * r + 1]);
       }
     }
-    const float decay = factors[kChunk - 1].z;
+    const float decay = decays[kChunk - 1];
 #pragma unroll
     for (int i = 0; i < kKeyTiles; ++i)
 #pragma unroll
@@ -161,7 +155,7 @@ __global__ void __launch_bounds__(kChunkThreads) delta_scan_kernel(const DeltaPl
         for (int j = 0; j < 4; ++j) s[i][e][j] *= decay;
 #pragma unroll
     for (int m = 0; m < kRowTiles; ++m) {
-      const float upper = factors[m * 16 + row].w, lower = factors[m * 16 + row + 8].w;
+      const float upper = rests[m * 16 + row], lower = rests[m * 16 + row + 8];
       uint32_t b[kEights][2];
 #pragma unroll
       for (int e = 0; e < kEights; ++e) turn(b[e], u[m][e], upper, lower);
@@ -200,6 +194,7 @@ Status launch_width(const DeltaPlan& p, Stream stream) {
 }  // namespace
 
 Status launch_delta_scan(const DeltaPlan& plan, Stream stream) {
+  if (plan.args.head_dim == 128 && on_sm90(plan.args.architecture)) return launch_delta_scan_sm90(plan, stream);
   return plan.args.head_dim == 32 ? launch<32, 1>(plan, stream) : plan.args.head_dim == 64 ? launch_width<64>(plan, stream) : launch_width<128>(plan, stream);
 }
 

@@ -19,6 +19,8 @@ struct Bounds {
   double out, state;
 };
 constexpr Bounds kRow{4e-3, 1e-5}, kChunks{1e-2, 3e-3}, kNearKeys{2e-2, 1.2e-2};
+// Kernels of which architecture there are for heads of so many dimensions.
+inline std::vector<int32_t> architectures(int64_t dim) { return dim == 128 ? std::vector<int32_t>{0, 80} : std::vector<int32_t>{0}; }
 inline Bounds bounds_of(int64_t tokens, bool near_keys = false) { return tokens <= kernels::kDeltaRowTokens ? kRow : near_keys ? kNearKeys : kChunks; }
 
 enum class Gates { kAny, kStrong, kNone, kBoth };
@@ -166,7 +168,7 @@ struct Result {
 };
 
 // In calls of so many tokens each.
-inline Result run(const Inputs& in, const std::vector<int64_t>& pieces) {
+inline Result run(const Inputs& in, const std::vector<int64_t>& pieces, int32_t architecture = 0) {
   const Device device(in);
   int64_t tokens = 0;
   for (const int64_t piece : pieces) tokens += piece;
@@ -181,7 +183,7 @@ inline Result run(const Inputs& in, const std::vector<int64_t>& pieces) {
     const std::vector<uint8_t> before = states[from].read();
     DeltaNetArgs args = device.args(in, first, piece);
     args.out = out.get() + first * in.shape.values(), args.workspace = workspace.get();
-    args.before = states[from].get(), args.after = states[to].get();
+    args.before = states[from].get(), args.after = states[to].get(), args.architecture = architecture;
     GPU(delta_net(args, stream()));
     CHECK(states[from].read() == before);
     from = to, first += piece;

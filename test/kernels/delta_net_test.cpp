@@ -15,7 +15,8 @@ TEST("every number of tokens, width and grouping of heads, from a state that is 
         if (value_heads == 2 && tiled) continue;  // the same
         const Inputs in = make({2, value_heads, dim, tiled}, lengths.back(), random);
         const Reference wanted = reference(in, lengths);
-        for (size_t i = 0; i < lengths.size(); ++i) worst.check(in, run(in, {lengths[i]}), wanted, i, lengths[i], bounds_of(lengths[i]), "lengths");
+        for (size_t i = 0; i < lengths.size(); ++i)
+          for (const int32_t architecture : architectures(dim)) worst.check(in, run(in, {lengths[i]}, architecture), wanted, i, lengths[i], bounds_of(lengths[i]), "lengths");
       }
   worst.print();
 }
@@ -26,7 +27,8 @@ TEST("heads enough that blocks take more columns") {
   for (const auto& [dim, columns] : {std::pair<int64_t, int64_t>{128, 4}, {64, 2}}) {
     const int64_t value_heads = gpu::properties().multiprocessors / columns / 2 * 2 + 2;
     const Inputs in = make({2, value_heads, dim, true}, 150, random);
-    worst.check(in, run(in, {150}), reference(in, {150}), 0, 150, kChunks, "many heads");
+    const Reference wanted = reference(in, {150});
+    for (const int32_t architecture : architectures(dim)) worst.check(in, run(in, {150}, architecture), wanted, 0, 150, kChunks, "many heads");
   }
   worst.print();
 }
@@ -37,13 +39,16 @@ TEST("a sequence in pieces, and one that is longer than a part") {
   for (const int64_t dim : {32, 128}) {
     const Inputs in = make({2, 4, dim, true}, 200, random);
     const Reference wanted = reference(in, {48, 200});
-    for (const std::vector<int64_t>& pieces : {std::vector<int64_t>{200}, {64, 136}, {17, 1, 1, 16, 2, 63, 100}, {3, 190, 7}}) worst.check(in, run(in, pieces), wanted, 1, 200, kChunks, "pieces");
+    for (const std::vector<int64_t>& pieces : {std::vector<int64_t>{200}, {64, 136}, {17, 1, 1, 16, 2, 63, 100}, {3, 190, 7}})
+      for (const int32_t architecture : architectures(dim)) worst.check(in, run(in, pieces, architecture), wanted, 1, 200, kChunks, "pieces");
     worst.check(in, run(in, {16, 16, 1, 2, 3, 10}), wanted, 0, 48, kRow, "rows");
   }
-  for (const int64_t tokens : {kernels::kDeltaPartTokens + 1, kernels::kDeltaPartTokens + 3, kernels::kDeltaPartTokens + 16, kernels::kDeltaPartTokens + 70}) {
-    const Inputs in = make({1, 2, 32, false}, tokens, random);
-    worst.check(in, run(in, {tokens}), reference(in, {tokens}), 0, tokens, kChunks, "parts");
-  }
+  for (const int64_t dim : {32, 128})
+    for (const int64_t tokens : {kernels::kDeltaPartTokens + 1, kernels::kDeltaPartTokens + 3, kernels::kDeltaPartTokens + 16, kernels::kDeltaPartTokens + 70}) {
+      const Inputs in = make({1, 2, dim, false}, tokens, random);
+      const Reference wanted = reference(in, {tokens});
+      for (const int32_t architecture : architectures(dim)) worst.check(in, run(in, {tokens}, architecture), wanted, 0, tokens, kChunks, "parts");
+    }
   worst.print();
 }
 
@@ -78,7 +83,7 @@ TEST("gates that keep nothing, all, or either; keys that are nearly one") {
         const Reference wanted = reference(in, lengths);
         for (size_t i = 0; i < lengths.size(); ++i) {
           const std::string what = "gates " + std::to_string(static_cast<int>(gates)) + (near_keys ? ", keys nearly one" : "");
-          worst.check(in, run(in, {lengths[i]}), wanted, i, lengths[i], bounds_of(lengths[i], near_keys), what.c_str());
+          for (const int32_t architecture : architectures(dim)) worst.check(in, run(in, {lengths[i]}, architecture), wanted, i, lengths[i], bounds_of(lengths[i], near_keys), what.c_str());
         }
       }
   worst.print();
@@ -95,7 +100,8 @@ TEST("values that are small, and large") {
       for (size_t i = 0; i < in.qkv.size(); ++i)
         if (static_cast<int64_t>(i) % channels >= channels - in.shape.values()) in.qkv[i] = float_to_bf16(bf16_to_float(in.qkv[i]) * scale);
       const Reference wanted = reference(in, lengths);
-      for (size_t i = 0; i < lengths.size(); ++i) worst.check(in, run(in, {lengths[i]}), wanted, i, lengths[i], bounds_of(lengths[i]), std::to_string(scale).c_str());
+      for (size_t i = 0; i < lengths.size(); ++i)
+        for (const int32_t architecture : architectures(dim)) worst.check(in, run(in, {lengths[i]}, architecture), wanted, i, lengths[i], bounds_of(lengths[i]), std::to_string(scale).c_str());
     }
   worst.print();
 }
@@ -198,22 +204,26 @@ TEST("the state found by pointers on the device, and in a recording") {
 
 TEST("what is not a number stays in its head, and in the chunks from its own on") {
   std::mt19937_64 random(5);
-  const Shape shape{2, 4, 64, false};
   const int64_t tokens = 200, bad = 130, head = 1;
-  Inputs in = make(shape, tokens, random);
-  const Result clean = run(in, {tokens});
-  in.qkv[static_cast<size_t>(bad * shape.channels() + (2 * shape.key_heads + head) * shape.dim + 5)] = 0x7fc0;
-  const Result got = run(in, {tokens});
-  int64_t different = 0, numbers = 0;
-  for (int64_t t = 0; t < tokens; ++t)
-    for (int64_t h = 0; h < shape.value_heads; ++h)
-      for (int64_t j = 0; j < shape.dim; ++j) {
-        const auto i = static_cast<size_t>((t * shape.value_heads + h) * shape.dim + j);
-        if (h != head || t < bad / kernels::kDeltaChunkTokens * kernels::kDeltaChunkTokens) different += got.out[i] != clean.out[i];
-        else if (t >= bad) numbers += std::isfinite(bf16_to_float(got.out[i]));
-      }
-  CHECK(different == 0);
-  CHECK(numbers == 0);
+  for (const int64_t dim : {64, 128}) {
+    const Shape shape{2, 4, dim, false};
+    const Inputs in = make(shape, tokens, random);
+    Inputs with = in;
+    with.qkv[static_cast<size_t>(bad * shape.channels() + (2 * shape.key_heads + head) * shape.dim + 5)] = 0x7fc0;
+    for (const int32_t architecture : architectures(dim)) {
+      const Result clean = run(in, {tokens}, architecture), got = run(with, {tokens}, architecture);
+      int64_t different = 0, numbers = 0;
+      for (int64_t t = 0; t < tokens; ++t)
+        for (int64_t h = 0; h < shape.value_heads; ++h)
+          for (int64_t j = 0; j < shape.dim; ++j) {
+            const auto i = static_cast<size_t>((t * shape.value_heads + h) * shape.dim + j);
+            if (h != head || t < bad / kernels::kDeltaChunkTokens * kernels::kDeltaChunkTokens) different += got.out[i] != clean.out[i];
+            else if (t >= bad) numbers += std::isfinite(bf16_to_float(got.out[i]));
+          }
+      CHECK(different == 0);
+      CHECK(numbers == 0);
+    }
+  }
 }
 
 TEST("what is not taken is refused, not run") {
