@@ -34,7 +34,7 @@ constexpr int64_t kMostCodesBytes = 48 << 10;
 // One row of x with several weights of one type in one launch: out[i] = x * weight[i]^T (+ bias[i]). Weights are read before the
 // kernel in front of this one is over, where it was launched as a dependent. Quantised weights meet x
 // in 8-bit codes with a scale for each 32; launch_matvec does the same with one row.
-constexpr int32_t kMatvecParts = 4;
+constexpr int32_t kMatvecParts = 3;
 enum class MatvecResult : int32_t {
   kWrite,   // out[i] of `element`
   kAdd,     // out[i] += ..., float32

@@ -1,4 +1,4 @@
-// One row of x against every row of up to four weights: a warp a few weight rows, bound by reading the weights once. Several
+// One row of x against every row of up to three weights: a warp a few weight rows, bound by reading the weights once. Several
 // steps of them are asked for at a time, those of the first before x is there. On compute capability 9.0, where
 // that was measured, matvec_row_staged does it, but where rows begin at odd places.
 //

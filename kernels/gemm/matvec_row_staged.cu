@@ -1,4 +1,4 @@
-// One row of x against every row of up to four weights: a block a multiprocessor, for the whole launch.
+// One row of x against every row of up to three weights: a block a multiprocessor, for the whole launch.
 //
 // Each warp walks pairs of weight rows (of a gated product a row of each weight). Their bytes come in chunks through a ring of its
 // own in shared memory, which it fills before x is there: the block starts while the kernel before it runs, and memory is busy

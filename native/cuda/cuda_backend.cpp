@@ -261,7 +261,7 @@ class CudaBackend final : public Backend {
   void norm_delta_net(Activation x, const DeviceWeight& norm, Activation normed, const DeltaProjections& projections, const DeltaWeights& weights, float epsilon, const RecurrentShape& shape, int64_t layer,
                       const RecurrentStates& states, Activation out) override {
     const auto& [mixed, gate, alpha, beta] = projections;
-    if (x.rows != 1 || products_.in_one_launch(x, projections)) return Backend::norm_delta_net(x, norm, normed, projections, weights, epsilon, shape, layer, states, out);
+    if (x.rows != 1) return Backend::norm_delta_net(x, norm, normed, projections, weights, epsilon, shape, layer, states, out);
     // alpha and beta are two numbers of a head: they are made where they are used, a launch less.
     multiply_normed(x, {norm, epsilon, normed, true}, std::span(projections).first(2));
     delta_net_.run({mixed.out, gate.out, {}, {}, alpha.weight, beta.weight, normed}, weights, epsilon, shape, layer, states, step_.states(), out);

@@ -7,6 +7,14 @@ namespace {
 
 bool is_e4m3(const CudaWeight& weight) { return weight.type == kernels::WeightType::kE4M3; }
 
+// Whether one launch multiplies a row with all of them.
+bool one_launch(Activation x, std::span<const Projection> projections) {
+  const auto alike = [&](const Projection& p) {
+    return cuda(*p.weight).type == cuda(*projections[0].weight).type && (projections.size() == 1 || cuda(*p.weight).rows % 4 == 0) && p.out.wide == projections[0].out.wide;
+  };
+  return x.rows == 1 && projections.size() <= kernels::kMatvecParts && std::all_of(projections.begin(), projections.end(), alike);
+}
+
 }  // namespace
 
 void Products::expect(const CudaWeight& weight) {
@@ -69,15 +77,8 @@ void Products::multiply_groups(const void* x, int64_t rows, const DeviceWeight& 
   check(library_.gemm({x, plain(w), kernels::WeightType::kBFloat16, nullptr, out, kernels::Element::kBFloat16, rows, w.rows / count, w.cols, 0, 0, groups, count}, device_.stream()), "multiplying matrices");
 }
 
-bool Products::in_one_launch(Activation x, std::span<const Projection> projections) {
-  const auto alike = [&](const Projection& p) {
-    return cuda(*p.weight).type == cuda(*projections[0].weight).type && (projections.size() == 1 || cuda(*p.weight).rows % 4 == 0) && p.out.wide == projections[0].out.wide;
-  };
-  return x.rows == 1 && projections.size() <= kernels::kMatvecParts && std::all_of(projections.begin(), projections.end(), alike);
-}
-
 bool Products::multiply_row(Activation x, std::span<const Projection> projections, kernels::MatvecResult result, const Norm* norm) {
-  if ((norm && !x.wide) || !in_one_launch(x, projections)) return false;
+  if ((norm && !x.wide) || !one_launch(x, projections)) return false;
   const CudaWeight& first = cuda(*projections[0].weight);
   kernels::MatvecRowArgs args{x.data, first.type, first.cols, {}, 0, result, element(projections[0].out)};
   if (norm) {

@@ -45,8 +45,6 @@ class Products {
     Activation normed;  // of the shape of x, any content
     bool keep = false;  // it has x normed afterwards
   };
-  // Whether one launch multiplies a row with all of them.
-  static bool in_one_launch(Activation x, std::span<const Projection> projections);
   // One row with several weights; false where one launch does not do that, then nothing was done.
   bool multiply_row(Activation x, std::span<const Projection> projections, kernels::MatvecResult result, const Norm* norm = nullptr);
 
