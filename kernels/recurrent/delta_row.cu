@@ -59,7 +59,6 @@ __global__ void __maxnreg__(kMostRegisters) delta_row_kernel(const DeltaPlan p) 
   const int warp = thread / 32, lane = thread % 32, part = warp % 3, turn = warp / 3;
   const int64_t head = blockIdx.x, key_head = key_head_of(p, head);
   const int64_t channel = (part == 2 ? 2 * a.key_heads + head : part * a.key_heads + key_head) * D + lane * kChannels;
-  ptx::start_dependents();
   if (band == 0) norms[quad] = reinterpret_cast<const float4*>(a.norm)[quad];
   const float dt_bias = a.dt_bias[head], decay_weight = a.decay[head];
   const auto* taps = reinterpret_cast<const float4*>(a.conv) + channel;
@@ -81,6 +80,9 @@ __global__ void __maxnreg__(kMostRegisters) delta_row_kernel(const DeltaPlan p) 
 #pragma unroll
   for (int i = 0; i < kPastInputs; ++i) ptx::prefetch(earlier + i * p.channels);
   if (early) ptx::wait_for_previous();
+  // Not sooner: beside this block and one of the product in front there is no room for one of the product behind, two of which would share
+  // another multiprocessor.
+  ptx::start_dependents();
 
   if (makes_gates) {
     const float2 share = rows.multiply(static_cast<const uint4*>(a.input));
