@@ -20,8 +20,8 @@ __global__ void __launch_bounds__(kThreads) rope_append_normed_kernel(const Rope
   const int head = is_value ? behind - kv_heads : behind;
   const int64_t position = p.position ? *p.position : p.first_position;
   auto* page = static_cast<__nv_bfloat16*>(p.kv.pages[position / kPageTokens]);
-  ptx::start_dependents();  // decode attention brings earlier keys while the product in front ends
   ptx::wait_for_previous();
+  ptx::start_dependents();  // not before: attention's blocks beside the product's would leave no room for those of the product behind
   if (behind < 0) return rotate_query<D>(p, 0, item);
   if (behind >= 2 * kv_heads) return;
   float x[kDims];
