@@ -28,6 +28,18 @@ export interface ServiceOptions {
   onDeviceLost?: () => void;
 }
 
+/** What the engine is opened with; another value of one opens it again. */
+const engineSettings = [
+  'modelPath',
+  'device',
+  'gpuWeights',
+  'threads',
+  'cacheFormat',
+  'windowStretch',
+  'prefillMode',
+  'prefillTarget',
+] as const;
+
 /** An editor that closes gives its servers two seconds. */
 const closingMs = 1500;
 /** A question is begun so many times at most, where settings change while it waits for its first word. */
@@ -249,26 +261,8 @@ export class Opened {
       const { hover: _b, ...is } = this.settings;
       if (!roots && JSON.stringify(was) === JSON.stringify(is)) return;
       await this.closeSession();
-      const ofEngine = ({
-        modelPath,
-        device,
-        gpuWeights,
-        threads,
-        cacheFormat,
-        windowStretch,
-        prefillMode,
-        prefillTarget,
-      }: Omit<Settings, 'hover'>) =>
-        JSON.stringify([
-          modelPath,
-          device,
-          gpuWeights,
-          threads,
-          cacheFormat,
-          windowStretch,
-          prefillMode,
-          prefillTarget,
-        ]);
+      const ofEngine = (settings: Omit<Settings, 'hover'>) =>
+        JSON.stringify(engineSettings.map((name) => settings[name]));
       const another = ofEngine(was) !== ofEngine(is);
       if (another) await this.closeModel();
       // What was counted was the other model's: a panel that is open asks again, and so opens this one, or is told why not.
