@@ -31,6 +31,16 @@ inline Gguf tiny_hybrid_experts_gguf(const std::string& arch = "qwen35moe") {
   return g.set_u32(arch + ".expert_count", 4).set_u32(arch + ".expert_used_count", 2);
 }
 
+// The same as Qwen3-Next: row i of the matrix of beta and alpha is i throughout.
+inline Gguf tiny_next_gguf() {
+  Gguf g = tiny_hybrid_experts_gguf("qwen3next");
+  g.drop("blk.0.ssm_alpha.weight").drop("blk.0.ssm_beta.weight").add("blk.0.ssm_ba.weight", {32, 8});
+  std::string& rows = g.tensor("blk.0.ssm_ba.weight").bytes;
+  rows.clear();
+  for (int i = 0; i < 8 * 32; ++i) rows += bytes_of(static_cast<float>(i / 32));
+  return g;
+}
+
 inline Safetensors tiny_hybrid_safetensors(bool experts = false) {
   Safetensors s;
   s.add("model.embed_tokens.weight", {8, 32}).add("model.norm.weight", {32});

@@ -137,6 +137,7 @@ TEST("damaged GGUF files with fused matrices and norms behind") {
 TEST("damaged files with recurrent layers and a shared expert") {
   damage_gguf(builders::tiny_hybrid_gguf().build(), 1000, 80'000);
   damage_gguf(builders::tiny_hybrid_experts_gguf().build(), 1000, 90'000);
+  damage_gguf(builders::tiny_next_gguf().build(), 1000, 110'000);
   damage_safetensors(builders::text(builders::tiny_hybrid_config(true)), builders::tiny_hybrid_safetensors(true).build(), 1000, 100'000);
 }
 
