@@ -48,7 +48,7 @@ export const catalog: readonly CatalogEntry[] = [
     bytes: 2_740_000_000,
     licence: 'Apache-2.0',
     window: 262_144,
-    goodFor: 'Large repositories on small GPUs',
+    goodFor: 'Good on small GPUs',
     needs: '8 GB of GPU memory (100K tokens), 16 GB (250K)',
   }),
   entry('unsloth/Qwen3.5-9B-GGUF', 'Qwen3.5-9B-Q4_K_M.gguf', {
@@ -72,7 +72,7 @@ export const catalog: readonly CatalogEntry[] = [
     bytes: 22_100_000_000,
     licence: 'Apache-2.0',
     window: 262_144,
-    goodFor: 'Fast in the largest repositories',
+    goodFor: 'Large repositories, fast',
     needs: '24 GB of GPU memory (40K tokens), 32 GB (250K)',
   }),
   entry('unsloth/Qwen3.8-27B-GGUF', 'Qwen3.8-27B-Q4_K_M.gguf', {
