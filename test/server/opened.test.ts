@@ -58,6 +58,18 @@ it.each([
   expect(statuses.at(-1)).toMatchObject({ phase: 'failed', health: 'error' });
 });
 
+it('says how many times a window may be stretched', async () => {
+  opened.settings = { ...plainSettings, windowStretch: 3 };
+  await expect(opened.start()).rejects.toThrow('Set longview.window.stretch to 1, 2 or 4.');
+});
+
+it('says that the window stays of a model whose makers do not recommend another', async () => {
+  opened.settings = { ...plainSettings, windowStretch: 4 };
+  await opened.start();
+  expect(statuses.at(-1)).toMatchObject({ phase: 'ready', model: { window: 65536 } });
+  expect(statuses.at(-1)!.device).toMatch(/window is not stretched/);
+});
+
 describe('work that fails', () => {
   it('has the server started again where the GPU was lost, and says why', async () => {
     await opened.start();
