@@ -39,6 +39,7 @@ const maxQuestion = 100_000;
 const keptOfTooLong = 1000;
 
 const folderOpen = () => (workspace.workspaceFolders ?? []).length > 0;
+const showError = (error: Error) => window.showErrorMessage(plainText(error.message));
 
 export class ChatView implements WebviewViewProvider {
   private view: WebviewView | undefined;
@@ -123,13 +124,9 @@ export class ChatView implements WebviewViewProvider {
       case 'openCode':
         return void openCode(String(message.text), String(message.language));
       case 'excludeFolder':
-        return void this.excludeFolder(String(message.path)).catch((error: Error) =>
-          window.showErrorMessage(plainText(error.message)),
-        );
+        return void this.excludeFolder(String(message.path)).catch(showError);
       case 'stretchWindow':
-        return void this.stretchWindow().catch((error: Error) =>
-          window.showErrorMessage(plainText(error.message)),
-        );
+        return void this.stretchWindow().catch(showError);
       case 'openCitation': {
         const citation = this.chat.turn(message.turnId)?.citations[message.index];
         if (citation) void openPlace(citation);

@@ -57,16 +57,17 @@ export function readSettings(): Settings {
   };
 }
 
+const writeToWorkspace = async (key: string, value: unknown) =>
+  workspace.getConfiguration().update(key, value, ConfigurationTarget.Workspace);
+
 /** Gives the model a window so many times as large, in this workspace. Returns what takes that back, unless it was set again since. */
 export async function stretchWindow(factor: number): Promise<() => Promise<void>> {
   const key = 'longview.window.stretch';
   const ofWorkspace = () => workspace.getConfiguration().inspect<number>(key)?.workspaceValue;
-  const write = async (value: number | undefined) =>
-    workspace.getConfiguration().update(key, value, ConfigurationTarget.Workspace);
   const before = ofWorkspace();
-  await write(factor);
+  await writeToWorkspace(key, factor);
   return async () => {
-    if (ofWorkspace() === factor) await write(before);
+    if (ofWorkspace() === factor) await writeToWorkspace(key, before);
   };
 }
 
@@ -76,14 +77,13 @@ export async function stretchWindow(factor: number): Promise<() => Promise<void>
  */
 export async function excludeFromPrompt(folder: string): Promise<() => Promise<void>> {
   const key = 'longview.files.exclude';
-  const write = async (value: string[] | undefined) =>
-    workspace.getConfiguration().update(key, value, ConfigurationTarget.Workspace);
   const pattern = `/${folder.replace(/[\\*?[\]!#]/g, '\\$&')}/`;
-  await write([...readSettings().exclude, pattern]);
+  await writeToWorkspace(key, [...readSettings().exclude, pattern]);
   return async () => {
     const now = workspace.getConfiguration().inspect<string[]>(key);
     if (!isStrings(now?.workspaceValue)) return;
     const rest = now.workspaceValue.filter((other) => other !== pattern);
-    await write(isDeepStrictEqual(rest, now.globalValue ?? now.defaultValue) ? undefined : rest);
+    const isInherited = isDeepStrictEqual(rest, now.globalValue ?? now.defaultValue);
+    await writeToWorkspace(key, isInherited ? undefined : rest);
   };
 }

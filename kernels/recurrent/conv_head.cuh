@@ -30,6 +30,7 @@ __device__ inline void write_lane(float* to, const float (&x)[kChannels]) {
   else if constexpr (kChannels == 2) *reinterpret_cast<float2*>(to) = {x[0], x[1]};
   else to[0] = x[0];
 }
+
 // x of a token from its inputs and the three before it, `in` [4], the oldest first.
 template <int kChannels>
 __device__ inline void convolve(const Lane<kChannels>* in, const float4 (&weight)[kChannels], float (&x)[kChannels]) {

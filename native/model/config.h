@@ -37,7 +37,7 @@ struct RecurrentConfig {
   int64_t value_heads = 0;  // a multiple of key_heads
   int64_t head_dim = 0;     // of keys and of values
   int64_t taps = 0;         // of the convolution over a channel's last inputs
-  // Which key head a value head reads: GGUF has value heads ordered so that it is h % key_heads, others h / (value_heads / key_heads).
+  // Which key head a value head reads: GGUF has those of Qwen3.5 ordered so that it is h % key_heads, for others it is h / (value_heads / key_heads).
   bool tiled = false;
 
   int64_t key_dim() const { return key_heads * head_dim; }
