@@ -25,8 +25,13 @@ constexpr int64_t key_parts(int64_t pages) { return pages < 32 ? 1 : pages > 256
 // kE4M3: 8-bit floats that lie as operands of 8 bits do (e4m3_key_offset, e4m3_value_offset; D is 64, 128 or 256), and behind them one
 // scale, a float32, in kE4M3Tail bytes. The scale is a power of two, chosen by the write that begins the page: its largest magnitude
 // is 3.5 to 7 scales, so that later ones may be 64 times as large before they end at the largest code. Means stay bf16.
-enum class PageFormat : int32_t { kBFloat16, kQ8, kE4M3 };
-constexpr int64_t kQ8Block = 32, kE4M3Tail = 64;
+// kQ4: 128 rows of D / 2 bytes, dimension 2 i in the low and 2 i + 1 in the high bits of byte i; behind them scales as of kQ8, and a reference,
+// bf16 [D]. A value is its code less 8, times its block's scale (which may be negative), plus the reference. Queries and keys are multiplied by
+// the orthonormal Walsh-Hadamard matrix of D dimensions once they are rotated, which leaves scores as they are and no dimension with values of
+// another size; they lie and are read so. The reference of keys is the mean of those that are written together with their page's first
+// one, where they are kLeastReferenceKeys at least or the page is the first; otherwise that of the page before. That of values is 0. D is 64, 128 or 256.
+enum class PageFormat : int32_t { kBFloat16, kQ8, kE4M3, kQ4 };
+constexpr int64_t kQ8Block = 32, kE4M3Tail = 64, kLeastReferenceKeys = 32;
 
 // Where a token's dimension lies in a K block of kE4M3, in bytes: rows of D bytes, a token each, whose 16-byte chunks are turned.
 constexpr int64_t e4m3_key_offset(int64_t head_dim, int64_t token, int64_t dimension) {
@@ -49,7 +54,9 @@ struct PagedKv {
 // In bytes: a K or V block, a page, and where the mean of a layer's and head's keys lies in it; that of the values is 2 * D on.
 constexpr int64_t page_block_bytes(PageFormat format, int64_t head_dim) {
   if (format == PageFormat::kE4M3) return kPageTokens * head_dim + kE4M3Tail;
-  return kPageTokens * (format == PageFormat::kQ8 ? head_dim + head_dim / kQ8Block * 2 : head_dim * 2);
+  if (format == PageFormat::kBFloat16) return kPageTokens * head_dim * 2;
+  const int64_t scales = head_dim / kQ8Block * 2;
+  return format == PageFormat::kQ4 ? kPageTokens * (head_dim / 2 + scales) + head_dim * 2 : kPageTokens * (head_dim + scales);
 }
 constexpr int64_t page_bytes(PageFormat format, int64_t layers, int64_t kv_heads, int64_t head_dim, bool means) {
   return layers * kv_heads * 2 * (page_block_bytes(format, head_dim) + means * head_dim * 2);
@@ -79,9 +86,9 @@ Status launch_rope_table(const RopeTableArgs& args, Stream stream);
 
 // Rotates q and k by the table; k and v go into the pages. Heads of fewer dimensions than the pages' D have zeros behind
 // theirs in `rotated` and in the pages, and their queries grow by sqrt(D / head_dim), so that attention, which scales by
-// 1/sqrt(D), takes them as they are. 8-bit pages take codes of the rotated keys before these are rounded to bf16. A page that this
+// 1/sqrt(D), takes them as they are. Pages of 8 and 4 bits take codes of the rotated keys before these are rounded to bf16. A page that this
 // fills gets the means of what it keeps, where it has room for them; a ragged last page has none until it is full. Where pages
-// keep 8 bits all pointers are aligned to 16 bytes. A head of V that holds a value that is not finite, or is 2^120 or more, is kept as zeros
+// keep fewer bits all pointers are aligned to 16 bytes. A head of V that holds a value that is not finite, or is 2^120 or more, is kept as zeros
 // behind a K of NaN: no row that does not see the token meets it, and those that see it become NaN.
 struct RopeAppendArgs {
   const void* q;        // bf16 [T, H, head_dim]
@@ -106,7 +113,7 @@ struct RopeAppendArgs {
 };
 Status launch_rope_append(const RopeAppendArgs& args, Stream stream);
 
-// One layer of 8-bit pages in bf16, means too where the pages keep them: what prefill attention reads. The copies are pages of that layer
+// One layer of pages of 8 or 4 bits in bf16, means too where the pages keep them: what prefill attention reads. The copies are pages of that layer
 // alone: PagedKv{to, kv_heads, head_dim, 0, means ? 1 : 0}. Whole pages, also a ragged last one.
 struct ExpandPagesArgs {
   PagedKv from;
