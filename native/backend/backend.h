@@ -44,11 +44,15 @@ struct DeviceInfo {
 enum class Precision { kAuto, kFloat32, kBFloat16, kInt8 };
 
 // kQ8: int8 codes in blocks of 32 with a scale (cpu/q8.h), about half of bf16; means stay bf16. kE4M3: 8-bit floats with a scale for
-// K and one for V of a page and head, on GPUs that have them.
-enum class KvFormat { kFloat32, kBFloat16, kQ8, kE4M3 };
-constexpr const char* name(KvFormat format) {
-  constexpr const char* kNames[] = {"f32", "bf16", "q8", "fp8"};
-  return kNames[static_cast<int>(format)];
+// K and one for V of a page and head, on GPUs that have them. kQ4: codes of 4 bits (cpu/q4.h), a bit over a quarter of bf16; queries and keys
+// go through a Walsh-Hadamard transform behind RoPE, and keys are kept less the mean of their page.
+enum class KvFormat { kFloat32, kBFloat16, kQ8, kE4M3, kQ4 };
+constexpr const char* kKvFormatNames[] = {"f32", "bf16", "q8", "fp8", "q4"};
+constexpr const char* name(KvFormat format) { return kKvFormatNames[static_cast<int>(format)]; }
+constexpr std::optional<KvFormat> kv_format_of(std::string_view named) {
+  for (const KvFormat format : {KvFormat::kFloat32, KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kE4M3, KvFormat::kQ4})
+    if (named == name(format)) return format;
+  return std::nullopt;
 }
 
 // A dense matrix [rows, cols] on the device; the first rows of a larger one are a matrix too.

@@ -19,9 +19,8 @@ EngineOptions read_options(const Napi::Object& from) {
   LONGVIEW_CHECK(weights == "auto" || weights == "fp8", kInvalidArgument, "There are no weights called \"%s\". Set longview.gpu.weights to auto or fp8.", weights.c_str());
   options.gpu.weights = weights == "fp8" ? GpuWeights::kFp8 : GpuWeights::kStored;
   const std::string kv = string_or(from, "kvFormat", "bf16");
-  LONGVIEW_CHECK(kv == "auto" || kv == "bf16" || kv == "q8" || kv == "fp8" || kv == "f32", kInvalidArgument, "There is no KV format called \"%s\". Set longview.cache.format to auto, bf16, q8 or fp8.", kv.c_str());
-  if (kv == "auto") options.kv_format.reset();
-  else options.kv_format = kv == "f32" ? KvFormat::kFloat32 : kv == "q8" ? KvFormat::kQ8 : kv == "fp8" ? KvFormat::kE4M3 : KvFormat::kBFloat16;
+  options.kv_format = kv_format_of(kv);
+  LONGVIEW_CHECK(kv == "auto" || options.kv_format, kInvalidArgument, "There is no KV format called \"%s\". Set longview.cache.format to auto, bf16, q8, q4 or fp8.", kv.c_str());
   if (options.kv_format == KvFormat::kFloat32 && device == "auto") options.device = DeviceChoice::kCpu;  // exact: the reference
   options.stretch = whole_or(from, "stretch", 1, 1, kMostStretch);
   options.kv_budget_bytes = whole_or(from, "kvBudgetBytes", 0, 0, kMaxWhole);

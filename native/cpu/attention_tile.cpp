@@ -6,7 +6,7 @@
 #include <numbers>
 
 #include "base/half.h"
-#include "cpu/q8_pages.h"
+#include "cpu/coded_pages.h"
 
 namespace longview::cpu {
 namespace {
@@ -56,10 +56,13 @@ void AttentionTile::visit(int64_t begin, int64_t end) {
     const int64_t from = (begin - page_begin) / kStep * kStep;
     const int64_t to = std::min({kPageTokens, round_up(end - page_begin, kStep), from + kStrip - filled_});
     const int32_t slot = pages_.page_slots[static_cast<size_t>(page)];
-    Segment s{pages_.storage.keys(slot, pages_.layer, pages_.kv_head), pages_.storage.values(slot, pages_.layer, pages_.kv_head), filled_, to - from, page_begin + from, begin, end, false};
-    if (pages_.storage.shape().format == KvFormat::kQ8) s.q8_slot = slot, s.q8_from = from;
-    s.keys += from * 4;  // a column: one dim in float32, or a pair of dims in bf16
-    s.values += from * width_ * pages_.storage.element_bytes();
+    Segment s{nullptr, nullptr, filled_, to - from, page_begin + from, begin, end, false};
+    if (pages_.storage.coded()) {
+      s.coded_slot = slot, s.coded_from = from;
+    } else {
+      s.keys = pages_.storage.keys(slot, pages_.layer, pages_.kv_head) + from * 4;  // a column: one dim in float32, or a pair of dims in bf16
+      s.values = pages_.storage.values(slot, pages_.layer, pages_.kv_head) + from * width_ * pages_.storage.element_bytes();
+    }
     const int64_t first_seen_by_none = rows_.first_position + 1;
     s.masked = s.position < begin || s.position + s.tokens > std::min(end, first_seen_by_none) ||
                (window_ > 0 && s.position + s.tokens > sink_ && s.position < rows_.end_position() - window_);
@@ -70,7 +73,7 @@ void AttentionTile::visit(int64_t begin, int64_t end) {
 
 void AttentionTile::visit_columns(std::span<const int32_t> columns) {
   flush();
-  const int64_t element = pages_.storage.narrow() && (bf16_ || pages_.storage.element_bytes() == 2) ? 2 : 4;
+  const int64_t element = bf16_ || (pages_.storage.narrow() && !pages_.storage.coded()) ? 2 : 4;
   for (size_t done = 0; done < columns.size(); done += static_cast<size_t>(kStrip)) {
     const std::span<const int32_t> part = columns.subspan(done, std::min(columns.size() - done, static_cast<size_t>(kStrip)));
     const int64_t tokens = round_up(static_cast<int64_t>(part.size()), kStep);
@@ -85,7 +88,7 @@ void AttentionTile::visit_columns(std::span<const int32_t> columns) {
 
 void AttentionTile::gather(int32_t slot, int64_t at, int64_t to) {
   const CpuKvStorage& storage = pages_.storage;
-  if (storage.shape().format == KvFormat::kQ8) {
+  if (storage.coded()) {
     float *key = widened_, *value = widened_ + d_;
     storage.read(slot, pages_.layer, pages_.kv_head, at, key, value);
     auto* floats = reinterpret_cast<float*>(gathered_);
@@ -147,8 +150,8 @@ void AttentionTile::score(int64_t first, int64_t count, const void* b, int64_t l
 void AttentionTile::score_page(int64_t first, int64_t count, int64_t page, float* scores, int64_t ld) {
   const int32_t slot = pages_.page_slots[static_cast<size_t>(page)];
   const void* keys = pages_.storage.keys(slot, pages_.layer, pages_.kv_head);
-  if (pages_.storage.shape().format == KvFormat::kQ8) {
-    widen_q8_keys(kernels_, bf16_, {pages_.storage, slot, pages_.layer, pages_.kv_head}, 0, kPageTokens, widened_, kPageTokens);
+  if (pages_.storage.coded()) {
+    widen_keys(kernels_, bf16_, {pages_.storage, slot, pages_.layer, pages_.kv_head}, 0, kPageTokens, widened_, kPageTokens);
     keys = widened_;
   } else if (!bf16_ && pages_.storage.shape().format == KvFormat::kBFloat16) {
     kernels_.widen_pairs(static_cast<const uint32_t*>(keys), d_ / 2, kPageTokens, kPageTokens, widened_, kStrip);
@@ -168,8 +171,8 @@ void AttentionTile::flush() {
   const bool widen = !bf16_ && pages_.storage.shape().format == KvFormat::kBFloat16;
   for (const Segment& s : segments) {
     const void* keys = s.keys;
-    if (s.q8_slot >= 0) {
-      widen_q8_keys(kernels_, bf16_, {pages_.storage, s.q8_slot, pages_.layer, pages_.kv_head}, s.q8_from, s.tokens, widened_ + s.at, kStrip);
+    if (s.coded_slot >= 0) {
+      widen_keys(kernels_, bf16_, {pages_.storage, s.coded_slot, pages_.layer, pages_.kv_head}, s.coded_from, s.tokens, widened_ + s.at, kStrip);
       keys = widened_ + s.at;
     } else if (widen) {
       kernels_.widen_pairs(reinterpret_cast<const uint32_t*>(s.keys), d_ / 2, s.tokens, kPageTokens, widened_ + s.at, kStrip);
@@ -185,9 +188,9 @@ void AttentionTile::flush() {
   }
   for (const Segment& s : segments) {
     const void* values = s.values;
-    if (s.q8_slot >= 0) {
+    if (s.coded_slot >= 0) {
       float* widened = widened_ + kPageTokens * d_ + s.at * width_;
-      widen_q8_values(kernels_, bf16_, {pages_.storage, s.q8_slot, pages_.layer, pages_.kv_head}, s.q8_from, s.tokens, widened);
+      widen_values(kernels_, bf16_, {pages_.storage, s.coded_slot, pages_.layer, pages_.kv_head}, s.coded_from, s.tokens, widened);
       values = widened;
     }
     if (bf16_) {

@@ -43,7 +43,7 @@ class AttentionTile {
  public:
   static constexpr int64_t kStrip = 128;
 
-  // Loads the queries. `bf16`: products in bf16 (pages must hold it, or q8). The scratch belongs to the tile while it lives.
+  // Loads the queries. `bf16`: products in bf16 (pages must hold it, or codes). The scratch belongs to the tile while it lives.
   AttentionTile(const Kernels& kernels, bool bf16, const HeadPages& pages, const TileRows& rows, Scratch& scratch);
 
   // From here on a row sees only the first `sink` keys and the last `window` up to itself.
@@ -82,13 +82,13 @@ class AttentionTile {
     int64_t position;          // of its first column
     int64_t begin, end;        // positions that were asked for
     bool masked;
-    int32_t q8_slot = -1;      // q8: the page that the columns are widened from; keys and values are not set
-    int64_t q8_from = 0;       // its first column
+    int32_t coded_slot = -1;   // of pages of codes: the one that the columns are widened from; keys and values are not set
+    int64_t coded_from = 0;    // its first column
   };
   const float* query(int64_t row) const;  // as it was given
   void add(const Segment& segment);
   void mask(const Segment& segment);
-  // Copies key `at` of a page to column `to` of the gathered ones; q8 is widened.
+  // Copies key `at` of a page to column `to` of the gathered ones; codes are widened.
   void gather(int32_t slot, int64_t at, int64_t to);
 
   const Kernels& kernels_;

@@ -17,8 +17,10 @@
 #include "cpu/delta_net.h"
 #include "cpu/each_row.h"
 #include "cpu/experts.h"
+#include "cpu/hadamard.h"
 #include "cpu/kv_pages.h"
 #include "cpu/linear.h"
+#include "cpu/page_references.h"
 #include "cpu/rope.h"
 #include "cpu/sparse_attention.h"
 #include "model/quant_formats.h"
@@ -198,18 +200,29 @@ class CpuBackend final : public Backend {
     angles.prepare(first_position, q.rows);
     const auto& storage = static_cast<const CpuKvStorage&>(*pages.storage);
     const int64_t d = shape.head_dim;
-    each_row(pool_, q.rows, [&](int64_t t) {
+    const bool four_bits = shape.format == KvFormat::kQ4;
+    const auto write = [&](int64_t t) {
       const int64_t position = first_position + t;
       const int32_t page = pages.page_slots[static_cast<size_t>(position / kPageTokens)];
-      for (int64_t h = 0; h < q.cols / d; ++h) angles.rotate(floats(q) + t * q.cols + h * d, t);
+      for (int64_t h = 0; h < shape.kv_heads; ++h) storage.write(page, layer, h, position % kPageTokens, floats(k) + t * k.cols + h * d, floats(v) + t * v.cols + h * d);
+    };
+    each_row(pool_, q.rows, [&](int64_t t) {
+      const auto turn = [&](float* head) {
+        angles.rotate(head, t);
+        if (four_bits) hadamard(head, d);
+      };
+      for (int64_t h = 0; h < q.cols / d; ++h) turn(floats(q) + t * q.cols + h * d);
       for (int64_t h = 0; h < shape.kv_heads; ++h) {
         float* key = floats(k) + t * k.cols + h * d;
-        float* value = floats(v) + t * v.cols + h * d;
-        angles.rotate(key, t);
-        hide_fault(key, value, d);
-        storage.write(page, layer, h, position % kPageTokens, key, value);
+        turn(key);
+        hide_fault(key, floats(v) + t * v.cols + h * d, d);
       }
+      if (!four_bits) write(t);
     });
+    if (four_bits) {
+      pool_.parallel_for(shape.kv_heads, [&](int64_t h, int) { write_references(storage, pages.page_slots, layer, h, floats(k) + h * d, k.cols, first_position, q.rows); });
+      each_row(pool_, q.rows, write);
+    }
     if (shape.mean_tokens == 0) return;
     // Of every block whose last token this chunk has written.
     const int64_t first = first_position / shape.mean_tokens, blocks = (first_position + q.rows) / shape.mean_tokens - first;

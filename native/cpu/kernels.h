@@ -71,10 +71,12 @@ struct Kernels {
   void (*to_bf16)(const float* source, uint16_t* destination, int64_t n, float scale);
   // Splits a pair matrix row-wise: out[2i][j], out[2i + 1][j] = in[i][j]. rows counts pairs.
   void (*widen_pairs)(const uint32_t* pairs, int64_t rows, int64_t cols, int64_t ld, float* out, int64_t ldo);
-  // n pairs of int8 (low byte first), the first of pair j times even[j] and the second times odd[j]: as bf16 pairs, rounded to
-  // nearest even, or as two rows of floats. Scales are finite or quiet NaN.
-  void (*widen_q8_pairs)(const int16_t* codes, const float* even, const float* odd, int64_t n, uint32_t* out);
-  void (*widen_q8)(const int16_t* codes, const float* even, const float* odd, int64_t n, float* out_even, float* out_odd);
+  // n pairs of int8 (low byte first), the first of pair j times even[j] plus base[0] and the second times odd[j] plus base[1]: as bf16 pairs,
+  // rounded to nearest even, or as two rows of floats. Scales and bases are finite or quiet NaN.
+  void (*widen_pairs_of_codes)(const int16_t* codes, const float* even, const float* odd, const float* base, int64_t n, uint32_t* out);
+  void (*widen_codes)(const int16_t* codes, const float* even, const float* odd, const float* base, int64_t n, float* out_even, float* out_odd);
+  // Two rows of n bytes of two 4-bit codes to such pairs, less 8: low[j] of the low bits of first[j] and second[j], high[j] of the high ones.
+  void (*split_codes)(const uint8_t* first, const uint8_t* second, int64_t n, int16_t* low, int16_t* high);
   // out[j][i] = in[i][j] for 16 rows i and `cols` columns.
   void (*transpose16)(const uint32_t* in, int64_t ldi, int64_t cols, uint32_t* out, int64_t ldo);
 

@@ -98,21 +98,32 @@ void widen_pairs(const uint32_t* pairs, int64_t rows, int64_t cols, int64_t ld, 
   }
 }
 
-void widen_q8_pairs(const int16_t* codes, const float* even, const float* odd, int64_t n, uint32_t* out) {
+void widen_pairs_of_codes(const int16_t* codes, const float* even, const float* odd, const float* base, int64_t n, uint32_t* out) {
+  const float first = base[0], second = base[1];
   for (int64_t j = 0; j < n; ++j) {
     const int32_t pair = codes[j];
-    const auto low = std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(pair) << 24) >> 24) * even[j]);
-    const auto high = std::bit_cast<uint32_t>(static_cast<float>(pair >> 8) * odd[j]);
+    const auto low = std::bit_cast<uint32_t>(static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(pair) << 24) >> 24) * even[j] + first);
+    const auto high = std::bit_cast<uint32_t>(static_cast<float>(pair >> 8) * odd[j] + second);
     // A quiet NaN with no other bits survives the rounding: no branch, so that the loop becomes vectors.
     out[j] = (low + 0x7fffu + (low >> 16 & 1u)) >> 16 | ((high + 0x7fffu + (high >> 16 & 1u)) & 0xffff0000u);
   }
 }
 
-void widen_q8(const int16_t* codes, const float* even, const float* odd, int64_t n, float* out_even, float* out_odd) {
+void widen_codes(const int16_t* codes, const float* even, const float* odd, const float* base, int64_t n, float* out_even, float* out_odd) {
+  const float first = base[0], second = base[1];
   for (int64_t j = 0; j < n; ++j) {
     const int32_t pair = codes[j];
-    out_even[j] = static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(pair) << 24) >> 24) * even[j];
-    out_odd[j] = static_cast<float>(pair >> 8) * odd[j];
+    out_even[j] = static_cast<float>(static_cast<int32_t>(static_cast<uint32_t>(pair) << 24) >> 24) * even[j] + first;
+    out_odd[j] = static_cast<float>(pair >> 8) * odd[j] + second;
+  }
+}
+
+void split_codes(const uint8_t* first, const uint8_t* second, int64_t n, int16_t* low, int16_t* high) {
+  for (int64_t j = 0; j < n; ++j) {
+    const auto a = static_cast<uint16_t>(first[j]), b = static_cast<uint16_t>(second[j]);
+    // Bytes of code + 120, whose top bit is turned: code - 8, without a borrow from one to the other.
+    low[j] = static_cast<int16_t>(static_cast<uint16_t>(((a & 15) | (b & 15) << 8) + 0x7878) ^ 0x8080);
+    high[j] = static_cast<int16_t>(static_cast<uint16_t>((a >> 4 | (b >> 4) << 8) + 0x7878) ^ 0x8080);
   }
 }
 
@@ -308,8 +319,9 @@ constexpr Kernels float_kernels(const char* isa, const char* title, decltype(Ker
           .dot = dot,
           .to_bf16 = to_bf16,
           .widen_pairs = widen_pairs,
-          .widen_q8_pairs = widen_q8_pairs,
-          .widen_q8 = widen_q8,
+          .widen_pairs_of_codes = widen_pairs_of_codes,
+          .widen_codes = widen_codes,
+          .split_codes = split_codes,
           .transpose16 = transpose16,
           .softmax_step = softmax_step,
           .weigh_means = weigh_means,

@@ -3,9 +3,12 @@
 //   bf16:     K [head_dim / 2][128 tokens][2 dims],    V [64 token pairs][width][2 tokens]
 //   q8:       as bf16 with int8 codes in the place of values, and behind them the scales of every token's blocks of 32 dims,
 //             K [blocks][128 tokens], V [blocks][128 tokens], in bf16
-// so that both products of attention read them as the right-hand matrix of kernels.h, without repacking (q8: after
-// widening, q8_pages.h). width is head_dim rounded up to 16; what was never written is zero. Where the shape asks for means,
-// they follow V in the same layouts, with a page's 128 / mean_tokens blocks in the place of its tokens; q8 keeps them in bf16.
+//   q4:       two codes a byte: K [head_dim / 2][128 tokens], rows 2 i and 2 i + 1 with dims 4 i and 4 i + 1 in the low bits, 4 i + 2 and 4 i + 3
+//             in the high ones; V [128 tokens][width / 2], the first half of the dims in the low bits. Behind them scales as q8 has them,
+//             and the reference of the page's keys (page_references.h), bf16 [head_dim]
+// so that both products of attention read them as the right-hand matrix of kernels.h, without repacking (q8 and q4: after
+// widening, coded_pages.h). width is head_dim rounded up to 16; what was never written is zero. Where the shape asks for means,
+// they follow V in the same layouts, with a page's 128 / mean_tokens blocks in the place of its tokens; q8 and q4 keep them in bf16.
 // Behind them lies the spread of each block's keys: their variance, mean over the dims, in float32.
 #pragma once
 
@@ -29,8 +32,10 @@ class CpuKvStorage final : public KvStorage {
 
   const KvShape& shape() const { return shape_; }
   int64_t value_width() const { return width_; }
-  int64_t element_bytes() const { return shape_.format == KvFormat::kFloat32 ? 4 : shape_.format == KvFormat::kBFloat16 ? 2 : 1; }
-  int64_t mean_element_bytes() const { return shape_.format == KvFormat::kFloat32 ? 4 : 2; }
+  // Whether pages hold codes, which are widened before products.
+  bool coded() const { return shape_.format == KvFormat::kQ8 || shape_.format == KvFormat::kQ4; }
+  // Of values that are no codes, and of means.
+  int64_t element_bytes() const { return shape_.format == KvFormat::kFloat32 ? 4 : 2; }
   // Whether attention's products may be in bf16: what is kept in float32 is not rounded.
   bool narrow() const { return shape_.format != KvFormat::kFloat32; }
   // Blocks of a page that have means; 0 where none are kept.
@@ -40,15 +45,17 @@ class CpuKvStorage final : public KvStorage {
   }
   std::byte* values(int32_t page, int64_t layer, int64_t head) const { return keys(page, layer, head) + key_bytes_; }
   std::byte* key_means(int32_t page, int64_t layer, int64_t head) const { return values(page, layer, head) + value_bytes_; }
-  std::byte* value_means(int32_t page, int64_t layer, int64_t head) const { return key_means(page, layer, head) + page_blocks_ * shape_.head_dim * mean_element_bytes(); }
+  std::byte* value_means(int32_t page, int64_t layer, int64_t head) const { return key_means(page, layer, head) + page_blocks_ * shape_.head_dim * element_bytes(); }
   float* key_spreads(int32_t page, int64_t layer, int64_t head) const {
-    return reinterpret_cast<float*>(value_means(page, layer, head) + page_blocks_ * width_ * mean_element_bytes());
+    return reinterpret_cast<float*>(value_means(page, layer, head) + page_blocks_ * width_ * element_bytes());
   }
-  // Of q8.
+  // Of codes.
   uint16_t* key_scales(int32_t page, int64_t layer, int64_t head) const {
     return reinterpret_cast<uint16_t*>(key_spreads(page, layer, head) + page_blocks_);
   }
   uint16_t* value_scales(int32_t page, int64_t layer, int64_t head) const { return key_scales(page, layer, head) + scale_rows_ * kPageTokens; }
+  // Of q4, which is written before the page's keys.
+  uint16_t* reference(int32_t page, int64_t layer, int64_t head) const { return value_scales(page, layer, head) + scale_rows_ * kPageTokens; }
 
   void write(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const;
   void read(int32_t page, int64_t layer, int64_t head, int64_t slot, float* k, float* v) const;
@@ -62,6 +69,7 @@ class CpuKvStorage final : public KvStorage {
 
  private:
   void write_q8(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const;
+  void write_q4(int32_t page, int64_t layer, int64_t head, int64_t slot, const float* k, const float* v) const;
   void write_row(std::byte* keys_at, std::byte* values_at, int64_t columns, int64_t slot, const float* k, const float* v) const;
 
   KvShape shape_;

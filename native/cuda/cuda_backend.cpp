@@ -117,7 +117,7 @@ class CudaBackend final : public Backend {
   }
 
   std::unique_ptr<KvStorage> allocate_kv(const KvShape& shape, int64_t pages) override {
-    LONGVIEW_CHECK(shape.format != KvFormat::kFloat32, kInvalidArgument, "On the GPU the KV state is kept in bf16 or in 8 bits.");
+    LONGVIEW_CHECK(shape.format != KvFormat::kFloat32, kInvalidArgument, "On the GPU the KV state is kept in bf16, in 8 or in 4 bits.");
     LONGVIEW_CHECK(shape.mean_tokens == 0 || shape.mean_tokens == kPageTokens, kInternal, "on the GPU means are those of pages");
     tables_.forget();
     return std::make_unique<CudaKvStorage>(device_, shape, pages);

@@ -12,7 +12,12 @@ constexpr int64_t kSlabBytes = int64_t{64} << 20;
 }  // namespace
 
 kernels::PageFormat page_format(KvFormat format) {
-  return format == KvFormat::kQ8 ? kernels::PageFormat::kQ8 : format == KvFormat::kE4M3 ? kernels::PageFormat::kE4M3 : kernels::PageFormat::kBFloat16;
+  switch (format) {
+    case KvFormat::kQ8: return kernels::PageFormat::kQ8;
+    case KvFormat::kE4M3: return kernels::PageFormat::kE4M3;
+    case KvFormat::kQ4: return kernels::PageFormat::kQ4;
+    default: return kernels::PageFormat::kBFloat16;
+  }
 }
 
 int64_t CudaKvStorage::page_bytes(const KvShape& shape) {

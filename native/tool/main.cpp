@@ -112,6 +112,8 @@ Arguments parse(int argc, char** argv) {
       arguments.engine.kv_format = KvFormat::kE4M3;
     } else if (word == "--q8") {
       arguments.engine.kv_format = KvFormat::kQ8;
+    } else if (word == "--q4") {
+      arguments.engine.kv_format = KvFormat::kQ4;
     } else if (word == "--info") {
       arguments.info = true;
     } else {

@@ -8,7 +8,7 @@
 #include "base/half.h"
 #include "check.h"
 #include "cpu/cpu_features.h"
-#include "cpu/q8_pages.h"
+#include "cpu/coded_pages.h"
 
 using namespace longview;
 
@@ -77,7 +77,7 @@ TEST("infinities and NaN make their block NaN, and no other one") {
     for (const cpu::Kernels* kernels : cpu::available_kernels())
       for (const bool bf16 : {false, true}) {
         Block keys(64 * 128);
-        cpu::widen_q8_keys(*kernels, bf16, {storage, 0, 0, 0}, 0, 128, keys.data(), 128);
+        cpu::widen_keys(*kernels, bf16, {storage, 0, 0, 0}, 0, 128, keys.data(), 128);
         const auto at = [&](size_t i) { return bf16 ? bf16_to_float(reinterpret_cast<uint16_t*>(keys.data())[(i / 2 * 128 + 5) * 2 + i % 2]) : keys[i * 128 + 5]; };
         for (size_t i = 0; i < 64; ++i) CHECK(std::isnan(at(i)) == (i >= 32));
       }
@@ -109,8 +109,8 @@ TEST("tiles of pages are what was written, in any part of a page and on every co
       for (const bool bf16 : {false, true})
         for (const auto& [from, tokens] : {std::pair<int64_t, int64_t>{0, 128}, {32, 64}, {96, 32}}) {
           Block keys(static_cast<size_t>(d * 128)), values(static_cast<size_t>(width * 128));
-          cpu::widen_q8_keys(*kernels, bf16, {storage, 1, 1, 1}, from, tokens, keys.data(), 128);
-          cpu::widen_q8_values(*kernels, bf16, {storage, 1, 1, 1}, from, tokens, values.data());
+          cpu::widen_keys(*kernels, bf16, {storage, 1, 1, 1}, from, tokens, keys.data(), 128);
+          cpu::widen_values(*kernels, bf16, {storage, 1, 1, 1}, from, tokens, values.data());
           const auto* key_halves = reinterpret_cast<const uint16_t*>(keys.data());
           const auto* value_halves = reinterpret_cast<const uint16_t*>(values.data());
           for (int64_t t = 0; t < tokens; ++t) {
