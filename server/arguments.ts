@@ -26,7 +26,7 @@ Options:
   --profile FILE    what each head attends to: a file of \`calibrate\`, or of MInference for its mode
                     (default: what was calibrated here, else the built-in model's)
   --kv-format F     how what was read is kept: auto (default: bf16, or q8 where the window would not fit), bf16, q8,
-                    fp8 (GPUs from compute capability 8.9 on)
+                    q4 (a quarter of the memory, less exact), fp8 (GPUs from compute capability 8.9 on)
   --max-tokens N    length of an answer (default: 512)
   --target T        calibrate: fast, balanced or minference (default: a profile for each)
   --text FILE       calibrate: on this text instead of the repository

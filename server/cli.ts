@@ -59,7 +59,7 @@ function openedModel(options: Options, prefill: PrefillOptions, signal: AbortSig
       threads: whole(options.threads, 'threads', 0, 1024),
       stretch: Number(oneOf(options.stretch, 'stretch', ['1', '2', '4'])),
       prefill,
-      kvFormat: oneOf(options['kv-format'], 'kv-format', ['auto', 'bf16', 'q8', 'fp8']),
+      kvFormat: oneOf(options['kv-format'], 'kv-format', ['auto', 'bf16', 'q8', 'q4', 'fp8']),
     },
     { onLoad: loadingPrinter(path.basename(file)), signal },
   );

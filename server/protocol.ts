@@ -54,7 +54,7 @@ export interface Settings {
   /** Bytes of all saved states together, in GiB; 0: nothing is kept on disk. */
   cacheMaxGiB: number;
   /** Of the KV state: server/engine/engine.ts, EngineOptions.kvFormat. */
-  cacheFormat: 'auto' | 'bf16' | 'q8' | 'fp8';
+  cacheFormat: 'auto' | 'bf16' | 'q8' | 'q4' | 'fp8';
 }
 
 /** What the editor's `files.encoding` says, by its names. */

@@ -35,6 +35,7 @@ constexpr const char* kUsage =
     "  --from N         measure no token before the N-th (default 0)\n"
     "  --float32        float32 products and KV state: the reference path (default: the fastest)\n"
     "  --q8             KV state in 8 bits (default: bf16)\n"
+    "  --q4             KV state in 4 bits\n"
     "  --fp8-kv         KV state in 8-bit floats, on a GPU\n"
     "  --isa NAME       code path of the processor: scalar, avx2, avxvnni, avx512, avx512bf16, amx, neon, neondot (default: the best)\n"
     "  --threads N      default: all\n"

@@ -33,7 +33,7 @@ export interface EngineOptions {
   /** Arithmetic of matrix products. `f32` is the exact reference, `auto` the fastest path of the device. */
   precision?: 'auto' | 'f32' | 'bf16' | 'int8';
   /** Of the KV state; `auto`: bf16, or q8 where the window does not fit in memory in bf16. `fp8`: q8 where there is no GPU for it. Absent: bf16. */
-  kvFormat?: 'auto' | 'bf16' | 'q8' | 'fp8' | 'f32';
+  kvFormat?: 'auto' | 'bf16' | 'q8' | 'q4' | 'fp8' | 'f32';
   /** How many times its window the model is given, 1, 2 or 4: native/model/stretch.h. */
   stretch?: number;
   /** Of what `extend` may read sparsely; absent: dense. */

@@ -27,7 +27,7 @@ npm run --silent eval -- --make F --length N    makes data
   --profile F    head profile by which adaptive, auto and minference read, whatever their target: one of \`npm run calibrate\`,
                  or MInference's JSON (default: none, all heads alike)
   --device D     auto, cpu or cuda (default auto); in all modes the one of the dense run
-  --kv-format F  auto, bf16, q8 or fp8: of the KV state (default auto: as it fits); in all modes the one of the dense run
+  --kv-format F  auto, bf16, q8, q4 or fp8: of the KV state (default auto: as it fits); in all modes the one of the dense run
   --threads N    CPU threads (default: all)
   --sequences L  only these rows of the file: 0,2,5 (default: all); those without an answer are passed over, and that is said
   --json         a line of JSON for each mode, in the order of --mode:
@@ -60,7 +60,7 @@ npm run --silent eval -- --make F --length N    makes data
 
 Dense is always run, for the differences. Exit code: 0 done, 1 failed, 2 wrong usage.`;
 
-const kvFormats = ['bf16', 'q8', 'fp8'] as const;
+const kvFormats = ['bf16', 'q8', 'q4', 'fp8'] as const;
 
 class UsageError extends Error {}
 
@@ -101,7 +101,7 @@ function readArguments() {
     const device = (['auto', 'cpu', 'cuda'] as const).find((name) => name === values.device);
     if (!device) throw new Error(`There is no device '${values.device}': auto, cpu or cuda.`);
     const kvFormat = (['auto', ...kvFormats] as const).find((name) => name === values['kv-format']);
-    if (!kvFormat) throw new Error(`There is no KV format '${values['kv-format']}': auto, bf16, q8 or fp8.`);
+    if (!kvFormat) throw new Error(`There is no KV format '${values['kv-format']}': auto, bf16, q8, q4 or fp8.`);
     const tasks = (['lookups', 'ruler'] as const).find((name) => name === values.tasks);
     if (!tasks) throw new Error(`There are no tasks '${values.tasks}': lookups or ruler.`);
     if (!values.help && !values.data && !values.make) throw new Error('--data or --make names a file.');

@@ -49,7 +49,7 @@ it.skipIf(existsSync(path.join(root, 'dist/longview_cuda.so')))(
 it.each([
   ['device', 'CPU', 'longview.device to auto, cuda or cpu'],
   ['gpuWeights', 'int4', 'longview.gpu.weights to auto or fp8'],
-  ['cacheFormat', 'q4', 'longview.cache.format to auto, bf16, q8 or fp8'],
+  ['cacheFormat', 'q3', 'longview.cache.format to auto, bf16, q8, q4 or fp8'],
   ['prefillMode', 'sparse', 'longview.prefill.mode to auto, adaptive, minference or dense'],
   ['prefillTarget', 'best', 'longview.prefill.target to fast, balanced or exact'],
 ])('says what %s may be where it is %s', async (setting, value, sentence) => {
