@@ -20,7 +20,7 @@ import { Chat, type SavedChat } from './chatState';
 import { openPlace } from './citationTarget';
 import type { AskProgress } from '../server/protocol';
 import type { Server } from './client';
-import { excludeFromPrompt, stretchWindow } from './config';
+import { excludeFromPrompt, makeRoom } from './config';
 import { plainText } from './plainText';
 import { ReadingNotice } from './readingNotice';
 
@@ -125,8 +125,8 @@ export class ChatView implements WebviewViewProvider {
         return void openCode(String(message.text), String(message.language));
       case 'excludeFolder':
         return void this.excludeFolder(String(message.path)).catch(showError);
-      case 'stretchWindow':
-        return void this.stretchWindow().catch(showError);
+      case 'makeRoom':
+        return void this.makeRoom().catch(showError);
       case 'openCitation': {
         const citation = this.chat.turn(message.turnId)?.citations[message.index];
         if (citation) void openPlace(citation);
@@ -197,11 +197,11 @@ export class ChatView implements WebviewViewProvider {
   }
 
   /** What is in the prompt is asked for again when the model is there with its larger window. */
-  private async stretchWindow(): Promise<void> {
-    const stretch = this.chat.state.contents?.stretch;
-    if (!stretch) return;
-    const undo = await stretchWindow(stretch.factor);
-    const said = `The window is ${count(stretch.window)} tokens in this workspace.`;
+  private async makeRoom(): Promise<void> {
+    const room = this.chat.state.contents?.room;
+    if (!room) return;
+    const undo = await makeRoom(room);
+    const said = `The window is ${count(room.window)} tokens in this workspace.`;
     if ((await window.showInformationMessage(said, 'Undo')) === 'Undo') await undo();
   }
 

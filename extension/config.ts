@@ -3,7 +3,7 @@ import { homedir } from 'node:os';
 import { isDeepStrictEqual } from 'node:util';
 import { ConfigurationTarget, workspace } from 'vscode';
 import { contributes } from '../package.json';
-import type { Settings } from '../server/protocol';
+import type { MoreRoom, Settings } from '../server/protocol';
 import { fileEncodings } from './encodings';
 
 interface Bounds {
@@ -60,14 +60,20 @@ export function readSettings(): Settings {
 const writeToWorkspace = async (key: string, value: unknown) =>
   workspace.getConfiguration().update(key, value, ConfigurationTarget.Workspace);
 
-/** Gives the model a window so many times as large, in this workspace. Returns what takes that back, unless it was set again since. */
-export async function stretchWindow(factor: number): Promise<() => Promise<void>> {
-  const key = 'longview.window.stretch';
-  const ofWorkspace = () => workspace.getConfiguration().inspect<number>(key)?.workspaceValue;
+/** The setting of this workspace that makes room. */
+export const roomSetting = (room: MoreRoom) =>
+  room.by === 'stretch'
+    ? { key: 'longview.window.stretch', value: room.factor }
+    : { key: 'longview.cache.format', value: 'q4' };
+
+/** Sets it. Returns what takes that back, unless it was set again since. */
+export async function makeRoom(room: MoreRoom): Promise<() => Promise<void>> {
+  const { key, value } = roomSetting(room);
+  const ofWorkspace = () => workspace.getConfiguration().inspect(key)?.workspaceValue;
   const before = ofWorkspace();
-  await writeToWorkspace(key, factor);
+  await writeToWorkspace(key, value);
   return async () => {
-    if (ofWorkspace() === factor) await writeToWorkspace(key, before);
+    if (ofWorkspace() === value) await writeToWorkspace(key, before);
   };
 }
 

@@ -9,8 +9,9 @@ import {
 } from 'vscode';
 import type { ContextResult } from '../server/protocol';
 import type { Server } from './client';
+import { roomSetting } from './config';
 import { count } from './chat/count';
-import { leftOut, leftOutLine, stretchText } from './chat/leftOut';
+import { leftOut, leftOutLine, roomText } from './chat/leftOut';
 
 const scheme = 'longview';
 const uri = Uri.parse(`${scheme}:/What is in the prompt.md`);
@@ -38,7 +39,7 @@ export class PromptContents implements TextDocumentContentProvider {
 }
 
 export function describe(contents: ContextResult): string {
-  const { files, skipped, usedTokens, reservedTokens, window, stretch } = contents;
+  const { files, skipped, usedTokens, reservedTokens, window, room } = contents;
   const over = skipped.filter(({ reason }) => reason === 'over-budget').length;
   const percent = Math.round((100 * usedTokens) / window);
   const folders = new Map<string, number>();
@@ -63,7 +64,7 @@ export function describe(contents: ContextResult): string {
     '',
     '## Left out',
     '',
-    ...(stretch ? [`${stretchText(stretch)} The setting is \`longview.window.stretch\`.`, ''] : []),
+    ...(room ? [`${roomText(room)} The setting is \`${roomSetting(room).key}\`.`, ''] : []),
     ...leftOut(skipped).flatMap(([heading, files]) => [`### ${heading}`, '', ...files.map(leftOutLine), '']),
   ].join('\n');
 }

@@ -4,7 +4,7 @@
 import path from 'node:path';
 import { oneOf, parse, usage, UsageError, whole, type Options } from './arguments';
 import { overBudget, rootOf, Session } from './answers/session';
-import { stretchFor } from './answers/stretch';
+import { moreRoom } from './answers/room';
 import { clearCache, defaultCacheFolder, defaultMaxGiB, savedWorkspaces } from './cache/storage';
 import { WorkspaceCache } from './cache/workspaceCache';
 import type { PrefillOptions } from './engine/engine';
@@ -21,7 +21,7 @@ import { endingSignals } from './platform/endingSignals';
 import { whyNoGpu } from './platform/gpu';
 import { leavingRule } from './prompt/budget';
 import type { PackedRepository } from './prompt/pack';
-import type { WindowStretch } from './protocol';
+import type { MoreRoom } from './protocol';
 import { answerMessage, cutMessage, readingMessage } from './statusText';
 import { loadingPrinter, print, progressPrinter, showSources, tell, visible, visibleLines } from './terminal';
 import { isKnownEncoding } from './workspace/encoding';
@@ -103,8 +103,10 @@ async function withSession<T>(
   }
 }
 
-const stretchHint = ({ factor, window }: WindowStretch) =>
-  `\`--stretch ${factor}\` makes the window ${window} tokens, by YaRN, as the model's makers recommend for longer texts.`;
+const roomHint = (room: MoreRoom) =>
+  room.by === 'stretch'
+    ? `\`--stretch ${room.factor}\` makes the window ${room.window} tokens, by YaRN, as the model's makers recommend for longer texts.`
+    : `\`--kv-format q4\` has room for ${room.window} tokens: 4 bits of what was read, a little less exact than 8.`;
 
 function showPacked(session: Session, repository: PackedRepository): void {
   const { files, skipped } = repository;
@@ -118,8 +120,8 @@ function showPacked(session: Session, repository: PackedRepository): void {
   if (left.length > 0) tell(`Left out, beyond the window (${leavingRule}):`);
   for (const file of left.slice(0, 20)) tell(`  ${file.path} (${file.detail})`);
   if (left.length > 20) tell(`  and ${left.length - 20} more: \`longview context\` lists them all`);
-  const stretch = stretchFor(engine, repository);
-  if (stretch) tell(stretchHint(stretch));
+  const room = moreRoom(engine, repository);
+  if (room) tell(roomHint(room));
 }
 
 async function ask(args: string[], signal: AbortSignal): Promise<void> {
@@ -226,10 +228,10 @@ async function context(args: string[], signal: AbortSignal): Promise<void> {
   await withSession(values, signal, async (session) => {
     const result = await session.context(signal);
     if (values.json) return print(JSON.stringify(result));
-    const { files, skipped, usedTokens, reservedTokens, window, stretch } = result;
+    const { files, skipped, usedTokens, reservedTokens, window, room } = result;
     for (const file of files) print(`${String(file.tokens).padStart(8)}  ${file.path}`);
     print(`${String(usedTokens).padStart(8)}  in all, of ${window}; ${reservedTokens} are kept free`);
-    if (stretch) print(stretchHint(stretch));
+    if (room) print(roomHint(room));
     if (skipped.length > 0) print('\nLeft out:');
     for (const { path: file, reason, detail } of skipped)
       print(`  ${visible(file)}  ${reason}${detail ? ` (${detail})` : ''}`);

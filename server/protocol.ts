@@ -306,14 +306,11 @@ export interface ContextResult {
   reservedTokens: number;
   window: number;
   /** What would give files room that have none. */
-  stretch?: WindowStretch;
+  room?: MoreRoom;
 }
 
-/** A window so many times as large as the model was trained on. */
-export interface WindowStretch {
-  factor: 2 | 4;
-  window: number;
-}
+/** A larger window: of `factor` times the tokens that the model was trained on, or of as many as memory has room for in 4 bits. */
+export type MoreRoom = { by: 'stretch'; factor: 2 | 4; window: number } | { by: '4-bits'; window: number };
 
 // --- models -----------------------------------------------------------------------------------------------------------
 

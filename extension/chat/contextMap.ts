@@ -1,9 +1,9 @@
 /** What is in the prompt, folder by folder with its weight, and what is left out and why. A folder can be left out from here. */
-import type { ContextResult, Source, WindowStretch } from '../../server/protocol';
+import type { ContextResult, MoreRoom, Source } from '../../server/protocol';
 import type { FromWebview } from './messages';
 import { count } from './count';
 import { button, element } from './element';
-import { leftOut, leftOutLine, stretchText } from './leftOut';
+import { leftOut, leftOutLine, roomText } from './leftOut';
 import { shareBar } from './shareBar';
 import { percent } from './sourceText';
 
@@ -150,7 +150,7 @@ export function showContextMap(
 }
 
 function rows(
-  { files, skipped, usedTokens, reservedTokens, window, stretch }: ContextResult,
+  { files, skipped, usedTokens, reservedTokens, window, room }: ContextResult,
   post: (message: FromWebview) => void,
 ): HTMLElement[] {
   const tree = folderTree(files);
@@ -158,10 +158,10 @@ function rows(
   const document = button('action', () => post({ type: 'showContext' }), 'Open as a document');
   const sums = `${count(usedTokens)} tokens used, ${count(reservedTokens)} kept free for questions and answers, of ${count(window)}. `;
   const over = skipped.filter(({ reason }) => reason === 'over-budget').length;
-  const room = `${count(over)} ${over === 1 ? 'file has' : 'files have'} no room, see below. `;
+  const lacking = `${count(over)} ${over === 1 ? 'file has' : 'files have'} no room, see below. `;
   return [
-    element('p', 'sums', sums, over > 0 ? room : '', document),
-    ...(stretch ? [stretchRow(stretch, post)] : []),
+    element('p', 'sums', sums, over > 0 ? lacking : '', document),
+    ...(room ? [roomRow(room, post)] : []),
     ...folderRows(tree, tree.tokens, post),
     ...(own.length > 0 ? [ownRow(own)] : []),
     ...(skipped.length > 0 ? [element('h3', '', 'Left out'), ...leftOutGroups(skipped)] : []),
@@ -169,9 +169,14 @@ function rows(
 }
 
 /** What gives them room. */
-function stretchRow(stretch: WindowStretch, post: (message: FromWebview) => void): HTMLElement {
-  const take = button('action', () => post({ type: 'stretchWindow' }), 'Enlarge the window');
-  return element('p', 'stretch', `${stretchText(stretch)} `, take);
+function roomRow(room: MoreRoom, post: (message: FromWebview) => void): HTMLElement {
+  const name = room.by === 'stretch' ? 'Enlarge the window' : 'Keep it in 4 bits';
+  return element(
+    'p',
+    'room',
+    `${roomText(room)} `,
+    button('action', () => post({ type: 'makeRoom' }), name),
+  );
 }
 
 /** The files that lie in no folder. */

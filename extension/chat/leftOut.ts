@@ -1,5 +1,5 @@
 /** What is not in the prompt, by the reason, in words. For the panel and the document. */
-import type { SkippedFile, SkipReason, WindowStretch } from '../../server/protocol';
+import type { MoreRoom, SkippedFile, SkipReason } from '../../server/protocol';
 import { count } from './count';
 
 const reasons: Record<SkipReason, string> = {
@@ -42,6 +42,9 @@ export function leftOutLine({ path, detail }: SkippedFile): string {
 }
 
 /** How what is beyond the window can have room. */
-export function stretchText({ factor, window }: WindowStretch): string {
-  return `This model's window can be ${factor === 2 ? 'twice' : 'four times'} as large, ${count(window)} tokens, by YaRN, as its makers recommend for longer texts.`;
+export function roomText(room: MoreRoom): string {
+  const tokens = `${count(room.window)} tokens`;
+  return room.by === 'stretch'
+    ? `This model's window can be ${room.factor === 2 ? 'twice' : 'four times'} as large, ${tokens}, by YaRN, as its makers recommend for longer texts.`
+    : `Memory ends the window. What was read can be kept in 4 bits instead of 8, a little less exact: there is room for ${tokens} then.`;
 }

@@ -66,7 +66,7 @@ export type FromWebview =
   /** Leaves a folder of the prompt out, by the workspace's settings. */
   | { type: 'excludeFolder'; path: string }
   /** Gives the model a larger window, by the workspace's settings. */
-  | { type: 'stretchWindow' }
+  | { type: 'makeRoom' }
   | { type: 'openCitation'; turnId: string; index: number }
   | { type: 'openSource'; turnId: string; index: number }
   | { type: 'dismissBuiltInNote' }

@@ -19,7 +19,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) { return std::
 Outcome::Make description(const Engine& engine) {
   const Model& m = engine.model();
   return [config = m.config, fingerprint = m.fingerprint, parameters = m.parameters, weight_bytes = m.weight_bytes, page_bytes = engine.pool().page_bytes(),
-          layout = engine.cache_layout(), d = engine.device(), window = engine.window()](Napi::Env env) {
+          layout = engine.cache_layout(), d = engine.device(), window = engine.window(), in_4_bits = engine.window_in_4_bits()](Napi::Env env) {
     Napi::Object model = Napi::Object::New(env), device = Napi::Object::New(env), out = Napi::Object::New(env);
     model.Set("architecture", config.architecture);
     model.Set("name", config.name);
@@ -43,6 +43,7 @@ Outcome::Make description(const Engine& engine) {
     out.Set("model", model);
     out.Set("device", device);
     out.Set("window", static_cast<double>(window));
+    out.Set("windowIn4Bits", static_cast<double>(in_4_bits));
     return out;
   };
 }

@@ -86,6 +86,7 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(stretched(std
   note(choice.note);
   largest_chunk_ = plan.chunk_tokens;
   window_ = std::min(config.window, plan.pages * kPageTokens);
+  window_in_4_bits_ = choice.window_in_4_bits;
   counters_.layers.resize(static_cast<size_t>(config.attention_layers() - 1));
   pool_ = std::make_unique<PagePool>(*backend_, kv, plan.pages);
   if (const RecurrentShape shape = Forward::recurrent_shape(config); shape.layers > 0) states_ = std::make_unique<StatePool>(*backend_, shape);

@@ -94,6 +94,8 @@ class Engine {
   DeviceInfo device() const;
   // Tokens that a context may hold.
   int64_t window() const { return window_; }
+  // What it would be with the KV state in q4; 0: no larger, or the state is not in 8 bits.
+  int64_t window_in_4_bits() const { return window_in_4_bits_; }
   // Tokens of a chunk that may be read sparsely, or is observed.
   int64_t sparse_chunk() const { return chunk_at(0, true); }
   const EngineCounters& counters() const { return counters_; }
@@ -189,7 +191,7 @@ class Engine {
   std::string device_note_;
   std::unique_ptr<Backend> backend_;
   EngineOptions options_;
-  int64_t window_ = 0, largest_chunk_ = 0;
+  int64_t window_ = 0, window_in_4_bits_ = 0, largest_chunk_ = 0;
   bool observed_ = false;
   int64_t dense_chunk_ = 0, sparse_chunk_ = 0;  // wanted; 0: by position
   std::unique_ptr<PrefillPlan> prefill_;

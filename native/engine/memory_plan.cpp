@@ -74,11 +74,20 @@ MemoryPlan plan_memory(const Backend& backend, const Model& model, const KvShape
 }
 
 KvChoice choose_kv_format(const Backend& backend, const Model& model, KvShape kv, std::optional<KvFormat> wanted, const MemoryLimits& limits) {
+  const int64_t window = model.config.window;
   const auto planned = [&](KvFormat format) {
     kv.format = format;
     return plan_memory(backend, model, kv, limits);
   };
-  if (const std::string why = backend.why_not_e4m3_kv(); wanted == KvFormat::kE4M3 && !why.empty()) return {KvFormat::kQ8, planned(KvFormat::kQ8), why + ": it is kept in q8."};
+  const auto tokens_of = [&](const MemoryPlan& plan) { return std::min(plan.pages * kPageTokens, window); };
+  const auto eight_bits = [&](KvFormat format, const std::string& note) {
+    KvChoice choice{format, planned(format), note};
+    if (tokens_of(choice.plan) < window && kv.head_dim % 4 == 0)
+      if (const int64_t more = tokens_of(planned(KvFormat::kQ4)); more > tokens_of(choice.plan)) choice.window_in_4_bits = more;
+    return choice;
+  };
+  if (const std::string why = backend.why_not_e4m3_kv(); wanted == KvFormat::kE4M3 && !why.empty()) return eight_bits(KvFormat::kQ8, why + ": it is kept in q8.");
+  if (wanted == KvFormat::kQ8 || wanted == KvFormat::kE4M3) return eight_bits(*wanted, "");
   if (wanted) return {*wanted, planned(*wanted), ""};
   std::optional<MemoryPlan> wide;
   try {
@@ -86,12 +95,12 @@ KvChoice choose_kv_format(const Backend& backend, const Model& model, KvShape kv
   } catch (const Error& error) {
     if (error.code != ErrorCode::kOutOfMemory) throw;  // not even a small window: q8 takes half
   }
-  const int64_t tokens = wide ? wide->pages * kPageTokens : 0;
-  if (wide && tokens >= model.config.window) return {KvFormat::kBFloat16, *wide, ""};
-  const MemoryPlan narrow = planned(KvFormat::kQ8);
-  return {KvFormat::kQ8, narrow,
-          format("The KV state is kept in 8 bits: in bf16 there is room for %lld tokens of the model's %lld, so for %lld.", static_cast<long long>(tokens),
-                 static_cast<long long>(model.config.window), static_cast<long long>(std::min(narrow.pages * kPageTokens, model.config.window)))};
+  const int64_t tokens = wide ? tokens_of(*wide) : 0;
+  if (tokens == window) return {KvFormat::kBFloat16, *wide, ""};
+  KvChoice choice = eight_bits(KvFormat::kQ8, "");
+  choice.note = format("The KV state is kept in 8 bits: in bf16 there is room for %lld tokens of the model's %lld, so for %lld.", static_cast<long long>(tokens),
+                       static_cast<long long>(window), static_cast<long long>(tokens_of(choice.plan)));
+  return choice;
 }
 
 }  // namespace longview

@@ -28,6 +28,7 @@ struct KvChoice {
   KvFormat format;
   MemoryPlan plan;
   std::string note;
+  int64_t window_in_4_bits = 0;  // tokens that there would be room for in q4, up to the model's window; 0: no more than there is, or not in 8 bits
 };
 
 // Shrinks the chunk before it shrinks the window. Throws kOutOfMemory, with the numbers and what helps, where not even a

@@ -16,7 +16,7 @@ import { Conversation, type Turn } from './conversation';
 import { Conversations } from './conversations';
 import { RepositoryState, type StateStore } from './repositoryState';
 import { findSources } from './sources';
-import { stretchFor } from './stretch';
+import { moreRoom } from './room';
 
 /** Tokens kept free for a question, beside the answer. */
 const questionReserve = 1024;
@@ -357,7 +357,7 @@ export class Session {
       usedTokens: tokens.length,
       reservedTokens: this.reservedTokens,
       window: this.model.engine.window,
-      stretch: stretchFor(this.model.engine, repository),
+      room: moreRoom(this.model.engine, repository),
     };
   }
 

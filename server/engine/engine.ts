@@ -296,6 +296,8 @@ export interface Engine {
   readonly device: DeviceInfo;
   /** Tokens a context may hold: the model's window, or less where memory is short. */
   readonly window: number;
+  /** What it would be with the KV state in `q4`; 0: no larger, or the state is not in 8 bits. */
+  readonly windowIn4Bits: number;
   createContext(): Promise<Context>;
   /**
    * Finds what each head may leave out, by reading a text and trying (native/engine/calibrate.h). The engine must have been

@@ -36,7 +36,7 @@ interface AddonEngine {
     options: EngineOptions,
     onLoad: (done: number, total: number) => void,
     job: number,
-  ): Promise<{ model: ModelInfo; device: DeviceInfo; window: number }>;
+  ): Promise<{ model: ModelInfo; device: DeviceInfo; window: number; windowIn4Bits: number }>;
   create(context: number): Promise<void>;
   fork(from: number, to: number): Promise<void>;
   truncate(context: number, length: number): Promise<void>;
@@ -282,6 +282,7 @@ class NativeEngine implements Engine {
     readonly model: ModelInfo,
     readonly device: DeviceInfo,
     readonly window: number,
+    readonly windowIn4Bits: number,
   ) {}
 
   run<T>(
@@ -351,12 +352,18 @@ export async function openNativeEngine(
   const native = new (loadAddon().Engine)();
   try {
     const { why, ...supported } = withoutGpu(options);
-    const { model, device, window } = await asJob(native, openingJob, signal, (_native, job) =>
+    const { model, device, window, windowIn4Bits } = await asJob(native, openingJob, signal, (_native, job) =>
       native.open(file, supported, (done, total) => onLoad?.({ done, total }), job),
     );
     const name = model.name || path.basename(file).replace(/\.(gguf|safetensors)$/, '');
     const note = [why, device.note].filter((text) => text).join(' ');
-    return new NativeEngine(native, { ...model, name, path: file }, { ...device, note }, window);
+    return new NativeEngine(
+      native,
+      { ...model, name, path: file },
+      { ...device, note },
+      window,
+      windowIn4Bits,
+    );
   } catch (error) {
     await native.close(); // its thread need not wait for another model
     throw error;

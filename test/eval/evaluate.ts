@@ -101,7 +101,8 @@ function readArguments() {
     const device = (['auto', 'cpu', 'cuda'] as const).find((name) => name === values.device);
     if (!device) throw new Error(`There is no device '${values.device}': auto, cpu or cuda.`);
     const kvFormat = (['auto', ...kvFormats] as const).find((name) => name === values['kv-format']);
-    if (!kvFormat) throw new Error(`There is no KV format '${values['kv-format']}': auto, bf16, q8, q4 or fp8.`);
+    if (!kvFormat)
+      throw new Error(`There is no KV format '${values['kv-format']}': auto, bf16, q8, q4 or fp8.`);
     const tasks = (['lookups', 'ruler'] as const).find((name) => name === values.tasks);
     if (!tasks) throw new Error(`There are no tasks '${values.tasks}': lookups or ruler.`);
     if (!values.help && !values.data && !values.make) throw new Error('--data or --make names a file.');

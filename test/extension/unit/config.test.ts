@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { homedir } from 'node:os';
 import path from 'node:path';
 import { beforeEach, expect, it, vi } from 'vitest';
-import { excludeFromPrompt, readSettings, stretchWindow } from '../../../extension/config';
+import { excludeFromPrompt, makeRoom, readSettings } from '../../../extension/config';
 import { ignoreRules } from '../../../server/workspace/ignoreRules';
 
 type Values = Record<string, unknown>;
@@ -113,10 +113,18 @@ it('leaves out a folder whose name looks like a pattern, and that alone', async 
   expect(editor.workspace['longview.files.exclude']).toBeUndefined();
 });
 
+it('keeps what was read in 4 bits in this workspace, and takes that back', async () => {
+  editor.workspace = {};
+  const undo = await makeRoom({ by: '4-bits', window: 200_000 });
+  expect(readSettings()).toMatchObject({ cacheFormat: 'q4', windowStretch: 1 });
+  await undo();
+  expect(readSettings()).toMatchObject({ cacheFormat: 'auto' });
+});
+
 it('enlarges the window in this workspace, and takes that back unless it was set again', async () => {
   const key = 'longview.window.stretch';
   editor.workspace = { [key]: 2 };
-  const undo = await stretchWindow(4);
+  const undo = await makeRoom({ by: 'stretch', factor: 4, window: 131_072 });
   expect(readSettings()).toMatchObject({ windowStretch: 4 });
   await undo();
   expect(editor.workspace[key]).toBe(2);

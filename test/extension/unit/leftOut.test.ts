@@ -1,6 +1,6 @@
 /** What is left out, by reason; a large repository leaves out a lot. */
 import { expect, it } from 'vitest';
-import { leftOut, stretchText } from '../../../extension/chat/leftOut';
+import { leftOut, roomText } from '../../../extension/chat/leftOut';
 import type { SkippedFile, SkipReason } from '../../../server/protocol';
 
 it('lists files by their reason, what had no room first', () => {
@@ -22,6 +22,11 @@ it('takes each file once', () => {
 });
 
 it('says what window would give files room', () => {
-  expect(stretchText({ factor: 2, window: 524288 })).toContain('twice as large, 524,288 tokens');
-  expect(stretchText({ factor: 4, window: 1048576 })).toContain('four times as large, 1,048,576 tokens');
+  expect(roomText({ by: 'stretch', factor: 2, window: 524288 })).toContain('twice as large, 524,288 tokens');
+  expect(roomText({ by: 'stretch', factor: 4, window: 1048576 })).toContain(
+    'four times as large, 1,048,576 tokens',
+  );
+  expect(roomText({ by: '4-bits', window: 262144 })).toContain(
+    '4 bits instead of 8, a little less exact: there is room for 262,144 tokens',
+  );
 });

@@ -65,6 +65,33 @@ int64_t resident_bytes() {
   return resident * sysconf(_SC_PAGESIZE);
 }
 
+// At most so many of the bytes that bf16 takes.
+void check_codes(KvFormat format, double share) {
+  const files::Scratch scratch;
+  EngineOptions narrow = options();
+  narrow.kv_format = format;
+  std::vector<float> logits;
+  {
+    Engine engine(kModel, narrow);
+    const auto context = engine.create_context();
+    const auto tokens = prompt(engine, 300);
+    engine.prefill(*context, std::span(tokens).first(290), CancelToken());
+    CHECK(save(engine, *context, scratch.path()).tokens == 290);
+    engine.prefill(*context, std::span(tokens).subspan(290), CancelToken());
+    logits.assign(context->logits().begin(), context->logits().end());
+  }
+  Engine engine(kModel, narrow), wide(kModel, options());
+  const auto tokens = prompt(engine, 300);
+  CHECK(engine.cache_layout() != wide.cache_layout());
+  CHECK(static_cast<double>(engine.pool().page_bytes()) <= static_cast<double>(wide.pool().page_bytes()) * share);
+  const auto other = wide.create_context();
+  CHECK(load(wide, *other, tokens, scratch.path()) == 0);
+  const auto context = engine.create_context();
+  CHECK(load(engine, *context, tokens, scratch.path()) == 290);
+  engine.prefill(*context, std::span(tokens).subspan(290), CancelToken());
+  CHECK(std::ranges::equal(context->logits(), logits));
+}
+
 }  // namespace
 
 TEST("a loaded context answers as the saved one, to the last bit of its logits") {
@@ -91,30 +118,9 @@ TEST("a loaded context answers as the saved one, to the last bit of its logits")
   CHECK(greedy(engine, *context, 20) == expected);
 }
 
-TEST("state in 8 bits is saved and loaded to the last bit, at half the size, and formats are never mixed") {
-  const files::Scratch scratch;
-  EngineOptions narrow = options();
-  narrow.kv_format = KvFormat::kQ8;
-  std::vector<float> logits;
-  {
-    Engine engine(kModel, narrow);
-    const auto context = engine.create_context();
-    const auto tokens = prompt(engine, 300);
-    engine.prefill(*context, std::span(tokens).first(290), CancelToken());
-    CHECK(save(engine, *context, scratch.path()).tokens == 290);
-    engine.prefill(*context, std::span(tokens).subspan(290), CancelToken());
-    logits.assign(context->logits().begin(), context->logits().end());
-  }
-  Engine engine(kModel, narrow), wide(kModel, options());
-  const auto tokens = prompt(engine, 300);
-  CHECK(engine.cache_layout() != wide.cache_layout());
-  CHECK(engine.pool().page_bytes() < wide.pool().page_bytes());
-  const auto other = wide.create_context();
-  CHECK(load(wide, *other, tokens, scratch.path()) == 0);
-  const auto context = engine.create_context();
-  CHECK(load(engine, *context, tokens, scratch.path()) == 290);
-  engine.prefill(*context, std::span(tokens).subspan(290), CancelToken());
-  CHECK(std::ranges::equal(context->logits(), logits));
+TEST("state in codes is saved and loaded to the last bit, at its share of the size, and formats are never mixed") {
+  check_codes(KvFormat::kQ8, 0.6);
+  check_codes(KvFormat::kQ4, 0.36);
 }
 
 TEST("a second context goes on with the first one's pages, also when that one is gone") {

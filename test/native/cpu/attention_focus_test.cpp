@@ -49,7 +49,7 @@ TEST("each key has the squares of its weights, over all rows and heads") {
 
 TEST("in every format of pages and code path") {
   for (const std::string& isa : available_cpu_isas())
-    for (const KvFormat format : {KvFormat::kFloat32, KvFormat::kBFloat16, KvFormat::kQ8})
+    for (const KvFormat format : {KvFormat::kFloat32, KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kQ4})
       for (const Precision precision : {Precision::kAuto, Precision::kFloat32}) {
         Layer layer({2, 2, 64, 300, 20, format, precision, isa});
         const Errors e = errors(layer, layer.focus(300));

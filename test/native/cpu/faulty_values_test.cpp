@@ -67,7 +67,7 @@ std::span<const float> row_of(const std::vector<float>& out, int64_t row) { retu
 template <typename Body>
 void each_path(const Body& body) {
   for (const std::string& isa : available_cpu_isas())
-    for (const KvFormat format : {KvFormat::kFloat32, KvFormat::kBFloat16, KvFormat::kQ8})
+    for (const KvFormat format : {KvFormat::kFloat32, KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kQ4})
       for (const Precision precision : {Precision::kAuto, Precision::kFloat32}) body(CpuOptions{2, precision, isa}, format);
 }
 
@@ -81,7 +81,10 @@ TEST("rows before it are what they were, and those that see it are NaN") {
       const int64_t first = fault.first;
       Layer layer(options, format, fault);
       const std::vector<float> out = layer.attend(0, kTokens);
-      CHECK(std::equal(out.begin(), out.begin() + first * kHeads * kDims, expected.begin()));
+      // In 4 bits keys are kept less the mean of their page, which a key that is none does not count to.
+      const int64_t same = format == KvFormat::kQ4 ? first / kPageTokens * kPageTokens : first;
+      CHECK(std::equal(out.begin(), out.begin() + same * kHeads * kDims, expected.begin()));
+      for (int64_t row = same; row < first; ++row) CHECK(all_finite(row_of(out, row)));
       for (int64_t row = first; row < kTokens; ++row) CHECK(none_finite(row_of(out, row)));
       // A single row, over pages that hold more than it sees.
       if (first > 0) CHECK(all_finite(layer.attend(first - 1, 1)));

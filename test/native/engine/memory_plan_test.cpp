@@ -87,6 +87,27 @@ TEST("without a wish the state is in bf16 where the window fits, else in 8 bits,
   CHECK_THROWS(choose_kv_format(*backend, model, kv, std::nullopt, {1, 1024}), kOutOfMemory);
 }
 
+TEST("where memory ends the window of a state in 8 bits, what 4 bits would have room for is known") {
+  const Model model = open_model(files::fixture("qwen3-tied"));
+  KvShape kv = shape_of(model.config);
+  const auto bytes = [&](KvFormat format) {
+    kv.format = format;
+    return backend->kv_page_bytes(kv);
+  };
+  const int64_t eight = bytes(KvFormat::kQ8), four = bytes(KvFormat::kQ4), window_pages = model.config.window / kPageTokens;
+  CHECK(four < eight * 6 / 10);
+  CHECK(four == backend->allocate_kv(kv, 1)->page_bytes());
+  const auto choice = [&](std::optional<KvFormat> wanted, int64_t budget) { return choose_kv_format(*backend, model, kv, wanted, {budget, 1024}); };
+  const int64_t tight = eight * (window_pages / 2);
+  for (const std::optional<KvFormat> wanted : {std::optional<KvFormat>(), std::optional(KvFormat::kQ8), std::optional(KvFormat::kE4M3)}) {
+    CHECK(choice(wanted, tight).format == KvFormat::kQ8);
+    CHECK(choice(wanted, tight).window_in_4_bits == std::min(tight / four * kPageTokens, model.config.window));
+    CHECK(choice(wanted, eight * window_pages).window_in_4_bits == 0);
+  }
+  CHECK(choice(KvFormat::kQ4, tight).format == KvFormat::kQ4 && choice(KvFormat::kQ4, tight).window_in_4_bits == 0 && choice(KvFormat::kQ4, tight).note.empty());
+  CHECK(choice(KvFormat::kBFloat16, tight).window_in_4_bits == 0);
+}
+
 TEST("loading weights reports progress up to all of them") {
   int64_t last = 0, total = 0;
   EngineOptions options;

@@ -12,6 +12,8 @@
 #include "backend/backend.h"
 #include "base/half.h"
 #include "cache/page_list.h"
+#include "cpu/hadamard.h"
+#include "cpu/kv_pages.h"
 #include "cpu/q8.h"
 
 namespace random_layer {
@@ -61,12 +63,13 @@ class Layer {
     write(0, first, *rope);
     write(first, c.before - first, *rope);
     write(c.before, c.tokens, *rope);
+    if (c.format == KvFormat::kQ4) read_kept();
   }
 
   // out [tokens, heads, d]; plans [heads], empty for dense.
   std::vector<float> attend(const std::vector<HeadPlan>& plans) {
     Activation q = backend_->allocate(c_.tokens, c_.heads() * c_.d), out = backend_->allocate(c_.tokens, c_.heads() * c_.d);
-    std::copy(q_.begin(), q_.end(), static_cast<float*>(q.data));
+    bring_queries(q);
     std::fill_n(static_cast<float*>(out.data), c_.tokens * c_.heads() * c_.d, std::numeric_limits<float>::quiet_NaN());
     if (plans.empty()) backend_->attention(q, shape_, c_.heads(), 0, list_.view(), c_.before, out);
     else backend_->attention_sparse(q, shape_, c_.heads(), 0, list_.view(), c_.before, plans, out);
@@ -80,7 +83,7 @@ class Layer {
   // Squares of the weights of keys 0 .. keys - 1.
   std::vector<float> focus(int64_t keys) {
     Activation q = backend_->allocate(c_.tokens, c_.heads() * c_.d);
-    std::copy(q_.begin(), q_.end(), static_cast<float*>(q.data));
+    bring_queries(q);
     CHECK(backend_->add_focus(q, shape_, c_.heads(), 0, list_.view(), c_.before, keys));
     std::vector<float> result(static_cast<size_t>(keys));
     backend_->take_focus(result);
@@ -97,13 +100,15 @@ class Layer {
   double score(int64_t token, int64_t head, int64_t key) const {
     double sum = 0;
     const float* query = q_.data() + (token * c_.heads() + head) * c_.d;
-    for (int64_t i = 0; i < c_.d; ++i) sum += static_cast<double>(query[i]) * key_value(k_, key, head / c_.group, i);
+    for (int64_t i = 0; i < c_.d; ++i) sum += static_cast<double>(query[i]) * key_value(k_, kept_keys_, key, head / c_.group, i);
     return sum / std::sqrt(static_cast<double>(c_.d));
   }
-  double value(int64_t key, int64_t head, int64_t i) const { return key_value(v_, key, head / c_.group, i); }
-  // What pages hold: rounded where they hold bf16, a code times a scale where they hold q8.
-  double key_value(const std::vector<float>& from, int64_t key, int64_t kv_head, int64_t i) const {
-    const float& x = from[static_cast<size_t>((key * c_.kv_heads + kv_head) * c_.d + i)];
+  double value(int64_t key, int64_t head, int64_t i) const { return key_value(v_, kept_values_, key, head / c_.group, i); }
+  // What pages hold: rounded where they hold bf16, a code times a scale where they hold q8; of q4 what they say, turned back.
+  double key_value(const std::vector<float>& from, const std::vector<float>& kept, int64_t key, int64_t kv_head, int64_t i) const {
+    const auto at = static_cast<size_t>((key * c_.kv_heads + kv_head) * c_.d + i);
+    if (c_.format == KvFormat::kQ4) return static_cast<double>(kept[at]);
+    const float& x = from[at];
     if (c_.format == KvFormat::kQ8) {
       int8_t codes[cpu::kQ8Block];
       const int64_t first = i / cpu::kQ8Block * cpu::kQ8Block;
@@ -119,6 +124,25 @@ class Layer {
 
  private:
   float* k(int64_t token, int64_t head) { return k_.data() + (token * c_.kv_heads + head) * c_.d; }
+
+  // As they would come from rope_and_append_kv.
+  void bring_queries(const Activation& q) const {
+    auto* to = static_cast<float*>(q.data);
+    std::copy(q_.begin(), q_.end(), to);
+    for (int64_t row = 0; row < c_.tokens * c_.heads() && c_.format == KvFormat::kQ4; ++row) cpu::hadamard(to + row * c_.d, c_.d);
+  }
+
+  void read_kept() {
+    const KvPages pages = list_.view();
+    const auto& storage = static_cast<const cpu::CpuKvStorage&>(*pages.storage);
+    kept_keys_.resize(k_.size()), kept_values_.resize(v_.size());
+    for (int64_t t = 0; t < c_.end(); ++t)
+      for (int64_t h = 0; h < c_.kv_heads; ++h) {
+        float* key = kept_keys_.data() + (t * c_.kv_heads + h) * c_.d;
+        storage.read(pages.page_slots[static_cast<size_t>(t / kPageTokens)], 0, h, t % kPageTokens, key, kept_values_.data() + (t * c_.kv_heads + h) * c_.d);
+        cpu::hadamard(key, c_.d);
+      }
+  }
 
   void write(int64_t first, int64_t count, DeviceRope& rope) {
     if (count <= 0) return;
@@ -141,7 +165,7 @@ class Layer {
   PagePool pool_;
   PrefixIndex index_;
   PageList list_;
-  std::vector<float> q_, k_, v_;
+  std::vector<float> q_, k_, v_, kept_keys_, kept_values_;
 };
 
 // A block that stands in by its mean: `length` keys of this score and value.

@@ -25,10 +25,8 @@ const std::vector<Case> kCases = {
 // These and q8 ones, for what does not depend on means: q8 rounds means to bf16. The last has a ragged block of 32.
 std::vector<Case> every_format() {
   std::vector<Case> cases = kCases;
-  for (const auto& [kv_heads, group, d, before, tokens] : std::vector<std::array<int64_t, 5>>{{2, 3, 64, 503, 77}, {1, 4, 128, 391, 1}, {1, 2, 80, 300, 40}}) {
-    Case c{kv_heads, group, d, before, tokens, KvFormat::kQ8, Precision::kFloat32, "", 2};
-    cases.push_back(c);
-  }
+  for (const auto& [kv_heads, group, d, before, tokens] : std::vector<std::array<int64_t, 5>>{{2, 3, 64, 503, 77}, {1, 4, 128, 391, 1}, {1, 2, 80, 300, 40}})
+    for (const KvFormat format : {KvFormat::kQ8, KvFormat::kQ4}) cases.push_back({kv_heads, group, d, before, tokens, format, Precision::kFloat32, "", 2});
   return cases;
 }
 
@@ -371,7 +369,7 @@ TEST("heads of one layer may differ") {
 
 TEST("every code path and every format of pages agree") {
   for (const std::string& isa : available_cpu_isas())
-    for (const KvFormat format : {KvFormat::kFloat32, KvFormat::kBFloat16, KvFormat::kQ8}) {
+    for (const KvFormat format : {KvFormat::kFloat32, KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kQ4}) {
       Case c{2, 3, 64, 1003, 77};
       c.format = format;
       c.isa = isa;

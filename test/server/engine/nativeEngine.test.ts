@@ -200,7 +200,33 @@ it('keeps the KV state in 8 bits where it is asked to, or where 16 would not hol
   const tight = await open({ kvFormat: 'auto', kvBudgetBytes });
   expect(tight.engine.window).toBe(window);
   expect(tight.engine.device.note).toContain('8 bits');
+  expect(tight.engine.windowIn4Bits).toBe(0);
   await tight.dispose();
+});
+
+it('keeps the KV state in 4 bits where it is asked to, and says what they would have room for', async () => {
+  const { kvBytesPerToken, window } = model.engine.model;
+  const kvBudgetBytes = Math.floor(kvBytesPerToken * window * 0.35);
+  const eight = await openModel(builtInModel, { device: 'cpu', kvFormat: 'auto', kvBudgetBytes });
+  expect(eight.engine.window).toBeLessThan(window);
+  const room = eight.engine.windowIn4Bits;
+  expect(room).toBe(window);
+  await eight.dispose();
+
+  const four = await openModel(builtInModel, { device: 'cpu', kvFormat: 'q4', kvBudgetBytes });
+  expect(four.engine.window).toBe(room);
+  expect(four.engine.windowIn4Bits).toBe(0);
+  expect(four.engine.model.kvLayout).toContain('q4');
+  const context = await four.engine.createContext();
+  await context.extend(prompt());
+  const { tokens } = await context.generate({ maxTokens: 12, stopTokens: [] });
+  const exact = await model.engine.createContext();
+  await exact.extend(prompt());
+  expect(tokens.slice(0, 4)).toEqual(
+    (await exact.generate({ maxTokens: 12, stopTokens: [] })).tokens.slice(0, 4),
+  );
+  await exact.dispose();
+  await four.dispose();
 });
 
 it('keeps the KV state in q8 where 8-bit floats are asked for and there is no GPU for them, and says so', async () => {
