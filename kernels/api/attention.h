@@ -14,7 +14,7 @@ struct AppendedToken {
   const float* sine = nullptr;
 };
 
-// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64, 128 or 256. 8-bit pages are read as they
+// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64, 128 or 256. Pages of 8 and 4 bits are read as they
 // are by few queries: each 16 rows (token, head of a KV head), or 8 where D is 256, read all of them once. Many queries read copies
 // (launch_expand_pages), but for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
 struct AttentionArgs {

@@ -26,10 +26,12 @@ constexpr int64_t key_parts(int64_t pages) { return pages < 32 ? 1 : pages > 256
 // scale, a float32, in kE4M3Tail bytes. The scale is a power of two, chosen by the write that begins the page: its largest magnitude
 // is 3.5 to 7 scales, so that later ones may be 64 times as large before they end at the largest code. Means stay bf16.
 // kQ4: 128 rows of D / 2 bytes, dimension 2 i in the low and 2 i + 1 in the high bits of byte i; behind them scales as of kQ8, and a reference,
-// bf16 [D]. A value is its code less 8, times its block's scale (which may be negative), plus the reference. Queries and keys are multiplied by
+// bf16 [D]. A value is its code less 8, times its block's scale, plus the reference. The code of a block's value farthest from the reference is 0 (of two
+// as far, that of the larger one), so that scales are of either sign. Queries and keys are multiplied by
 // the orthonormal Walsh-Hadamard matrix of D dimensions once they are rotated, which leaves scores as they are and no dimension with values of
 // another size; they lie and are read so. The reference of keys is the mean of those that are written together with their page's first
-// one, where they are kLeastReferenceKeys at least or the page is the first; otherwise that of the page before. That of values is 0. D is 64, 128 or 256.
+// one, where they are kLeastReferenceKeys at least or the page is the first; otherwise that of the page before. It is 0 of a first page that a token
+// begins alone. Keys that are no numbers, or 2^120 or more, do not count: references are finite. That of values is 0. D is 64, 128 or 256.
 enum class PageFormat : int32_t { kBFloat16, kQ8, kE4M3, kQ4 };
 constexpr int64_t kQ8Block = 32, kE4M3Tail = 64, kLeastReferenceKeys = 32;
 
@@ -101,8 +103,8 @@ struct RopeAppendArgs {
   int64_t tokens, heads, head_dim, half, first_position;  // head_dim is even
   int32_t adjacent;  // pairs (2i, 2i + 1) instead of (i, i + half)
   // On the device, of one token: stands for first_position, which still decides whose page's means are made. It was written before the
-  // kernel in front of this one was launched, as were the page table and what began a single token's page: they are read before that
-  // kernel is over.
+  // kernel in front of this one was launched, as were the page table and what began a single token's page, or the page before where the token
+  // begins one: they are read before that kernel is over.
   const int64_t* position = nullptr;
   // Not null, of one token whose heads are as wide as the pages' 64, 128 or 256 and rotated by halves of a multiple of D / 32: heads of Q and K
   // are normed by these weights first, as launch_rms_norm_heads does it. Pointers are aligned to 16 bytes then.

@@ -13,7 +13,13 @@ constexpr int64_t kCounters = 4096;                                      // at t
 int64_t block_shared_bytes(const AttentionPlan& p) {
   const int64_t d = p.args.kv.head_dim;
   if (p.tile_rows > kJoinRows) return attention_sm80_shared_bytes(p.tile_rows, d);
-  return p.args.kv.format == PageFormat::kQ8 ? attention_q8_shared_bytes(d) : p.args.kv.format == PageFormat::kE4M3 ? attention_e4m3_shared_bytes(d) : decode_shared_bytes(d);
+  switch (p.args.kv.format) {
+    case PageFormat::kQ8: return attention_q8_shared_bytes(d);
+    case PageFormat::kQ4: return attention_q4_shared_bytes(d);
+    case PageFormat::kE4M3: return attention_e4m3_shared_bytes(d);
+    case PageFormat::kBFloat16: break;
+  }
+  return decode_shared_bytes(d);
 }
 
 // Blocks that a multiprocessor holds, by their shared memory: split work fills it once, without a rest.
@@ -51,6 +57,7 @@ AttentionPlan plan_for(const AttentionArgs& args) {
 Status launch_cut(const AttentionPlan& p, Stream stream) {
   const PageFormat format = p.args.kv.format;
   if (format == PageFormat::kQ8) return launch_attention_q8(p, stream);
+  if (format == PageFormat::kQ4) return launch_attention_q4(p, stream);
   if (format == PageFormat::kE4M3 && p.tile_rows <= kJoinRows) return launch_attention_e4m3(p, stream);
   if (p.tile_rows == kJoinRows) return launch_decode_attention(p, stream);
   if (takes_sm90(p.args) && p.tile_rows == 128 && p.parts == 1) return launch_attention_sm90(p, stream);

@@ -39,13 +39,15 @@ constexpr int64_t attention_sm80_shared_bytes(int64_t tile_rows, int64_t head_di
 bool holds_128_rows(int64_t head_dim);
 static_assert(attention_sm80_shared_bytes(64, 256) <= 99 << 10 && attention_sm80_shared_bytes(128, 128) <= 99 << 10);
 
-// Over 8-bit pages: rows of a tile, of which a thread has eight's results in 64 registers where heads have 256 dimensions; and of a block's
-// shared memory, for each warp two stages (one of such heads) of 32 keys, values and scales.
+// Over pages of 8 or 4 bits: rows of a tile, of which a thread has eight's results in 64 registers where heads have 256 dimensions; and of a block's
+// shared memory, for each warp two stages (one of such heads) of 32 keys, values and scales, of q4 pages the keys' reference too.
 constexpr int code_rows(int64_t head_dim) { return head_dim <= 128 ? kJoinRows : kJoinRows / 2; }
 constexpr int code_stages(int64_t head_dim) { return head_dim <= 128 ? 2 : 1; }
 constexpr int64_t attention_q8_shared_bytes(int64_t head_dim) { return std::max(join_shared_bytes(head_dim), kJoinWarps * code_stages(head_dim) * (64 * head_dim + 4 * head_dim)); }
 constexpr int64_t attention_e4m3_shared_bytes(int64_t head_dim) { return std::max(join_shared_bytes(head_dim), kJoinWarps * code_stages(head_dim) * (64 * head_dim + 128)); }
+constexpr int64_t attention_q4_shared_bytes(int64_t head_dim) { return std::max(join_shared_bytes(head_dim), kJoinWarps * code_stages(head_dim) * (32 * head_dim + 6 * head_dim)); }
 Status launch_attention_q8(const AttentionPlan& plan, Stream stream);
+Status launch_attention_q4(const AttentionPlan& plan, Stream stream);
 Status launch_attention_e4m3(const AttentionPlan& plan, Stream stream);
 
 // Of a block of launch_decode_attention.

@@ -1,4 +1,4 @@
-// Attention of few queries (decode) over 8-bit pages, read as they are: the kernel of both formats. A warp takes its steps of the keys through
+// Attention of few queries (decode) over pages of 8 or 4 bits, read as they are: the kernel of all these formats. A warp takes its steps of the keys through
 // stages of its own in shared memory; where there is one alone (heads of 256), its keys are replaced while its values are multiplied, and the
 // other way round. `Rows`, a CodeRows, is what its format adds: how a step lies in a stage, and what codes become.
 #pragma once

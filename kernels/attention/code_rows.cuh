@@ -1,4 +1,4 @@
-// What a warp has of the rows of its tile (attention/code_tile.cuh), of whatever 8-bit format the pages are.
+// What a warp has of the rows of its tile (attention/code_tile.cuh), of whatever format of 8 or 4 bits the pages are.
 //
 // Keys, and of values dimensions, are the 16 rows of the tensor cores' products; the 8 columns are rows of the tile, of which one token
 // seldom has more. With them as the products' rows, half of the scores and results would be of no row.
@@ -79,8 +79,9 @@ struct CodeRows {
 #pragma unroll
           for (int i = 0; i < 4; ++i) out[j][n][i] *= factor[n][i % 2];
   }
-  // Results are `unit` of what they are.
-  __device__ void put(const WarpResults<D>& to, float unit) const {
+  // Results become themselves times `unit`, those of odd dimensions times `odd`.
+  __device__ void put(const WarpResults<D>& to, float unit) const { put(to, unit, unit); }
+  __device__ void put(const WarpResults<D>& to, float unit, float odd) const {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int n = 0; n < kEights; ++n)
@@ -93,7 +94,7 @@ struct CodeRows {
 #pragma unroll
         for (int b = 0; b < D / 32; ++b) {
           const auto &near = out[2 * b][n], &far = out[2 * b + 1][n];
-          *reinterpret_cast<float4*>(to.result(row, b * 32 + lane / 4 * 4)) = {near[c] * unit, near[2 + c] * unit, far[c] * unit, far[2 + c] * unit};
+          *reinterpret_cast<float4*>(to.result(row, b * 32 + lane / 4 * 4)) = {near[c] * unit, near[2 + c] * odd, far[c] * unit, far[2 + c] * odd};
         }
       }
   }

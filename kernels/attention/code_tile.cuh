@@ -1,4 +1,4 @@
-// A tile of few queries over 8-bit pages: 16 rows (8 of heads of 256), which are (token, head) pairs of one KV head, and a part of the keys. Its block's four
+// A tile of few queries over pages of 8 or 4 bits: 16 rows (8 of heads of 256), which are (token, head) pairs of one KV head, and a part of the keys. Its block's four
 // warps take their own steps of the keys in turn, each against all rows.
 #pragma once
 

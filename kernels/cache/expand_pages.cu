@@ -1,5 +1,6 @@
-// One layer of 8-bit pages in bf16, in the layout that tensor cores read. Bound by memory: what is read once is written twice as wide.
+// One layer of pages of 8 or 4 bits in bf16, in the layout that tensor cores read. Bound by memory: what is read once is written two or four times as wide.
 #include "kernels/cache/e4m3_pages.cuh"
+#include "kernels/cache/q4.cuh"
 #include "kernels/cache/q8.cuh"
 #include "kernels/common/bf16.cuh"
 #include "kernels/common/launch.cuh"
@@ -42,6 +43,31 @@ __global__ void __launch_bounds__(kThreads) expand_q8_kernel(const ExpandPagesAr
     for (int half = 0; half < 2; ++half)
       *reinterpret_cast<uint4*>(block + 2 * page_offset(token, dimension + 8 * half)) = {q8_bits(q8_low(words[2 * half]), both), q8_bits(q8_high(words[2 * half]), both),
                                                                                          q8_bits(q8_low(words[2 * half + 1]), both), q8_bits(q8_high(words[2 * half + 1]), both)};
+  }
+  copy_mean<D>(p);
+}
+
+// The same of q4 pages. A word, eight dimensions, a thread: what a warp writes are whole lines.
+template <int D>
+__global__ void __launch_bounds__(kThreads) expand_q4_kernel(const ExpandPagesArgs p) {
+  constexpr int kRuns = D / 8, kItems = static_cast<int>(kPageTokens) * kRuns / kThreads;
+  static_assert(kThreads % kRuns == 0);  // all of a thread's words are of the same dimensions
+  const PagedKv& kv = p.from;
+  const char* from = static_cast<const char*>(kv.pages[blockIdx.x]) + (kv.layer * kv.kv_heads * 2 + blockIdx.y) * page_block_bytes(PageFormat::kQ4, D);
+  char* block = static_cast<char*>(p.to[blockIdx.x]) + blockIdx.y * page_block_bytes(PageFormat::kBFloat16, D);
+  const int first = static_cast<int>(threadIdx.x) / kRuns, dimension = static_cast<int>(threadIdx.x) % kRuns * 8;
+  uint32_t codes[kItems];
+  float scales[kItems], reference[8], x[8];
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    codes[i] = reinterpret_cast<const uint32_t*>(from)[static_cast<int>(threadIdx.x) + i * kThreads];
+    scales[i] = q4_scale(from, D, first + i * (kThreads / kRuns), dimension);
+  }
+  unpack_q4_reference(from, D, dimension, reference);
+#pragma unroll
+  for (int i = 0; i < kItems; ++i) {
+    q4_values(codes[i], scales[i], reference, x);
+    *reinterpret_cast<uint4*>(block + 2 * page_offset(first + i * (kThreads / kRuns), dimension)) = {pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4], x[5]), pack_bf16(x[6], x[7])};
   }
   copy_mean<D>(p);
 }
@@ -91,8 +117,9 @@ Status launch_expand_pages(const ExpandPagesArgs& args, Stream stream) {
   const int64_t d = kv.head_dim;
   if (d != 64 && d != 128 && d != 256) return kInvalidShape;
   if (kv.layer < 0 || (kv.layers != 0 && kv.layer >= kv.layers)) return kInvalidShape;
-  const bool e4m3 = kv.format == PageFormat::kE4M3;
-  const auto kernel = e4m3 ? (d == 64 ? expand_e4m3_kernel<64> : d == 128 ? expand_e4m3_kernel<128> : expand_e4m3_kernel<256>) : d == 64 ? expand_q8_kernel<64> : d == 128 ? expand_q8_kernel<128> : expand_q8_kernel<256>;
+  const auto kernel = kv.format == PageFormat::kE4M3 ? (d == 64 ? expand_e4m3_kernel<64> : d == 128 ? expand_e4m3_kernel<128> : expand_e4m3_kernel<256>)
+                      : kv.format == PageFormat::kQ4 ? (d == 64 ? expand_q4_kernel<64> : d == 128 ? expand_q4_kernel<128> : expand_q4_kernel<256>)
+                                                     : (d == 64 ? expand_q8_kernel<64> : d == 128 ? expand_q8_kernel<128> : expand_q8_kernel<256>);
   kernel<<<dim3(static_cast<unsigned>(args.pages), static_cast<unsigned>(kv.kv_heads * 2)), kThreads, 0, cuda(stream)>>>(args);
   return launched();
 }

@@ -3,6 +3,7 @@
 #include "kernels/cache/fault.cuh"
 #include "kernels/cache/keys.cuh"
 #include "kernels/cache/page_means.cuh"
+#include "kernels/cache/q4.cuh"
 #include "kernels/cache/q8.cuh"
 #include "kernels/cache/quantize_block.cuh"
 #include "kernels/common/bf16.cuh"
@@ -21,11 +22,13 @@ __global__ void __launch_bounds__(kThreads) page_means_kernel(const PagedKv kv, 
   __shared__ float sums[kThreads][8];
   auto* page = static_cast<char*>(kv.pages[first_page + blockIdx.x]);
   const char* block = page + (kv.layer * kv.kv_heads * 2 + blockIdx.y) * page_block_bytes(kFormat, d);
-  float sum[8] = {};
+  float sum[8] = {}, reference[8];
+  if constexpr (kFormat == PageFormat::kQ4) unpack_q4_reference(block, d, chunk * 8, reference);
   if (part < parts)
     for (int token = part; token < kPageTokens; token += parts) {
       float x[8];
       if constexpr (kFormat == PageFormat::kQ8) unpack_q8x8(block, d, token, chunk * 8, x);
+      else if constexpr (kFormat == PageFormat::kQ4) unpack_q4x8(block, d, token, chunk * 8, reference, x);
       else unpack_bf16x8(*reinterpret_cast<const uint4*>(block + 2 * page_offset(token, chunk * 8)), x);
 #pragma unroll
       for (int i = 0; i < 8; ++i) sum[i] += x[i];
@@ -142,6 +145,7 @@ Status launch_page_means(const PagedKv& kv, int64_t first_position, int64_t toke
   const int64_t d = kv.head_dim;
   const auto kernel = kv.format == PageFormat::kE4M3 ? (d == 64 ? e4m3_means_kernel<64> : d == 128 ? e4m3_means_kernel<128> : e4m3_means_kernel<256>)
                       : kv.format == PageFormat::kQ8 ? page_means_kernel<PageFormat::kQ8>
+                      : kv.format == PageFormat::kQ4 ? page_means_kernel<PageFormat::kQ4>
                                                      : page_means_kernel<PageFormat::kBFloat16>;
   kernel<<<dim3(static_cast<unsigned>(pages), static_cast<unsigned>(kv.kv_heads * 2)), kThreads, 0, cuda(stream)>>>(kv, first_page);
   return launched();

@@ -191,7 +191,8 @@ Status launch_rope_append(const RopeAppendArgs& args, Stream stream) {
   if (!wide || normed)
     for (const void* pointer : {args.q, static_cast<const void*>(args.rotated), args.k, args.v, static_cast<const void*>(args.cosine), static_cast<const void*>(args.sine)})
       if (!aligned(pointer)) return kInvalidAlignment;
-  if (const Status status = args.kv.format == PageFormat::kQ8 ? launch_rope_append_q8(args, stream) : !wide ? launch_rope_append_e4m3(args, stream) : normed ? launch_rope_append_normed(args, stream) : halves ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
+  const PageFormat format = args.kv.format;
+  if (const Status status = format == PageFormat::kQ8 ? launch_rope_append_q8(args, stream) : format == PageFormat::kQ4 ? launch_rope_append_q4(args, stream) : !wide ? launch_rope_append_e4m3(args, stream) : normed ? launch_rope_append_normed(args, stream) : halves ? launched() : launch_dependent(rope_append_kernel, grid, kThreads, 0, stream, args)) return status;
   return launch_page_means(args.kv, args.first_position, args.tokens, stream);
 }
 

@@ -1,9 +1,10 @@
-// Heads of a token as warps take them that write pages of 8 bits, or a single token: a lane has D / 32 neighbouring dimensions, rotated
+// Heads of a token as warps take them that write pages of 8 or 4 bits, or a single token: a lane has D / 32 neighbouring dimensions, rotated
 // in float32.
 #pragma once
 
 #include "kernels/api/cache.h"
 #include "kernels/cache/fault.cuh"
+#include "kernels/cache/hadamard.cuh"
 #include "kernels/cache/rotate.cuh"
 #include "kernels/common/bf16.cuh"
 
@@ -98,17 +99,20 @@ __device__ inline void read_kept(const RopeAppendArgs& p, const __nv_bfloat16* k
   if (is_faulty(value)) hide_fault(is_value, out);
 }
 
-// A query of head `head`, in bf16 and as wide as the pages.
-template <int D, int kDims = D / 32>
+// A query of head `head`, in bf16 and as wide as the pages. kTransforms: by hadamard.cuh, as keys of q4 pages are.
+template <int D, bool kTransforms = false, int kDims = D / 32>
 __device__ inline void rotate_query(const RopeAppendArgs& p, int64_t token, int head) {
   const int own = static_cast<int>(p.head_dim);
   float x[kDims];
   if (p.q_norm) read_normed<D>(p, static_cast<const __nv_bfloat16*>(p.q) + head * (p.q_stride > 0 ? p.q_stride : D), p.q_norm, x);
   else read_head<D>(p, static_cast<const __nv_bfloat16*>(p.q) + (token * p.heads + head) * own, token, true, x);
   const float grow = own == D ? 1.0f : sqrtf(static_cast<float>(D) / static_cast<float>(own));
+#pragma unroll
+  for (int i = 0; i < kDims; ++i) x[i] *= grow;
+  if constexpr (kTransforms) hadamard(x);
   Run<__nv_bfloat16, kDims> values;
 #pragma unroll
-  for (int i = 0; i < kDims; ++i) values.x[i] = __float2bfloat16(x[i] * grow);
+  for (int i = 0; i < kDims; ++i) values.x[i] = __float2bfloat16(x[i]);
   __syncwarp();  // all have read: it may be written in place
   auto* to = static_cast<__nv_bfloat16*>(p.rotated) + (token * p.heads + head) * D + threadIdx.x % 32 * kDims;
   *reinterpret_cast<Run<__nv_bfloat16, kDims>*>(to) = values;

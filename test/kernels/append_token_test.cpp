@@ -93,10 +93,12 @@ TEST("refusals") {
   args.heads = 17;
   CHECK(!gpu::library().attention_appends(args));
   CHECK(gpu::library().attention(args, gpu::stream()) == kernels::kInvalidShape);  // too many heads of a KV head
-  args.kv.format = PageFormat::kQ8;
   args.heads = 4;
-  CHECK(!gpu::library().attention_appends(args));
-  CHECK(gpu::library().attention(args, gpu::stream()) == kernels::kInvalidShape);  // pages of another format
+  for (const PageFormat format : {PageFormat::kQ8, PageFormat::kQ4}) {
+    args.kv.format = format;
+    CHECK(!gpu::library().attention_appends(args));
+    CHECK(gpu::library().attention(args, gpu::stream()) == kernels::kInvalidShape);  // pages of another format
+  }
   args.kv.format = PageFormat::kBFloat16;
   args.appended.v = nullptr;
   CHECK(gpu::library().attention(args, gpu::stream()) == kernels::kInvalidShape);

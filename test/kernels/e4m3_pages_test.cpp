@@ -66,7 +66,7 @@ TEST("a page's first write chooses its scale, codes are the nearest, whatever th
   for (const int32_t adjacent : {0, 1})
     for (const Append& c : {Append{128, 128, 64, 203, 77, adjacent}, Append{64, 64, 32, 300, 100, adjacent}, Append{128, 128, 32, 9, 125, adjacent}, Append{96, 128, 48, 50, 0, adjacent},
                             Append{48, 64, 12, 131, 255, adjacent}, Append{80, 128, 40, 3, 126, adjacent}, Append{128, 128, 64, 1, 127, adjacent}, Append{64, 64, 32, 1, 300, adjacent},
-                            Append{128, 128, 64, 1, 256, adjacent}, Append{128, 128, 64, 384, 128, adjacent}, Append{64, 64, 32, 140, 0, adjacent, true}, Append{96, 128, 48, 1, 129, adjacent}, Append{128, 128, 64, 1, 384, adjacent, true}, Append{64, 64, 32, 1, 0, adjacent, true},
+                            Append{128, 128, 64, 1, 256, adjacent}, Append{128, 128, 64, 384, 128, adjacent}, Append{64, 64, 32, 140, 0, adjacent, Values::kZero}, Append{96, 128, 48, 1, 129, adjacent}, Append{128, 128, 64, 1, 384, adjacent, Values::kZero}, Append{64, 64, 32, 1, 0, adjacent, Values::kZero},
                             Append{256, 256, 32, 203, 77, adjacent}, Append{256, 256, 128, 9, 125, adjacent}, Append{256, 256, 32, 1, 127, adjacent}, Append{256, 256, 12, 140, 0, adjacent}, Append{192, 256, 32, 131, 255, adjacent}, Append{256, 256, 32, 1, 384, adjacent}})
       for (const float scale : {1.0f, 0x1p-9f, 0x1p90f}) check_append(c, scale);
 }

@@ -70,6 +70,7 @@ TEST("what cannot be is refused") {
   CHECK(refused([](auto& a) { a.heads = 3; }));
   CHECK(refused([](auto& a) { a.kv.head_dim = 96; }));
   CHECK(refused([](auto& a) { a.kv.format = PageFormat::kQ8; }));
+  CHECK(refused([](auto& a) { a.kv.format = PageFormat::kQ4; }));
   CHECK(refused([](auto& a) { a.keys = 305; }));
   CHECK(refused([](auto& a) { a.focus = nullptr; }));
 }

@@ -82,7 +82,7 @@ void check_steps(const Case& c, PageFormat format, bool gated, float fault = 0) 
 }  // namespace
 
 TEST("queries, pages and gated results are those of a launch for each step") {
-  for (const PageFormat format : {PageFormat::kBFloat16, PageFormat::kQ8, PageFormat::kE4M3}) {
+  for (const PageFormat format : {PageFormat::kBFloat16, PageFormat::kQ8, PageFormat::kQ4, PageFormat::kE4M3}) {
     if (format == PageFormat::kE4M3 && gpu::properties().major * 10 + gpu::properties().minor < 89) continue;
     for (const bool gated : {true, false})
       for (const auto& [d, half] : {std::pair<int64_t, int64_t>{64, 32}, {64, 8}, {128, 64}, {128, 32}, {256, 128}, {256, 32}})
@@ -91,7 +91,7 @@ TEST("queries, pages and gated results are those of a launch for each step") {
 }
 
 TEST("so they are of a token that is not finite") {
-  for (const PageFormat format : {PageFormat::kBFloat16, PageFormat::kQ8})
+  for (const PageFormat format : {PageFormat::kBFloat16, PageFormat::kQ8, PageFormat::kQ4})
     for (const float fault : {INFINITY, NAN, -0x1p125f})
       for (const Case& c : {Case{0, 9, 3, 64, 32}, Case{127, 12, 2, 128, 64}, Case{300, 16, 4, 256, 32}}) check_steps(c, format, true, fault);
 }

@@ -241,6 +241,7 @@ TEST("refusals") {
     a.kv.head_dim = 256;
     a.kv.format = PageFormat::kE4M3;
   });
+  for (const PageFormat format : {PageFormat::kQ8, PageFormat::kQ4}) refuses([&](auto& a) { a.kv.format = format; });
   refuses([](auto& a) { a.kv.layers = 0; });
   refuses([](auto& a) { a.heads = 5; });
   refuses([](auto& a) { a.tokens = 0; });

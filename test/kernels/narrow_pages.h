@@ -1,8 +1,9 @@
-// 8-bit KV pages of either format for tests of kernels: what they keep, read by the rules of kernels/api/cache.h, random ones, and the
+// KV pages of 8 and 4 bits for tests of kernels: what they keep, read by the rules of kernels/api/cache.h, random ones, and the
 // checks that do not depend on how codes are made.
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -26,13 +27,19 @@ struct Page {
   const uint8_t* block(int64_t layer, int64_t head, int is_value) const { return bytes + ((layer * kv_heads + head) * 2 + is_value) * kernels::page_block_bytes(format, d); }
   int64_t offset(int is_value, int64_t token, int64_t i) const {
     if (format == PageFormat::kQ8) return token * d + i;
+    if (format == PageFormat::kQ4) return (token * d + i) / 2;
     return is_value ? kernels::e4m3_value_offset(token, i) : kernels::e4m3_key_offset(d, token, i);
   }
   // Where the scale of a token's dimension lies in the block: a bf16, or the float32 of all.
-  int64_t scale_offset(int64_t token, int64_t i) const { return kPageTokens * d + (format == PageFormat::kQ8 ? (token * (d / 32) + i / 32) * 2 : 0); }
+  int64_t scale_offset(int64_t token, int64_t i) const {
+    return kPageTokens * (format == PageFormat::kQ4 ? d / 2 : d) + (format == PageFormat::kE4M3 ? 0 : (token * (d / 32) + i / 32) * 2);
+  }
+  // Of a q4 block.
+  int64_t reference_offset(int64_t i) const { return kernels::page_block_bytes(format, d) - 2 * d + 2 * i; }
   float value(int64_t layer, int64_t head, int is_value, int64_t token, int64_t i) const {
     const uint8_t *at = block(layer, head, is_value), code = at[offset(is_value, token, i)];
     if (format == PageFormat::kE4M3) return static_cast<float>(decoded_e4m3(code) * load<float>(at + scale_offset(token, i)));
+    if (format == PageFormat::kQ4) return static_cast<float>((i % 2 ? code >> 4 : code & 15) - 8) * bf16_to_float(load<uint16_t>(at + scale_offset(token, i))) + bf16_to_float(load<uint16_t>(at + reference_offset(i)));
     return static_cast<float>(static_cast<int8_t>(code)) * bf16_to_float(load<uint16_t>(at + scale_offset(token, i)));
   }
 };
@@ -52,10 +59,25 @@ inline std::vector<uint16_t> adversarial(int64_t rows, int64_t width, std::mt199
   return out;
 }
 
+// The orthonormal Walsh-Hadamard transform of each `d` values.
+inline void transform(std::vector<double>& x, int64_t d) {
+  const auto n = static_cast<size_t>(d);
+  for (size_t head = 0; head < x.size(); head += n)
+    for (size_t step = 1; step < n; step *= 2)
+      for (size_t i = head; i < head + n; ++i) {
+        if ((i - head) & step) continue;
+        const double low = x[i], high = x[i + step];
+        x[i] = (low + high) / std::sqrt(2.0);
+        x[i + step] = (low - high) / std::sqrt(2.0);
+      }
+}
+
+enum class Values { kAdversarial, kZero, kShifted, kFaulty };  // K and V: of every size, 0, plain ones that lie around other means than 0 but for some faults, all faults
+
 struct Append {
   int64_t own, d, half, tokens, first;
   int32_t adjacent;
-  bool zero = false;  // K and V
+  Values values = Values::kAdversarial;
 };
 
 // What rope_append wrote into pages of `format`, of layer 1 of two, beside what it is to keep of K and V, rotated in double by the table
@@ -67,12 +89,22 @@ struct Appended {
   int64_t pages, page;
   std::vector<uint8_t> bytes;
   std::vector<double> kept[2];  // K and V [tokens, kKvHeads, d]
+  // Of q4 pages: references that lie there before [pages, kKvHeads, d]; queries as they came out, and queries and K without the transform.
+  std::vector<uint16_t> given, queries;
+  std::vector<double> plain_queries, plain_keys;
 
   Appended(const Append& append, PageFormat kind, float scale = 1) : c(append), format(kind), pages((c.first + c.tokens + kPageTokens - 1) / kPageTokens), page(kernels::page_bytes(format, kLayers, kKvHeads, c.d, true)) {
     std::mt19937_64 random(static_cast<uint64_t>(c.own * 31 + c.tokens));
     const auto q = gpu::random_bf16(static_cast<size_t>(c.tokens * kHeads * c.own), random);
     auto k = adversarial(c.tokens * kKvHeads, c.own, random, false), v = adversarial(c.tokens * kKvHeads, c.own, random, false);
-    if (c.zero) std::fill(k.begin(), k.end(), uint16_t{0}), std::fill(v.begin(), v.end(), uint16_t{0});
+    if (c.values == Values::kZero) std::fill(k.begin(), k.end(), uint16_t{0}), std::fill(v.begin(), v.end(), uint16_t{0});
+    if (c.values == Values::kFaulty) std::fill(v.begin(), v.end(), float_to_bf16(INFINITY));
+    if (c.values == Values::kShifted) {
+      const std::vector<float> means = gpu::random_float(static_cast<size_t>(kKvHeads * c.own), random, 3);
+      k = gpu::random_bf16(k.size(), random), v = gpu::random_bf16(v.size(), random);
+      for (size_t i = 0; i < k.size(); ++i) k[i] = float_to_bf16(bf16_to_float(k[i]) + means[i % means.size()]);
+      for (int64_t t = 3; t < c.tokens; t += 7) (t % 2 ? k : v)[static_cast<size_t>(t * kKvHeads * c.own) + random() % means.size()] = float_to_bf16(t % 3 ? NAN : -INFINITY);
+    }
     std::vector<double> frequencies;
     for (int64_t i = 0; i < c.half; ++i) frequencies.push_back(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(c.half)));
     const gpu::Memory<double> df(frequencies);
@@ -81,6 +113,14 @@ struct Appended {
     std::vector<uint8_t> before(static_cast<size_t>(pages * page), 0xff);
     if (format == PageFormat::kE4M3)
       for (int64_t g = 0; g < 2 * kKvHeads; ++g) std::memcpy(before.data() + (pages - 1 - c.first / kPageTokens) * page + (kLayer * kKvHeads * 2 + g) * kernels::page_block_bytes(format, c.d) + kPageTokens * c.d, &scale, 4);
+    given = gpu::random_bf16(static_cast<size_t>(pages * kKvHeads * c.d), random);
+    for (int64_t i = 0; i * kPageTokens < c.first && format == PageFormat::kQ4; ++i)
+      for (int64_t g = 0; g < kKvHeads; ++g)
+        for (int is_value = 0; is_value < 2; ++is_value) {
+          uint8_t* block = before.data() + (pages - 1 - i) * page + ((kLayer * kKvHeads + g) * 2 + is_value + 1) * kernels::page_block_bytes(format, c.d) - 2 * c.d;
+          if (is_value) std::memset(block, 0, static_cast<size_t>(2 * c.d));
+          else std::memcpy(block, given.data() + (i * kKvHeads + g) * c.d, static_cast<size_t>(2 * c.d));
+        }
     const gpu::Memory<uint8_t> storage(before);
     std::vector<void*> pointers;
     for (int64_t i = 0; i < pages; ++i) pointers.push_back(storage.get() + (pages - 1 - i) * page);
@@ -110,6 +150,8 @@ struct Appended {
     };
     kept[0] = rotated(k, kKvHeads, true, 1);
     kept[1] = rotated(v, kKvHeads, false, 1);
+    plain_keys = kept[0];
+    if (format == PageFormat::kQ4) transform(kept[0], c.d);
     // In the place of a V that is no number, or near the end of bf16's range, lie zeros behind a K that is none.
     for (size_t head = 0; head < kept[1].size(); head += static_cast<size_t>(c.d)) {
       const auto begin = kept[1].begin() + static_cast<std::ptrdiff_t>(head);
@@ -117,11 +159,16 @@ struct Appended {
       std::fill_n(begin, c.d, 0.0);
       std::fill_n(kept[0].begin() + static_cast<std::ptrdiff_t>(head), c.d, std::numeric_limits<double>::quiet_NaN());
     }
-    CHECK(gpu::relative_error(c.own == c.d ? dq.read() : padded.read(), rotated(q, kHeads, true, std::sqrt(static_cast<double>(c.d) / static_cast<double>(c.own)))) <= gpu::kBf16Error);
+    queries = c.own == c.d ? dq.read() : padded.read();
+    plain_queries = rotated(q, kHeads, true, std::sqrt(static_cast<double>(c.d) / static_cast<double>(c.own)));
+    std::vector<double> wanted_queries = plain_queries;
+    if (format == PageFormat::kQ4) transform(wanted_queries, c.d);
+    CHECK(gpu::relative_error(queries, wanted_queries) <= gpu::kBf16Error);
 
     // Nothing else was written, but the means of pages that became full.
     const int64_t full = (c.first + c.tokens) / kPageTokens - c.first / kPageTokens, means = full * kKvHeads * 2 * c.d * 2;
-    const int64_t scales = format == PageFormat::kQ8 ? c.tokens * (c.d / 32) * 2 : pages * 4, touched = 2 * kKvHeads * (c.tokens * c.d + scales);
+    const int64_t scales = format == PageFormat::kE4M3 ? pages * 4 : c.tokens * (c.d / 32) * 2, begun = pages - (c.first + kPageTokens - 1) / kPageTokens;
+    const int64_t touched = 2 * kKvHeads * (format == PageFormat::kQ4 ? c.tokens * c.d / 2 + scales + begun * c.d * 2 : c.tokens * c.d + scales);
     int64_t written = 0, other_layer = 0;
     for (int64_t i = 0; i < pages * page; ++i) written += bytes[static_cast<size_t>(i)] != before[static_cast<size_t>(i)];
     for (int64_t i = 0; i < pages; ++i)
@@ -152,7 +199,7 @@ struct Pages {
     std::shuffle(slots.begin(), slots.end(), random);
     for (int64_t i = 0; i < count; ++i) {
       for (int64_t g = 0; g < kv_heads; ++g)
-        for (int is_value = 0; is_value < 2; ++is_value) fill(block(i, g, is_value), random, scale);
+        for (int is_value = 0; is_value < 2; ++is_value) fill(block(i, g, is_value), is_value, random, scale);
       for (int64_t x = kernels::page_mean_bytes(format, layers, kv_heads, d, layer, 0); x < page; ++x) bytes[static_cast<size_t>(slots[static_cast<size_t>(i)] * page + x)] = static_cast<uint8_t>(random());
     }
   }
@@ -164,7 +211,7 @@ struct Pages {
     for (int64_t t = (length - 1) % kPageTokens + 1; t < kPageTokens; ++t)
       for (int64_t g = 0; g < kv_heads; ++g)
         for (int is_value = 0; is_value < 2; ++is_value) {
-          if (format == PageFormat::kQ8) std::memset(block(count - 1, g, is_value) + last.scale_offset(t, 0), 0xff, static_cast<size_t>(d / 32 * 2));
+          if (format != PageFormat::kE4M3) std::memset(block(count - 1, g, is_value) + last.scale_offset(t, 0), 0xff, static_cast<size_t>(d / 32 * 2));
           for (int64_t i = 0; i < d && format == PageFormat::kE4M3; ++i) block(count - 1, g, is_value)[last.offset(is_value, t, i)] = code;
         }
   }
@@ -178,7 +225,8 @@ struct Pages {
   double value(int64_t token, int64_t head, int is_value, int64_t i) const { return at(token / kPageTokens).value(layer, head, is_value, token % kPageTokens, i); }
 
  private:
-  void fill(uint8_t* to, std::mt19937_64& random, float scale) const {
+  static void store(uint8_t* to, uint16_t bits) { std::memcpy(to, &bits, 2); }
+  void fill(uint8_t* to, int is_value, std::mt19937_64& random, float scale) const {
     if (format == PageFormat::kE4M3) {  // up to 4 of a scale
       for (int64_t x = 0; x < kPageTokens * d; ++x) to[x] = static_cast<uint8_t>(random() % 0x49 | random() % 2 << 7);
       const float power = scale == 0 ? 1 : std::exp2(std::round(std::log2(scale)) + static_cast<float>(random() % 5) - 2);
@@ -186,6 +234,13 @@ struct Pages {
       return;
     }
     std::normal_distribution<float> normal;
+    if (format == PageFormat::kQ4) {
+      const Page page_of{nullptr, format, layers, kv_heads, d};
+      for (int64_t x = 0; x < kPageTokens * d / 2; ++x) to[x] = static_cast<uint8_t>(random());
+      for (int64_t x = 0; x < kPageTokens * d / 32; ++x) store(to + page_of.scale_offset(0, 0) + 2 * x, float_to_bf16(normal(random) * scale / 4));
+      for (int64_t i = 0; i < d; ++i) store(to + page_of.reference_offset(i), is_value ? uint16_t{0} : float_to_bf16(normal(random) * scale));
+      return;
+    }
     for (int64_t x = 0; x < kPageTokens * d; ++x) to[x] = static_cast<uint8_t>(static_cast<int64_t>(random() % 255) - 127);
     for (int64_t x = 0; x < kPageTokens * d / 32; ++x) {
       const uint16_t bits = float_to_bf16(std::fabs(normal(random)) * scale / 64);
@@ -200,8 +255,8 @@ inline void check_copies(PageFormat format) {
     for (const float scale : {1.0f, 1e28f, 1e-29f, 0.0f}) {
       Pages pages(format, 3, d, 5, random, scale);
       auto* nan = pages.block(2, 1, 1);
-      if (format == PageFormat::kQ8) nan[kPageTokens * d] = nan[kPageTokens * d + 1] = 0xff;
-      else nan[77] = 0x7f;
+      if (format == PageFormat::kE4M3) nan[77] = 0x7f;
+      else std::memset(nan + pages.at(2).scale_offset(0, 0), 0xff, 2);
       pages.upload();
       const int64_t page = kernels::page_elements(1, 3, d, true);
       const gpu::Memory<uint16_t> to(static_cast<size_t>(5 * page));
