@@ -1,6 +1,6 @@
 // Decode of the Llama-3-8B shape on the GPU, or behind "experts" of the Qwen3-30B-A3B shape, behind "hybrid" of the Qwen3.5-9B shape, behind both of the Qwen3.6-35B-A3B shape, beside the time that reading its bytes takes:
-// build/native/decode_cuda_bench [experts] [hybrid] [bf16|q4_k] [tokens] [q8 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
-// are left out. Bytes: every weight but the embedding and the experts that a token does not go through, and K and V of the context, in 16 bits, q8 or fp8, and the recurrent state, read and written; the speed of reading them is that
+// build/native/decode_cuda_bench [experts] [hybrid] [qwen2.5-7b | qwen3.5-27b] [bf16|q4_k] [tokens] [q8 | q4 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
+// are left out. Bytes: every weight but the embedding and the experts that a token does not go through, and K and V of the context, in 16 bits, q8, q4 or fp8, and the recurrent state, read and written; the speed of reading them is that
 // of a copy of 2 GiB, read and written, in the same process. Of more than 131,072 tokens only 4,096 are read, whose pages
 // stand for the others too; give a multiple of 128.
 #include <algorithm>
@@ -47,10 +47,11 @@ int main(int argc, char** argv) try {
     return given;
   };
   const bool with_experts = takes("experts"), hybrid = takes("hybrid");
+  const std::string_view shape_name = takes("qwen2.5-7b") ? "qwen2.5-7b" : takes("qwen3.5-27b") ? "qwen3.5-27b" : "";
   const bool quantised = argc > 1 && std::strcmp(argv[1], "q4_k") == 0;
   const int64_t context = argc > 2 ? std::atoll(argv[2]) : 8192;
   const std::string kept = argc > 3 ? argv[3] : "bf16";
-  const RandomModel random_model(shape_of(with_experts, hybrid), quantised ? DType::kQ4_K : DType::kBF16, kVocabulary);
+  const RandomModel random_model(shape_of(with_experts, hybrid, shape_name), quantised ? DType::kQ4_K : DType::kBF16, kVocabulary);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());
@@ -58,7 +59,7 @@ int main(int argc, char** argv) try {
   }
   const double speed = copy_speed();
   const std::unique_ptr<Backend> backend = make_cuda_backend({});
-  const KvShape shape{config.attention_layers(), config.kv_heads, config.head_dim, kept == "q8" ? KvFormat::kQ8 : kept == "fp8" ? KvFormat::kE4M3 : KvFormat::kBFloat16};
+  const KvShape shape{config.attention_layers(), config.kv_heads, config.head_dim, kv_format_of(kept).value_or(KvFormat::kBFloat16)};
   Forward forward(*backend, random_model.model(), shape, kChunk);
   const std::unique_ptr<KvStorage> storage = backend->allocate_kv(shape, (context + kLeftOut + kMeasured) / kPageTokens + 1);
   std::vector<int32_t> slots(static_cast<size_t>(storage->pages()));
@@ -99,7 +100,7 @@ int main(int argc, char** argv) try {
   std::vector<float> logits(static_cast<size_t>(kVocabulary));
   forward.logits(0, logits);
   LONGVIEW_CHECK(std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }), kInternal, "the results are not finite");
-  double bytes = static_cast<double>(context * config.attention_layers() * config.kv_dim()) * 2 * (kept == "bf16" ? 2 : kept == "q8" ? 1 + 2.0 / 32 : 1) + static_cast<double>(random_model.model().weights.output.bytes) +
+  double bytes = static_cast<double>(context * config.attention_layers() * config.kv_dim()) * 2 * (kept == "bf16" ? 2 : kept == "q8" ? 1 + 2.0 / 32 : kept == "q4" ? 0.5 + 2.0 / 32 + 2.0 / kPageTokens : 1) + static_cast<double>(random_model.model().weights.output.bytes) +
                  (recurrent.layers > 0 ? 2 * static_cast<double>(backend->recurrent_bytes(recurrent)) : 0);
   for (const LayerWeights& l : random_model.model().weights.layers)
     for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down, &l.router, &l.mixed, &l.output_gate, &l.alpha, &l.beta, &l.shared_gate, &l.shared_up, &l.shared_down}) bytes += static_cast<double>(w->bytes);

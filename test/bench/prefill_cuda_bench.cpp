@@ -1,5 +1,5 @@
 // Whole prefill of the Llama-3-8B shape on the GPU, or with --experts of the Qwen3-30B-A3B shape, with --hybrid of the Qwen3.5-9B shape, with both of the Qwen3.6-35B-A3B shape, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--experts] [--hybrid] [--q4_k] [--fp8]
-// [--q8 | --fp8-kv] [--parts] [--left PERCENT]... [--window KEYS]... [--pattern NAME]... [--chunk N] [tokens ...]. --q8, --fp8-kv: the KV state in 8 bits, or in 8-bit floats. --parts: how the time is shared out, by events
+// [--q8 | --q4 | --fp8-kv] [--shape NAME] [--parts] [--left PERCENT]... [--window KEYS]... [--pattern NAME]... [--chunk N] [tokens ...]. --q8, --q4, --fp8-kv: the KV state in 8 or 4 bits, or in 8-bit floats. --parts: how the time is shared out, by events
 // around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
 // density (97 and 90 %, or what --left says). --window: the index of heads that visit what holds a share of the mass, as they do by default;
@@ -154,6 +154,7 @@ int main(int argc, char** argv) try {
   GpuOptions options;
   int64_t chunk = 0;
   KvFormat format_of_kv = KvFormat::kBFloat16;
+  std::string shape_name;
   bool with_parts = false, with_experts = false, hybrid = false, quantised = false;
   std::vector<HeadPlan> kinds;
   const auto add = [&](AdaptiveRule rule, float threshold, int32_t window) {
@@ -167,11 +168,13 @@ int main(int argc, char** argv) try {
   for (int i = 1; i < argc; ++i) {
     if (std::strcmp(argv[i], "--fp8") == 0) options.weights = GpuWeights::kFp8;
     else if (std::strcmp(argv[i], "--q8") == 0) format_of_kv = KvFormat::kQ8;
+    else if (std::strcmp(argv[i], "--q4") == 0) format_of_kv = KvFormat::kQ4;
     else if (std::strcmp(argv[i], "--fp8-kv") == 0) format_of_kv = KvFormat::kE4M3;
     else if (std::strcmp(argv[i], "--parts") == 0) with_parts = true;
     else if (std::strcmp(argv[i], "--experts") == 0) with_experts = true;
     else if (std::strcmp(argv[i], "--hybrid") == 0) hybrid = true;
     else if (std::strcmp(argv[i], "--q4_k") == 0) quantised = true;
+    else if (std::strcmp(argv[i], "--shape") == 0 && i + 1 < argc) shape_name = argv[++i];
     else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) add(AdaptiveRule::kMass, static_cast<float>(std::atof(argv[++i]) / 100), 0);
     else if (std::strcmp(argv[i], "--window") == 0 && i + 1 < argc) add(AdaptiveRule::kShare, 2, std::atoi(argv[++i]));
     else if (std::strcmp(argv[i], "--pattern") == 0 && i + 1 < argc) kinds.push_back(default_plan(pattern_of(argv[++i]).value()));
@@ -181,7 +184,7 @@ int main(int argc, char** argv) try {
   if (lengths.empty()) lengths = {32768, 131072};
   if (kinds.empty())
     for (const float left : {0.97f, 0.9f}) add(AdaptiveRule::kMass, left, 0);
-  const RandomModel random_model(shape_of(with_experts, hybrid), quantised ? DType::kQ4_K : DType::kBF16);
+  const RandomModel random_model(shape_of(with_experts, hybrid, shape_name), quantised ? DType::kQ4_K : DType::kBF16);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());
@@ -192,9 +195,10 @@ int main(int argc, char** argv) try {
   if (chunk <= 0) chunk = backend->preferred_chunk_tokens(true);
   KvShape shape{config.attention_layers(), config.kv_heads, config.head_dim, format_of_kv};
   shape.mean_tokens = backend->sparse_block_tokens(shape);
+  const int64_t free_before = backend->info().free_memory_bytes;
   const double begin = now();
   Forward forward(*backend, random_model.model(), shape, chunk);
-  std::printf("%s; chunks of %lld tokens, the KV state in %s; %.1f s to load the weights\n", backend->info().name.c_str(), static_cast<long long>(chunk), format_of_kv == KvFormat::kQ8 ? "8 bits" : format_of_kv == KvFormat::kE4M3 ? "8-bit floats" : "bf16", now() - begin);
+  std::printf("%s; chunks of %lld tokens, the KV state in %s; %.1f s to load the weights\n", backend->info().name.c_str(), static_cast<long long>(chunk), name(format_of_kv), now() - begin);
   Bench bench{*backend, forward, config, chunk};
   std::mt19937 random(2);
   for (const int64_t length : lengths) {
@@ -226,6 +230,7 @@ int main(int argc, char** argv) try {
       if (with_parts) Parts::report(seconds);
       std::fflush(stdout);
     }
+    std::printf("%7lld tokens: %.2f GB of the device taken in all\n", static_cast<long long>(length), static_cast<double>(free_before - backend->info().free_memory_bytes) / 1e9);
   }
   return 0;
 } catch (const Error& error) {

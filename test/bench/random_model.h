@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <string_view>
 #include <vector>
 
 #include "base/half.h"
@@ -16,11 +17,17 @@
 
 namespace longview {
 
-// Sizes alone, of Llama 3 8B, of Qwen3 (Coder) 30B-A3B, of Qwen3.5 9B and of Qwen3.6 35B-A3B.
+// Sizes alone, of Llama 3 8B, Qwen2.5 7B, Qwen3 (Coder) 30B-A3B, Qwen3.5 9B and 27B (as 3.6 and 3.8 have them) and Qwen3.6 35B-A3B.
 inline ModelConfig llama_8b() {
   ModelConfig c;
   c.architecture = "llama";
   c.layers = 32, c.hidden = 4096, c.ffn = 14336, c.heads = 32, c.kv_heads = 8, c.head_dim = c.rope.dims = 128;
+  return c;
+}
+inline ModelConfig qwen25_7b() {
+  ModelConfig c;
+  c.architecture = "qwen2";
+  c.layers = 28, c.hidden = 3584, c.ffn = 18944, c.heads = 28, c.kv_heads = 4, c.head_dim = c.rope.dims = 128;
   return c;
 }
 inline ModelConfig qwen3_30b() {
@@ -36,15 +43,23 @@ inline ModelConfig qwen35_9b() {
   c.recurrent = {.interval = 4, .key_heads = 16, .value_heads = 32, .head_dim = 128, .taps = 4, .tiled = true};
   return c;
 }
-
+inline ModelConfig qwen35_27b() {
+  ModelConfig c = qwen35_9b();
+  c.layers = 64, c.hidden = 5120, c.ffn = 17408, c.heads = 24, c.recurrent.value_heads = 48;
+  return c;
+}
 inline ModelConfig qwen36_35b() {
   ModelConfig c = qwen35_9b();
   c.architecture = "qwen35moe";
   c.layers = 40, c.hidden = 2048, c.ffn = 512, c.kv_heads = 2, c.experts = 256, c.experts_used = 8, c.shared_ffn = 512;
   return c;
 }
-// By what a bench was asked for.
-inline ModelConfig shape_of(bool experts, bool hybrid) { return experts ? (hybrid ? qwen36_35b() : qwen3_30b()) : hybrid ? qwen35_9b() : llama_8b(); }
+// By what a bench was asked for: qwen2.5-7b and qwen3.5-27b by name.
+inline ModelConfig shape_of(bool experts, bool hybrid, std::string_view named = "") {
+  if (named == "qwen2.5-7b") return qwen25_7b();
+  if (named == "qwen3.5-27b") return qwen35_27b();
+  return experts ? (hybrid ? qwen36_35b() : qwen3_30b()) : hybrid ? qwen35_9b() : llama_8b();
+}
 
 // Parameters of the layers' matrices that a token is multiplied with. Of the last layer those of Q, K and V alone: more is computed of the last
 // token only.

@@ -103,7 +103,7 @@ TEST("heads of any width can be read sparsely") {
 
 TEST("a page that is handed on has nothing of the context before it, also where that was no number") {
   constexpr int64_t kTokens = 2200;  // enough for the kernels that multiply whole pages, the last of them ragged
-  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kE4M3}) {
+  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kE4M3, KvFormat::kQ4}) {
     Layer layer(format, kTokens);
     if (format == KvFormat::kE4M3 && !layer.backend->why_not_e4m3_kv().empty()) continue;
     const std::unique_ptr<KvStorage> storage = layer.backend->allocate_kv(layer.shape, pages_of(kTokens) + 1);

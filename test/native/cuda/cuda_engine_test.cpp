@@ -226,7 +226,7 @@ TEST("scores of given tokens are those of the logits") {
 
 TEST("what tokens look at is what it is on the CPU") {
   for (const char* name : {"llama", "llama-d128-gqa4-tied", "qwen3-tied", "glm", "mistral"})
-    for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kE4M3}) {
+    for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kE4M3, KvFormat::kQ4}) {
       const std::string path = files::shared(std::string("golden/tiny/") + name);
       EngineOptions options = on_gpu(open_model(path).config, 96);
       options.kv_format = format;
@@ -248,7 +248,7 @@ TEST("what tokens look at is what it is on the CPU") {
       }
       std::printf("  %s, %s: off by %.3f of all\n", name, longview::name(format), off / sum);
       // Random weights make attention peaked to a few tokens: at most 0.042 and 0.173 measured.
-      CHECK(off < (format == KvFormat::kE4M3 ? 0.3 : 0.1) * sum);
+      CHECK(off < (format == KvFormat::kE4M3 ? 0.3 : format == KvFormat::kQ4 ? 0.6 : 0.1) * sum);
     }
 }
 

@@ -106,7 +106,7 @@ bool none_finite(std::span<const float> row) { return std::none_of(row.begin(), 
 
 template <typename Body>
 void each_shape(const Body& body) {
-  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kE4M3}) {
+  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kE4M3, KvFormat::kQ4}) {
     if (format == KvFormat::kE4M3 && !cuda::make_backend(gpu::library(), {})->why_not_e4m3_kv().empty()) continue;
     for (const int64_t head_dim : {64, 96, 128, 256})
       for (const RopePairing pairing : {RopePairing::kHalfSplit, RopePairing::kAdjacent}) body(Shape{format, head_dim, pairing});
@@ -123,8 +123,8 @@ TEST("rows before it are what they were, and those that see it are NaN") {
     for (const Fault& fault : {Fault{0, 1, kInfinity}, Fault{200, 201, -kInfinity}, Fault{255, 256, std::numeric_limits<float>::quiet_NaN()}, Fault{256, 257, 0x1p127f}, Fault{512, kTokens, kInfinity}}) {
       Layer layer(shape, kTokens, fault, kTokens);
       const std::vector<float> out = layer.attend(0, kTokens);
-      // A page of e4m3 has one scale for all that is written at once.
-      const int64_t first = fault.first, same = shape.format == KvFormat::kE4M3 ? first / kPageTokens * kPageTokens : first;
+      // A page of e4m3 has one scale for all that is written at once, and one of q4 a reference.
+      const int64_t first = fault.first, same = shape.format == KvFormat::kE4M3 || shape.format == KvFormat::kQ4 ? first / kPageTokens * kPageTokens : first;
       int64_t wrong = 0;
       for (int64_t row = 0; row < kTokens; ++row)
         for (int64_t head = 0; head < kKvHeads; ++head) {

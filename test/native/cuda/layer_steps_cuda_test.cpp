@@ -105,7 +105,7 @@ TEST("a token of a layer whose attention is gated, to the last bit") {
   Layer layer;
   Backend& b = *layer.backend;
   constexpr int64_t kHeads = 12, kKvHeads = 2, kBefore = 300;
-  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8})
+  for (const KvFormat format : {KvFormat::kBFloat16, KvFormat::kQ8, KvFormat::kQ4})
     for (const auto& [d, half, gated] : {std::tuple<int64_t, int64_t, bool>{256, 32, true}, {256, 128, true}, {128, 64, true}, {128, 64, false}, {128, 32, false}, {64, 32, true}, {128, 13, true}, {96, 48, true}}) {
       const KvShape shape{1, kKvHeads, d, format};
       RopeConfig config;
