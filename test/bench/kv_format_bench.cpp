@@ -1,4 +1,4 @@
-// KV state in 8 bits beside bf16, on the CPU: build/native/kv_format_bench MODEL REFERENCE.json [TOKENS]. The reference is a list of
+// KV state in 8 and 4 bits beside bf16, on the CPU: build/native/kv_format_bench MODEL REFERENCE.json [TOKENS]. The reference is a list of
 // prompts with `tokens`; the longest is taken. Error of the logits, first choices and perplexity over it; then the time of
 // reading TOKENS tokens (it repeated) and of decoding behind them, in turns.
 #include <algorithm>
@@ -74,34 +74,38 @@ int main(int argc, char** argv) try {
     return 2;
   }
   const std::vector<int32_t> prompt = longest_prompt(argv[2]);
-  Engine wide(argv[1], options(KvFormat::kBFloat16)), narrow(argv[1], options(KvFormat::kQ8));
-  std::printf("%s, %s\n", wide.model().config.name.c_str(), wide.device().name.c_str());
-  std::printf("bytes a token: bf16 %.0f, q8 %.0f\n", static_cast<double>(wide.pool().page_bytes()) / kPageTokens, static_cast<double>(narrow.pool().page_bytes()) / kPageTokens);
-  {
-    EngineOptions exact = options(KvFormat::kFloat32), exact_q8 = options(KvFormat::kQ8);
-    exact.cpu.precision = exact_q8.cpu.precision = Precision::kFloat32;
-    Engine reference(argv[1], exact), reference_q8(argv[1], exact_q8);
-    compare_logits("float32 and bf16", reference, wide, prompt);
-    compare_logits("float32 and q8", reference, narrow, prompt);
-    compare_logits("float32 and float32 with a state in q8", reference, reference_q8, prompt);
-  }
-  compare_logits("bf16 and q8", wide, narrow, prompt);
-
   std::vector<int32_t> tokens;
   for (const auto count = static_cast<size_t>(argc > 3 ? std::atoll(argv[3]) : 8192); tokens.size() < count;) tokens.push_back(prompt[(tokens.size() * 7 + tokens.size() / prompt.size()) % prompt.size()]);
-  const auto a = wide.create_context(), b = narrow.create_context();
-  std::array<double, 2> read{}, decode{};
-  for (size_t done = 0; done < tokens.size(); done += 1024) {
-    const auto part = std::span(tokens).subspan(done, std::min<size_t>(1024, tokens.size() - done));
-    read[0] += seconds([&] { wide.prefill(*a, part, CancelToken()); });
-    read[1] += seconds([&] { narrow.prefill(*b, part, CancelToken()); });
+  Engine wide(argv[1], options(KvFormat::kBFloat16));
+  std::printf("%s, %s\n", wide.model().config.name.c_str(), wide.device().name.c_str());
+  for (const KvFormat format : {KvFormat::kQ8, KvFormat::kQ4}) {
+    const std::string named = name(format);
+    Engine narrow(argv[1], options(format));
+    std::printf("bytes a token: bf16 %.0f, %s %.0f\n", static_cast<double>(wide.pool().page_bytes()) / kPageTokens, named.c_str(), static_cast<double>(narrow.pool().page_bytes()) / kPageTokens);
+    {
+      EngineOptions exact = options(KvFormat::kFloat32), exact_narrow = options(format);
+      exact.cpu.precision = exact_narrow.cpu.precision = Precision::kFloat32;
+      Engine reference(argv[1], exact), reference_narrow(argv[1], exact_narrow);
+      if (format == KvFormat::kQ8) compare_logits("float32 and bf16", reference, wide, prompt);
+      compare_logits(("float32 and " + named).c_str(), reference, narrow, prompt);
+      compare_logits(("float32 and float32 with a state in " + named).c_str(), reference, reference_narrow, prompt);
+    }
+    compare_logits(("bf16 and " + named).c_str(), wide, narrow, prompt);
+
+    const auto a = wide.create_context(), b = narrow.create_context();
+    std::array<double, 2> read{}, decode{};
+    for (size_t done = 0; done < tokens.size(); done += 1024) {
+      const auto part = std::span(tokens).subspan(done, std::min<size_t>(1024, tokens.size() - done));
+      read[0] += seconds([&] { wide.prefill(*a, part, CancelToken()); });
+      read[1] += seconds([&] { narrow.prefill(*b, part, CancelToken()); });
+    }
+    for (int i = 0; i < 48; ++i) {
+      const int32_t token = tokens[static_cast<size_t>(i)];
+      decode[0] += seconds([&] { wide.decode(*a, token, CancelToken()); });
+      decode[1] += seconds([&] { narrow.decode(*b, token, CancelToken()); });
+    }
+    std::printf("reading %zu tokens densely: %s takes %.3f of bf16's time; decoding behind them: %.3f\n", tokens.size(), named.c_str(), read[1] / read[0], decode[1] / decode[0]);
   }
-  for (int i = 0; i < 48; ++i) {
-    const int32_t token = tokens[static_cast<size_t>(i)];
-    decode[0] += seconds([&] { wide.decode(*a, token, CancelToken()); });
-    decode[1] += seconds([&] { narrow.decode(*b, token, CancelToken()); });
-  }
-  std::printf("reading %zu tokens densely: q8 takes %.3f of bf16's time; decoding behind them: %.3f\n", tokens.size(), read[1] / read[0], decode[1] / decode[0]);
   return 0;
 } catch (const Error& error) {
   std::printf("%s\n", error.what());
