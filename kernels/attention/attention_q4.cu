@@ -4,24 +4,12 @@
 // it costs least: of keys a row's sum of queries is known before, of values pairs are subtracted. Keys' reference is a key of its own, the same
 // for all of a step, whose score theirs begin with.
 #include "kernels/attention/code_attention.cuh"
-#include "kernels/cache/q4.cuh"
+#include "kernels/attention/q4_stage.cuh"
 #include "kernels/common/bf16.cuh"
 #include "kernels/ptx/mma.cuh"
 
 namespace longview::kernels {
 namespace {
-
-// Of 32 keys: codes [32, D / 2], scales [32, D / 32], the reference [D]; then of their values: codes and scales. In bytes.
-template <int D>
-constexpr uint32_t kCodeBytes = kStepKeys * D / 2;
-template <int D>
-constexpr uint32_t kScaleBytes = kStepKeys * D / kQ8Block * 2;
-template <int D>
-constexpr uint32_t kReferenceBytes = D * 2;
-template <int D>
-constexpr uint32_t kKeyBytes = kCodeBytes<D> + kScaleBytes<D> + kReferenceBytes<D>;
-template <int D>
-constexpr uint32_t kStepBytes = kKeyBytes<D> + kCodeBytes<D> + kScaleBytes<D>;
 
 // The bits of a code are those of its value times 2^-133 in bf16, and four bits higher those of 16 times as much: up to 255 its numbers lie evenly.
 // Of a word the even dimensions are taken as they are, the odd ones 16 times as large: their queries are a sixteenth, and so, in the end, their results. What
@@ -32,43 +20,6 @@ constexpr uint32_t kEvenLess = 0x80088008, kOddLess = 0x80808080;      // the sa
 constexpr uint32_t kEvenRaise = 0x67806780, kOddRaise = 0x65806580;    // 2^80 and 2^76, twice
 constexpr float kRaiseLog2 = 80, kUnraise = 0x1p-80f, kUnit = 0x1p53f;  // what products are multiplied with in the end
 constexpr float kEvenLower = 0x1p-133f, kOddLower = 0x1p-129f;          // products with a reference in that unit
-
-// Where 32 codes of a token lie: those of eight tokens that follow each other are in different banks.
-template <int D>
-__device__ inline uint32_t code_place(int token, int chunk) {
-  return static_cast<uint32_t>(token * (D / 2) + (chunk ^ (D == 256 ? token % 8 : D == 128 ? token / 2 % 4 : token / 4 % 2)) * 16);
-}
-
-// Start copying tokens first .. first + 31. `block`: the head's K block of the page, V behind it. Their codes of K (b 0) or V, 16 of a thread's kAtOnce times at
-// once:
-template <int D, int kAtOnce>
-__device__ inline void load_codes(uint32_t to, const char* block, int first, int b) {
-  constexpr int kChunks = D / 32;
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const char* codes = block + b * page_block_bytes(PageFormat::kQ4, D) + first * (D / 2) + lane * 16;
-#pragma unroll kAtOnce
-  for (int i = 0; i < static_cast<int>(kCodeBytes<D>) / 512; ++i)
-    ptx::cp_async_16(to + b * kKeyBytes<D> + code_place<D>((lane + 32 * i) / kChunks, lane % kChunks), codes + i * 512, true);
-}
-// 16 bytes of what else they have: scales of K (part 0), of V (1), or the page's reference (2).
-template <int D>
-constexpr int kPartChunks = static_cast<int>(kScaleBytes<D>) / 16;
-static_assert(kScaleBytes<64> == kReferenceBytes<64> && kScaleBytes<256> == kReferenceBytes<256> && kPartChunks<256> == 32);
-template <int D>
-__device__ inline void load_rest(uint32_t to, const char* block, int first, int part, int chunk) {
-  const bool is_value = part == 1, is_reference = part == 2;
-  const char* from = block + is_value * page_block_bytes(PageFormat::kQ4, D) + (is_reference ? q4_reference(D) : kPageTokens * D / 2 + first * (D / kQ8Block * 2));
-  ptx::cp_async_16(to + is_value * kKeyBytes<D> + kCodeBytes<D> + is_reference * kScaleBytes<D> + chunk * 16, from + chunk * 16, true);
-}
-
-// Of a token of `stage`, which holds either's: two blocks of dimensions in a word.
-template <int D>
-__device__ inline void load_scales(const char* stage, int token, uint32_t (&scales)[D / 64]) {
-  const char* from = stage + kCodeBytes<D> + token * (D / 16);
-  if constexpr (D == 256) *reinterpret_cast<uint4*>(scales) = *reinterpret_cast<const uint4*>(from);
-  else if constexpr (D == 128) *reinterpret_cast<uint2*>(scales) = *reinterpret_cast<const uint2*>(from);
-  else scales[0] = *reinterpret_cast<const uint32_t*>(from);
-}
 
 __device__ inline __nv_bfloat162 as_bf16(uint32_t two) { return reinterpret_cast<const __nv_bfloat162&>(two); }
 __device__ inline uint32_t as_bits(__nv_bfloat162 two) { return reinterpret_cast<const uint32_t&>(two); }
@@ -84,20 +35,20 @@ struct Q4Rows : CodeRows<D, kEights> {
   static constexpr bool kHoldsRegisters = D * kEights <= 128;  // others have as many of themselves
   static constexpr bool kKnowsSums = kEights == 1 || D == 64;  // of queries; else registers are too few, and codes of keys are made less 8 as those of values are
   static constexpr PageFormat kFormat = PageFormat::kQ4;
-  static constexpr uint32_t kStageBytes = kStepBytes<D>;
+  static constexpr uint32_t kStageBytes = kQ4StepBytes<D>;
   static constexpr int64_t kSharedBytes = attention_q4_shared_bytes(D);
 
   __device__ static void load(uint32_t to, const char* block, int first) {
-    load_codes<D, kAtOnce>(to, block, first, 0);
-    load_codes<D, kAtOnce>(to, block, first, 1);
+    load_q4_codes<D, kAtOnce>(to, block, first, 0);
+    load_q4_codes<D, kAtOnce>(to, block, first, 1);
 #pragma unroll
-    for (int i = 0; i < 3 * kPartChunks<D>; i += 32)
-      if (const int item = i + static_cast<int>(threadIdx.x) % 32; item < 3 * kPartChunks<D>) load_rest<D>(to, block, first, item / kPartChunks<D>, item % kPartChunks<D>);
+    for (int i = 0; i < 3 * kQ4PartChunks<D>; i += 32)
+      if (const int item = i + static_cast<int>(threadIdx.x) % 32; item < 3 * kQ4PartChunks<D>) load_q4_rest<D>(to, block, first, item / kQ4PartChunks<D>, item % kQ4PartChunks<D>);
   }
   __device__ static void load_one(uint32_t to, const char* block, int first, int b) {  // of K or V
-    load_codes<D, kAtOnce>(to, block, first, b);
-    load_rest<D>(to, block, first, b, threadIdx.x % 32);
-    if (b == 0) load_rest<D>(to, block, first, 2, threadIdx.x % 32);
+    load_q4_codes<D, kAtOnce>(to, block, first, b);
+    load_q4_rest<D>(to, block, first, b, threadIdx.x % 32);
+    if (b == 0) load_q4_rest<D>(to, block, first, 2, threadIdx.x % 32);
   }
 
   // Of each block of 32 dimensions a thread has the 8 from lane % 4 * 8 on: a word of codes.
@@ -131,12 +82,12 @@ struct Q4Rows : CodeRows<D, kEights> {
   }
   __device__ void multiply_keys(const char* stage) {
     const int lane = threadIdx.x % 32;
-    begin_scores(stage + kCodeBytes<D> + kScaleBytes<D>);
+    begin_scores(stage + kQ4CodeBytes<D> + kQ4ScaleBytes<D>);
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       uint32_t scales[2][D / 64];  // of two blocks each
 #pragma unroll
-      for (int h = 0; h < 2; ++h) load_scales<D>(stage, 16 * j + 8 * h + lane / 4, scales[h]);
+      for (int h = 0; h < 2; ++h) load_q4_scales<D>(stage, 16 * j + 8 * h + lane / 4, scales[h]);
 #pragma unroll
       for (int two = 0; two < D / 64; ++two) {
         uint32_t words[4];  // of tokens lane / 4, and 8 more, of two blocks
@@ -175,7 +126,7 @@ struct Q4Rows : CodeRows<D, kEights> {
   // four dimensions of each block of 32.
   __device__ void multiply_values(const char* stage, int visible) {
     const int lane = threadIdx.x % 32;
-    stage += kKeyBytes<D>;
+    stage += kQ4KeyBytes<D>;
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       uint32_t weight[kEights][2], scales[2][D / 32];  // of two keys each
@@ -187,7 +138,7 @@ struct Q4Rows : CodeRows<D, kEights> {
         const uint32_t seen = token + 1 < visible ? 0xffffffffu : token < visible ? 0xffffu : 0;
         uint32_t words[2][D / 64];
 #pragma unroll
-        for (int t = 0; t < 2; ++t) load_scales<D>(stage, token + t, words[t]);
+        for (int t = 0; t < 2; ++t) load_q4_scales<D>(stage, token + t, words[t]);
 #pragma unroll
         for (int b = 0; b < D / 32; ++b) scales[h][b] = (b % 2 == 0 ? low_halves(words[0][b / 2], words[1][b / 2]) : high_halves(words[0][b / 2], words[1][b / 2])) & seen;
       }
@@ -228,7 +179,7 @@ struct Q4Rows : CodeRows<D, kEights> {
   // 2 * two, then of the next.
   __device__ static uint32_t matrix_place(int j, int two) {
     const int lane = threadIdx.x % 32;
-    return code_place<D>(16 * j + lane % 16, 2 * two + lane / 16);
+    return q4_place<D>(16 * j + lane % 16, 2 * two + lane / 16);
   }
   // Scores of the reference: all rows of the product are it.
   __device__ void begin_scores(const char* reference) {

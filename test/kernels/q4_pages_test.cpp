@@ -154,6 +154,34 @@ TEST("few queries over the codes: ragged lengths, groups, splits, positions on t
       for (const int64_t first : {0, 33, 127, 500}) check_attention(PageFormat::kQ4, {1, first, 2 * group, 2, d}, 0.5f);
 }
 
+TEST("a key that is no number reaches the rows that see it alone") {
+  for (const int64_t d : {64, 128, 256})
+    for (const int64_t heads : {1, 3}) {
+      const int64_t tokens = 5, first = 126, fault = 128;
+      std::mt19937_64 random(7);
+      Pages pages(PageFormat::kQ4, 1, d, 2, random, 1);
+      const gpu::Memory<uint16_t> q(gpu::random_bf16(static_cast<size_t>(tokens * heads * d), random)), out(static_cast<size_t>(tokens * heads * d));
+      std::vector<std::vector<uint16_t>> got;
+      for (const bool faulty : {false, true}) {
+        const Page page = pages.at(1);
+        std::memset(pages.block(1, 0, 1) + page.scale_offset(fault % kPageTokens, 0), 0, static_cast<size_t>(d / 32 * 2));
+        if (faulty) std::memset(pages.block(1, 0, 0) + page.scale_offset(fault % kPageTokens, 0), 0xff, static_cast<size_t>(d / 32 * 2));
+        pages.upload();
+        kernels::AttentionArgs args{q.get(), out.get(), pages.kv(false), tokens, heads, first, gpu::properties().multiprocessors, nullptr};
+        const gpu::Memory<float> workspace = gpu::attention_workspace(args);
+        args.workspace = workspace.get();
+        GPU(attention(args, gpu::stream()));
+        got.push_back(out.read());
+      }
+      int64_t wrong = 0;
+      for (int64_t i = 0; i < tokens * heads * d; ++i) {
+        const size_t at = static_cast<size_t>(i);
+        wrong += first + i / (heads * d) < fault ? got[0][at] != got[1][at] : !std::isnan(gpu::at(got[1], at)) || std::isnan(gpu::at(got[0], at));
+      }
+      CHECK(wrong == 0);
+    }
+}
+
 TEST("refusals") {
   kernels::PagedKv kv{nullptr, 2, 96, 0, 0, PageFormat::kQ4};
   CHECK(gpu::library().expand_pages({kv, nullptr, 1}, gpu::stream()) == kernels::kInvalidShape);
