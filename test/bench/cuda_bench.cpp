@@ -197,6 +197,30 @@ void bench_attention_e4m3(int64_t tokens, int64_t heads, int64_t kv_heads, int64
   report_decode(format("attention T 1 first %d heads %d/%d d %d over e4m3", int(tokens) - 1, int(heads), int(kv_heads), int(d)), moved * 2, [&] { GPU(attention(args, gpu::stream())); });
 }
 
+// Pages that only few queries read as they are.
+void bench_codes(kernels::PageFormat format_of_pages, const char* name, int64_t tokens, int64_t heads, int64_t kv_heads, int64_t d) {
+  const int64_t pages = tokens / kernels::kPageTokens, page = kernels::page_bytes(format_of_pages, 1, kv_heads, d, false), wide_page = kernels::page_elements(1, kv_heads, d, false);
+  const Random q(static_cast<size_t>(tokens * heads * d)), k(static_cast<size_t>(tokens * kv_heads * d)), v(static_cast<size_t>(tokens * kv_heads * d));
+  const gpu::Memory<uint8_t> storage(static_cast<size_t>(pages * page));
+  const gpu::Memory<uint16_t> wide(static_cast<size_t>(pages * wide_page)), out(static_cast<size_t>(heads * d));
+  std::vector<void*> pointers, wide_pointers;
+  for (int64_t i = 0; i < pages; ++i) pointers.push_back(storage.get() + i * page), wide_pointers.push_back(wide.get() + i * wide_page);
+  const gpu::Memory<void*> table(pointers), wide_table(wide_pointers);
+  const gpu::Memory<float> angles(std::vector<float>(static_cast<size_t>(tokens * d / 2), 0.7f));
+  const kernels::PagedKv kv{table.get(), kv_heads, d, 0, 0, format_of_pages};
+  const auto read = static_cast<double>(pages * page), moved = static_cast<double>(tokens * kv_heads * d) * 4;
+  const auto append = [&](int64_t count, int64_t first) { GPU(rope_append({q.get(), q.get(), k.get(), v.get(), angles.get(), angles.get(), kv, count, heads, d, d / 2, first, 0}, gpu::stream())); };
+  append(tokens, 0);  // whatever is asked for
+  const std::string shape = format(" heads %d/%d d %d", int(heads), int(kv_heads), int(d));
+  report(format("rope_append of %d tokens to %s", int(tokens), name) + shape, 0, static_cast<double>(tokens * heads * d) * 4 + moved + read, [&] { append(tokens, 0); });
+  report(format("rope_append of a token to %s", name) + shape, 0, 0, [&] { append(1, tokens - 1); });
+  report(format("expand_pages of %d tokens in %s", int(tokens), name) + shape, 0, moved + read, [&] { GPU(expand_pages({kv, wide_table.get(), pages}, gpu::stream())); });
+  kernels::AttentionArgs args{q.get(), out.get(), kv, 1, heads, tokens - 1, gpu::properties().multiprocessors, nullptr};
+  const gpu::Memory<float> workspace = gpu::attention_workspace(args);
+  args.workspace = workspace.get();
+  report_decode(format("attention T 1 first %d", int(tokens) - 1) + shape + " over " + name, read, [&] { GPU(attention(args, gpu::stream())); });
+}
+
 void bench_matvec(const char* name, WeightType type, double bits, int64_t n, int64_t k) {
   // Eight copies of the weight, so that it does not stay in the cache.
   const double bytes = static_cast<double>(type == WeightType::kE4M3 ? kernels::e4m3_bytes(n, k) : n * k) * bits / 8;
@@ -295,6 +319,11 @@ int main(int argc, char** argv) {
     for (const int64_t length : {8192, 131072}) bench_attention(1, length - 1, 24, 4, 256);
     bench_attention(1, 131071, 16, 2, 256);
     bench_attention_e4m3(32768, 24, 4, 256);
+    for (const auto& [pages_of, name] : {std::pair{kernels::PageFormat::kQ8, "q8"}, {kernels::PageFormat::kQ4, "q4"}}) {
+      for (const int64_t tokens : {8192, 131072}) bench_codes(pages_of, name, tokens, 32, 8, 128);
+      bench_codes(pages_of, name, 131072, 9, 3, 64);
+      bench_codes(pages_of, name, 131072, 24, 4, 256);
+    }
     bench_delta_net(1, 36, 4096);
     for (const int64_t tokens : {1, 2, 16, 17, 64, 512, 2048, 16384}) bench_delta_net(tokens, tokens < 512 ? 36 : 1);
     return 0;
