@@ -1,8 +1,8 @@
 // Attention of few queries (decode) over q4 pages.
 //
-// Codes become bf16 in registers without their scales, as those of 8 bits do (attention_q8.cu). What they are less 8, the code of a zero, is made good where
-// it costs least: of keys a row's sum of queries is known before, of values pairs are subtracted. Keys' reference is a key of its own, the same
-// for all of a step, whose score theirs begin with.
+// Codes become bf16 in registers without their scales, as those of 8 bits do (attention_q8.cu). That they count less 8, the code of a zero, costs least where
+// scores begin with -8 times a row's queries, and results get -8 times their weights. Keys' reference is a key of its own, the same for all of a step, whose
+// score theirs are added to.
 #include "kernels/attention/code_attention.cuh"
 #include "kernels/attention/q4_stage.cuh"
 #include "kernels/common/bf16.cuh"
@@ -33,7 +33,8 @@ struct Q4Rows : CodeRows<D, kEights> {
   using CodeRows<D, kEights>::score, CodeRows<D, kEights>::out, CodeRows<D, kEights>::query;
   static constexpr int kHeadDim = D, kStepsAtOnce = kEights == 1 && D <= 128 ? 2 : 1, kAtOnce = D * kEights <= 128 ? 4 : D == 256 ? 2 : 1;  // as many as registers are left for
   static constexpr bool kHoldsRegisters = D * kEights <= 128;  // others have as many of themselves
-  static constexpr bool kKnowsSums = kEights == 1 || D == 64;  // of queries; else registers are too few, and codes of keys are made less 8 as those of values are
+  static constexpr bool kKnowsSums = kEights == 1 || D == 64;  // else registers are too few, and codes are made less 8
+  static constexpr int kBases = D * kEights <= 128 ? 4 : 2;  // as a product's results begin, or half of them, which are the other half too
   static constexpr PageFormat kFormat = PageFormat::kQ4;
   static constexpr uint32_t kStageBytes = kQ4StepBytes<D>;
   static constexpr int64_t kSharedBytes = attention_q4_shared_bytes(D);
@@ -74,8 +75,8 @@ struct Q4Rows : CodeRows<D, kEights> {
           float product[4] = {};
           ptx::mma_bf16(product, even, low[0], low[1]);
           ptx::mma_bf16(product, odd, high[0], high[1]);
-          base[n][b][0] = product[0];
-          base[n][b][1] = product[1];
+#pragma unroll
+          for (int k = 0; k < kBases; ++k) base[n][b][k] = product[k];
         }
       }
     }
@@ -99,7 +100,7 @@ struct Q4Rows : CodeRows<D, kEights> {
           float product[kEights][4] = {};
 #pragma unroll
           for (int n = 0; n < kEights; ++n)
-            if constexpr (kKnowsSums) product[n][0] = product[n][2] = base[n][b][0], product[n][1] = product[n][3] = base[n][b][1];
+            if constexpr (kKnowsSums && kBases == 2) product[n][0] = product[n][2] = base[n][b][0], product[n][1] = product[n][3] = base[n][b][1];
 #pragma unroll
           for (int odd = 0; odd < 2; ++odd) {
             const uint32_t mask = odd ? kOdd : kEven;
@@ -108,7 +109,15 @@ struct Q4Rows : CodeRows<D, kEights> {
 #pragma unroll
               for (int k = 0; k < 4; ++k) keys[k] = less(keys[k], odd ? kOddZero : kEvenZero);
 #pragma unroll
-            for (int n = 0; n < kEights; ++n) ptx::mma_bf16(product[n], keys, query[n][2 * b + odd][0], query[n][2 * b + odd][1]);
+            for (int n = 0; n < kEights; ++n) {
+              if constexpr (kBases == 4) {
+                if (odd == 0) {
+                  ptx::mma_bf16(product[n], keys, query[n][2 * b][0], query[n][2 * b][1], base[n][b]);
+                  continue;
+                }
+              }
+              ptx::mma_bf16(product[n], keys, query[n][2 * b + odd][0], query[n][2 * b + odd][1]);
+            }
           }
 #pragma unroll
           for (int n = 0; n < kEights; ++n)
@@ -122,11 +131,16 @@ struct Q4Rows : CodeRows<D, kEights> {
     }
   }
   __device__ void soften() { CodeRows<D, kEights>::soften(slope, 0, kRaiseLog2, kUnraise); }
-  // Of these keys, of which those from `visible` on count as zeros. A thread has codes of keys lane % 4 * 2, + 1, + 8, + 9 of each 16,
+  // Of these keys, of which those from `visible` on count as zeros: their scales may be no numbers. A thread has codes of keys lane % 4 * 2, + 1, + 8, + 9 of each 16,
   // four dimensions of each block of 32.
   __device__ void multiply_values(const char* stage, int visible) {
     const int lane = threadIdx.x % 32;
     stage += kQ4KeyBytes<D>;
+    if (visible < kStepKeys) {
+      if (lane >= visible) clear_q4_scales<D>(ptx::shared_address(stage), lane);
+      __syncwarp();
+    }
+    const uint32_t zeros[4] = {kEvenLess, kOddLess, kEvenLess, kOddLess};
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       uint32_t weight[kEights][2], scales[2][D / 32];  // of two keys each
@@ -135,12 +149,11 @@ struct Q4Rows : CodeRows<D, kEights> {
 #pragma unroll
         for (int n = 0; n < kEights; ++n) weight[n][h] = ptx::transpose(pack_bf16(score[j][n][2 * h], score[j][n][2 * h + 1]));
         const int token = 16 * j + 8 * h + lane % 4 * 2;
-        const uint32_t seen = token + 1 < visible ? 0xffffffffu : token < visible ? 0xffffu : 0;
         uint32_t words[2][D / 64];
 #pragma unroll
         for (int t = 0; t < 2; ++t) load_q4_scales<D>(stage, token + t, words[t]);
 #pragma unroll
-        for (int b = 0; b < D / 32; ++b) scales[h][b] = (b % 2 == 0 ? low_halves(words[0][b / 2], words[1][b / 2]) : high_halves(words[0][b / 2], words[1][b / 2])) & seen;
+        for (int b = 0; b < D / 32; ++b) scales[h][b] = b % 2 == 0 ? low_halves(words[0][b / 2], words[1][b / 2]) : high_halves(words[0][b / 2], words[1][b / 2]);
       }
 #pragma unroll
       for (int two = 0; two < D / 64; ++two) {
@@ -155,8 +168,8 @@ struct Q4Rows : CodeRows<D, kEights> {
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
               const uint32_t codes = words[2 * i + h] >> 8 * e;
-              values[e][2 * h] = less(codes & kEven, kEvenZero);
-              values[e][2 * h + 1] = less(codes & kOdd, kOddZero);
+              values[e][2 * h] = kKnowsSums ? codes & kEven : less(codes & kEven, kEvenZero);
+              values[e][2 * h + 1] = kKnowsSums ? codes & kOdd : less(codes & kOdd, kOddZero);
             }
 #pragma unroll
           for (int n = 0; n < kEights; ++n) {
@@ -164,7 +177,10 @@ struct Q4Rows : CodeRows<D, kEights> {
 #pragma unroll
             for (int h = 0; h < 2; ++h) scaled[h] = as_bits(__hmul2(as_bf16(weight[n][h]), as_bf16(scales[h][b])));
 #pragma unroll
-            for (int e = 0; e < 2; ++e) ptx::mma_bf16(out[2 * b + e][n], values[e], scaled[0], scaled[1]);
+            for (int e = 0; e < 2; ++e) {
+              ptx::mma_bf16(out[2 * b + e][n], values[e], scaled[0], scaled[1]);
+              if constexpr (kKnowsSums) ptx::mma_bf16(out[2 * b + e][n], zeros, scaled[0], scaled[1]);
+            }
           }
         }
       }
@@ -173,7 +189,7 @@ struct Q4Rows : CodeRows<D, kEights> {
   __device__ void put(const WarpResults<D>& to) const { CodeRows<D, kEights>::put(to, kUnit, kUnit / 16); }
 
  private:
-  float slope[kEights][2], base[kEights][kKnowsSums ? D / 32 : 1][2];  // base: of each block -8 times the sum of its queries
+  float slope[kEights][2], base[kEights][kKnowsSums ? D / 32 : 1][kBases];  // base: of each block -8 times the sum of its queries
 
   // The row that this lane gives a matrix of codes: a chunk of a token of the 16 from 16 * j on. Matrices: tokens 0 .. 7 and 8 .. 15 of block
   // 2 * two, then of the next.
@@ -181,25 +197,23 @@ struct Q4Rows : CodeRows<D, kEights> {
     const int lane = threadIdx.x % 32;
     return q4_place<D>(16 * j + lane % 16, 2 * two + lane / 16);
   }
-  // Scores of the reference: all rows of the product are it.
+  // Scores of the reference: of both products the first eight rows are its even dimensions, the last its odd ones.
   __device__ void begin_scores(const char* reference) {
     float product[kEights][2][4] = {};
 #pragma unroll
     for (int b = 0; b < D / 32; ++b) {
       const uint4 eight = *reinterpret_cast<const uint4*>(reference + (b * 32 + threadIdx.x % 4 * 8) * 2);
-      const uint32_t paired[2][2] = {{low_halves(eight.x, eight.z), low_halves(eight.y, eight.w)}, {high_halves(eight.x, eight.z), high_halves(eight.y, eight.w)}};
+      const uint32_t rows[4] = {low_halves(eight.x, eight.z), high_halves(eight.x, eight.z), low_halves(eight.y, eight.w), high_halves(eight.y, eight.w)};
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const uint32_t rows[4] = {paired[i][0], paired[i][0], paired[i][1], paired[i][1]};
+      for (int i = 0; i < 2; ++i)
 #pragma unroll
         for (int n = 0; n < kEights; ++n) ptx::mma_bf16(product[n][i], rows, query[n][2 * b + i][0], query[n][2 * b + i][1]);
-      }
     }
 #pragma unroll
     for (int n = 0; n < kEights; ++n)
 #pragma unroll
       for (int c = 0; c < 2; ++c) {
-        const float first = fmaf(product[n][1][c], kOddLower, product[n][0][c] * kEvenLower);
+        const float first = fmaf(product[n][1][2 + c], kOddLower, product[n][0][c] * kEvenLower);
 #pragma unroll
         for (int j = 0; j < 2; ++j) score[j][n][c] = score[j][n][2 + c] = first;
       }

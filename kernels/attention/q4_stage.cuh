@@ -4,6 +4,7 @@
 #include "kernels/attention/code_tile.cuh"
 #include "kernels/cache/q4.cuh"
 #include "kernels/ptx/cp_async.cuh"
+#include "kernels/ptx/shared.cuh"
 
 namespace longview::kernels {
 
@@ -54,6 +55,15 @@ __device__ inline void load_q4_scales(const char* stage, int token, uint32_t (&s
   if constexpr (D == 256) *reinterpret_cast<uint4*>(scales) = *reinterpret_cast<const uint4*>(from);
   else if constexpr (D == 128) *reinterpret_cast<uint2*>(scales) = *reinterpret_cast<const uint2*>(from);
   else scales[0] = *reinterpret_cast<const uint32_t*>(from);
+}
+
+// Makes them zeros. `stage` is a shared address.
+template <int D>
+__device__ inline void clear_q4_scales(uint32_t stage, int token) {
+  const uint32_t to = stage + kQ4CodeBytes<D> + token * (D / 16);
+  if constexpr (D == 256) ptx::store_shared(to, float4{});
+  else if constexpr (D == 128) ptx::store_shared(to, float2{});
+  else ptx::store_shared(to, 0.0f);
 }
 
 }  // namespace longview::kernels
