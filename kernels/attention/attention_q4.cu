@@ -55,6 +55,9 @@ struct Q4Rows : CodeRows<D, kEights> {
   // Of each block of 32 dimensions a thread has the 8 from lane % 4 * 8 on: a word of codes.
   __device__ void read_queries(const CodeTile& tile) {
     CodeRows<D, kEights>::read_queries(tile, [](int i) { return i / 2 * 32 + threadIdx.x % 4 * 8 + i % 2 * 4; });
+    // Both are 0, which the compiler does not know: it would copy what is the same for each product.
+    const auto near = static_cast<uint32_t>(tile.p.parts >> 62), far = static_cast<uint32_t>(tile.p.group >> 62);
+    zeros[0] = kEvenLess | near, zeros[1] = kOddLess | near, zeros[2] = kEvenLess | far, zeros[3] = kOddLess | far;
   }
   // Of a block's 8, 0 and 4, 2 and 6 are those of the first product, 1 and 5, 3 and 7 of the second, as a word's codes are.
   __device__ void prepare_queries(float softmax_scale) {
@@ -140,7 +143,6 @@ struct Q4Rows : CodeRows<D, kEights> {
       if (lane >= visible) clear_q4_scales<D>(ptx::shared_address(stage), lane);
       __syncwarp();
     }
-    const uint32_t zeros[4] = {kEvenLess, kOddLess, kEvenLess, kOddLess};
 #pragma unroll
     for (int j = 0; j < 2; ++j) {
       uint32_t weight[kEights][2], scales[2][D / 32];  // of two keys each
@@ -189,6 +191,7 @@ struct Q4Rows : CodeRows<D, kEights> {
   __device__ void put(const WarpResults<D>& to) const { CodeRows<D, kEights>::put(to, kUnit, kUnit / 16); }
 
  private:
+  uint32_t zeros[4];
   float slope[kEights][2], base[kEights][kKnowsSums ? D / 32 : 1][kBases];  // base: of each block -8 times the sum of its queries
 
   // The row that this lane gives a matrix of codes: a chunk of a token of the 16 from 16 * j on. Matrices: tokens 0 .. 7 and 8 .. 15 of block
