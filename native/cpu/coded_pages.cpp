@@ -9,11 +9,10 @@
 namespace longview::cpu {
 namespace {
 
-// Columns that go through the kernels at once: the scales of two rows of them lie on the stack, and pairs of 4-bit codes.
+// Columns that go through the kernels at once: the scales of two rows of them lie on the stack.
 constexpr int64_t kColumns = 128;
 static_assert(kColumns >= kPageTokens && kColumns % kQ8Block == 0);
 using Scales = std::array<float, kColumns>;
-using Pairs = std::array<int16_t, kColumns>;
 
 constexpr std::array<float, 2> kNoBase = {};
 
@@ -49,7 +48,7 @@ void widen_keys(const Kernels& kernels, bool bf16, const CodedPage& at, int64_t 
     }
     const auto* row = reinterpret_cast<const uint8_t*>(keys) + i * kPageTokens + from;
     const uint16_t* reference = at.storage.reference(at.page, at.layer, at.head) + 2 * i;
-    std::array<Pairs, 2> pairs;
+    std::array<std::array<int16_t, kColumns>, 2> pairs;
     kernels.split_codes(row, row + kPageTokens, tokens, pairs[0].data(), pairs[1].data());
     for (int64_t pair = 0; pair < 2; ++pair) {
       const std::array<float, 2> base = {bf16_to_float(reference[2 * pair]), bf16_to_float(reference[2 * pair + 1])};
@@ -65,30 +64,23 @@ void widen_values(const Kernels& kernels, bool bf16, const CodedPage& at, int64_
   const uint16_t* scales = at.storage.value_scales(at.page, at.layer, at.head) + from;
   const Widened to{kernels, bf16, out, width};
   Scales even, odd;
+  std::array<int16_t, kMostQ4Dims> pairs;  // of 4-bit codes
   for (int64_t pair = 0; pair < tokens / 2; ++pair) {
-    // Columns first .. first + columns - 1, whose scales begin anywhere in a block.
-    const auto put = [&](int64_t first, int64_t columns, const int16_t* codes) {
-      for (int64_t j = 0; j < columns;) {
-        const int64_t n = std::min(columns - j, kQ8Block - (first + j) % kQ8Block);
-        const uint16_t* block = scales + (first + j) / kQ8Block * kPageTokens + 2 * pair;
-        std::fill_n(even.begin() + j, n, bf16_to_float(block[0]));
-        std::fill_n(odd.begin() + j, n, bf16_to_float(block[1]));
-        j += n;
-      }
-      to.put(pair, first, codes, even.data(), odd.data(), kNoBase.data(), columns);
-    };
-    if (!four_bits) {
-      const auto* row = reinterpret_cast<const int16_t*>(values) + (from / 2 + pair) * width;
-      for (int64_t first = 0; first < width; first += kColumns) put(first, std::min(kColumns, width - first), row + first);
-      continue;
+    const int16_t* codes = pairs.data();
+    if (four_bits) {
+      const auto* row = reinterpret_cast<const uint8_t*>(values) + (from + 2 * pair) * half;
+      kernels.split_codes(row, row + half, half, pairs.data(), pairs.data() + half);
+    } else {
+      codes = reinterpret_cast<const int16_t*>(values) + (from / 2 + pair) * width;
     }
-    const auto* row = reinterpret_cast<const uint8_t*>(values) + (from + 2 * pair) * half;
-    for (int64_t first = 0; first < half; first += kColumns) {
-      const int64_t columns = std::min(kColumns, half - first);
-      Pairs low, high;
-      kernels.split_codes(row + first, row + half + first, columns, low.data(), high.data());
-      put(first, columns, low.data());
-      put(half + first, columns, high.data());
+    for (int64_t first = 0; first < width; first += kColumns) {
+      const int64_t columns = std::min(kColumns, width - first);
+      for (int64_t j = 0; j < columns; j += kQ8Block) {
+        const uint16_t* block = scales + (first + j) / kQ8Block * kPageTokens + 2 * pair;
+        std::fill_n(even.begin() + j, kQ8Block, bf16_to_float(block[0]));
+        std::fill_n(odd.begin() + j, kQ8Block, bf16_to_float(block[1]));
+      }
+      to.put(pair, first, codes + first, even.data(), odd.data(), kNoBase.data(), columns);
     }
   }
 }

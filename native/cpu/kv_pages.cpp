@@ -55,7 +55,7 @@ int64_t CpuKvStorage::page_bytes(const KvShape& shape) {
 
 CpuKvStorage::CpuKvStorage(const KvShape& shape, int64_t pages) : shape_(shape), pages_(pages) {
   LONGVIEW_CHECK(shape.format != KvFormat::kE4M3, kInvalidArgument, "The CPU does not keep the KV state in 8-bit floats.");
-  LONGVIEW_CHECK(shape.format != KvFormat::kQ4 || shape.head_dim % 4 == 0, kInvalidArgument, "Heads of %lld dimensions are not kept in 4 bits. Choose another format of the KV state.",
+  LONGVIEW_CHECK(shape.format != KvFormat::kQ4 || (shape.head_dim % 4 == 0 && shape.head_dim <= kMostQ4Dims), kInvalidArgument, "Heads of %lld dimensions are not kept in 4 bits. Set longview.cache.format to q8.",
                  static_cast<long long>(shape.head_dim));
   width_ = value_width_of(shape);
   page_blocks_ = blocks_of_page(shape);

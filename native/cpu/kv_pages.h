@@ -16,6 +16,9 @@
 
 namespace longview::cpu {
 
+// Of heads that are kept in 4 bits.
+constexpr int64_t kMostQ4Dims = 256;
+
 constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 class CpuKvStorage final : public KvStorage {
