@@ -81,6 +81,6 @@ export const catalog: readonly CatalogEntry[] = [
     licence: 'Apache-2.0',
     window: 262_144,
     goodFor: 'Reasons best about code',
-    needs: '24 GB of GPU memory (90K tokens), 48 GB (250K)',
+    needs: '24 GB of GPU memory (90K tokens, 250K in 4 bits)',
   }),
 ];

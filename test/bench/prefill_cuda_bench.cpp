@@ -184,7 +184,9 @@ int main(int argc, char** argv) try {
   if (lengths.empty()) lengths = {32768, 131072};
   if (kinds.empty())
     for (const float left : {0.97f, 0.9f}) add(AdaptiveRule::kMass, left, 0);
-  const RandomModel random_model(shape_of(with_experts, hybrid, shape_name), quantised ? DType::kQ4_K : DType::kBF16);
+  const ModelConfig asked = shape_of(with_experts, hybrid, shape_name);
+  const DType type = quantised ? DType::kQ4_K : DType::kBF16;
+  const RandomModel random_model = asked.vocabulary > 0 ? RandomModel(asked, type, asked.vocabulary) : RandomModel(asked, type);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());

@@ -1,6 +1,6 @@
 // Models of a known shape with random weights in bf16 or Q4_K, in memory: what the GPU does with one takes as long as with trained ones,
-// but for what it may leave out, and for how evenly its experts are chosen. Its vocabulary is small where none is given: embedding and
-// output then take no time in prefill.
+// but for what it may leave out, and for how evenly its experts are chosen. Its vocabulary is small where the shape has none and none is
+// given: embedding and output then take no time in prefill.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ inline ModelConfig llama_8b() {
 }
 inline ModelConfig qwen25_7b() {
   ModelConfig c;
-  c.architecture = "qwen2";
+  c.architecture = "qwen2", c.vocabulary = 152064;
   c.layers = 28, c.hidden = 3584, c.ffn = 18944, c.heads = 28, c.kv_heads = 4, c.head_dim = c.rope.dims = 128;
   return c;
 }
@@ -45,7 +45,7 @@ inline ModelConfig qwen35_9b() {
 }
 inline ModelConfig qwen35_27b() {
   ModelConfig c = qwen35_9b();
-  c.layers = 64, c.hidden = 5120, c.ffn = 17408, c.heads = 24, c.recurrent.value_heads = 48;
+  c.layers = 64, c.hidden = 5120, c.ffn = 17408, c.heads = 24, c.recurrent.value_heads = 48, c.vocabulary = 248320;
   return c;
 }
 inline ModelConfig qwen36_35b() {
