@@ -1,6 +1,7 @@
-// Sparse prefill beside dense on the CPU: build/native/sparse_bench MODEL IDS [tokens] [mode[:target][@isa] ...]. IDS is a text
+// Sparse prefill beside dense on the CPU: build/native/sparse_bench MODEL IDS [tokens] [mode[:target][@isa][+kv] ...]. IDS is a text
 // file of token ids, apart by white space: what attention leaves out depends on the text. All modes read the same tokens, 4,096 of them
 // in turns, so that a busy machine slows all of them alike; a row is what each has taken up to that length.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -26,12 +27,14 @@ struct Reader {
 
 Reader open_reader(const std::string& model, const std::string& title) {
   EngineOptions options;
-  const size_t at = title.find('@'), colon = title.find(':');
+  const size_t plus = title.find('+'), at = std::min(title.find('@'), plus), colon = title.find(':');
   const std::string choice = title.substr(0, at);
   const auto mode = prefill_mode_of(choice.substr(0, colon));
   const auto target = colon == std::string::npos ? PrefillTarget::kBalanced : prefill_target_of(choice.substr(colon + 1));
-  LONGVIEW_CHECK(mode && target, kInvalidArgument, "\"%s\" is no mode, mode:target or mode@isa.", title.c_str());
-  if (at != std::string::npos) options.cpu.isa = title.substr(at + 1);
+  const auto kv = plus == std::string::npos ? KvFormat::kBFloat16 : kv_format_of(title.substr(plus + 1));
+  LONGVIEW_CHECK(mode && target && kv, kInvalidArgument, "\"%s\" is no mode, mode:target, mode@isa or mode+kv.", title.c_str());
+  options.kv_format = kv;
+  if (at < plus) options.cpu.isa = title.substr(at + 1, plus - at - 1);
   options.prefill.mode = *mode;
   options.prefill.target = *target;
   if (const char* profile = std::getenv("LONGVIEW_PROFILE"); profile && *mode == PrefillMode::kAuto) options.prefill.profile = profile;
