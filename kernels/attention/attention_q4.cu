@@ -21,8 +21,6 @@ constexpr uint32_t kEvenRaise = 0x67806780, kOddRaise = 0x65806580;    // 2^80 a
 constexpr float kRaiseLog2 = 80, kUnraise = 0x1p-80f, kUnit = 0x1p53f;  // what products are multiplied with in the end
 constexpr float kEvenLower = 0x1p-133f, kOddLower = 0x1p-129f;          // products with a reference in that unit
 
-__device__ inline __nv_bfloat162 as_bf16(uint32_t two) { return reinterpret_cast<const __nv_bfloat162&>(two); }
-__device__ inline uint32_t as_bits(__nv_bfloat162 two) { return reinterpret_cast<const uint32_t&>(two); }
 __device__ inline uint32_t less(uint32_t codes, uint32_t zero) { return as_bits(__hsub2(as_bf16(codes), as_bf16(zero))); }
 // The halves of two words that stand side by side: the low ones, the high ones.
 __device__ inline uint32_t low_halves(uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); }
@@ -91,7 +89,7 @@ struct Q4Rows : CodeRows<D, kEights> {
     for (int j = 0; j < 2; ++j) {
       uint32_t scales[2][D / 64];  // of two blocks each
 #pragma unroll
-      for (int h = 0; h < 2; ++h) load_q4_scales<D>(stage, 16 * j + 8 * h + lane / 4, scales[h]);
+      for (int h = 0; h < 2; ++h) load_scales<D>(stage + kQ4CodeBytes<D>, 16 * j + 8 * h + lane / 4, scales[h]);
 #pragma unroll
       for (int two = 0; two < D / 64; ++two) {
         uint32_t words[4];  // of tokens lane / 4, and 8 more, of two blocks
@@ -153,7 +151,7 @@ struct Q4Rows : CodeRows<D, kEights> {
         const int token = 16 * j + 8 * h + lane % 4 * 2;
         uint32_t words[2][D / 64];
 #pragma unroll
-        for (int t = 0; t < 2; ++t) load_q4_scales<D>(stage, token + t, words[t]);
+        for (int t = 0; t < 2; ++t) load_scales<D>(stage + kQ4CodeBytes<D>, token + t, words[t]);
 #pragma unroll
         for (int b = 0; b < D / 32; ++b) scales[h][b] = b % 2 == 0 ? low_halves(words[0][b / 2], words[1][b / 2]) : high_halves(words[0][b / 2], words[1][b / 2]);
       }

@@ -47,18 +47,6 @@ template <int D>
 constexpr int kScaleChunks = static_cast<int>(kBlockBytes<D> - kCodeBytes<D>) / 16;
 static_assert(2 * kScaleChunks<128> == 32 && kScaleChunks<256> == 32);  // a warp's threads take one each
 
-// Of a token of `block`, which holds either's: two blocks of dimensions in a word.
-template <int D>
-__device__ inline void load_scales(const char* block, int token, uint32_t (&scales)[D / 64]) {
-  const char* from = block + kCodeBytes<D> + token * (D / 16);
-  if constexpr (D == 256) *reinterpret_cast<uint4*>(scales) = *reinterpret_cast<const uint4*>(from);
-  else if constexpr (D == 128) *reinterpret_cast<uint2*>(scales) = *reinterpret_cast<const uint2*>(from);
-  else scales[0] = *reinterpret_cast<const uint32_t*>(from);
-}
-
-__device__ inline __nv_bfloat162 as_bf16(uint32_t two) { return reinterpret_cast<const __nv_bfloat162&>(two); }
-__device__ inline uint32_t as_bits(__nv_bfloat162 two) { return reinterpret_cast<const uint32_t&>(two); }
-
 // The first and the last two codes of a word whose signs are the other way round.
 __device__ inline uint32_t low_codes(uint32_t word) { return as_bits(__hsub2(as_bf16(__byte_perm(word, 0, 0x4140)), as_bf16(kZero))); }
 __device__ inline uint32_t high_codes(uint32_t word) { return as_bits(__hsub2(as_bf16(__byte_perm(word, 0, 0x4342)), as_bf16(kZero))); }
@@ -104,7 +92,7 @@ struct Q8Rows : CodeRows<D, kEights> {
       const int token = 16 * j + lane / 4;
       uint32_t scales[2][D / 64];  // of two blocks each
 #pragma unroll
-      for (int h = 0; h < 2; ++h) load_scales<D>(stage, token + 8 * h, scales[h]);
+      for (int h = 0; h < 2; ++h) load_scales<D>(stage + kCodeBytes<D>, token + 8 * h, scales[h]);
 #pragma unroll
       for (int b = 0; b < D / 32; ++b) {
         uint32_t keys[2][4];
@@ -145,7 +133,7 @@ struct Q8Rows : CodeRows<D, kEights> {
         const uint32_t seen = token + 1 < visible ? 0xffffffffu : token < visible ? 0xffffu : 0;
         uint32_t words[2][D / 64];
 #pragma unroll
-        for (int t = 0; t < 2; ++t) load_scales<D>(stage, token + t, words[t]);
+        for (int t = 0; t < 2; ++t) load_scales<D>(stage + kCodeBytes<D>, token + t, words[t]);
 #pragma unroll
         for (int b = 0; b < D / 32; ++b) scales[h][b] = __byte_perm(words[0][b / 2], words[1][b / 2], b % 2 == 0 ? 0x5410 : 0x7632) & seen;
       }

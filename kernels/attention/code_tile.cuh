@@ -56,4 +56,13 @@ struct CodeTile {
   __device__ bool crosses(int64_t token) const { return token + kStepKeys > first_visible + 1; }
 };
 
+// Of a token: two blocks of dimensions in a word. `scales`: those of the step's keys or values [32, D / 32].
+template <int D>
+__device__ inline void load_scales(const char* scales, int token, uint32_t (&out)[D / 64]) {
+  const char* from = scales + token * (D / 16);
+  if constexpr (D == 256) *reinterpret_cast<uint4*>(out) = *reinterpret_cast<const uint4*>(from);
+  else if constexpr (D == 128) *reinterpret_cast<uint2*>(out) = *reinterpret_cast<const uint2*>(from);
+  else out[0] = *reinterpret_cast<const uint32_t*>(from);
+}
+
 }  // namespace longview::kernels

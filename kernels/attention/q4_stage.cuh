@@ -48,16 +48,7 @@ __device__ inline void load_q4_rest(uint32_t to, const char* block, int first, i
   ptx::cp_async_16(to + is_value * kQ4KeyBytes<D> + kQ4CodeBytes<D> + is_reference * kQ4ScaleBytes<D> + chunk * 16, from + chunk * 16, true);
 }
 
-// Of a token of `stage`, which holds either's: two blocks of dimensions in a word.
-template <int D>
-__device__ inline void load_q4_scales(const char* stage, int token, uint32_t (&scales)[D / 64]) {
-  const char* from = stage + kQ4CodeBytes<D> + token * (D / 16);
-  if constexpr (D == 256) *reinterpret_cast<uint4*>(scales) = *reinterpret_cast<const uint4*>(from);
-  else if constexpr (D == 128) *reinterpret_cast<uint2*>(scales) = *reinterpret_cast<const uint2*>(from);
-  else scales[0] = *reinterpret_cast<const uint32_t*>(from);
-}
-
-// Makes them zeros. `stage` is a shared address.
+// Makes a token's scales zeros. `stage`, a shared address, holds either's.
 template <int D>
 __device__ inline void clear_q4_scales(uint32_t stage, int token) {
   const uint32_t to = stage + kQ4CodeBytes<D> + token * (D / 16);

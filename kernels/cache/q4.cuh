@@ -1,18 +1,13 @@
 // Values of q4 pages (PageFormat::kQ4): where scales and the reference lie in a block, and codes to float32.
 #pragma once
 
-#include "kernels/api/cache.h"
-#include "kernels/common/bf16.cuh"
+#include "kernels/cache/q8.cuh"
 
 namespace longview::kernels {
 
 constexpr int kQ4Zero = 8;  // the code of a zero
 
-// Of the block of 32 dimensions that holds this one.
-__device__ inline float q4_scale(const char* block, int head_dim, int token, int dimension) {
-  const int blocks = head_dim / static_cast<int>(kQ8Block);
-  return __bfloat162float(reinterpret_cast<const __nv_bfloat16*>(block + kPageTokens * head_dim / 2)[token * blocks + dimension / static_cast<int>(kQ8Block)]);
-}
+__device__ inline float q4_scale(const char* block, int head_dim, int token, int dimension) { return __bfloat162float(code_scale(block + kPageTokens * head_dim / 2, head_dim, token, dimension)); }
 // In bytes: where the reference, bf16 [D], lies in a block.
 __host__ __device__ constexpr int64_t q4_reference(int64_t head_dim) { return kPageTokens * (head_dim / 2 + head_dim / kQ8Block * 2); }
 static_assert(q4_reference(64) % 16 == 0 && q4_reference(64) + 2 * 64 == page_block_bytes(PageFormat::kQ4, 64));

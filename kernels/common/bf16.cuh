@@ -7,6 +7,8 @@
 
 namespace longview::kernels {
 
+__device__ inline __nv_bfloat162 as_bf16(uint32_t two) { return reinterpret_cast<const __nv_bfloat162&>(two); }
+__device__ inline uint32_t as_bits(__nv_bfloat162 two) { return reinterpret_cast<const uint32_t&>(two); }
 __device__ inline uint32_t pack_bf16(float low, float high) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
   return *reinterpret_cast<const uint32_t*>(&pair);

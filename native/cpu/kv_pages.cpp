@@ -16,7 +16,6 @@ namespace {
 
 int64_t blocks_of_page(const KvShape& shape) { return shape.mean_tokens > 0 ? kPageTokens / shape.mean_tokens : 0; }
 
-bool is_coded(KvFormat format) { return format == KvFormat::kQ8 || format == KvFormat::kQ4; }
 int64_t value_width_of(const KvShape& shape) { return round_up(shape.head_dim, 16); }
 
 // Of one head's K, of a row of `dims` for each token.

@@ -16,6 +16,9 @@
 
 namespace longview::cpu {
 
+// Whether pages of a format hold codes, which are widened before products.
+constexpr bool is_coded(KvFormat format) { return format == KvFormat::kQ8 || format == KvFormat::kQ4; }
+
 // Of heads that are kept in 4 bits.
 constexpr int64_t kMostQ4Dims = 256;
 
@@ -35,8 +38,7 @@ class CpuKvStorage final : public KvStorage {
 
   const KvShape& shape() const { return shape_; }
   int64_t value_width() const { return width_; }
-  // Whether pages hold codes, which are widened before products.
-  bool coded() const { return shape_.format == KvFormat::kQ8 || shape_.format == KvFormat::kQ4; }
+  bool coded() const { return is_coded(shape_.format); }
   // Of values that are no codes, and of means.
   int64_t element_bytes() const { return shape_.format == KvFormat::kFloat32 ? 4 : 2; }
   // Whether attention's products may be in bf16: what is kept in float32 is not rounded.

@@ -9,16 +9,14 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "check.h"
-#include "cpu/coded_pages.h"
-#include "cpu/cpu_features.h"
+#include "coded_cases.h"
 #include "cpu/hadamard.h"
 #include "cpu/page_references.h"
 
 using namespace longview;
+using coded::Block;
 
 namespace {
-
-using Block = std::vector<float>;
 
 // The scale is bf16's of the largest value over -8, or at the end of float32's range the one below; codes are the nearest there are.
 void check_block(const Block& x, const char* what) {
@@ -73,25 +71,7 @@ bool alike(const Block& a, const Block& b) {
 
 }  // namespace
 
-TEST("every value has the nearest code there is, whatever its block looks like") {
-  std::mt19937 random(1);
-  std::normal_distribution<float> normal;
-  for (int round = 0; round < 2000; ++round) {
-    Block x(static_cast<size_t>(1 + round % 32));
-    const float size = std::ldexp(1.0f, static_cast<int>(random() % 220) - 120);
-    for (float& value : x) value = normal(random) * size;
-    check_block(x, "normal");
-    x[random() % x.size()] *= 1000;
-    check_block(x, "outlier");
-  }
-  const float most = std::numeric_limits<float>::max(), least = std::numeric_limits<float>::denorm_min(), smallest = std::numeric_limits<float>::min();
-  check_block(Block(32, 0.0f), "zeros");
-  check_block({most, -most, most / 2, 1}, "the largest floats");
-  check_block({-most, most, most / 2, 1}, "the largest floats");
-  check_block({least, -least, 0, 5 * least}, "denormals");
-  check_block({smallest, smallest / 2, -smallest / 3}, "denormals");
-  check_block({3, -3, 2.9f, -2.9f}, "as large on both sides");
-}
+TEST("every value has the nearest code there is, whatever its block looks like") { coded::for_every_kind_of_block(check_block); }
 
 TEST("a largest value of 8 steps is exact, of either sign, and so are zeros") {
   uint8_t codes[4];
@@ -157,16 +137,7 @@ TEST("a page's reference is the mean of the keys that begin it, or that of the p
   CHECK(reference_of(storage, 2) == Block(kDims, 0.0f));
 }
 
-TEST("infinities and NaN make their block NaN, and no other one") {
-  for (const float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
-    cpu::CpuKvStorage storage({1, 1, 64, KvFormat::kQ4}, 1);
-    Block k(64, 1.0f), v(64, 2.0f), k_read(64), v_read(64);
-    k[40] = v[3] = bad;
-    storage.write(0, 0, 0, 5, k.data(), v.data());
-    storage.read(0, 0, 0, 5, k_read.data(), v_read.data());
-    for (size_t i = 0; i < 64; ++i) CHECK(std::isnan(k_read[i]) == (i >= 32) && std::isnan(v_read[i]) == (i < 32));
-  }
-}
+TEST("infinities and NaN make their block NaN, and no other one") { coded::check_infinities(KvFormat::kQ4); }
 
 TEST("tiles of pages are what was written, in any part of a page and on every code path") {
   std::mt19937 random(4);
@@ -188,29 +159,7 @@ TEST("tiles of pages are what was written, in any part of a page and on every co
     storage.read_key_mean(1, 1, 1, 3, k.data());
     CHECK(k == k_mean);  // scales, codes and the reference lie beside the means, not on them
     for (size_t i = 0; i < size; ++i) CHECK(storage.reference(0, 1, 1)[i] == 0 && storage.reference(1, 1, 0)[i] == 0 && storage.reference(1, 0, 1)[i] == 0);
-    const int64_t width = storage.value_width();
-    for (const cpu::Kernels* kernels : cpu::available_kernels())
-      for (const bool bf16 : {false, true})
-        for (const auto& [from, tokens] : {std::pair<int64_t, int64_t>{0, 128}, {32, 64}, {96, 32}}) {
-          Block keys(static_cast<size_t>(d * 128)), values(static_cast<size_t>(width * 128));
-          cpu::widen_keys(*kernels, bf16, {storage, 1, 1, 1}, from, tokens, keys.data(), 128);
-          cpu::widen_values(*kernels, bf16, {storage, 1, 1, 1}, from, tokens, values.data());
-          const auto* key_halves = reinterpret_cast<const uint16_t*>(keys.data());
-          const auto* value_halves = reinterpret_cast<const uint16_t*>(values.data());
-          for (int64_t t = 0; t < tokens; ++t) {
-            storage.read(1, 1, 1, from + t, k.data(), v.data());
-            for (int64_t i = 0; i < d; ++i) {
-              const float key = k[static_cast<size_t>(i)], value = v[static_cast<size_t>(i)];
-              if (bf16) {
-                CHECK_NEAR(bf16_to_float(key_halves[(i / 2 * 128 + t) * 2 + i % 2]), key, std::fabs(key) / 128 + 1e-6f);  // a product and a sum, or both at once
-                CHECK(bf16_to_float(value_halves[(t / 2 * width + i) * 2 + t % 2]) == bf16_to_float(float_to_bf16(value)));
-              } else {
-                CHECK_NEAR(keys[static_cast<size_t>(i * 128 + t)], key, 1e-5);
-                CHECK(values[static_cast<size_t>(t * width + i)] == value);
-              }
-            }
-          }
-        }
+    coded::check_tiles(storage, 1.0f / 128);
   }
 }
 
