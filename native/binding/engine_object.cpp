@@ -7,13 +7,22 @@
 #include "binding/engine_options.h"
 #include "binding/outcome.h"
 #include "binding/values.h"
-#include "engine/stop_sequences.h"
+#include "engine/generation.h"
 #include "model/stretch.h"
 
 namespace longview::binding {
 namespace {
 
 double seconds_since(std::chrono::steady_clock::time_point start) { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(); }
+
+const char* name_of(Generation::Finish finish) {
+  switch (finish) {
+    case Generation::Finish::kStop: return "stop";
+    case Generation::Finish::kLength: return "length";
+    case Generation::Finish::kWindow: return "window";
+  }
+  return "";
+}
 
 // By value: the engine may be closed before JavaScript reads it.
 Outcome::Make description(const Engine& engine) {
@@ -252,69 +261,45 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   const int64_t id = integer(info, 0);
   const Napi::Object options = object(info, 1);
-  Sampling sampling;
+  GenerationOptions settings;
+  Sampling& sampling = settings.sampling;
   sampling.temperature = static_cast<float>(number_or(options, "temperature", 0, 0, 100));
   sampling.top_k = static_cast<int32_t>(whole_or(options, "topK", 0, 0, std::numeric_limits<int32_t>::max()));
   sampling.top_p = static_cast<float>(number_or(options, "topP", 1, 0, 1));
   sampling.min_p = static_cast<float>(number_or(options, "minP", 0, 0, 1));
   sampling.seed = static_cast<uint64_t>(whole_or(options, "seed", 0, 0, kMaxWhole));
-  std::vector<std::vector<int32_t>> stops;
   if (const Napi::Value list = options.Get("stopTokens"); list.IsArray())
-    for (const int32_t token : integers(list)) stops.push_back({token});
+    for (const int32_t token : integers(list)) settings.stops.push_back({token});
   if (const Napi::Value list = options.Get("stopSequences"); list.IsArray())
-    for (uint32_t i = 0; i < list.As<Napi::Array>().Length(); ++i) stops.push_back(integers(list.As<Napi::Array>().Get(i)));
-  const int64_t limit = whole_or(options, "maxTokens", 256, 0, kMaxWhole);
+    for (uint32_t i = 0; i < list.As<Napi::Array>().Length(); ++i) settings.stops.push_back(integers(list.As<Napi::Array>().Get(i)));
+  settings.most_tokens = whole_or(options, "maxTokens", 256, 0, kMaxWhole);
   const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
   struct Progress {
-    explicit Progress(std::vector<std::vector<int32_t>> sequences) : stops(std::move(sequences)) {}
-    std::optional<Sampler> sampler;
-    std::optional<int32_t> drawn;  // behind the last token
-    StopSequences stops;
-    int64_t count = 0;
-    double first = 0;
+    std::optional<Generation> generation;
+    double first = 0;  // seconds to the first token
     std::chrono::steady_clock::time_point start = std::chrono::steady_clock::now();
   };
-  const auto progress = std::make_shared<Progress>(std::move(stops));
+  const auto progress = std::make_shared<Progress>();
   const CancelToken token = token_for(integer(info, 3));
-  queue_->add({priority(info, 2), guarded(outcome, [state = state_, id, sampling, limit, outcome, progress, token] {
+  queue_->add({priority(info, 2), guarded(outcome, [state = state_, id, settings = std::move(settings), outcome, progress, token] {
                  token.throw_if_cancelled();
                  Context& context = find(*state, id);
-                 if (!progress->sampler) progress->sampler.emplace(sampling);
-                 const bool greedy = progress->sampler->greedy();
-                 if (!greedy && !progress->drawn) state->engine->complete_logits(context);
-                 LONGVIEW_CHECK(context.choice().has_value(), kInvalidArgument, "Nothing was read before this answer: extend the context first.");
-                 const auto finish = [&](const char* why) {
-                   outcome->resolve([why, length = context.length(), first = progress->first, all = seconds_since(progress->start)](Napi::Env e) {
-                     Napi::Object result = Napi::Object::New(e);
-                     result.Set("finish", why);
-                     result.Set("length", static_cast<double>(length));
-                     result.Set("firstTokenSeconds", first);
-                     result.Set("seconds", all);
-                     return result;
-                   });
-                   return false;
-                 };
-                 const auto release = [&] {
-                   for (int32_t certain; progress->stops.release(certain);) outcome->call(certain, static_cast<double>(context.length()));
-                 };
-                 const bool full = context.length() >= state->engine->window();
-                 if (progress->count >= limit || full) {
-                   progress->stops.finish();
-                   release();
-                   return finish(progress->count >= limit ? "length" : "window");
-                 }
-                 const int32_t next = greedy ? *context.choice() : progress->drawn ? *progress->drawn : progress->sampler->choose(context.logits());
-                 if (progress->count++ == 0) progress->first = seconds_since(progress->start);
-                 const bool stop = progress->stops.push(next);
-                 release();
-                 if (stop) {
-                   // Of the sequence all but its last token is in the context.
-                   if (progress->stops.held() > 1) context.truncate(context.length() - (progress->stops.held() - 1));
-                   return finish("stop");
-                 }
-                 if (greedy) state->engine->decode(context, next, token, Next::kChoice);
-                 else progress->drawn = state->engine->decode(context, next, *progress->sampler, token);
-                 return true;
+                 if (!progress->generation) progress->generation.emplace(settings);
+                 const auto finish = progress->generation->step(*state->engine, context, token, [&](int32_t chosen, int64_t length) {
+                   if (progress->first == 0) progress->first = seconds_since(progress->start);
+                   outcome->call(chosen, static_cast<double>(length));
+                 });
+                 if (!finish) return true;
+                 const double seconds = seconds_since(progress->start), first = progress->first > 0 ? progress->first : seconds;
+                 outcome->resolve([why = name_of(*finish), length = context.length(), first, seconds](Napi::Env e) {
+                   Napi::Object result = Napi::Object::New(e);
+                   result.Set("finish", why);
+                   result.Set("length", static_cast<double>(length));
+                   result.Set("firstTokenSeconds", first);
+                   result.Set("seconds", seconds);
+                   return result;
+                 });
+                 return false;
                }, length_of(state_, id))});
   return outcome->promise();
 }
@@ -379,6 +364,7 @@ Napi::Value EngineObject::counters(const Napi::CallbackInfo& info) {
       Napi::Object out = Napi::Object::New(env);
       out.Set("prefilledTokens", static_cast<double>(c.prefilled_tokens));
       out.Set("decodedTokens", static_cast<double>(c.decoded_tokens));
+      out.Set("guessedTokens", static_cast<double>(c.guessed_tokens));
       out.Set("kvPagesUsed", static_cast<double>(used));
       out.Set("kvBytesUsed", static_cast<double>(used * bytes));
       return out;

@@ -283,7 +283,7 @@ std::unique_ptr<Backend> make_cpu_backend(const CpuOptions& options) {
     if (options.isa == kernels->isa) chosen = kernels;
   LONGVIEW_CHECK(chosen, kInvalidArgument, "This machine cannot run the code path \"%s\".", options.isa.c_str());
   LONGVIEW_CHECK(options.precision != Precision::kBFloat16 || chosen->gemm_bf16, kInvalidArgument, "The code path \"%s\" has no bf16 products.", chosen->isa);
-  LONGVIEW_CHECK(options.precision != Precision::kInt8 || chosen->dot_int8, kInvalidArgument, "The code path \"%s\" has no 8-bit products.", chosen->isa);
+  LONGVIEW_CHECK(options.precision != Precision::kInt8 || chosen->dots_int8, kInvalidArgument, "The code path \"%s\" has no 8-bit products.", chosen->isa);
   LONGVIEW_CHECK(options.threads >= 0 && options.threads <= 1024, kInvalidArgument, "%d threads were asked for; 0 means as many as the machine has.", options.threads);
   const int threads = options.threads > 0 ? options.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
   return std::make_unique<cpu::CpuBackend>(*chosen, options.precision, threads);

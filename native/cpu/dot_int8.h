@@ -12,37 +12,74 @@
 namespace longview::cpu {
 namespace {
 
-template <DType type>
-float dot_32(const uint8_t* b, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t block_bytes) {
-  Int8Sum even, odd;
-  int64_t i = 0;
-  for (; i + 2 <= n / 32; i += 2, b += 2 * block_bytes) {
-    even.add_block(codes<type>(b), x + 32 * i, scales[i], sums[i]);
-    odd.add_block(codes<type>(b + block_bytes), x + 32 * i + 32, scales[i + 1], sums[i + 1]);
+// Rows of x: codes [T, n], scales and sums [T, n/32].
+struct Int8Rows {
+  const int8_t* x;
+  const float* scales;
+  const int32_t* sums;
+  int64_t n;
+
+  Int8Rows from(int64_t row) const { return {x + row * n, scales + row * (n / 32), sums + row * (n / 32), n}; }
+  template <typename Sum>
+  inline void add_block(Sum& sum, const Codes& c, int row, int64_t block) const {
+    const int64_t at = row * (n / 32) + block;
+    sum.add_block(c, x + row * n + 32 * block, scales[at], sums[at]);
   }
-  if (i < n / 32) even.add_block(codes<type>(b), x + 32 * i, scales[i], sums[i]);
-  return even.total() + odd.total();
+};
+
+// A row's sums do not depend on how many others there are.
+template <DType type, int T>
+void dots_32(const uint8_t* b, const Int8Rows& rows, int64_t block_bytes, float* out) {
+  Int8Sum even[T], odd[T];
+  const int64_t blocks = rows.n / 32;
+  int64_t i = 0;
+  for (; i + 2 <= blocks; i += 2, b += 2 * block_bytes) {
+    const Codes first = codes<type>(b), second = codes<type>(b + block_bytes);
+    for (int t = 0; t < T; ++t) rows.add_block(even[t], first, t, i);
+    for (int t = 0; t < T; ++t) rows.add_block(odd[t], second, t, i + 1);
+  }
+  if (i < blocks) {
+    const Codes last = codes<type>(b);
+    for (int t = 0; t < T; ++t) rows.add_block(even[t], last, t, i);
+  }
+  for (int t = 0; t < T; ++t) out[t] = even[t].total() + odd[t].total();
 }
 
-template <DType type>
-float dot_k(const uint8_t* b, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t block_bytes) {
-  Int8Sum sum;
-  for (int64_t i = 0; i < n / 32; i += 8, b += block_bytes)
-    for (int s = 0; s < 8; ++s) sum.add_block(k_codes<type>(b, s), x + 32 * (i + s), scales[i + s], sums[i + s]);
-  return sum.total();
+template <DType type, int T>
+void dots_k(const uint8_t* b, const Int8Rows& rows, int64_t block_bytes, float* out) {
+  Int8Sum sum[T];
+  for (int64_t i = 0; i < rows.n / 32; i += 8, b += block_bytes)
+    for (int s = 0; s < 8; ++s) {
+      const Codes c = k_codes<type>(b, s);
+      for (int t = 0; t < T; ++t) rows.add_block(sum[t], c, t, i + s);
+    }
+  for (int t = 0; t < T; ++t) out[t] = sum[t].total();
 }
 
-float dot_int8(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n) {
-  const auto* b = reinterpret_cast<const uint8_t*>(row);
+template <int T>
+void dots_of(DType type, const uint8_t* b, const Int8Rows& rows, float* out) {
   switch (type) {
-    case DType::kQ8_0: return dot_32<DType::kQ8_0>(b, x, scales, sums, n, 34);
-    case DType::kQ4_0: return dot_32<DType::kQ4_0>(b, x, scales, sums, n, 18);
-    case DType::kQ4_1: return dot_32<DType::kQ4_1>(b, x, scales, sums, n, 20);
-    case DType::kQ5_0: return dot_32<DType::kQ5_0>(b, x, scales, sums, n, 22);
-    case DType::kQ5_1: return dot_32<DType::kQ5_1>(b, x, scales, sums, n, 24);
-    case DType::kQ4_K: return dot_k<DType::kQ4_K>(b, x, scales, sums, n, 144);
-    case DType::kQ5_K: return dot_k<DType::kQ5_K>(b, x, scales, sums, n, 176);
-    default: return dot_q6_k(b, x, scales, n);
+    case DType::kQ8_0: return dots_32<DType::kQ8_0, T>(b, rows, 34, out);
+    case DType::kQ4_0: return dots_32<DType::kQ4_0, T>(b, rows, 18, out);
+    case DType::kQ4_1: return dots_32<DType::kQ4_1, T>(b, rows, 20, out);
+    case DType::kQ5_0: return dots_32<DType::kQ5_0, T>(b, rows, 22, out);
+    case DType::kQ5_1: return dots_32<DType::kQ5_1, T>(b, rows, 24, out);
+    case DType::kQ4_K: return dots_k<DType::kQ4_K, T>(b, rows, 144, out);
+    case DType::kQ5_K: return dots_k<DType::kQ5_K, T>(b, rows, 176, out);
+    default: return dots_q6_k<T>(b, rows.x, rows.scales, rows.n, out);
+  }
+}
+
+void dots_int8(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t tokens, float* out) {
+  const auto* b = reinterpret_cast<const uint8_t*>(row);
+  const Int8Rows rows{x, scales, sums, n};
+  int64_t t = 0;
+  for (; t + 4 <= tokens; t += 4) dots_of<4>(type, b, rows.from(t), out + t);
+  switch (tokens - t) {
+    case 3: return dots_of<3>(type, b, rows.from(t), out + t);
+    case 2: return dots_of<2>(type, b, rows.from(t), out + t);
+    case 1: return dots_of<1>(type, b, rows.from(t), out + t);
+    default: return;
   }
 }
 

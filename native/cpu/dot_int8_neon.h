@@ -81,9 +81,11 @@ struct Int8Sum {
   inline float total() const { return vaddvq_f32(products) + offsets; }
 };
 
-// Q6_K scales sixteen values at a time.
-inline float dot_q6_k(const uint8_t* b, const int8_t* x, const float* scales, int64_t n) {
-  float32x4_t products = vdupq_n_f32(0);
+// Q6_K scales sixteen values at a time. x [T, n], scales [T, n/32].
+template <int T>
+inline void dots_q6_k(const uint8_t* b, const int8_t* x, const float* scales, int64_t n, float* out) {
+  float32x4_t products[T];
+  for (float32x4_t& sum : products) sum = vdupq_n_f32(0);
   for (int64_t i = 0; i < n / 32; i += 8, b += 210) {
     const auto* block_scales = reinterpret_cast<const int8_t*>(b + 192);
     const float d = half_at(b + 208);
@@ -93,12 +95,15 @@ inline float dot_q6_k(const uint8_t* b, const int8_t* x, const float* scales, in
         const uint8x16_t low = vld1q_u8(b + 64 * half + 32 * (quarter & 1) + 16 * side), high = vld1q_u8(b + 128 + 32 * half + 16 * side);
         const uint8x16_t top = vandq_u8(vshlq_u8(high, vdupq_n_s8(static_cast<int8_t>(-2 * quarter))), vdupq_n_u8(3));
         const int8x16_t q = vsubq_s8(vorrq_s8(quarter < 2 ? low_nibbles(low) : high_nibbles(low), vreinterpretq_s8_u8(vshlq_n_u8(top, 4))), vdupq_n_s8(32));
-        const int32x4_t product = vdotq_s32(vdupq_n_s32(0), q, vld1q_s8(x + 32 * (i + part) + 16 * side));
-        products = vfmaq_n_f32(products, vcvtq_f32_s32(product), d * scales[i + part] * static_cast<float>(block_scales[2 * part + side]));
+        const auto block_scale = static_cast<float>(block_scales[2 * part + side]);
+        for (int t = 0; t < T; ++t) {
+          const int32x4_t product = vdotq_s32(vdupq_n_s32(0), q, vld1q_s8(x + t * n + 32 * (i + part) + 16 * side));
+          products[t] = vfmaq_n_f32(products[t], vcvtq_f32_s32(product), d * scales[t * (n / 32) + i + part] * block_scale);
+        }
       }
     }
   }
-  return vaddvq_f32(products);
+  for (int t = 0; t < T; ++t) out[t] = vaddvq_f32(products[t]);
 }
 
 }  // namespace

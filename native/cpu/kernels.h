@@ -61,8 +61,9 @@ struct Kernels {
 
   // dequantize_row of quant_formats.h, bit for bit.
   void (*dequantize)(DType type, const std::byte* source, float* destination, int64_t n);
-  // Dot products of one quantised row with 8-bit activations (see quantize_row); null where there is no such path.
-  float (*dot_int8)(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n) = nullptr;
+  // out[t] = the dot product of one quantised row with row t of 8-bit activations (see quantize_row): x [tokens, n], scales and sums
+  // [tokens, n/32]. Each is what it is alone. Null where there is no such path.
+  void (*dots_int8)(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t tokens, float* out) = nullptr;
   // x in blocks of 32: int8 codes [n], a scale and the sum of the codes per block [n/32]. The scale of a block that holds an infinity or a
   // NaN is NaN.
   void (*quantize_row)(const float* x, int8_t* codes, float* scales, int32_t* sums, int64_t n);

@@ -95,6 +95,6 @@ void gemm_amx(int64_t m, int64_t n, int64_t k, const uint16_t* a, int64_t lda, c
 
 }  // namespace
 
-constinit const Kernels kAmxKernels = with_bf16_products(float_kernels("amx", "AMX", dequantize_simd, dot_int8), gemm_amx);
+constinit const Kernels kAmxKernels = with_bf16_products(float_kernels("amx", "AMX", dequantize_simd, dots_int8), gemm_amx);
 
 }  // namespace longview::cpu

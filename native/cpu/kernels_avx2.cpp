@@ -3,6 +3,6 @@
 
 namespace longview::cpu {
 
-constinit const Kernels kAvx2Kernels = float_kernels("avx2", "AVX2", dequantize_simd, dot_int8);
+constinit const Kernels kAvx2Kernels = float_kernels("avx2", "AVX2", dequantize_simd, dots_int8);
 
 }  // namespace longview::cpu

@@ -4,6 +4,6 @@
 
 namespace longview::cpu {
 
-constinit const Kernels kAvx512Kernels = with_int16_products(float_kernels("avx512", "AVX-512 VNNI", dequantize_simd, dot_int8));
+constinit const Kernels kAvx512Kernels = with_int16_products(float_kernels("avx512", "AVX-512 VNNI", dequantize_simd, dots_int8));
 
 }  // namespace longview::cpu

@@ -4,6 +4,6 @@
 
 namespace longview::cpu {
 
-constinit const Kernels kAvxVnniKernels = with_int16_products(float_kernels("avxvnni", "AVX-VNNI", dequantize_simd, dot_int8));
+constinit const Kernels kAvxVnniKernels = with_int16_products(float_kernels("avxvnni", "AVX-VNNI", dequantize_simd, dots_int8));
 
 }  // namespace longview::cpu

@@ -4,6 +4,6 @@
 
 namespace longview::cpu {
 
-constinit const Kernels kNeonDotKernels = float_kernels("neondot", "NEON with dot products", dequantize_row, dot_int8);
+constinit const Kernels kNeonDotKernels = float_kernels("neondot", "NEON with dot products", dequantize_row, dots_int8);
 
 }  // namespace longview::cpu

@@ -309,12 +309,12 @@ inline void quantize_blocks(const float* x, Code* out, float* scales, int32_t* s
 void quantize_row(const float* x, int8_t* codes, float* scales, int32_t* sums, int64_t n) { quantize_blocks<127>(x, codes, scales, sums, n); }
 
 // All that a table must have, in floats; each instruction set's file adds what more it has.
-constexpr Kernels float_kernels(const char* isa, const char* title, decltype(Kernels::dequantize) dequantize, decltype(Kernels::dot_int8) dot_int8 = nullptr) {
+constexpr Kernels float_kernels(const char* isa, const char* title, decltype(Kernels::dequantize) dequantize, decltype(Kernels::dots_int8) dots_int8 = nullptr) {
   return {.isa = isa,
           .title = title,
           .gemm_f32 = gemm_f32,
           .dequantize = dequantize,
-          .dot_int8 = dot_int8,
+          .dots_int8 = dots_int8,
           .quantize_row = quantize_row,
           .dot = dot,
           .to_bf16 = to_bf16,

@@ -115,18 +115,13 @@ int64_t Engine::chunk_at(int64_t position, bool sparse) const {
   return std::min(largest_chunk_, sparse || position < kLargeChunkEnd ? kLargeChunk : kSmallChunk);
 }
 
-void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t results, Next next, const CancelToken& cancel, bool sparse) {
+void Engine::pass(Context& context, std::span<const int32_t> tokens, int64_t results, const CancelToken& cancel, bool sparse) {
   cancel.throw_if_cancelled();
   const auto count = static_cast<int64_t>(tokens.size());
   std::vector<HeadPlan> plans = sparse && prefill_->applies(context.length(), count) ? context.budget_.apply(prefill_->heads()) : std::vector<HeadPlan>{};
   for (HeadPlan& plan : plans) plan = sparse::at_length(plan, context.length() + count, kv_shape().mean_tokens);
   context.pages_.reserve(count);
   context.forget_next();
-  std::vector<float> logits;  // the context's when they are there
-  if (next == Next::kLogits) {
-    logits.swap(context.logits_);
-    logits.resize(static_cast<size_t>(model_.config.vocabulary));
-  }
   try {
     const RecurrentStates states = context.recurrence_.begin();
     forward_->run({tokens, context.pages_.view(), states, context.length(), context.long_input_, plans, results}, cancel);
@@ -136,6 +131,12 @@ void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t resu
     if (!plans.empty() || observed_) drop_coverage();  // who observes may have tried some
     throw;
   }
+}
+
+void Engine::run(Context& context, std::span<const int32_t> tokens, int64_t results, Next next, const CancelToken& cancel, bool sparse) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  std::vector<float> logits(next == Next::kLogits ? static_cast<size_t>(model_.config.vocabulary) : 0);  // the context's when they are there
+  pass(context, tokens, results, cancel, sparse);
   context.pages_.advance(tokens);
   context.recurrence_.advance(count);
   if (next == Next::kChoice) context.choice_ = forward_->choice(count - 1);
@@ -255,11 +256,40 @@ void Engine::decode(Context& context, int32_t token, const CancelToken& cancel, 
   ++counters_.decoded_tokens;
 }
 
-int32_t Engine::decode(Context& context, int32_t token, Sampler& sampler, const CancelToken& cancel) {
-  decode(context, token, cancel, Next::kNothing);
-  const auto [largest, drawn] = forward_->draw(0, sampler.sampling(), sampler.random());
-  context.choice_ = largest;
-  return drawn;
+int64_t Engine::guesses_at(const Context& context) const {
+  if (states_) return 0;  // what recurrent layers have seen they cannot unsee
+  const int64_t length = context.length();
+  int64_t end = std::min(window_, (length / kPageTokens + 1) * kPageTokens);
+  if (const int64_t short_window = model_.config.rope.short_window; length < short_window) end = std::min(end, short_window);
+  return std::clamp<int64_t>(end - length - 1, 0, std::min(Forward::kMostRows, largest_chunk_) - 1);
+}
+
+Engine::Decoded Engine::decode(Context& context, int32_t token, std::span<const int32_t> guesses, Sampler& sampler, const CancelToken& cancel) {
+  guesses = guesses.first(std::min(guesses.size(), static_cast<size_t>(guesses_at(context))));
+  std::vector<int32_t> tokens{token};
+  tokens.insert(tokens.end(), guesses.begin(), guesses.end());
+  const auto count = static_cast<int64_t>(tokens.size());
+  check_tokens(context, tokens);
+  choose_frequencies(context, context.length() + 1, cancel);
+  while (catch_up(context, cancel)) continue;
+  pass(context, tokens, count, cancel);
+  context.pages_.advance({&token, 1});
+  context.recurrence_.advance(1);
+  ++counters_.decoded_tokens;
+
+  forward_->make_logits(0, count);
+  Drawn drawn{};
+  int64_t right = -1;
+  do {
+    ++right;
+    if (sampler.greedy()) drawn.largest = drawn.token = forward_->largest(right);
+    else drawn = forward_->draw(right, sampler.sampling(), sampler.random());
+  } while (right + 1 < count && drawn.token == tokens[static_cast<size_t>(right + 1)]);
+  context.pages_.advance(guesses.first(static_cast<size_t>(right)));
+  counters_.decoded_tokens += right;
+  counters_.guessed_tokens += right;
+  context.choice_ = drawn.largest;
+  return {count - 1, right, drawn.token};
 }
 
 void Engine::complete_logits(Context& context) {

@@ -40,6 +40,7 @@ struct EngineOptions {
 struct EngineCounters {
   int64_t prefilled_tokens = 0;
   int64_t decoded_tokens = 0;
+  int64_t guessed_tokens = 0;  // of these, tokens that were guessed
   // Of chunks that were allowed to be read sparsely, all heads: of each layer but the last, which does not attend but for results, and
   // of all these; visited all where dense.
   std::vector<HeadCoverage> layers;
@@ -121,8 +122,14 @@ class Engine {
   void prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);
   // One token behind the context; updates its logits, or its choice alone.
   void decode(Context& context, int32_t token, const CancelToken& cancel, Next next = Next::kLogits);
-  // The same, and draws the token behind it.
-  int32_t decode(Context& context, int32_t token, Sampler& sampler, const CancelToken& cancel);
+  // The same, and chooses the token behind it. Of `guesses`, what may follow, those stay behind it that were chosen too: all up to the first
+  // that was not. Guesses that would take a page, or for which there is no room, are not looked at; nor are any where layers are recurrent.
+  struct Decoded {
+    int64_t guessed;  // tokens behind `token`, looked at
+    int64_t right;    // and of these kept
+    int32_t next;     // behind all these
+  };
+  Decoded decode(Context& context, int32_t token, std::span<const int32_t> guesses, Sampler& sampler, const CancelToken& cancel);
   // Where the last token left its choice alone: reads it again for all logits. What fails leaves the context as before.
   void complete_logits(Context& context);
   // Pre-fills the first chunk of `tokens`, as prefill_chunk does, and says for each of its tokens how the model foresaw it
@@ -170,8 +177,13 @@ class Engine {
 
  private:
   friend class Context;
-  // `results` as of Forward::run; `next` is what the context is to know after the last token, one of them then.
+  // Runs tokens behind the context, into pages that are reserved for them, and forgets what was next; the tokens are not counted yet.
+  // `results` as of Forward::run. What fails leaves the context as before, without what was next.
+  void pass(Context& context, std::span<const int32_t> tokens, int64_t results, const CancelToken& cancel, bool sparse = false);
+  // The same, and counts them; `next` is what the context is to know after the last token, one of them then.
   void run(Context& context, std::span<const int32_t> tokens, int64_t results, Next next, const CancelToken& cancel, bool sparse = false);
+  // How many guesses may be looked at with one token more.
+  int64_t guesses_at(const Context& context) const;
   bool is_long(int64_t end) const { return model_.config.rope.short_window > 0 && end > model_.config.rope.short_window; }
   static int32_t start_of(bool long_input) { return long_input ? PrefixIndex::kLongRoot : PrefixIndex::kRoot; }
   void drop_coverage() noexcept;

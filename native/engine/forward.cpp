@@ -80,8 +80,8 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
     beta_ = backend.allocate(max_tokens, r.value_heads);
     read_ = backend.allocate(max_tokens, r.value_dim());
   }
-  last_ = backend.allocate(1, config_.hidden);
-  logits_ = backend.allocate_float(1, config_.vocabulary);
+  last_ = backend.allocate(kMostRows, config_.hidden);
+  logits_ = backend.allocate_float(kMostRows, config_.vocabulary);
 }
 
 Forward::~Forward() {
@@ -92,7 +92,7 @@ Forward::~Forward() {
 int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, int64_t max_tokens) {
   const int64_t halves = 2 * buffered_ffn(c);
   const int64_t gates = c.attention_gate ? 3 * c.q_dim() : 0, recurrent = c.recurrent.channels() + 2 * c.recurrent.value_dim() + 2 * c.recurrent.value_heads;
-  const int64_t narrow = max_tokens * (c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + halves + gates + recurrent) + c.hidden, wide = max_tokens * c.hidden + c.vocabulary;
+  const int64_t narrow = max_tokens * (c.hidden + 2 * c.q_dim() + 2 * c.kv_dim() + halves + gates + recurrent) + kMostRows * c.hidden, wide = max_tokens * c.hidden + kMostRows * c.vocabulary;
   return backend.activation_bytes() * narrow + static_cast<int64_t>(sizeof(float)) * wide + backend.scratch_bytes(c, max_tokens);
 }
 
@@ -186,24 +186,14 @@ void Forward::add_product(Activation x, const DeviceWeight& weight, const Device
   backend_.add(sum, scratch);
 }
 
-void Forward::multiply_output(int64_t row) {
-  const Projection projection{output_.get(), nullptr, logits_};
-  backend_.norm_linear_all(backend_.rows(hidden_, row, 1), *output_norm_, config_.norm_epsilon, last_, {&projection, 1});
+void Forward::make_logits(int64_t first, int64_t count) {
+  const Projection projection{output_.get(), nullptr, backend_.rows(logits_, 0, count)};
+  backend_.norm_linear_all(backend_.rows(hidden_, first, count), *output_norm_, config_.norm_epsilon, backend_.rows(last_, 0, count), {&projection, 1});
 }
 
 void Forward::logits(int64_t row, std::span<float> out) {
-  multiply_output(row);
+  make_logits(row, 1);
   backend_.read_row(logits_, 0, out);
-}
-
-int32_t Forward::choice(int64_t row) {
-  multiply_output(row);
-  return backend_.largest(logits_, 0);
-}
-
-Drawn Forward::draw(int64_t row, const Sampling& sampling, uint64_t random) {
-  multiply_output(row);
-  return backend_.draw(logits_, 0, sampling, random);
 }
 
 void Forward::each_logits(int64_t count, const CancelToken& cancel, const std::function<void(int64_t row, std::span<const float>)>& each) {

@@ -53,9 +53,13 @@ class Forward {
   // Logits [vocabulary] after token `row` of the last run, one of its results.
   void logits(int64_t row, std::span<float> out);
   // The first of the largest of them, which alone comes from the device.
-  int32_t choice(int64_t row);
-  // That, and one that is drawn from them.
-  Drawn draw(int64_t row, const Sampling& sampling, uint64_t random);
+  int32_t choice(int64_t row) { return make_logits(row, 1), largest(0); }
+  // Makes the logits after tokens first .. first + count - 1 of the last run, all of them results and kMostRows at most, for the two below.
+  void make_logits(int64_t first, int64_t count);
+  // After the i-th of these tokens: the first of the largest; that, and one that is drawn.
+  int32_t largest(int64_t i) { return backend_.largest(logits_, i); }
+  Drawn draw(int64_t i, const Sampling& sampling, uint64_t random) { return backend_.draw(logits_, i, sampling, random); }
+  static constexpr int64_t kMostRows = 8;
 
   // Calls `each` with the logits [vocabulary] after every token row 0 .. count - 1 of the last run, in order, all of them results. The output
   // matrix is applied to kLogitRows rows at once: their float32 logits are all the memory that this takes.
@@ -78,8 +82,6 @@ class Forward {
   void add_recurrent(const Layer& layer, int64_t index, const Chunk& chunk);
   // Adds what its FFN, or its experts, make of rows of the residual stream; the others are room for these rows, with any content.
   void add_ffn(const Layer& layer, Activation hidden, Activation normed, Activation gate, Activation up);
-  // Queues the logits after token `row`, to logits_.
-  void multiply_output(int64_t row);
   // sum += x * weight^T, normed before it is added where there is a norm for that.
   void add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* post_norm, Activation scratch, Activation sum);
 
@@ -91,7 +93,7 @@ class Forward {
   WeightHandle embedding_, output_norm_, output_;
   std::vector<Layer> layers_;
   std::unique_ptr<DeviceRope> rope_, long_rope_;  // the second of LongRoPE alone
-  // [max_tokens, ...]: the residual stream, its norm, the projections, the two halves of the FFN; one row of logits.
+  // [max_tokens, ...]: the residual stream, its norm, the projections, the two halves of the FFN; [kMostRows, ...]: what logits are made of, and they.
   Activation hidden_, normed_, q_, k_, v_, attended_, gate_, up_, last_, logits_;
   Activation gated_q_, gates_;                            // of attention with gates: [max_tokens, 2 * q_dim], [max_tokens, q_dim]
   Activation mixed_, output_gate_, alpha_, beta_, read_;  // of recurrent layers: channels, value_dim, value_heads twice, value_dim

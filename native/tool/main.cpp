@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "engine/calibrate.h"
 #include "engine/engine.h"
+#include "engine/generation.h"
 #include "tool/logits_file.h"
 
 using namespace longview;
@@ -25,6 +26,7 @@ constexpr const char* kUsage =
     "  MODEL            a .gguf or .safetensors file, or a folder with safetensors and config.json\n"
     "  ID...            the prompt's token ids; none or \"-\": from standard input, apart by white space or commas\n"
     "  --generate N     print the N ids that follow, greedily (default 16)\n"
+    "  --one-by-one     each of them in a pass of its own: none are guessed from the prompt\n"
     "  --top N          print the N largest logits after the prompt\n"
     "  --logits FILE    write the logits after every token: safetensors, \"logits\" F32 [tokens, vocabulary]\n"
     "  --calibrate FILE read the prompt, find what each head may leave out, write the profile, and stop; what was measured is kept\n"
@@ -49,6 +51,7 @@ struct Arguments {
   std::string model;
   std::vector<std::string> prompt;
   int64_t generate = 16;
+  bool one_by_one = false;
   int64_t top = 0;
   std::string logits;
   std::string profile;
@@ -88,6 +91,8 @@ Arguments parse(int argc, char** argv) {
       options = false;
     } else if (word == "--generate") {
       arguments.generate = whole(value(), 1 << 20, "number of tokens");
+    } else if (word == "--one-by-one") {
+      arguments.one_by_one = true;
     } else if (word == "--top") {
       arguments.top = whole(value(), 1 << 20, "number of logits");
     } else if (word == "--threads") {
@@ -179,12 +184,12 @@ int run(const Arguments& arguments) {
   print_top(context->logits(), arguments.top);
   if (arguments.generate == 0) return 0;
   std::printf("greedy");
-  for (int64_t i = 0; i < arguments.generate && context->length() < engine.window(); ++i) {
-    const int32_t next = *context->choice();
-    std::printf(" %d", next);
+  Generation generation({.most_tokens = arguments.generate, .looks_up = !arguments.one_by_one});
+  const auto print = [](int32_t token, int64_t) {
+    std::printf(" %d", token);
     std::fflush(stdout);
-    if (i + 1 < arguments.generate) engine.decode(*context, next, CancelToken(), Next::kChoice);
-  }
+  };
+  while (!generation.step(engine, *context, CancelToken(), print)) continue;
   std::printf("\n");
   return 0;
 }

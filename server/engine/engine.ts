@@ -85,6 +85,8 @@ export interface EngineCounters {
   prefilledTokens: number;
   /** Tokens run through the layers by `generate`. */
   decodedTokens: number;
+  /** Of these, tokens that were guessed from what the context holds, and checked with others in one pass (native/engine/prompt_lookup.h). */
+  guessedTokens: number;
   /** KV pages in use, shared ones counted once. */
   kvPagesUsed: number;
   kvBytesUsed: number;
@@ -168,7 +170,7 @@ export interface GenerateOptions {
   sampling?: SamplingOptions;
   signal?: AbortSignal;
   priority?: Priority;
-  /** Called for each token as it is chosen. */
+  /** Called for each token as it is chosen; several come at once where guesses were right. */
   onToken?: (token: number) => void;
 }
 

@@ -314,6 +314,16 @@ inline void check_means(PageFormat format) {
   }
 }
 
+// Heads of a width that pages of a format do not have, and no pages at all, are not copied.
+inline void check_refused_copies(PageFormat format) {
+  kernels::PagedKv kv{nullptr, 2, 96, 0, 0, format};
+  CHECK(gpu::library().expand_pages({kv, nullptr, 1}, gpu::stream()) == kernels::kInvalidShape);
+  kv.head_dim = 192;
+  CHECK(gpu::library().expand_pages({kv, nullptr, 1}, gpu::stream()) == kernels::kInvalidShape);
+  kv.head_dim = 64;
+  CHECK(gpu::library().expand_pages({kv, nullptr, 0}, gpu::stream()) == kernels::kInvalidShape);
+}
+
 struct Case {
   int64_t tokens, first, heads, kv_heads, d;
 };

@@ -183,13 +183,7 @@ TEST("a key that is no number reaches the rows that see it alone") {
 }
 
 TEST("refusals") {
-  kernels::PagedKv kv{nullptr, 2, 96, 0, 0, PageFormat::kQ4};
-  CHECK(gpu::library().expand_pages({kv, nullptr, 1}, gpu::stream()) == kernels::kInvalidShape);
-  kv.head_dim = 192;
-  CHECK(gpu::library().expand_pages({kv, nullptr, 1}, gpu::stream()) == kernels::kInvalidShape);
-  kv.head_dim = 64;
-  CHECK(gpu::library().expand_pages({kv, nullptr, 0}, gpu::stream()) == kernels::kInvalidShape);
-
+  check_refused_copies(PageFormat::kQ4);
   const gpu::Memory<uint16_t> some(8192);
   const gpu::Memory<float> angles(std::vector<float>(128, 0.5f));
   kernels::RopeAppendArgs append{some.get(), some.get(), some.get(), some.get(), angles.get(), angles.get(), {nullptr, 2, 192, 0, 0, PageFormat::kQ4}, 2, 4, 192, 32, 0, 0};

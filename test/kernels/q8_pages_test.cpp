@@ -52,14 +52,8 @@ TEST("a full page's means are those of what it keeps") { check_means(PageFormat:
 TEST("few queries over the codes: ragged lengths, groups, splits, positions on the device") { check_few_queries(PageFormat::kQ8); }
 
 TEST("refusals") {
-  const gpu::Memory<uint16_t> some(4096);
-  kernels::PagedKv kv{nullptr, 2, 96, 0, 0, PageFormat::kQ8};
-  CHECK(gpu::library().expand_pages({kv, nullptr, 1}, gpu::stream()) == kernels::kInvalidShape);
-  kv.head_dim = 192;
-  CHECK(gpu::library().expand_pages({kv, nullptr, 1}, gpu::stream()) == kernels::kInvalidShape);
-  kv.head_dim = 64;
-  CHECK(gpu::library().expand_pages({kv, nullptr, 0}, gpu::stream()) == kernels::kInvalidShape);
-  kv.format = PageFormat::kBFloat16;
+  check_refused_copies(PageFormat::kQ8);
+  const kernels::PagedKv kv{nullptr, 2, 64, 0, 0, PageFormat::kBFloat16};
   CHECK(gpu::library().expand_pages({kv, nullptr, 1}, gpu::stream()) == kernels::kUnsupportedType);
 }
 

@@ -13,7 +13,7 @@ using namespace longview;
 TEST("products of quantised rows with codes of x are those in double, for all types and extreme x") {
   std::mt19937_64 random(11);
   for (const cpu::Kernels* kernels : cpu::available_kernels()) {
-    if (!kernels->dot_int8) continue;
+    if (!kernels->dots_int8) continue;
     for (const BlockScales& of : kQuantisedTypes)
       for (const int64_t elements : {256, 768, 2048})
         for (const float outlier : {1.0f, 1000.0f, 0.0f}) {
@@ -34,10 +34,38 @@ TEST("products of quantised rows with codes of x are those in double, for all ty
             expected += term;
             magnitude += std::fabs(term);
           }
-          const double got = kernels->dot_int8(of.type, row.data(), codes.data(), scales.data(), sums.data(), elements);
-          if (!(std::fabs(got - expected) <= 4e-6 * magnitude))
+          float got = 0;
+          kernels->dots_int8(of.type, row.data(), codes.data(), scales.data(), sums.data(), elements, 1, &got);
+          if (!(std::fabs(static_cast<double>(got) - expected) <= 4e-6 * magnitude))
             check::fail(__FILE__, __LINE__, std::string(kernels->isa) + ", " + format_of(of.type).name + ": " + std::to_string(got) + ", not " + std::to_string(expected) + " of " + std::to_string(magnitude));
         }
+  }
+}
+
+TEST("a row's product is the same whatever others are made with it") {
+  std::mt19937_64 random(13);
+  constexpr int64_t kRows = 9, kElements = 768;
+  std::vector<int8_t> codes(kRows * kElements);
+  std::vector<float> scales(kRows * kElements / 32);
+  std::vector<int32_t> sums(scales.size());
+  for (const cpu::Kernels* kernels : cpu::available_kernels()) {
+    if (!kernels->dots_int8) continue;
+    for (int64_t t = 0; t < kRows; ++t) {
+      std::vector<float> x(kElements);
+      for (float& value : x) value = std::normal_distribution<float>()(random);
+      kernels->quantize_row(x.data(), codes.data() + t * kElements, scales.data() + t * kElements / 32, sums.data() + t * kElements / 32, kElements);
+    }
+    for (const BlockScales& of : kQuantisedTypes) {
+      const std::vector<std::byte> row = random_codes(of, kElements, random);
+      std::vector<float> alone(kRows);
+      for (int64_t t = 0; t < kRows; ++t)
+        kernels->dots_int8(of.type, row.data(), codes.data() + t * kElements, scales.data() + t * kElements / 32, sums.data() + t * kElements / 32, kElements, 1, &alone[static_cast<size_t>(t)]);
+      for (int64_t rows = 1; rows <= kRows; ++rows) {
+        std::vector<float> got(kRows, -7);
+        kernels->dots_int8(of.type, row.data(), codes.data(), scales.data(), sums.data(), kElements, rows, got.data());
+        for (int64_t t = 0; t < kRows; ++t) CHECK(got[static_cast<size_t>(t)] == (t < rows ? alone[static_cast<size_t>(t)] : -7));
+      }
+    }
   }
 }
 
@@ -53,8 +81,12 @@ TEST("x that is not finite makes its block's scale and every product NaN; x too 
         x[at] = fault;
         kernels->quantize_row(x.data(), codes.data(), scales.data(), sums.data(), 256);
         for (size_t block = 0; block < 8; ++block) CHECK(std::isnan(scales[block]) == (block == at / 32));
-        if (!kernels->dot_int8) continue;
-        for (const BlockScales& of : kQuantisedTypes) CHECK(std::isnan(kernels->dot_int8(of.type, random_codes(of, 256, random).data(), codes.data(), scales.data(), sums.data(), 256)));
+        if (!kernels->dots_int8) continue;
+        for (const BlockScales& of : kQuantisedTypes) {
+          float got = 0;
+          kernels->dots_int8(of.type, random_codes(of, 256, random).data(), codes.data(), scales.data(), sums.data(), 256, 1, &got);
+          CHECK(std::isnan(got));
+        }
       }
     for (const float small : {1e-37f, std::numeric_limits<float>::min(), std::numeric_limits<float>::denorm_min()}) {
       kernels->quantize_row(std::vector<float>(32, small).data(), codes.data(), scales.data(), sums.data(), 32);

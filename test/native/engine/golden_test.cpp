@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "check.h"
 #include "engine/engine.h"
+#include "engine/generation.h"
 #include "engine/reference.h"
 #include "model/files.h"
 #include "model/model_file.h"
@@ -86,6 +87,26 @@ TEST("the built-in model gives every greedy id of the reference in float32, from
     }
   }
   CHECK(engine.counters().prefilled_tokens == prefilled + own);
+}
+
+TEST("the built-in model gives them too where they are guessed from the prompt") {
+  const Json reference = Json::parse(files::read(files::fixture("longview-135m.json")), "the reference");
+  Engine engine(files::root() + "/media/model/longview-135m-64k.Q5_0.gguf", exact(""));
+  const auto base = engine.create_context();
+  engine.prefill(*base, ids(*reference.find("packedTokens")), CancelToken());
+  int64_t tokens = 0, passes = 0;
+  for (const Json& question : *reference.find("questions")->array()) {
+    const auto context = base->fork();
+    engine.prefill(*context, ids(*question.find("turnTokens")), CancelToken());
+    const std::vector<int32_t> greedy = ids(*question.find("greedy"));
+    Generation generation({.most_tokens = static_cast<int64_t>(greedy.size())});
+    std::vector<int32_t> answer;
+    while (!generation.step(engine, *context, CancelToken(), [&](int32_t token, int64_t) { answer.push_back(token); })) ++passes;
+    tokens += static_cast<int64_t>(answer.size());
+    CHECK(answer == greedy);
+  }
+  std::printf("  %lld tokens in %lld passes\n", static_cast<long long>(tokens), static_cast<long long>(passes));
+  CHECK(passes * 10 < tokens * 9);
 }
 
 TEST("the fast paths agree with the built-in model's reference wherever its margin is above 0.25") {

@@ -124,7 +124,7 @@ TEST("drawing behind a token is as drawing from its logits, and leaves the choic
   Sampler sampler({.temperature = 1, .seed = 3}), same({.temperature = 1, .seed = 3});
   for (int32_t token = 5; drawn->length() < 40;) {
     engine.decode(*context, token, CancelToken());
-    const int32_t next = engine.decode(*drawn, token, same, CancelToken());
+    const int32_t next = engine.decode(*drawn, token, {}, same, CancelToken()).next;
     CHECK(next == sampler.choose(context->logits()) && drawn->choice() == context->choice());
     token = next;
   }

@@ -1,0 +1,58 @@
+#include "engine/generation.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace longview {
+
+Generation::Generation(GenerationOptions options) : options_(std::move(options)), sampler_(options_.sampling), stops_(options_.stops) {}
+
+std::optional<Generation::Finish> Generation::step(Engine& engine, Context& context, const CancelToken& cancel, const OnToken& on_token) {
+  cancel.throw_if_cancelled();
+  if (!next_) {
+    if (!sampler_.greedy()) engine.complete_logits(context);
+    LONGVIEW_CHECK(context.choice().has_value(), kInvalidArgument, "Nothing was read before this answer: extend the context first.");
+    next_ = sampler_.greedy() ? *context.choice() : sampler_.choose(context.logits());
+  }
+  const bool all = count_ >= options_.most_tokens;
+  if (all || context.length() >= engine.window()) {
+    stops_.finish();
+    release(context.length(), on_token);
+    return all ? Finish::kLength : Finish::kWindow;
+  }
+  const auto stop = [&](int64_t length) {
+    // Of the sequence all but its last token is in the context, and maybe more that was guessed.
+    context.truncate(length - (stops_.held() - 1));
+    return Finish::kStop;
+  };
+  if (take(*next_, context.length(), on_token)) return stop(context.length());
+  const std::vector<int32_t> guessed = guesses(context);
+  const Engine::Decoded decoded = engine.decode(context, *next_, guessed, sampler_, cancel);
+  next_ = decoded.next;
+  if (decoded.guessed > 0) lookup_.learn(decoded.right);
+  for (int64_t i = 0, first = context.length() - decoded.right; i < decoded.right; ++i)
+    if (take(guessed[static_cast<size_t>(i)], first + i, on_token)) return stop(first + i);
+  return std::nullopt;
+}
+
+bool Generation::take(int32_t token, int64_t length, const OnToken& on_token) {
+  ++count_;
+  const bool stop = stops_.push(token);
+  release(length, on_token);
+  return stop;
+}
+
+void Generation::release(int64_t length, const OnToken& on_token) {
+  for (int32_t certain; stops_.release(certain);) on_token(certain, length);
+}
+
+std::vector<int32_t> Generation::guesses(const Context& context) {
+  if (!options_.looks_up) return {};
+  const std::span<const int32_t> found = lookup_.guess(context.tokens(), *next_);
+  const auto ends = [&](int32_t token) { return std::find(options_.stops.begin(), options_.stops.end(), std::vector<int32_t>{token}) != options_.stops.end(); };
+  const auto most = static_cast<std::ptrdiff_t>(std::min<int64_t>(static_cast<int64_t>(found.size()), options_.most_tokens - count_));
+  return {found.begin(), std::find_if(found.begin(), found.begin() + most, ends)};
+}
+
+}  // namespace longview

@@ -1,0 +1,76 @@
+// What is guessed from a prompt, against a search without shortcuts.
+#include "engine/prompt_lookup.h"
+
+#include <algorithm>
+#include <random>
+
+#include "check.h"
+
+using namespace longview;
+
+namespace {
+
+std::vector<int32_t> plain_guess(std::vector<int32_t> tokens, int32_t next, size_t least) {
+  const size_t count = tokens.size();
+  tokens.push_back(next);
+  size_t longest = 0, end = 0;
+  for (size_t place = 0; place < count; ++place) {
+    size_t length = 0;
+    while (length < 32 && length <= place && tokens[place - length] == tokens[count - length]) ++length;
+    if (length >= longest) longest = length, end = place;
+  }
+  if (longest < least) return {};
+  const size_t wanted = std::min<size_t>(2 * longest, PromptLookup::kMostGuesses);
+  for (size_t i = 1; i <= wanted; ++i) tokens.push_back(tokens[end + i]);
+  return {tokens.end() - static_cast<std::ptrdiff_t>(wanted), tokens.end()};
+}
+
+std::vector<int32_t> guess_of(PromptLookup& lookup, const std::vector<int32_t>& tokens, int32_t next) {
+  const auto found = lookup.guess(tokens, next);
+  return {found.begin(), found.end()};
+}
+
+}  // namespace
+
+TEST("guesses are what followed the longest sequence before, the last of equals, wherever it lies") {
+  std::mt19937_64 random(1);
+  int64_t some = 0;
+  for (const uint64_t words : {1, 2, 5, 40, 1000})
+    for (size_t count = 0; count < 400; count += count < 70 ? 1 : 13)
+      for (int round = 0; round < 4; ++round) {
+        std::vector<int32_t> tokens(count);
+        for (int32_t& token : tokens) token = static_cast<int32_t>(random() % words);
+        if (count > 60)  // a passage that is quoted
+          for (size_t i = 0, from = random() % (count - 50), length = 1 + random() % 50; i < length; ++i) tokens[count - length + i] = tokens[from + i];
+        const auto next = static_cast<int32_t>(random() % words);
+        PromptLookup lookup;
+        const std::vector<int32_t> wanted = plain_guess(tokens, next, 2);
+        CHECK(guess_of(lookup, tokens, next) == wanted);
+        some += !wanted.empty();
+      }
+  CHECK(some > 500);
+}
+
+TEST("a quoted passage is found at the beginning of a million tokens") {
+  std::vector<int32_t> tokens(1'000'000);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(100 + i % 50'021);
+  for (int32_t i = 0; i < 12; ++i) tokens[static_cast<size_t>(i)] = 7 + i;
+  tokens.insert(tokens.end(), {1, 7, 8});
+  PromptLookup lookup;
+  CHECK((guess_of(lookup, tokens, 9) == std::vector<int32_t>{10, 11, 12, 13, 14, 15}));
+}
+
+TEST("after two guesses in a row that were wrong altogether a pair of words is not enough, until one is right") {
+  const std::vector<int32_t> pair = {1, 2, 3, 4, 5, 9, 2}, three = {1, 2, 3, 4, 5, 1, 2};
+  PromptLookup lookup;
+  CHECK((guess_of(lookup, pair, 3) == std::vector<int32_t>{4, 5, 9, 2}));
+  lookup.learn(0);
+  CHECK(!lookup.guess(pair, 3).empty());
+  lookup.learn(0);
+  CHECK(lookup.guess(pair, 3).empty());
+  CHECK((guess_of(lookup, three, 3) == std::vector<int32_t>{4, 5, 1, 2, 3, 4}));
+  lookup.learn(1);
+  CHECK(!lookup.guess(pair, 3).empty());
+}
+
+TEST_MAIN()
