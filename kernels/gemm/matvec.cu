@@ -1,8 +1,10 @@
 // Few rows of x against every row of a weight, bound by reading the weight once: tensor cores multiply 16 rows of the weight with all rows
-// of x, so that more of these cost little. Quantised weights are rounded to bf16, as in the products of many rows.
+// of x, so that more of these cost little. Quantised weights are rounded to bf16, as in the products of many rows; those of Q4_K and Q5_K are
+// met as they are (matvec_k).
 #include "kernels/api/gemm.h"
 #include "kernels/common/dequantize.cuh"
 #include "kernels/common/launch.cuh"
+#include "kernels/gemm/matvec_k.cuh"
 #include "kernels/ptx/mma.cuh"
 
 namespace longview::kernels {
@@ -46,8 +48,33 @@ __device__ inline void load_pairs(const uint8_t* row, int64_t group, int64_t k, 
   }
 }
 
-// Which elements a product of 16 is over does not matter, as long as weight and x agree: each of the four threads of a row takes them from
-// a group of its own, two pairs at a time.
+// What a warp's share of the elements adds to the products of a tile; a thread has its rows' elements of each group. Which of them a product
+// of 16 is over does not matter, as long as weight and x agree.
+template <WeightType kType>
+__device__ inline void add_products(float (&sum)[4], const Params& p, const uint8_t* upper, const uint8_t* lower, const uint4* x, int warp, int part) {
+  if constexpr (kType == WeightType::kQ4_K || kType == WeightType::kQ5_K) {
+    for (int64_t block = warp; block < p.k / 256; block += kWarps) {
+      SuperblockPart<kType> above, below;
+      above.load(upper + block * block_shape(kType).bytes, part);
+      below.load(lower + block * block_shape(kType).bytes, part);
+      uint4 seen[8];
+#pragma unroll
+      for (int s = 0; s < 8; ++s) seen[s] = __ldg(x + block * 32 + 4 * s + part);
+      add_superblock(sum, above, below, seen);
+    }
+  } else {
+    const int64_t groups = ceil_div(p.k, kGroup);
+    for (int64_t begin = warp * 4; begin < groups; begin += kWarps * 4) {
+      Pairs above, below, seen;
+      load_pairs<kType>(upper, begin + part, p.k, above);
+      load_pairs<kType>(lower, begin + part, p.k, below);
+      load_bf16<false>(x, begin + part, p.k / 8, seen);
+#pragma unroll
+      for (int i = 0; i < kGroup / 2; i += 2) ptx::mma_bf16(sum, {above[i], below[i], above[i + 1], below[i + 1]}, seen[i], seen[i + 1]);
+    }
+  }
+}
+
 template <WeightType kType>
 __global__ void __launch_bounds__(kWarps * 32, 2) matvec_kernel(const Params p) {
   __shared__ float sums[kWarps][kTileRows][kMatvecRows];
@@ -55,20 +82,9 @@ __global__ void __launch_bounds__(kWarps * 32, 2) matvec_kernel(const Params p) 
   const int64_t first = static_cast<int64_t>(blockIdx.x) * kTileRows;
   const uint8_t* upper = p.weight + min(first + row, p.n - 1) * p.row_bytes;
   const uint8_t* lower = p.weight + min(first + row + 8, p.n - 1) * p.row_bytes;
-  const int64_t vectors = p.k / 8, groups = ceil_div(p.k, kGroup);
-  const uint4* x = p.x + min(static_cast<int64_t>(row), p.m - 1) * vectors;  // rows beyond the last repeat it, and are not stored
+  const uint4* x = p.x + min(static_cast<int64_t>(row), p.m - 1) * (p.k / 8);  // rows beyond the last repeat it, and are not stored
   float sum[4] = {};
-  for (int64_t begin = warp * 4; begin < groups; begin += kWarps * 4) {
-    Pairs above, below, seen;
-    load_pairs<kType>(upper, begin + part, p.k, above);
-    load_pairs<kType>(lower, begin + part, p.k, below);
-    load_bf16<false>(x, begin + part, vectors, seen);
-#pragma unroll
-    for (int i = 0; i < kGroup / 2; i += 2) {
-      const uint32_t weight[4] = {above[i], below[i], above[i + 1], below[i + 1]};
-      ptx::mma_bf16(sum, weight, seen[i], seen[i + 1]);
-    }
-  }
+  add_products<kType>(sum, p, upper, lower, x, warp, part);
   *reinterpret_cast<float2*>(&sums[warp][row][2 * part]) = {sum[0], sum[1]};
   *reinterpret_cast<float2*>(&sums[warp][row + 8][2 * part]) = {sum[2], sum[3]};
   __syncthreads();
