@@ -257,7 +257,8 @@ void Engine::decode(Context& context, int32_t token, const CancelToken& cancel, 
 }
 
 int64_t Engine::guesses_at(const Context& context) const {
-  if (states_) return 0;  // what recurrent layers have seen they cannot unsee
+  if (states_) return 0;                     // what recurrent layers have seen they cannot unsee
+  if (model_.config.experts > 0) return 0;  // tokens have experts of their own, whose weights cost each of them as much as alone
   const int64_t length = context.length();
   int64_t end = std::min(window_, (length / kPageTokens + 1) * kPageTokens);
   if (const int64_t short_window = model_.config.rope.short_window; length < short_window) end = std::min(end, short_window);

@@ -123,7 +123,8 @@ class Engine {
   // One token behind the context; updates its logits, or its choice alone.
   void decode(Context& context, int32_t token, const CancelToken& cancel, Next next = Next::kLogits);
   // The same, and chooses the token behind it. Of `guesses`, what may follow, those stay behind it that were chosen too: all up to the first
-  // that was not. Guesses that would take a page, or for which there is no room, are not looked at; nor are any where layers are recurrent.
+  // that was not. Guesses that would take a page, or for which there is no room, are not looked at; nor are any where layers are recurrent or
+  // mixtures of experts.
   struct Decoded {
     int64_t guessed;  // tokens behind `token`, looked at
     int64_t right;    // and of these kept
