@@ -272,6 +272,7 @@ Napi::Value EngineObject::generate(const Napi::CallbackInfo& info) {
     for (const int32_t token : integers(list)) settings.stops.push_back({token});
   if (const Napi::Value list = options.Get("stopSequences"); list.IsArray())
     for (uint32_t i = 0; i < list.As<Napi::Array>().Length(); ++i) settings.stops.push_back(integers(list.As<Napi::Array>().Get(i)));
+  settings.looks_up = options.Get("guess").ToBoolean();
   settings.most_tokens = whole_or(options, "maxTokens", 256, 0, kMaxWhole);
   const auto outcome = std::make_shared<Outcome>(env, argument(info, 4));
   struct Progress {

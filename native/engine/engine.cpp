@@ -266,7 +266,7 @@ int64_t Engine::guesses_at(const Context& context) const {
 }
 
 Engine::Decoded Engine::decode(Context& context, int32_t token, std::span<const int32_t> guesses, Sampler& sampler, const CancelToken& cancel) {
-  guesses = guesses.first(std::min(guesses.size(), static_cast<size_t>(guesses_at(context))));
+  LONGVIEW_CHECK(static_cast<int64_t>(guesses.size()) <= guesses_at(context), kInvalidArgument, "%zu tokens are more than may be guessed here.", guesses.size());
   std::vector<int32_t> tokens{token};
   tokens.insert(tokens.end(), guesses.begin(), guesses.end());
   const auto count = static_cast<int64_t>(tokens.size());
@@ -290,7 +290,7 @@ Engine::Decoded Engine::decode(Context& context, int32_t token, std::span<const 
   counters_.decoded_tokens += right;
   counters_.guessed_tokens += right;
   context.choice_ = drawn.largest;
-  return {count - 1, right, drawn.token};
+  return {right, drawn.token};
 }
 
 void Engine::complete_logits(Context& context) {

@@ -122,13 +122,14 @@ class Engine {
   void prefill(Context& context, std::span<const int32_t> tokens, const CancelToken& cancel, bool sparse = false);
   // One token behind the context; updates its logits, or its choice alone.
   void decode(Context& context, int32_t token, const CancelToken& cancel, Next next = Next::kLogits);
-  // The same, and chooses the token behind it. Of `guesses`, what may follow, those stay behind it that were chosen too: all up to the first
-  // that was not. Guesses that would take a page, or for which there is no room, are not looked at; nor are any where layers are recurrent or
-  // mixtures of experts.
+  // How many guesses of what follows may be looked at with one token more behind the context: none where layers are recurrent or mixtures of
+  // experts, and none that would take a page or for which there is no room.
+  int64_t guesses_at(const Context& context) const;
+  // One token behind the context, and the choice of the one behind it. Of `guesses`, guesses_at() at most, those stay behind it that were
+  // chosen too: all up to the first that was not.
   struct Decoded {
-    int64_t guessed;  // tokens behind `token`, looked at
-    int64_t right;    // and of these kept
-    int32_t next;     // behind all these
+    int64_t right;  // guesses that stay
+    int32_t next;   // behind all these
   };
   Decoded decode(Context& context, int32_t token, std::span<const int32_t> guesses, Sampler& sampler, const CancelToken& cancel);
   // Where the last token left its choice alone: reads it again for all logits. What fails leaves the context as before.
@@ -183,8 +184,6 @@ class Engine {
   void pass(Context& context, std::span<const int32_t> tokens, int64_t results, const CancelToken& cancel, bool sparse = false);
   // The same, and counts them; `next` is what the context is to know after the last token, one of them then.
   void run(Context& context, std::span<const int32_t> tokens, int64_t results, Next next, const CancelToken& cancel, bool sparse = false);
-  // How many guesses may be looked at with one token more.
-  int64_t guesses_at(const Context& context) const;
   bool is_long(int64_t end) const { return model_.config.rope.short_window > 0 && end > model_.config.rope.short_window; }
   static int32_t start_of(bool long_input) { return long_input ? PrefixIndex::kLongRoot : PrefixIndex::kRoot; }
   void drop_coverage() noexcept;

@@ -27,10 +27,10 @@ std::optional<Generation::Finish> Generation::step(Engine& engine, Context& cont
     return Finish::kStop;
   };
   if (take(*next_, context.length(), on_token)) return stop(context.length());
-  const std::vector<int32_t> guessed = guesses(context);
+  const std::vector<int32_t> guessed = guesses(engine, context);
   const Engine::Decoded decoded = engine.decode(context, *next_, guessed, sampler_, cancel);
   next_ = decoded.next;
-  if (decoded.guessed > 0) lookup_.learn(decoded.right);
+  if (!guessed.empty()) lookup_.learn(decoded.right);
   for (int64_t i = 0, first = context.length() - decoded.right; i < decoded.right; ++i)
     if (take(guessed[static_cast<size_t>(i)], first + i, on_token)) return stop(first + i);
   return std::nullopt;
@@ -47,12 +47,12 @@ void Generation::release(int64_t length, const OnToken& on_token) {
   for (int32_t certain; stops_.release(certain);) on_token(certain, length);
 }
 
-std::vector<int32_t> Generation::guesses(const Context& context) {
-  if (!options_.looks_up) return {};
-  const std::span<const int32_t> found = lookup_.guess(context.tokens(), *next_);
+std::vector<int32_t> Generation::guesses(const Engine& engine, const Context& context) {
+  const int64_t most = std::min(engine.guesses_at(context), options_.most_tokens - count_);
+  if (!options_.looks_up || most == 0) return {};
+  const std::span<const int32_t> all = lookup_.guess(context.tokens(), *next_), found = all.first(std::min(all.size(), static_cast<size_t>(most)));
   const auto ends = [&](int32_t token) { return std::find(options_.stops.begin(), options_.stops.end(), std::vector<int32_t>{token}) != options_.stops.end(); };
-  const auto most = static_cast<std::ptrdiff_t>(std::min<int64_t>(static_cast<int64_t>(found.size()), options_.most_tokens - count_));
-  return {found.begin(), std::find_if(found.begin(), found.begin() + most, ends)};
+  return {found.begin(), std::find_if(found.begin(), found.end(), ends)};
 }
 
 }  // namespace longview

@@ -39,7 +39,7 @@ class Generation {
   bool take(int32_t token, int64_t length, const OnToken& on_token);
   void release(int64_t length, const OnToken& on_token);
   // What may follow the context and next_: no token that ends the answer by itself, none beyond its limit.
-  std::vector<int32_t> guesses(const Context& context);
+  std::vector<int32_t> guesses(const Engine& engine, const Context& context);
 
   GenerationOptions options_;
   Sampler sampler_;

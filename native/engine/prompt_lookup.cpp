@@ -5,9 +5,9 @@
 namespace longview {
 namespace {
 
-// On answers about repositories two tokens are the shortest that pays; prose, which repeats pairs of words without quoting, fails twice
-// in a row and then has to repeat three.
-constexpr int64_t kLeastMatch = 2, kLeastMatchOfProse = 3, kWrongOfProse = 2;
+// On answers about repositories two tokens are the shortest sequence that pays. Prose repeats pairs of words without quoting: each second
+// failure in a row asks for a token more.
+constexpr int64_t kLeastMatch = 2, kMostLeastMatch = 6;
 constexpr int64_t kLongestMatch = 32;  // longer ones are alike
 constexpr int64_t kBlock = 64;         // tokens that are looked at without a branch
 
@@ -39,7 +39,7 @@ std::span<const int32_t> PromptLookup::guess(std::span<const int32_t> tokens, in
     for (int64_t i = place; i > place - kBlock; --i) look_at(i);
   }
   for (; place > 0 && longest < kLongestMatch; --place) look_at(place);
-  if (longest < (wrong_in_a_row_ < kWrongOfProse ? kLeastMatch : kLeastMatchOfProse)) return {};
+  if (longest < std::min(kLeastMatch + wrong_in_a_row_ / 2, kMostLeastMatch)) return {};
   // What repeats itself at the end goes on so.
   for (int64_t from = end + 1; from <= end + std::min(2 * longest, kMostGuesses); ++from)
     guesses_.push_back(from < count ? t[from] : from == count ? next : guesses_[static_cast<size_t>(from - count - 1)]);

@@ -168,6 +168,8 @@ export interface GenerateOptions {
   /** Sequences of ids that do the same; what may be the beginning of one reaches `onToken` when it is certain. */
   stopSequences?: readonly TokenIds[];
   sampling?: SamplingOptions;
+  /** Whether tokens may be guessed from the context and checked several at a time, the default; false is for measurements. */
+  guess?: boolean;
   signal?: AbortSignal;
   priority?: Priority;
   /** Called for each token as it is chosen; several come at once where guesses were right. */

@@ -217,6 +217,7 @@ class NativeContext implements Context {
       maxTokens: options.maxTokens,
       stopTokens: [...options.stopTokens],
       stopSequences: options.stopSequences ?? [],
+      guess: options.guess ?? true,
     };
     const result = await this.run(options.signal, (native, job) =>
       native.generate(this.id, settings, priorities[options.priority ?? 'answer'], job, (token, length) => {

@@ -15,6 +15,7 @@ serveJob(async (job) => {
         .generate({
           maxTokens: count,
           stopTokens: stop,
+          guess: false, // as llama.cpp does it
           onToken: (token) => {
             queue.push(token);
             wake();

@@ -120,12 +120,14 @@ TEST("guesses that are all wrong leave nothing behind: not a page, not a token, 
     engine.decode(*one, token, CancelToken(), Next::kChoice);
     const int64_t taken = engine.pool().used() - used;
     const int32_t wrong = *one->choice() == 11 ? 12 : 11;
-    const Engine::Decoded decoded = engine.decode(*other, token, std::vector<int32_t>(7, wrong), greedy, CancelToken());
+    const int64_t guesses = engine.guesses_at(*other);
+    CHECK(guesses == std::min<int64_t>(7, (kPageTokens - (other->length() + 1) % kPageTokens) % kPageTokens));
+    const Engine::Decoded decoded = engine.decode(*other, token, std::vector<int32_t>(static_cast<size_t>(guesses), wrong), greedy, CancelToken());
     CHECK(decoded.right == 0 && decoded.next == *one->choice() && other->choice() == one->choice() && other->length() == one->length());
-    CHECK(decoded.guessed == std::min<int64_t>(7, (kPageTokens - other->length() % kPageTokens) % kPageTokens));
     CHECK(engine.pool().used() - used == 2 * taken);
   }
   CHECK_THROWS(engine.decode(*one, 1, std::vector<int32_t>{1 << 30}, greedy, CancelToken()), kInvalidArgument);
+  CHECK_THROWS(engine.decode(*one, 1, std::vector<int32_t>(8, 1), greedy, CancelToken()), kInvalidArgument);
 }
 
 TEST("what was guessed is kept in every format as what was read") {

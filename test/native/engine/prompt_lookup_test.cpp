@@ -60,17 +60,22 @@ TEST("a quoted passage is found at the beginning of a million tokens") {
   CHECK((guess_of(lookup, tokens, 9) == std::vector<int32_t>{10, 11, 12, 13, 14, 15}));
 }
 
-TEST("after two guesses in a row that were wrong altogether a pair of words is not enough, until one is right") {
-  const std::vector<int32_t> pair = {1, 2, 3, 4, 5, 9, 2}, three = {1, 2, 3, 4, 5, 1, 2};
+TEST("where guesses are wrong altogether, each second in a row asks for a longer sequence, up to six tokens, until one is right") {
   PromptLookup lookup;
-  CHECK((guess_of(lookup, pair, 3) == std::vector<int32_t>{4, 5, 9, 2}));
-  lookup.learn(0);
-  CHECK(!lookup.guess(pair, 3).empty());
-  lookup.learn(0);
-  CHECK(lookup.guess(pair, 3).empty());
-  CHECK((guess_of(lookup, three, 3) == std::vector<int32_t>{4, 5, 1, 2, 3, 4}));
+  const auto found = [&](int64_t length) {  // a sequence of so many, another behind it, and the sequence again
+    std::vector<int32_t> tokens{100};
+    for (int32_t i = 0; i < length; ++i) tokens.push_back(i);
+    tokens.insert(tokens.end(), {50, 51});
+    for (int32_t i = 0; i + 1 < length; ++i) tokens.push_back(i);
+    return !lookup.guess(tokens, static_cast<int32_t>(length - 1)).empty();
+  };
+  for (int64_t wrong = 0; wrong < 12; ++wrong) {
+    const int64_t least = std::min<int64_t>(2 + wrong / 2, 6);
+    CHECK(!found(least - 1) && found(least));
+    lookup.learn(0);
+  }
   lookup.learn(1);
-  CHECK(!lookup.guess(pair, 3).empty());
+  CHECK(found(2));
 }
 
 TEST_MAIN()

@@ -62,6 +62,24 @@ it('ends before a stop token and before a stop sequence, and goes on from there'
   expect((await generate({ stopSequences: [Int32Array.from(never)] })).tokens).toEqual(tokens);
 });
 
+it('says the same in fewer passes where what it says was read before', async () => {
+  await context.truncate(0);
+  const list = Array.from({ length: 3 }, () => 'alpha, beta, gamma, delta, epsilon, zeta, eta, theta; ').join('');
+  await context.extend(model.tokenizer.encodeWithSpecials(`<|im_start|>user\n${list}`));
+  const [one, other] = [await context.fork(), await context.fork()];
+  const answer = { maxTokens: 40, stopTokens: [] };
+  const before = await model.engine.counters();
+  const alone = await one.generate({ ...answer, guess: false });
+  expect((await model.engine.counters()).guessedTokens).toBe(before.guessedTokens);
+  const guessed = await other.generate(answer);
+  expect(guessed.tokens).toEqual(alone.tokens);
+  expect(other.length).toBe(one.length);
+  const { decodedTokens, guessedTokens } = await model.engine.counters();
+  expect(decodedTokens - before.decodedTokens).toBe(80);
+  expect(guessedTokens - before.guessedTokens).toBeGreaterThan(10);
+  await Promise.all([one.dispose(), other.dispose()]);
+});
+
 it('draws alike from the same seed', async () => {
   const sampling = { temperature: 1.5, topK: 50, seed: 3 };
   const { tokens } = await generate({ sampling });
