@@ -15,8 +15,7 @@ namespace {
 // Rows of x: codes [T, n], scales and sums [T, n/32].
 struct Int8Rows {
   const int8_t* x;
-  const float* scales;
-  const int32_t* sums;
+  const float *scales, *sums;
   int64_t n;
 
   Int8Rows from(int64_t row) const { return {x + row * n, scales + row * (n / 32), sums + row * (n / 32), n}; }
@@ -70,7 +69,7 @@ void dots_of(DType type, const uint8_t* b, const Int8Rows& rows, float* out) {
   }
 }
 
-void dots_int8(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t tokens, float* out) {
+void dots_int8(DType type, const std::byte* row, const int8_t* x, const float* scales, const float* sums, int64_t n, int64_t tokens, float* out) {
   const auto* b = reinterpret_cast<const uint8_t*>(row);
   const Int8Rows rows{x, scales, sums, n};
   int64_t t = 0;

@@ -27,10 +27,10 @@ struct Int8Sum {
   __m256 products = _mm256_setzero_ps();
   float offsets = 0;
 
-  inline void add_block(const Codes& c, const int8_t* x, float x_scale, int32_t x_sum) {
+  inline void add_block(const Codes& c, const int8_t* x, float x_scale, float x_sum) {
     const __m256 product = _mm256_cvtepi32_ps(dot32(c.q, load256(x)));
     products = _mm256_fmadd_ps(product, _mm256_set1_ps(c.scale * x_scale), products);
-    offsets += (c.minimum - c.scale * static_cast<float>(c.zero)) * x_scale * static_cast<float>(x_sum);
+    offsets += (c.minimum - c.scale * static_cast<float>(c.zero)) * x_sum;
   }
   inline float total() const {
     __m128 half = _mm_add_ps(_mm256_castps256_ps128(products), _mm256_extractf128_ps(products, 1));

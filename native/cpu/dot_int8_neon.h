@@ -73,10 +73,10 @@ struct Int8Sum {
   float32x4_t products = vdupq_n_f32(0);
   float offsets = 0;
 
-  inline void add_block(const Codes& c, const int8_t* x, float x_scale, int32_t x_sum) {
+  inline void add_block(const Codes& c, const int8_t* x, float x_scale, float x_sum) {
     const int32x4_t product = vdotq_s32(vdotq_s32(vdupq_n_s32(0), c.q[0], vld1q_s8(x)), c.q[1], vld1q_s8(x + 16));
     products = vfmaq_n_f32(products, vcvtq_f32_s32(product), c.scale * x_scale);
-    offsets += (c.minimum - c.scale * static_cast<float>(c.zero)) * x_scale * static_cast<float>(x_sum);
+    offsets += (c.minimum - c.scale * static_cast<float>(c.zero)) * x_sum;
   }
   inline float total() const { return vaddvq_f32(products) + offsets; }
 };

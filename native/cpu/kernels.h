@@ -56,17 +56,17 @@ struct Kernels {
   void (*gemm_int16)(int64_t m, int64_t n, int64_t k, const CodeRows& a, const CodePanel& b, float* c, int64_t ldc) = nullptr;
   // A quantised row of a weight: codes [n], scales and minimums [n/32]. Returns whether the type has minimums; else they say nothing.
   bool (*unpack_codes)(DType type, const std::byte* row, int16_t* codes, float* scales, float* minimums, int64_t n) = nullptr;
-  // x in blocks of 32: codes within -8,191 .. 8,191, so that a block's products fit 32 bits; otherwise as quantize_row.
+  // x in blocks of 32: codes within -8,191 .. 8,191, so that a block's products fit 32 bits, and the sums of the codes themselves; otherwise as quantize_row.
   void (*quantize_row16)(const float* x, int16_t* codes, float* scales, int32_t* sums, int64_t n) = nullptr;
 
   // dequantize_row of quant_formats.h, bit for bit.
   void (*dequantize)(DType type, const std::byte* source, float* destination, int64_t n);
   // out[t] = the dot product of one quantised row with row t of 8-bit activations (see quantize_row): x [tokens, n], scales and sums
   // [tokens, n/32]. Each is what it is alone. Null where there is no such path.
-  void (*dots_int8)(DType type, const std::byte* row, const int8_t* x, const float* scales, const int32_t* sums, int64_t n, int64_t tokens, float* out) = nullptr;
-  // x in blocks of 32: int8 codes [n], a scale and the sum of the codes per block [n/32]. The scale of a block that holds an infinity or a
-  // NaN is NaN.
-  void (*quantize_row)(const float* x, int8_t* codes, float* scales, int32_t* sums, int64_t n);
+  void (*dots_int8)(DType type, const std::byte* row, const int8_t* x, const float* scales, const float* sums, int64_t n, int64_t tokens, float* out) = nullptr;
+  // x in blocks of 32: int8 codes [n], a scale and the sum of what the codes stand for per block [n/32]. The scale of a block that holds an
+  // infinity or a NaN is NaN.
+  void (*quantize_row)(const float* x, int8_t* codes, float* scales, float* sums, int64_t n);
 
   float (*dot)(const float* a, const float* b, int64_t n);
   void (*to_bf16)(const float* source, uint16_t* destination, int64_t n, float scale);

@@ -278,9 +278,9 @@ void add_rows(float* x, const float* y, int64_t n) {
   for (int64_t i = 0; i < n; ++i) x[i] += y[i];
 }
 
-// x in blocks of 32 as codes within -kMost .. kMost.
-template <int kMost, typename Code>
-inline void quantize_blocks(const float* x, Code* out, float* scales, int32_t* sums, int64_t n) {
+// x in blocks of 32 as codes within -kMost .. kMost, and the sum of a block's codes, or of what they stand for where that is a float.
+template <int kMost, typename Code, typename Sum>
+inline void quantize_blocks(const float* x, Code* out, float* scales, Sum* sums, int64_t n) {
   for (int64_t block = 0; block < n / 32; ++block, x += 32, out += 32) {
     int32_t bits = 0;  // without signs they order floats, and infinities and NaN behind all numbers
     for (int i = 0; i < 32; ++i) {
@@ -302,11 +302,12 @@ inline void quantize_blocks(const float* x, Code* out, float* scales, int32_t* s
       out[i] = static_cast<Code>(q);
       total += q;
     }
-    sums[block] = total;
+    if constexpr (std::is_floating_point_v<Sum>) sums[block] = scales[block] * static_cast<Sum>(total);
+    else sums[block] = total;
   }
 }
 
-void quantize_row(const float* x, int8_t* codes, float* scales, int32_t* sums, int64_t n) { quantize_blocks<127>(x, codes, scales, sums, n); }
+void quantize_row(const float* x, int8_t* codes, float* scales, float* sums, int64_t n) { quantize_blocks<127>(x, codes, scales, sums, n); }
 
 // All that a table must have, in floats; each instruction set's file adds what more it has.
 constexpr Kernels float_kernels(const char* isa, const char* title, decltype(Kernels::dequantize) dequantize, decltype(Kernels::dots_int8) dots_int8 = nullptr) {

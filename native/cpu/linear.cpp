@@ -27,12 +27,11 @@ void Linear::by_rows(const float* x, int64_t tokens, const TensorView& weight, c
   const int64_t n = weight.rows, k = weight.cols, bytes = row_bytes(weight.type, k);
   const bool int8 = kernels_.dots_int8 && format_of(weight.type).block_elements > 1 && (precision_ == Precision::kInt8 || precision_ == Precision::kAuto);
   int8_t* codes = nullptr;
-  float* scales = nullptr;
-  int32_t* sums = nullptr;
+  float *scales = nullptr, *sums = nullptr;
   if (int8) {
     codes = input_.get<int8_t>(tokens * k);
     scales = input_scales_.get<float>(tokens * k / 32);
-    sums = input_sums_.get<int32_t>(tokens * k / 32);
+    sums = input_sums_.get<float>(tokens * k / 32);
     for (int64_t t = 0; t < tokens; ++t) kernels_.quantize_row(x + t * k, codes + t * k, scales + t * k / 32, sums + t * k / 32, k);
   }
   for (Scratch& scratch : rows_) scratch.get<float>(int8 ? tokens : k);

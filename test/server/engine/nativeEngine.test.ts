@@ -64,7 +64,9 @@ it('ends before a stop token and before a stop sequence, and goes on from there'
 
 it('says the same in fewer passes where what it says was read before', async () => {
   await context.truncate(0);
-  const list = Array.from({ length: 3 }, () => 'alpha, beta, gamma, delta, epsilon, zeta, eta, theta; ').join('');
+  const list = Array.from({ length: 3 }, () => 'alpha, beta, gamma, delta, epsilon, zeta, eta, theta; ').join(
+    '',
+  );
   await context.extend(model.tokenizer.encodeWithSpecials(`<|im_start|>user\n${list}`));
   const [one, other] = [await context.fork(), await context.fork()];
   const answer = { maxTokens: 40, stopTokens: [] };
