@@ -64,7 +64,8 @@ it('ends before a stop token and before a stop sequence, and goes on from there'
 
 it('says the same in fewer passes where what it says was read before', async () => {
   await context.truncate(0);
-  const file = '<file path="src/ledger.py">\ndef settle_accounts_of_the_quarter(ledger, until=None):\n    pass\n</file>';
+  const file =
+    '<file path="src/ledger.py">\ndef settle_accounts_of_the_quarter(ledger, until=None):\n    pass\n</file>';
   const question = 'Where is `settle_accounts_of_the_quarter` defined?';
   const turns = `<|im_start|>system\n${file}<|im_end|>\n<|im_start|>user\n${question}<|im_end|>\n<|im_start|>assistant\n`;
   await context.extend(model.tokenizer.encodeWithSpecials(turns));
