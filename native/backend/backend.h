@@ -182,6 +182,12 @@ class Backend {
     return 0;
   }
 
+  // How many times as long a pass of several tokens takes as one of one token, in a matrix like this one.
+  virtual double few_tokens_cost(const TensorView& weight) const {
+    (void)weight;
+    return 1.5;
+  }
+
   // --- memory -----------------------------------------------------------------------------------------------------
   // What upload(), an element of allocate(), a page of allocate_kv() and the operations on chunks of so many tokens (beside
   // the activations) will take, in bytes, for a plan made before any of it is allocated.

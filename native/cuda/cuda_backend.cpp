@@ -72,6 +72,7 @@ class CudaBackend final : public Backend {
   int64_t preferred_chunk_tokens(bool sparse) const override { return sparse ? kSparseChunkTokens : kChunkTokens; }
 
   int64_t weight_bytes(const TensorView& weight, WeightUse use) const override { return uploader_.bytes_of(weight, use); }
+  double few_tokens_cost(const TensorView& weight) const override { return uploader_.few_tokens_cost(weight); }
   int64_t activation_bytes() const override { return 2; }
   int64_t kv_page_bytes(const KvShape& shape) const override { return CudaKvStorage::page_bytes(shape); }
   std::string why_not_e4m3_kv() const override {

@@ -35,6 +35,8 @@ class Uploader {
   std::unique_ptr<CudaWeight> upload_all(std::span<const TensorView> matrices);
   // Device memory that it takes.
   int64_t bytes_of(const TensorView& view, WeightUse use) const;
+  // Backend::few_tokens_cost of a layer's product, as measured: one row goes by faster kernels than several.
+  double few_tokens_cost(const TensorView& view) const;
 
  private:
   static constexpr int64_t kVectorBytes = 4 + 2;  // of an element

@@ -27,6 +27,18 @@ std::string cache_identity_text(const Model& model, const std::string& layout, c
   return text;
 }
 
+// By how often guesses are right behind sequences of so many tokens, and what looking at them costs.
+int64_t least_quote_of(const Backend& backend, const Weights& weights) {
+  double cost = 0, bytes = 0;
+  for (const LayerWeights& layer : weights.layers)
+    layer.each([&](const TensorView& view) {
+      if (view.empty() || view.rows == 1) return;
+      cost += static_cast<double>(view.bytes) * backend.few_tokens_cost(view);
+      bytes += static_cast<double>(view.bytes);
+    });
+  return cost <= 1.6 * bytes ? 2 : cost <= 2.6 * bytes ? 3 : 4;
+}
+
 Model stretched(Model model, int64_t factor) {
   stretch_window(model.config, factor);
   return model;
@@ -94,6 +106,7 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(stretched(std
   index_ = std::make_unique<PrefixIndex>(*pool_, root_);
   forward_ = std::make_unique<Forward>(*backend_, model_, kv, plan.chunk_tokens, options.on_load);
   options_.on_load = {};  // what it holds need not live as long
+  least_quote_ = least_quote_of(*backend_, model_.weights);
 }
 
 DeviceInfo Engine::device() const {
@@ -257,7 +270,7 @@ void Engine::decode(Context& context, int32_t token, const CancelToken& cancel, 
 }
 
 int64_t Engine::guesses_at(const Context& context) const {
-  if (states_) return 0;                     // what recurrent layers have seen they cannot unsee
+  if (states_) return 0;                    // what recurrent layers have seen they cannot unsee
   if (model_.config.experts > 0) return 0;  // tokens have experts of their own, whose weights cost each of them as much as alone
   const int64_t length = context.length();
   int64_t end = std::min(window_, (length / kPageTokens + 1) * kPageTokens);

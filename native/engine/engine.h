@@ -125,6 +125,8 @@ class Engine {
   // How many guesses of what follows may be looked at with one token more behind the context: none where layers are recurrent or mixtures of
   // experts, and none that would take a page or for which there is no room.
   int64_t guesses_at(const Context& context) const;
+  // How many tokens must have been read before as the last ones were for a guess at what follows to pay.
+  int64_t least_quote() const { return least_quote_; }
   // One token behind the context, and the choice of the one behind it. Of `guesses`, guesses_at() at most, those stay behind it that were
   // chosen too: all up to the first that was not.
   struct Decoded {
@@ -206,6 +208,7 @@ class Engine {
   int64_t window_ = 0, window_in_4_bits_ = 0, largest_chunk_ = 0;
   bool observed_ = false;
   int64_t dense_chunk_ = 0, sparse_chunk_ = 0;  // wanted; 0: by position
+  int64_t least_quote_ = 0;
   std::unique_ptr<PrefillPlan> prefill_;
   std::unique_ptr<PagePool> pool_;
   std::unique_ptr<StatePool> states_;  // of a model with recurrent layers

@@ -30,7 +30,7 @@ std::optional<Generation::Finish> Generation::step(Engine& engine, Context& cont
   const std::vector<int32_t> guessed = guesses(engine, context);
   const Engine::Decoded decoded = engine.decode(context, *next_, guessed, sampler_, cancel);
   next_ = decoded.next;
-  if (!guessed.empty()) lookup_.learn(decoded.right);
+  if (!guessed.empty()) lookup_->learn(decoded.right);
   for (int64_t i = 0, first = context.length() - decoded.right; i < decoded.right; ++i)
     if (take(guessed[static_cast<size_t>(i)], first + i, on_token)) return stop(first + i);
   return std::nullopt;
@@ -50,7 +50,8 @@ void Generation::release(int64_t length, const OnToken& on_token) {
 std::vector<int32_t> Generation::guesses(const Engine& engine, const Context& context) {
   const int64_t most = std::min(engine.guesses_at(context), options_.most_tokens - count_);
   if (!options_.looks_up || most == 0) return {};
-  const std::span<const int32_t> all = lookup_.guess(context.tokens(), *next_), found = all.first(std::min(all.size(), static_cast<size_t>(most)));
+  if (!lookup_) lookup_.emplace(engine.least_quote());
+  const std::span<const int32_t> all = lookup_->guess(context.tokens(), *next_), found = all.first(std::min(all.size(), static_cast<size_t>(most)));
   const auto ends = [&](int32_t token) { return std::find(options_.stops.begin(), options_.stops.end(), std::vector<int32_t>{token}) != options_.stops.end(); };
   return {found.begin(), std::find_if(found.begin(), found.end(), ends)};
 }

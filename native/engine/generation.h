@@ -44,7 +44,7 @@ class Generation {
   GenerationOptions options_;
   Sampler sampler_;
   StopSequences stops_;
-  PromptLookup lookup_;
+  std::optional<PromptLookup> lookup_;
   std::optional<int32_t> next_;  // behind the context
   int64_t count_ = 0;            // tokens taken
 };

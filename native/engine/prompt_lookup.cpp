@@ -5,9 +5,9 @@
 namespace longview {
 namespace {
 
-// On answers about repositories two tokens are the shortest sequence that pays. Prose repeats pairs of words without quoting: each second
-// failure in a row asks for a token more.
-constexpr int64_t kLeastMatch = 2, kMostLeastMatch = 6;
+// Prose repeats a few words without quoting: each second failure in a row asks for a token more.
+constexpr int64_t kFailuresOfToken = 2, kMostLeast = 6;
+constexpr int64_t kPair = 2;           // which is looked for
 constexpr int64_t kLongestMatch = 32;  // longer ones are alike
 constexpr int64_t kBlock = 64;         // tokens that are looked at without a branch
 
@@ -23,13 +23,13 @@ bool has_pair(const int32_t* at, int32_t before, int32_t last) {
 std::span<const int32_t> PromptLookup::guess(std::span<const int32_t> tokens, int32_t next) {
   guesses_.clear();
   const auto count = static_cast<int64_t>(tokens.size());
-  if (count < kLeastMatch) return {};
+  if (count < kPair) return {};
   const int32_t* t = tokens.data();
   const int32_t before = t[count - 1];
   int64_t longest = 0, end = 0;  // of the match, and where it ends
   const auto look_at = [&](int64_t place) {
     if (t[place] != next || t[place - 1] != before) return;
-    int64_t length = kLeastMatch;
+    int64_t length = kPair;
     while (length < kLongestMatch && place >= length && t[place - length] == t[count - length]) ++length;
     if (length > longest) longest = length, end = place;
   };
@@ -39,7 +39,7 @@ std::span<const int32_t> PromptLookup::guess(std::span<const int32_t> tokens, in
     for (int64_t i = place; i > place - kBlock; --i) look_at(i);
   }
   for (; place > 0 && longest < kLongestMatch; --place) look_at(place);
-  if (longest < std::min(kLeastMatch + wrong_in_a_row_ / 2, kMostLeastMatch)) return {};
+  if (longest < std::min(least_ + wrong_in_a_row_ / kFailuresOfToken, kMostLeast)) return {};
   // What repeats itself at the end goes on so.
   for (int64_t from = end + 1; from <= end + std::min(2 * longest, kMostGuesses); ++from)
     guesses_.push_back(from < count ? t[from] : from == count ? next : guesses_[static_cast<size_t>(from - count - 1)]);

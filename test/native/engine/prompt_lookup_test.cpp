@@ -76,6 +76,8 @@ TEST("where guesses are wrong altogether, each second in a row asks for a longer
   }
   lookup.learn(1);
   CHECK(found(2));
+  lookup = PromptLookup(4);
+  CHECK(!found(3) && found(4));
 }
 
 TEST_MAIN()
