@@ -19,8 +19,7 @@ struct Int8Rows {
   int64_t n;
 
   Int8Rows from(int64_t row) const { return {x + row * n, scales + row * (n / 32), sums + row * (n / 32), n}; }
-  template <typename Sum>
-  inline void add_block(Sum& sum, const Codes& c, int row, int64_t block) const {
+  inline void add_block(Int8Sum& sum, const Codes& c, int row, int64_t block) const {
     const int64_t at = row * (n / 32) + block;
     sum.add_block(c, x + row * n + 32 * block, scales[at], sums[at]);
   }

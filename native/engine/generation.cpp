@@ -6,7 +6,7 @@
 
 namespace longview {
 
-Generation::Generation(GenerationOptions options) : options_(std::move(options)), sampler_(options_.sampling), stops_(options_.stops) {}
+Generation::Generation(GenerationOptions options) : sampler_(options.sampling), stops_(std::move(options.stops)), most_tokens_(options.most_tokens), looks_up_(options.looks_up) {}
 
 std::optional<Generation::Finish> Generation::step(Engine& engine, Context& context, const CancelToken& cancel, const OnToken& on_token) {
   cancel.throw_if_cancelled();
@@ -15,7 +15,7 @@ std::optional<Generation::Finish> Generation::step(Engine& engine, Context& cont
     LONGVIEW_CHECK(context.choice().has_value(), kInvalidArgument, "Nothing was read before this answer: extend the context first.");
     next_ = sampler_.greedy() ? *context.choice() : sampler_.choose(context.logits());
   }
-  const bool all = count_ >= options_.most_tokens;
+  const bool all = count_ >= most_tokens_;
   if (all || context.length() >= engine.window()) {
     stops_.finish();
     release(context.length(), on_token);
@@ -30,7 +30,7 @@ std::optional<Generation::Finish> Generation::step(Engine& engine, Context& cont
   const std::vector<int32_t> guessed = guesses(engine, context);
   const Engine::Decoded decoded = engine.decode(context, *next_, guessed, sampler_, cancel);
   next_ = decoded.next;
-  if (!guessed.empty()) lookup_->learn(decoded.right);
+  if (!guessed.empty()) lookup_.learn(decoded.right);
   for (int64_t i = 0, first = context.length() - decoded.right; i < decoded.right; ++i)
     if (take(guessed[static_cast<size_t>(i)], first + i, on_token)) return stop(first + i);
   return std::nullopt;
@@ -48,12 +48,10 @@ void Generation::release(int64_t length, const OnToken& on_token) {
 }
 
 std::vector<int32_t> Generation::guesses(const Engine& engine, const Context& context) {
-  const int64_t most = std::min(engine.guesses_at(context), options_.most_tokens - count_);
-  if (!options_.looks_up || most == 0) return {};
-  if (!lookup_) lookup_.emplace(engine.least_quote());
-  const std::span<const int32_t> all = lookup_->guess(context.tokens(), *next_), found = all.first(std::min(all.size(), static_cast<size_t>(most)));
-  const auto ends = [&](int32_t token) { return std::find(options_.stops.begin(), options_.stops.end(), std::vector<int32_t>{token}) != options_.stops.end(); };
-  return {found.begin(), std::find_if(found.begin(), found.end(), ends)};
+  const int64_t most = std::min(engine.guesses_at(context), most_tokens_ - count_);
+  if (!looks_up_ || most == 0) return {};
+  const std::span<const int32_t> found = lookup_.guess(context.tokens(), *next_, engine.least_quote(), most);
+  return {found.begin(), std::find_if(found.begin(), found.end(), [&](int32_t token) { return stops_.ends_alone(token); })};
 }
 
 }  // namespace longview

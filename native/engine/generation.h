@@ -41,10 +41,11 @@ class Generation {
   // What may follow the context and next_: no token that ends the answer by itself, none beyond its limit.
   std::vector<int32_t> guesses(const Engine& engine, const Context& context);
 
-  GenerationOptions options_;
   Sampler sampler_;
   StopSequences stops_;
-  std::optional<PromptLookup> lookup_;
+  const int64_t most_tokens_;
+  const bool looks_up_;
+  PromptLookup lookup_;
   std::optional<int32_t> next_;  // behind the context
   int64_t count_ = 0;            // tokens taken
 };

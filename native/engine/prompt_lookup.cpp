@@ -7,7 +7,7 @@ namespace {
 
 // Prose repeats a few words without quoting: each second failure in a row asks for a token more.
 constexpr int64_t kFailuresOfToken = 2, kMostLeast = 6;
-constexpr int64_t kPair = 2;           // which is looked for
+constexpr int64_t kPair = 2;            // which is looked for
 constexpr int64_t kLongestMatch = 32;  // longer ones are alike
 constexpr int64_t kBlock = 64;         // tokens that are looked at without a branch
 
@@ -20,7 +20,7 @@ bool has_pair(const int32_t* at, int32_t before, int32_t last) {
 
 }  // namespace
 
-std::span<const int32_t> PromptLookup::guess(std::span<const int32_t> tokens, int32_t next) {
+std::span<const int32_t> PromptLookup::guess(std::span<const int32_t> tokens, int32_t next, int64_t least, int64_t most) {
   guesses_.clear();
   const auto count = static_cast<int64_t>(tokens.size());
   if (count < kPair) return {};
@@ -39,9 +39,9 @@ std::span<const int32_t> PromptLookup::guess(std::span<const int32_t> tokens, in
     for (int64_t i = place; i > place - kBlock; --i) look_at(i);
   }
   for (; place > 0 && longest < kLongestMatch; --place) look_at(place);
-  if (longest < std::min(least_ + wrong_in_a_row_ / kFailuresOfToken, kMostLeast)) return {};
+  if (longest < std::min(least + wrong_in_a_row_ / kFailuresOfToken, kMostLeast)) return {};
   // What repeats itself at the end goes on so.
-  for (int64_t from = end + 1; from <= end + std::min(2 * longest, kMostGuesses); ++from)
+  for (int64_t from = end + 1; from <= end + std::min(2 * longest, most); ++from)
     guesses_.push_back(from < count ? t[from] : from == count ? next : guesses_[static_cast<size_t>(from - count - 1)]);
   return guesses_;
 }

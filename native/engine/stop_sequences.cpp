@@ -26,6 +26,10 @@ bool StopSequences::push(int32_t token) {
   return false;
 }
 
+bool StopSequences::ends_alone(int32_t token) const {
+  return std::any_of(sequences_.begin(), sequences_.end(), [&](const std::vector<int32_t>& sequence) { return sequence.size() == 1 && sequence[0] == token; });
+}
+
 bool StopSequences::release(int32_t& token) {
   if (certain_ == 0) return false;
   token = held_.front();

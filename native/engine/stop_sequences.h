@@ -15,6 +15,8 @@ class StopSequences {
 
   // Takes the next token. True: a sequence is complete; it is what is held when all that is certain has been released.
   bool push(int32_t token);
+  // Whether a token by itself is one of the sequences.
+  bool ends_alone(int32_t token) const;
   // The next token that belongs to the answer for certain; false where there is none yet.
   bool release(int32_t& token);
   // Gives up waiting: all that is held back belongs to the answer.

@@ -80,6 +80,16 @@ struct Append {
   Values values = Values::kAdversarial;
 };
 
+// To pages of codes: heads as wide as the pages and narrower, rotated in part and in whole, in both pairings, one token and many, across pages.
+inline std::vector<Append> all_appends() {
+  std::vector<Append> out;
+  for (const int32_t adjacent : {0, 1})
+    out.insert(out.end(), {{128, 128, 64, 203, 77, adjacent}, {64, 64, 32, 300, 100, adjacent}, {128, 128, 32, 9, 125, adjacent}, {96, 128, 48, 50, 0, adjacent},
+                           {48, 64, 12, 131, 255, adjacent}, {80, 128, 40, 3, 126, adjacent}, {128, 128, 64, 1, 127, adjacent}, {64, 64, 32, 1, 300, adjacent},
+                           {256, 256, 32, 203, 77, adjacent}, {256, 256, 128, 9, 125, adjacent}, {256, 256, 32, 1, 127, adjacent}, {256, 256, 12, 5, 60, adjacent}, {192, 256, 32, 131, 255, adjacent}});
+  return out;
+}
+
 // What rope_append wrote into pages of `format`, of layer 1 of two, beside what it is to keep of K and V, rotated in double by the table
 // that the kernel read. Queries and untouched bytes have been checked. `scale`: that of blocks of the first page before, where a page has one.
 struct Appended {

@@ -38,11 +38,7 @@ void check_append(const Append& append) {
 }  // namespace
 
 TEST("codes and scales are those of the CPU, whatever the values; queries are rotated; nothing else is written") {
-  for (const int32_t adjacent : {0, 1})
-    for (const Append& c : {Append{128, 128, 64, 203, 77, adjacent}, Append{64, 64, 32, 300, 100, adjacent}, Append{128, 128, 32, 9, 125, adjacent}, Append{96, 128, 48, 50, 0, adjacent},
-                            Append{48, 64, 12, 131, 255, adjacent}, Append{80, 128, 40, 3, 126, adjacent}, Append{128, 128, 64, 1, 127, adjacent}, Append{64, 64, 32, 1, 300, adjacent},
-                            Append{256, 256, 32, 203, 77, adjacent}, Append{256, 256, 128, 9, 125, adjacent}, Append{256, 256, 32, 1, 127, adjacent}, Append{256, 256, 12, 5, 60, adjacent}, Append{192, 256, 32, 131, 255, adjacent}})
-      check_append(c);
+  for (const Append& c : all_appends()) check_append(c);
 }
 
 TEST("copies in bf16 are the values, rounded once, and carry the means") { check_copies(PageFormat::kQ8); }

@@ -10,6 +10,8 @@ using namespace longview;
 
 namespace {
 
+constexpr int64_t kMost = 7;
+
 std::vector<int32_t> plain_guess(std::vector<int32_t> tokens, int32_t next, size_t least) {
   const size_t count = tokens.size();
   tokens.push_back(next);
@@ -20,13 +22,13 @@ std::vector<int32_t> plain_guess(std::vector<int32_t> tokens, int32_t next, size
     if (length >= longest) longest = length, end = place;
   }
   if (longest < least) return {};
-  const size_t wanted = std::min<size_t>(2 * longest, PromptLookup::kMostGuesses);
+  const size_t wanted = std::min<size_t>(2 * longest, kMost);
   for (size_t i = 1; i <= wanted; ++i) tokens.push_back(tokens[end + i]);
   return {tokens.end() - static_cast<std::ptrdiff_t>(wanted), tokens.end()};
 }
 
 std::vector<int32_t> guess_of(PromptLookup& lookup, const std::vector<int32_t>& tokens, int32_t next) {
-  const auto found = lookup.guess(tokens, next);
+  const auto found = lookup.guess(tokens, next, 2, kMost);
   return {found.begin(), found.end()};
 }
 
@@ -62,12 +64,13 @@ TEST("a quoted passage is found at the beginning of a million tokens") {
 
 TEST("where guesses are wrong altogether, each second in a row asks for a longer sequence, up to six tokens, until one is right") {
   PromptLookup lookup;
+  int64_t shortest = 2;
   const auto found = [&](int64_t length) {  // a sequence of so many, another behind it, and the sequence again
     std::vector<int32_t> tokens{100};
     for (int32_t i = 0; i < length; ++i) tokens.push_back(i);
     tokens.insert(tokens.end(), {50, 51});
     for (int32_t i = 0; i + 1 < length; ++i) tokens.push_back(i);
-    return !lookup.guess(tokens, static_cast<int32_t>(length - 1)).empty();
+    return !lookup.guess(tokens, static_cast<int32_t>(length - 1), shortest, kMost).empty();
   };
   for (int64_t wrong = 0; wrong < 12; ++wrong) {
     const int64_t least = std::min<int64_t>(2 + wrong / 2, 6);
@@ -76,7 +79,7 @@ TEST("where guesses are wrong altogether, each second in a row asks for a longer
   }
   lookup.learn(1);
   CHECK(found(2));
-  lookup = PromptLookup(4);
+  shortest = 4;
   CHECK(!found(3) && found(4));
 }
 

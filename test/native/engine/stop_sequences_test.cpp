@@ -51,6 +51,11 @@ TEST("a sequence ends the answer and is no part of it") {
   CHECK(three.stopped && three.answer == Ids({1}) && three.held == 3);
 }
 
+TEST("a token ends an answer alone where it is a whole sequence, not where it begins or ends one") {
+  const StopSequences stops({{8}, {5, 6}, {}});
+  CHECK(stops.ends_alone(8) && !stops.ends_alone(5) && !stops.ends_alone(6) && !stops.ends_alone(0));
+}
+
 TEST("what only looked like a beginning is given out, in order") {
   const Outcome out = feed({{5, 6, 7}}, {5, 6, 5, 6, 8, 5});
   CHECK(!out.stopped && out.answer == Ids({5, 6, 5, 6, 8, 5}));
