@@ -27,10 +27,14 @@ enum class WeightType : int32_t {
   kQ5_0 = 6,
   kQ5_1 = 7,
   kQ8_0 = 8,
+  kQ3_K = 11,
   kQ4_K = 12,
   kQ5_K = 13,
   kQ6_K = 14,
+  kIQ4_NL = 20,
+  kIQ4_XS = 23,
   kBFloat16 = 30,
+  kMXFP4 = 39,
   kE4M3 = 100,
 };
 

@@ -53,7 +53,8 @@ const char* status_text(Status status) {
   }
 }
 
-Status allocate(void** pointer, size_t bytes) { return checked(cudaMalloc(pointer, bytes)); }
+// In whole words: kernels read weights by them, whose last may end within one (MXFP4).
+Status allocate(void** pointer, size_t bytes) { return checked(cudaMalloc(pointer, (bytes + 3) / 4 * 4)); }
 Status release(void* pointer) { return checked(cudaFree(pointer)); }
 Status allocate_host(void** pointer, size_t bytes) { return checked(cudaMallocHost(pointer, bytes)); }
 Status release_host(void* pointer) { return checked(cudaFreeHost(pointer)); }

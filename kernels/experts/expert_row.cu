@@ -44,7 +44,7 @@ using ReaderOf = std::conditional_t<kExact && codes_x(kType), ExactReader<kType>
 template <WeightType kType, bool kExact>
 __device__ inline void make_shared_codes(const uint4* x, int64_t k, const Codes& codes) {
   if constexpr (codes_x(kType) && !kExact) {
-    make_codes<Reader<kType>::kStep>(x, k, codes);
+    make_codes<Reader<kType>>(x, k, codes);
     __syncthreads();
   }
 }

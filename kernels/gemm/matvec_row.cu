@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(Reader<kType>::kWarps * 32) matvec_row_kernel(
       first_step = false;
       ptx::wait_for_previous();
       if constexpr (codes_x(kType)) {
-        make_codes<Read::kStep>(x, a.k, codes);
+        make_codes<Read>(x, a.k, codes);
         __syncthreads();
       }
     }

@@ -20,7 +20,7 @@ __device__ inline int32_t dot4(uint32_t a, uint32_t b, int32_t sum) {
 // x as the quantised kernels read it, in shared memory. A lane takes the codes of kStep elements in pieces of 16: the first pieces of
 // all lanes lie behind each other, then the second ones, so that lanes read side by side.
 struct Codes {
-  uint4* codes;   // [kStep / 16, K / kStep]
+  uint4* codes;   // [kStep / 16, K / kStep]: where Reader::piece says
   float* sums;    // [K / 16]: of 16 codes, times their scale
   float* scales;  // [K / 32]
 };
@@ -31,9 +31,8 @@ __device__ inline Codes codes_at(char* shared, int64_t k) {
 
 // Two threads a group of 32, each a half of it: elements 16 * half .. + 15 are v. All threads of a warp take part; what lies behind
 // the `halves` of a row is not written.
-template <int kStep>
+template <typename Read>
 __device__ inline void make_half(const float (&v)[16], int half, int halves, const Codes& out) {
-  constexpr int kPieces = kStep / 16;
   float largest = 0;
 #pragma unroll
   for (int i = 0; i < 16; ++i) largest = fmaxf(largest, fabsf(v[i]));
@@ -49,7 +48,7 @@ __device__ inline void make_half(const float (&v)[16], int half, int halves, con
     sum = dot4(0x01010101u, words[i], sum);
   }
   if (half >= halves) return;
-  out.codes[half % kPieces * (halves / kPieces) + half / kPieces] = {words[0], words[1], words[2], words[3]};
+  out.codes[Read::piece(half, halves)] = {words[0], words[1], words[2], words[3]};
   out.sums[half] = scale * static_cast<float>(sum);
   if (half % 2 == 0) out.scales[half / 2] = scale;
 }
@@ -66,7 +65,7 @@ __device__ inline void unpack_half(const uint4* words, float (&v)[16]) {
 }
 
 // The codes of a row in bf16, whose reads are under way together.
-template <int kStep>
+template <typename Read>
 __device__ inline void make_codes(const uint4* x, int64_t k, const Codes& out) {
   constexpr int kAtOnce = 4;
   const int halves = static_cast<int>(k / 16), threads = static_cast<int>(blockDim.x);
@@ -82,7 +81,7 @@ __device__ inline void make_codes(const uint4* x, int64_t k, const Codes& out) {
       if (base + i * threads >= halves) break;
       float v[16];
       unpack_half(words[i], v);
-      make_half<kStep>(v, base + i * threads + static_cast<int>(threadIdx.x), halves, out);
+      make_half<Read>(v, base + i * threads + static_cast<int>(threadIdx.x), halves, out);
     }
   }
 }
@@ -94,12 +93,17 @@ __device__ inline uint4 read_weight(const uint4* p) {
   else return __ldcs(p);
 }
 
+// The place of 16 elements among the codes of a row, where a lane's kPieces of them are neighbours.
+template <int kPieces>
+__device__ inline int neighbour_piece(int half, int halves) { return half % kPieces * (halves / kPieces) + half / kPieces; }
+
 // How a lane reads kStep elements of a row (load), x there (input), and multiplies both. kRows, kWarps and kAhead are the unstaged
 // kernel's: rows of a warp, warps of a block, steps that are asked for at a time; measured on an H200. kChunkSteps are 32 lanes'
 // steps that the staged kernel copies at a time.
 template <WeightType kType>
 struct Reader {
-  static constexpr int kStep = kGroup, kRows = 2, kWarps = 8, kAhead = kType == WeightType::kQ6_K ? 2 : 4, kChunkSteps = kType == WeightType::kQ8_0 ? 1 : 2;
+  static constexpr int kStep = kGroup, kRows = 2, kWarps = 8, kAhead = 4, kChunkSteps = kType == WeightType::kQ8_0 ? 1 : 2;
+  static __device__ int piece(int half, int halves) { return neighbour_piece<2>(half, halves); }
   using Words = Group;
   template <bool kStaged>
   static __device__ Words load(const uint8_t* row, int step) { return load_quantized<kType>(row, step); }
@@ -131,6 +135,7 @@ struct Reader {
 template <>
 struct Reader<WeightType::kQ4_K> {
   static constexpr int kStep = 64, kRows = 2, kWarps = 8, kAhead = 1, kChunkSteps = 2;
+  static __device__ int piece(int half, int halves) { return neighbour_piece<4>(half, halves); }
   struct Words {
     uint4 header, quants[2];
     int pair;  // of sub-blocks: 0 .. 3
@@ -172,6 +177,59 @@ struct Reader<WeightType::kQ4_K> {
     const float product = byte_to_float<0>(scales) * in.scale[0] * static_cast<float>(sum[0]) + byte_to_float<1>(scales) * in.scale[1] * static_cast<float>(sum[1]);
     const float offset = byte_to_float<0>(minima) * in.sum[0] + byte_to_float<1>(minima) * in.sum[1];
     return d.x * product - d.y * offset;
+  }
+};
+
+// A lane takes 16 elements of each quarter of a half, whose codes share their bytes.
+template <WeightType kType>
+  requires(in_quarters(kType))
+struct Reader<kType> {
+  static constexpr int kStep = 64, kRows = 2, kWarps = 8, kAhead = 1, kChunkSteps = 1;
+  static __device__ int piece(int half, int halves) { return half / 2 % 4 * (halves / 4) + half / 8 * 2 + half % 2; }
+  static constexpr int kLows = kType == WeightType::kQ3_K ? 1 : 2;
+  struct Words {
+    uint32_t low[kLows][4], high[4], scales;
+    float scale;
+    int half;
+  };
+  template <bool kStaged>
+  static __device__ Words load(const uint8_t* row, int step) {
+    const int64_t at = step / 4 * block_shape(kType).bytes;
+    const uint8_t* block = row + at;
+    const int half = step / 2 % 2, part = step % 2;
+    const uint32_t odd = odd_of<-1>(row, at);  // of all that lies at multiples of four in the block
+    Words w;
+#pragma unroll
+    for (int i = 0; i < kLows; ++i) load_words<4>(quarter_low<kType>(block, half, i) + 16 * part, odd, w.low[i]);
+    load_words<4>(quarter_high<kType>(block, half) + 16 * part, odd, w.high);
+    w.scales = quarter_scales<kType>(row, at, half, part);
+    w.scale = quarters_scale<kType>(block);
+    w.half = half;
+    return w;
+  }
+  struct Input {
+    uint4 x[4];
+    float scale[4], sum[4];
+  };
+  static __device__ Input input(const uint4*, const Codes& codes, int step, int steps) {
+    const float4 scale = reinterpret_cast<const float4*>(codes.scales)[step / 2];
+    const float4 front = reinterpret_cast<const float4*>(codes.sums)[step / 2 * 2], back = reinterpret_cast<const float4*>(codes.sums)[step / 2 * 2 + 1];
+    const bool second = step % 2;
+    return {{codes.codes[step], codes.codes[steps + step], codes.codes[2 * steps + step], codes.codes[3 * steps + step]},
+            {scale.x, scale.y, scale.z, scale.w},
+            {second ? front.y : front.x, second ? front.w : front.z, second ? back.y : back.x, second ? back.w : back.z}};
+  }
+  static __device__ float multiply(const Words& w, const Input& in) {
+    float total = 0;
+#pragma unroll
+    for (int quarter = 0; quarter < 4; ++quarter) {
+      const uint32_t x[4] = {in.x[quarter].x, in.x[quarter].y, in.x[quarter].z, in.x[quarter].w};
+      int32_t sum = 0;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) sum = dot4(quarter_codes<kType>(w.low[quarter % kLows][i], w.high[i], w.half, quarter), x[i], sum);
+      total = fmaf(quarter_scale<kType>(w.scales, quarter), fmaf(static_cast<float>(sum), in.scale[quarter], static_cast<float>(-quarters_zero(kType)) * in.sum[quarter]), total);
+    }
+    return w.scale * total;
   }
 };
 

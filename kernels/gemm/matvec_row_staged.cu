@@ -59,7 +59,7 @@ struct Pair {
 template <WeightType kType>
 __device__ inline void take_half(const float (&v)[16], int half, int halves, const Codes& codes, uint4* x) {
   if constexpr (codes_x(kType)) {
-    make_half<Reader<kType>::kStep>(v, half, halves, codes);
+    make_half<Reader<kType>>(v, half, halves, codes);
   } else if (half < halves) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) x[2 * half + i] = {pack_bf16(v[8 * i], v[8 * i + 1]), pack_bf16(v[8 * i + 2], v[8 * i + 3]), pack_bf16(v[8 * i + 4], v[8 * i + 5]), pack_bf16(v[8 * i + 6], v[8 * i + 7])};
@@ -185,7 +185,7 @@ __global__ void __launch_bounds__(kThreads, 3) matvec_row_staged_kernel(const Pa
   if (a.norm) {
     take_normed<kType>(a, norm, codes, x);
   } else if constexpr (codes_x(kType)) {
-    make_codes<Read::kStep>(static_cast<const uint4*>(a.x), a.k, codes);
+    make_codes<Read>(static_cast<const uint4*>(a.x), a.k, codes);
   } else {
     copy_row(static_cast<const uint4*>(a.x), static_cast<int>(a.k / 8), x);
   }

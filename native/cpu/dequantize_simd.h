@@ -51,18 +51,27 @@ inline uint32_t load_u32(const uint8_t* p) {
   return bits;
 }
 
+// What nibbles stand for by a table, `zero` more than it.
+inline __m256i look_up(const int8_t (&table)[16], int zero, __m256i nibbles) {
+  const __m256i values = _mm256_add_epi8(_mm256_broadcastsi128_si256(load128(table)), _mm256_set1_epi8(static_cast<char>(zero)));
+  return _mm256_shuffle_epi8(values, nibbles);
+}
+
 template <DType type>
 inline Codes codes(const uint8_t* b) {
-  if constexpr (type == DType::kQ8_0) return {_mm256_xor_si256(load256(b + 2), _mm256_set1_epi8(-128)), half_at(b), 128, 0};
+  if constexpr (type == DType::kIQ4_NL) return {look_up(kIQ4Values, 128, nibbles(b + 2)), half_at(b), 128, 0};
+  else if constexpr (type == DType::kMXFP4) return {look_up(kMXFP4Values, 12, nibbles(b + 1)), half_power(b[0]), 12, 0};
+  else if constexpr (type == DType::kQ8_0) return {_mm256_xor_si256(load256(b + 2), _mm256_set1_epi8(-128)), half_at(b), 128, 0};
   else if constexpr (type == DType::kQ4_0) return {nibbles(b + 2), half_at(b), 8, 0};
   else if constexpr (type == DType::kQ4_1) return {nibbles(b + 4), half_at(b), 0, half_at(b + 2)};
   else if constexpr (type == DType::kQ5_0) return {_mm256_or_si256(nibbles(b + 6), fifth_bits(load_u32(b + 2))), half_at(b), 16, 0};
   else return {_mm256_or_si256(nibbles(b + 8), fifth_bits(load_u32(b + 4))), half_at(b), 0, half_at(b + 2)};
 }
 
-// Sub-block s (of 8) of a Q4_K or Q5_K block; `minimum` comes out negated, as in value = scale * q - m.
+// Sub-block s (of 8) of a Q4_K, Q5_K or IQ4_XS block; `minimum` comes out negated, as in value = scale * q - m.
 template <DType type>
 inline Codes k_codes(const uint8_t* b, int s) {
+  if constexpr (type == DType::kIQ4_XS) return {look_up(kIQ4Values, 128, nibbles(b + 8 + 16 * s)), half_at(b) * static_cast<float>(iq4_xs_scale(s, b)), 128, 0};
   uint8_t scale, minimum;
   k_scale_min(s, b + 4, scale, minimum);
   const uint8_t* low = b + (type == DType::kQ5_K ? 48 : 16) + 32 * (s / 2);
@@ -75,12 +84,20 @@ inline Codes k_codes(const uint8_t* b, int s) {
   return {q, half_at(b) * static_cast<float>(scale), 0, -(half_at(b + 2) * static_cast<float>(minimum))};
 }
 
-// 32 codes of a Q6_K block (quarter of a half); their two scales are scales[at / 16] and the next.
-inline __m256i q6_codes(const uint8_t* b, int half, int quarter) {
-  const __m256i low = load256(b + 64 * half + 32 * (quarter & 1));
-  const __m256i nibble = _mm256_and_si256(quarter < 2 ? low : _mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
-  const __m256i high = _mm256_and_si256(_mm256_srl_epi16(load256(b + 128 + 32 * half), _mm_cvtsi32_si128(2 * quarter)), _mm256_set1_epi8(3));
-  return _mm256_or_si256(nibble, _mm256_slli_epi16(high, 4));
+// Sub-block s (of 8) of a Q3_K or Q6_K block, which has two scales.
+template <DType type>
+inline __m256i sixteens(const uint8_t* b, int s) {
+  const int half = s / 4, quarter = s % 4;
+  if constexpr (type == DType::kQ3_K) {
+    const __m256i low = _mm256_and_si256(_mm256_srl_epi16(load256(b + 32 + 32 * half), _mm_cvtsi32_si128(2 * quarter)), _mm256_set1_epi8(3));
+    const __m256i high = _mm256_and_si256(_mm256_srl_epi16(load256(b), _mm_cvtsi32_si128(s)), _mm256_set1_epi8(1));
+    return _mm256_or_si256(low, _mm256_slli_epi16(high, 2));
+  } else {
+    const __m256i low = load256(b + 64 * half + 32 * (quarter & 1));
+    const __m256i nibble = _mm256_and_si256(quarter < 2 ? low : _mm256_srli_epi16(low, 4), _mm256_set1_epi8(15));
+    const __m256i high = _mm256_and_si256(_mm256_srl_epi16(load256(b + 128 + 32 * half), _mm_cvtsi32_si128(2 * quarter)), _mm256_set1_epi8(3));
+    return _mm256_or_si256(nibble, _mm256_slli_epi16(high, 4));
+  }
 }
 
 // out[i] = scale * (q[i] - zero) + minimum for 16 codes.
@@ -109,19 +126,20 @@ void dequantize_32(const uint8_t* b, float* out, int64_t n, int64_t block_bytes,
 }
 
 template <DType type>
-void dequantize_k(const uint8_t* b, float* out, int64_t n, int64_t block_bytes) {
+void dequantize_k(const uint8_t* b, float* out, int64_t n, int64_t block_bytes, bool has_minimum) {
   for (int64_t i = 0; i < n; i += 256, b += block_bytes)
-    for (int s = 0; s < 8; ++s) write32(k_codes<type>(b, s), true, out + i + 32 * s);
+    for (int s = 0; s < 8; ++s) write32(k_codes<type>(b, s), has_minimum, out + i + 32 * s);
 }
 
-inline void dequantize_q6_k(const uint8_t* b, float* out, int64_t n) {
-  for (int64_t i = 0; i < n; i += 256, b += 210) {
-    const auto* scales = reinterpret_cast<const int8_t*>(b + 192);
-    const float d = half_at(b + 208);
-    for (int part = 0; part < 8; ++part) {
-      const __m256i q = q6_codes(b, part / 4, part % 4);
-      write16(_mm256_castsi256_si128(q), d * static_cast<float>(scales[2 * part]), 32, 0, false, out + i + 32 * part);
-      write16(_mm256_extracti128_si256(q, 1), d * static_cast<float>(scales[2 * part + 1]), 32, 0, false, out + i + 32 * part + 16);
+template <DType type>
+void dequantize_sixteens(const uint8_t* b, float* out, int64_t n) {
+  using Format = Sixteens<type>;
+  for (int64_t i = 0; i < n; i += 256, b += Format::kBytes) {
+    const float d = half_at(b + Format::kScale);
+    for (int s = 0; s < 8; ++s) {
+      const __m256i q = sixteens<type>(b, s);
+      write16(_mm256_castsi256_si128(q), d * static_cast<float>(Format::scale(2 * s, b)), Format::kZero, 0, false, out + i + 32 * s);
+      write16(_mm256_extracti128_si256(q, 1), d * static_cast<float>(Format::scale(2 * s + 1, b)), Format::kZero, 0, false, out + i + 32 * s + 16);
     }
   }
 }
@@ -153,9 +171,13 @@ void dequantize_simd(DType type, const std::byte* source, float* out, int64_t n)
     case DType::kQ4_1: return dequantize_32<DType::kQ4_1>(b, out, n, 20, true);
     case DType::kQ5_0: return dequantize_32<DType::kQ5_0>(b, out, n, 22, false);
     case DType::kQ5_1: return dequantize_32<DType::kQ5_1>(b, out, n, 24, true);
-    case DType::kQ4_K: return dequantize_k<DType::kQ4_K>(b, out, n, 144);
-    case DType::kQ5_K: return dequantize_k<DType::kQ5_K>(b, out, n, 176);
-    case DType::kQ6_K: return dequantize_q6_k(b, out, n);
+    case DType::kQ3_K: return dequantize_sixteens<DType::kQ3_K>(b, out, n);
+    case DType::kQ4_K: return dequantize_k<DType::kQ4_K>(b, out, n, 144, true);
+    case DType::kQ5_K: return dequantize_k<DType::kQ5_K>(b, out, n, 176, true);
+    case DType::kQ6_K: return dequantize_sixteens<DType::kQ6_K>(b, out, n);
+    case DType::kIQ4_NL: return dequantize_32<DType::kIQ4_NL>(b, out, n, 18, false);
+    case DType::kIQ4_XS: return dequantize_k<DType::kIQ4_XS>(b, out, n, 136, false);
+    case DType::kMXFP4: return dequantize_32<DType::kMXFP4>(b, out, n, 17, false);
   }
 }
 

@@ -64,7 +64,11 @@ void dots_of(DType type, const uint8_t* b, const Int8Rows& rows, float* out) {
     case DType::kQ5_1: return dots_32<DType::kQ5_1, T>(b, rows, 24, out);
     case DType::kQ4_K: return dots_k<DType::kQ4_K, T>(b, rows, 144, out);
     case DType::kQ5_K: return dots_k<DType::kQ5_K, T>(b, rows, 176, out);
-    default: return dots_q6_k<T>(b, rows.x, rows.scales, rows.n, out);
+    case DType::kIQ4_NL: return dots_32<DType::kIQ4_NL, T>(b, rows, 18, out);
+    case DType::kIQ4_XS: return dots_k<DType::kIQ4_XS, T>(b, rows, 136, out);
+    case DType::kMXFP4: return dots_32<DType::kMXFP4, T>(b, rows, 17, out);
+    case DType::kQ3_K: return dots_sixteens<DType::kQ3_K, T>(b, rows.x, rows.scales, rows.n, out);
+    default: return dots_sixteens<DType::kQ6_K, T>(b, rows.x, rows.scales, rows.n, out);
   }
 }
 

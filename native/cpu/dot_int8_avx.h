@@ -39,20 +39,20 @@ struct Int8Sum {
   }
 };
 
-// Q6_K scales sixteen values at a time: the two halves of a block of 32 get factors of their own. x [T, n], scales [T, n/32].
-template <int T>
-inline void dots_q6_k(const uint8_t* b, const int8_t* x, const float* scales, int64_t n, float* out) {
+// Two scales for a block of 32, whose halves get factors of their own. x [T, n], scales [T, n/32].
+template <DType type, int T>
+inline void dots_sixteens(const uint8_t* b, const int8_t* x, const float* scales, int64_t n, float* out) {
+  using Format = Sixteens<type>;
   Int8Sum sum[T];
-  for (int64_t i = 0; i < n / 32; i += 8, b += 210) {
-    const auto* block_scales = reinterpret_cast<const int8_t*>(b + 192);
-    const float d = half_at(b + 208);
-    for (int part = 0; part < 8; ++part) {
+  for (int64_t i = 0; i < n / 32; i += 8, b += Format::kBytes) {
+    const float d = half_at(b + Format::kScale);
+    for (int s = 0; s < 8; ++s) {
       // Signed codes: |q| goes with x * sign(q).
-      const __m256i q = _mm256_sub_epi8(q6_codes(b, part / 4, part % 4), _mm256_set1_epi8(32)), size = _mm256_abs_epi8(q);
-      const auto low = static_cast<float>(block_scales[2 * part]), high = static_cast<float>(block_scales[2 * part + 1]);
+      const __m256i q = _mm256_sub_epi8(sixteens<type>(b, s), _mm256_set1_epi8(Format::kZero)), size = _mm256_abs_epi8(q);
+      const auto low = static_cast<float>(Format::scale(2 * s, b)), high = static_cast<float>(Format::scale(2 * s + 1, b));
       for (int t = 0; t < T; ++t) {
-        const __m256i product = dot32(size, _mm256_sign_epi8(load256(x + t * n + 32 * (i + part)), q));
-        const float scale = d * scales[t * (n / 32) + i + part];
+        const __m256i product = dot32(size, _mm256_sign_epi8(load256(x + t * n + 32 * (i + s)), q));
+        const float scale = d * scales[t * (n / 32) + i + s];
         const __m256 factor = _mm256_set_m128(_mm_set1_ps(scale * high), _mm_set1_ps(scale * low));
         sum[t].products = _mm256_fmadd_ps(_mm256_cvtepi32_ps(product), factor, sum[t].products);
       }

@@ -143,15 +143,16 @@ void unpack_k(const uint8_t* b, int16_t* out, float* scales, float* minimums, in
     for (int s = 0; s < 8; ++s) unpack(k_codes<type>(b, s), out + 32 * (i + s), scales[i + s], minimums[i + s]);
 }
 
-// Q6_K's own scales, one for sixteen values, are whole numbers too: their products with codes, at most 4,096, are the codes here.
-void unpack_q6_k(const uint8_t* b, int16_t* out, float* scales, int64_t n) {
-  for (int64_t i = 0; i < n / 32; i += 8, b += 210) {
-    const auto* block_scales = reinterpret_cast<const int8_t*>(b + 192);
-    for (int part = 0; part < 8; ++part) {
-      const __m256i q = q6_codes(b, part / 4, part % 4), zero_code = _mm256_set1_epi16(32);
-      store_codes(_mm256_mullo_epi16(_mm256_sub_epi16(low_half(q), zero_code), _mm256_set1_epi16(block_scales[2 * part])),
-                  _mm256_mullo_epi16(_mm256_sub_epi16(high_half(q), zero_code), _mm256_set1_epi16(block_scales[2 * part + 1])), out + 32 * (i + part));
-      scales[i + part] = half_at(b + 208);
+// Scales for sixteen values are whole numbers too: their products with codes, at most 4,096 of Q6_K and 128 of Q3_K, are the codes here.
+template <DType type>
+void unpack_sixteens(const uint8_t* b, int16_t* out, float* scales, int64_t n) {
+  using Format = Sixteens<type>;
+  for (int64_t i = 0; i < n / 32; i += 8, b += Format::kBytes) {
+    for (int s = 0; s < 8; ++s) {
+      const __m256i q = sixteens<type>(b, s), zero_code = _mm256_set1_epi16(Format::kZero);
+      const auto scale = [&](int half) { return _mm256_set1_epi16(static_cast<int16_t>(Format::scale(2 * s + half, b))); };
+      store_codes(_mm256_mullo_epi16(_mm256_sub_epi16(low_half(q), zero_code), scale(0)), _mm256_mullo_epi16(_mm256_sub_epi16(high_half(q), zero_code), scale(1)), out + 32 * (i + s));
+      scales[i + s] = half_at(b + Format::kScale);
     }
   }
 }
@@ -168,7 +169,11 @@ bool unpack_codes(DType type, const std::byte* row, int16_t* out, float* scales,
     case DType::kQ5_1: unpack_32<DType::kQ5_1>(b, out, scales, minimums, n, bytes); return true;
     case DType::kQ4_K: unpack_k<DType::kQ4_K>(b, out, scales, minimums, n, bytes); return true;
     case DType::kQ5_K: unpack_k<DType::kQ5_K>(b, out, scales, minimums, n, bytes); return true;
-    default: unpack_q6_k(b, out, scales, n); return false;
+    case DType::kIQ4_NL: unpack_32<DType::kIQ4_NL>(b, out, scales, minimums, n, bytes); return false;
+    case DType::kIQ4_XS: unpack_k<DType::kIQ4_XS>(b, out, scales, minimums, n, bytes); return false;
+    case DType::kMXFP4: unpack_32<DType::kMXFP4>(b, out, scales, minimums, n, bytes); return false;
+    case DType::kQ3_K: unpack_sixteens<DType::kQ3_K>(b, out, scales, n); return false;
+    default: unpack_sixteens<DType::kQ6_K>(b, out, scales, n); return false;
   }
 }
 

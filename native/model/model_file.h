@@ -27,7 +27,7 @@ using Metadata = std::map<std::string, MetadataValue, std::less<>>;
 struct StoredTensor {
   TensorView view;             // empty where the engine does not read the type
   std::vector<int64_t> shape;  // outermost first
-  std::string stored_type;     // as the file names it: "Q5_0", "BF16", "IQ4_XS"
+  std::string stored_type;     // as the file names it: "Q5_0", "BF16", "IQ3_XXS"
 };
 
 // One mapped file of a model and how many of its bytes are not weights.

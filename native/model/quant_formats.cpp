@@ -86,6 +86,29 @@ void q6_k(Block b, float* out) {
   }
 }
 
+void q3_k(Block b, float* out) {
+  Block high = b, low = b + 32;
+  const float d = half_at(b + 108);
+  for (int i = 0; i < 256; ++i) {
+    const int l = i % 32, s = i / 32;  // eight times 32 elements
+    const int q = ((low[32 * (s / 4) + l] >> (2 * (s % 4))) & 3) - ((high[l] >> s) & 1 ? 0 : 4);
+    out[i] = d * static_cast<float>(q3_k_scale(i / 16, b + 96)) * static_cast<float>(q);
+  }
+}
+
+// 32 codes of 4 bits by a table: those of the low bits first.
+void by_table(const int8_t (&values)[16], float scale, Block codes, float* out) {
+  for (int j = 0; j < 16; ++j) {
+    out[j] = scale * static_cast<float>(values[codes[j] & 15]);
+    out[j + 16] = scale * static_cast<float>(values[codes[j] >> 4]);
+  }
+}
+
+void iq4_xs(Block b, float* out) {
+  const float d = half_at(b);
+  for (int s = 0; s < 8; ++s) by_table(kIQ4Values, d * static_cast<float>(iq4_xs_scale(s, b)), b + 8 + 16 * s, out + 32 * s);
+}
+
 void dequantize_block(DType type, Block b, float* out) {
   switch (type) {
     case DType::kF32: *out = load<float>(b); return;
@@ -96,9 +119,13 @@ void dequantize_block(DType type, Block b, float* out) {
     case DType::kQ5_0: return q5_0(b, out);
     case DType::kQ5_1: return q5_1(b, out);
     case DType::kQ8_0: return q8_0(b, out);
+    case DType::kQ3_K: return q3_k(b, out);
     case DType::kQ4_K: return q45_k(b, nullptr, b + 16, out);
     case DType::kQ5_K: return q45_k(b, b + 16, b + 48, out);
     case DType::kQ6_K: return q6_k(b, out);
+    case DType::kIQ4_NL: return by_table(kIQ4Values, half_at(b), b + 2, out);
+    case DType::kIQ4_XS: return iq4_xs(b, out);
+    case DType::kMXFP4: return by_table(kMXFP4Values, half_power(b[0]), b + 1, out);
   }
 }
 
@@ -115,8 +142,10 @@ constexpr Row kFormats[] = {
     {DType::kBF16, {"BF16", 1, 2}},     {DType::kQ8_0, {"Q8_0", 32, 34}},
     {DType::kQ4_0, {"Q4_0", 32, 18}},   {DType::kQ4_1, {"Q4_1", 32, 20}},
     {DType::kQ5_0, {"Q5_0", 32, 22}},   {DType::kQ5_1, {"Q5_1", 32, 24}},
-    {DType::kQ4_K, {"Q4_K", 256, 144}}, {DType::kQ5_K, {"Q5_K", 256, 176}},
-    {DType::kQ6_K, {"Q6_K", 256, 210}},
+    {DType::kQ3_K, {"Q3_K", 256, 110}}, {DType::kQ4_K, {"Q4_K", 256, 144}},
+    {DType::kQ5_K, {"Q5_K", 256, 176}}, {DType::kQ6_K, {"Q6_K", 256, 210}},
+    {DType::kIQ4_NL, {"IQ4_NL", 32, 18}}, {DType::kIQ4_XS, {"IQ4_XS", 256, 136}},
+    {DType::kMXFP4, {"MXFP4", 32, 17}},
 };
 
 }  // namespace

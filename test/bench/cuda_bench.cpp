@@ -2,6 +2,7 @@
 // milliseconds of ten runs after two, and TFLOP/s of useful work or GB/s of bytes that must be read.
 #include <algorithm>
 #include <functional>
+#include <tuple>
 
 #include "base/error.h"
 #include "cuda/blas.h"
@@ -221,15 +222,16 @@ void bench_codes(kernels::PageFormat format_of_pages, const char* name, int64_t 
   report_decode(format("attention T 1 first %d", int(tokens) - 1) + shape + " over " + name, read, [&] { GPU(attention(args, gpu::stream())); });
 }
 
-void bench_matvec(const char* name, WeightType type, double bits, int64_t n, int64_t k) {
-  // Eight copies of the weight, so that it does not stay in the cache.
+void bench_matvec(const char* name, WeightType type, double bits, int64_t m, int64_t n, int64_t k, int32_t architecture = 0) {
+  // As many copies of the weight as do not stay in the cache.
   const double bytes = static_cast<double>(type == WeightType::kE4M3 ? kernels::e4m3_bytes(n, k) : n * k) * bits / 8;
   const int64_t stride = (static_cast<int64_t>(bytes) + 255) / 256 * 256;
-  const Random x(static_cast<size_t>(k)), w(static_cast<size_t>(stride * 8 / 2));
-  const gpu::Memory<uint16_t> out(static_cast<size_t>(n));
-  report(format("matvec %d x %d %s, 8 weights", int(n), int(k), name), 0, 8 * bytes, [&] {
-    for (int64_t copy = 0; copy < 8; ++copy)
-      GPU(matvec({x.get(), reinterpret_cast<char*>(w.get()) + copy * stride, type, nullptr, out.get(), Element::kBFloat16, 1, n, k}, gpu::stream()));
+  const auto copies = std::max<int64_t>(8, (int64_t{1} << 30) / stride);
+  const Random x(static_cast<size_t>(m * k)), w(static_cast<size_t>(stride * copies / 2));
+  const gpu::Memory<uint16_t> out(static_cast<size_t>(m * n));
+  report(format("matvec %d x %d %s, %d of x%s, %d weights", int(n), int(k), name, int(m), architecture ? ", sm_80" : "", int(copies)), 0, static_cast<double>(copies) * bytes, [&] {
+    for (int64_t copy = 0; copy < copies; ++copy)
+      GPU(matvec({x.get(), reinterpret_cast<char*>(w.get()) + copy * stride, type, nullptr, out.get(), Element::kBFloat16, m, n, k, architecture}, gpu::stream()));
   });
 }
 
@@ -296,12 +298,11 @@ int main(int argc, char** argv) {
     bench_linear(512, 4096, 4096);
     bench_linear(1024, 1536, 576);
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{14336, 4096}, {4096, 14336}, {4096, 4096}}) {
-      bench_matvec("bf16", WeightType::kBFloat16, 16, n, k);
-      bench_matvec("e4m3", WeightType::kE4M3, 8, n, k);
-      bench_matvec("Q8_0", WeightType::kQ8_0, 8.5, n, k);
-      bench_matvec("Q4_K", WeightType::kQ4_K, 4.5, n, k);
-      bench_matvec("Q5_0", WeightType::kQ5_0, 5.5, n, k);
-      bench_matvec("Q6_K", WeightType::kQ6_K, 6.5625, n, k);
+      for (const auto& [name, type, bits] : {std::tuple{"bf16", WeightType::kBFloat16, 16.0}, {"e4m3", WeightType::kE4M3, 8.0}, {"Q8_0", WeightType::kQ8_0, 8.5}, {"Q5_0", WeightType::kQ5_0, 5.5}, {"Q4_0", WeightType::kQ4_0, 4.5},
+                                             {"Q3_K", WeightType::kQ3_K, 3.4375}, {"Q4_K", WeightType::kQ4_K, 4.5}, {"Q5_K", WeightType::kQ5_K, 5.5}, {"Q6_K", WeightType::kQ6_K, 6.5625}, {"IQ4_XS", WeightType::kIQ4_XS, 4.25}, {"MXFP4", WeightType::kMXFP4, 4.25}}) {
+        for (const int64_t m : {1, 2, 8}) bench_matvec(name, type, bits, m, n, k);
+        bench_matvec(name, type, bits, 1, n, k, 80);
+      }
     }
     bench_attention(32768, 0, 32, 8, 128);
     bench_attention(131072, 0, 32, 8, 128);

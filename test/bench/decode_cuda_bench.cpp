@@ -1,9 +1,10 @@
 // Decode of the Llama-3-8B shape on the GPU, or behind "experts" of the Qwen3-30B-A3B shape, behind "hybrid" of the Qwen3.5-9B shape, behind both of the Qwen3.6-35B-A3B shape, beside the time that reading its bytes takes:
-// build/native/decode_cuda_bench [experts] [hybrid] [qwen2.5-7b | qwen3.5-27b] [bf16|q4_k] [tokens] [q8 | q4 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
+// build/native/decode_cuda_bench [experts] [hybrid] [qwen2.5-7b | qwen3.5-27b] [bf16 | q4_k | another type of GGUF] [tokens] [q8 | q4 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
 // are left out. Bytes: every weight but the embedding and the experts that a token does not go through, and K and V of the context, in 16 bits, q8, q4 or fp8, and the recurrent state, read and written; the speed of reading them is that
 // of a copy of 2 GiB, read and written, in the same process. Of more than 131,072 tokens only 4,096 are read, whose pages
 // stand for the others too; give a multiple of 128.
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <cstring>
 #include <functional>
@@ -14,6 +15,7 @@
 #include "engine/forward.h"
 #include "engine/sampler.h"
 #include "kernels/gpu.h"
+#include "model/quant_formats.h"
 
 using namespace longview;
 
@@ -38,6 +40,14 @@ double copy_speed() {
   return best;
 }
 
+// "q4_k" is DType::kQ4_K.
+DType type_of(std::string name) {
+  for (char& c : name) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+  for (uint32_t type = 0; type < 64; ++type)
+    if (const QuantFormat* format = find_format(type); format && name == format->name) return static_cast<DType>(type);
+  LONGVIEW_THROW(kInternal, "no weights are of the type %s", name.c_str());
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -48,10 +58,10 @@ int main(int argc, char** argv) try {
   };
   const bool with_experts = takes("experts"), hybrid = takes("hybrid");
   const std::string_view shape_name = takes("qwen2.5-7b") ? "qwen2.5-7b" : takes("qwen3.5-27b") ? "qwen3.5-27b" : "";
-  const bool quantised = argc > 1 && std::strcmp(argv[1], "q4_k") == 0;
+  const DType type = type_of(argc > 1 ? argv[1] : "bf16");
   const int64_t context = argc > 2 ? std::atoll(argv[2]) : 8192;
   const std::string kept = argc > 3 ? argv[3] : "bf16";
-  const RandomModel random_model(shape_of(with_experts, hybrid, shape_name), quantised ? DType::kQ4_K : DType::kBF16, kVocabulary);
+  const RandomModel random_model(shape_of(with_experts, hybrid, shape_name), type, kVocabulary);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());
@@ -108,7 +118,7 @@ int main(int argc, char** argv) try {
     for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down, &l.router, &l.mixed, &l.output_gate, &l.alpha, &l.beta, &l.shared_gate, &l.shared_up, &l.shared_down}) bytes += static_cast<double>(w->bytes);
   for (const LayerWeights& l : random_model.model().weights.layers) l.each_expert([&](const TensorView& w) { bytes += static_cast<double>(w.bytes * config.experts_used) / static_cast<double>(config.experts); });
   const double median = times[times.size() / 2], floor = bytes / speed;
-  std::printf("%s; %s behind %lld tokens in %s: %.3f ms a token (worst %.3f); %.2f GB at the copy's %.0f GB/s take %.3f ms: %.1f %%\n", backend->info().name.c_str(), quantised ? "Q4_K" : "bf16",
+  std::printf("%s; %s behind %lld tokens in %s: %.3f ms a token (worst %.3f); %.2f GB at the copy's %.0f GB/s take %.3f ms: %.1f %%\n", backend->info().name.c_str(), format_of(type).name,
               static_cast<long long>(context), kept.c_str(), median * 1e3, times.back() * 1e3, bytes / 1e9, speed / 1e9, floor * 1e3, 100 * floor / median);
   // Drawn from the vocabulary: there, and on the host.
   Sampler sampler({.temperature = 0.7f, .top_k = 20, .top_p = 0.95f});

@@ -106,32 +106,34 @@ TEST("bf16 products of few rows") {
 
 TEST("quantised weights: every type, as bf16 and in products of few rows") {
   std::mt19937_64 random(7);
-  for (const WeightType type : kQuantized) {
-    const int64_t n = 4103, k = 1280;
-    const auto blocks = random_blocks(type, n * k, random);
-    std::vector<float> values(static_cast<size_t>(n * k));
-    dequantize_row(static_cast<DType>(type), reinterpret_cast<const std::byte*>(blocks.data()), values.data(), n * k);
-    const gpu::Memory<uint8_t> dw(blocks);
-    const gpu::Memory<uint16_t> bf16(static_cast<size_t>(n * k));
-    GPU(dequantize({dw.get(), type, bf16.get(), n * k}, gpu::stream()));
-    const std::vector<uint16_t> got = bf16.read();
-    int different = 0;
-    for (size_t i = 0; i < values.size(); ++i) different += std::fabs(gpu::at(got, i) - values[i]) > std::fabs(values[i]) * 0x1p-8 + 1e-6;
-    CHECK(different == 0);
-    for (int64_t m = 1; m <= kernels::kMatvecRows; ++m) {
-      const auto x = gpu::random_bf16(static_cast<size_t>(m * k), random);
-      const gpu::Memory<uint16_t> dx(x);
-      const gpu::Memory<float> out(static_cast<size_t>(m * n));
-      GPU(matvec({dx.get(), dw.get(), type, nullptr, out.get(), Element::kFloat32, m, n, k}, gpu::stream()));
-      // One row meets the weights as they are, in codes of its own; several meet those of most types as bf16, as many rows do.
-      const bool exact = type == WeightType::kQ4_K || type == WeightType::kQ5_K;
-      const std::vector<double> wanted = m == 1 ? product(in_codes(x), values, nullptr, m, n, k) : exact ? product(x, values, nullptr, m, n, k) : product(x, got, nullptr, m, n, k);
-      const double error = gpu::relative_error(out.read(), wanted);
-      if (m == 1) CHECK(gpu::relative_error(out.read(), product(x, values, nullptr, m, n, k)) <= 1e-2);
-      if (!(error <= gpu::kFloatError)) std::printf("  type %d m %d: %.1e\n", int(type), int(m), error);
-      CHECK(error <= gpu::kFloatError);
+  for (const WeightType type : kQuantized)
+    // Rows that begin at multiples of 16 bytes and not, of whole parts of 256 elements and not.
+    for (const auto [n, k] : std::initializer_list<std::array<int64_t, 2>>{{4103, 1280}, {19, 96}, {515, 1408}, {1031, 2048}}) {
+      if (k % format_of_type(type).block_elements != 0) continue;
+      const auto blocks = random_blocks(type, n * k, random);
+      std::vector<float> values(static_cast<size_t>(n * k));
+      dequantize_row(static_cast<DType>(type), reinterpret_cast<const std::byte*>(blocks.data()), values.data(), n * k);
+      const gpu::Memory<uint8_t> dw(blocks);
+      const gpu::Memory<uint16_t> bf16(static_cast<size_t>(n * k));
+      GPU(dequantize({dw.get(), type, bf16.get(), n * k}, gpu::stream()));
+      const std::vector<uint16_t> got = bf16.read();
+      int different = 0;
+      for (size_t i = 0; i < values.size(); ++i) different += std::fabs(gpu::at(got, i) - values[i]) > std::fabs(values[i]) * 0x1p-8 + 1e-6;
+      if (different != 0) std::printf("  type %d: %d values\n", int(type), different);
+      CHECK(different == 0);
+      for (int64_t m = 1; m <= kernels::kMatvecRows; ++m) {
+        const auto x = gpu::random_bf16(static_cast<size_t>(m * k), random);
+        const gpu::Memory<uint16_t> dx(x);
+        const gpu::Memory<float> out(static_cast<size_t>(m * n));
+        GPU(matvec({dx.get(), dw.get(), type, nullptr, out.get(), Element::kFloat32, m, n, k}, gpu::stream()));
+        // One row meets the weights in codes of its own, several as they are.
+        const std::vector<double> wanted = m == 1 ? product(in_codes(x), values, nullptr, m, n, k) : product(x, values, nullptr, m, n, k);
+        const double error = gpu::relative_error(out.read(), wanted);
+        if (m == 1) CHECK(gpu::relative_error(out.read(), product(x, values, nullptr, m, n, k)) <= 1e-2);
+        if (!(error <= gpu::kFloatError)) std::printf("  type %d, %d x %d, m %d: %.1e\n", int(type), int(n), int(k), int(m), error);
+        CHECK(error <= gpu::kFloatError);
+      }
     }
-  }
 }
 
 TEST("one row with several weights: apart, added to a sum, and gated") {

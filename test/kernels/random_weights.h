@@ -13,8 +13,8 @@ using longview::DType;
 using longview::QuantFormat;
 using longview::kernels::WeightType;
 
-inline constexpr WeightType kQuantized[] = {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ5_1,
-                                            WeightType::kQ8_0, WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K};
+inline constexpr WeightType kQuantized[] = {WeightType::kQ4_0, WeightType::kQ4_1, WeightType::kQ5_0, WeightType::kQ5_1, WeightType::kQ8_0, WeightType::kQ3_K,
+                                            WeightType::kQ4_K, WeightType::kQ5_K, WeightType::kQ6_K, WeightType::kIQ4_NL, WeightType::kIQ4_XS, WeightType::kMXFP4};
 
 inline const QuantFormat& format_of_type(WeightType type) { return longview::format_of(static_cast<DType>(type)); }
 
@@ -28,8 +28,12 @@ inline std::vector<uint8_t> random_blocks(WeightType type, int64_t count, std::m
       const auto bits = static_cast<uint16_t>(0x2000 + random() % 0x0800 + (random() % 2 << 15));  // 2^-7 .. 2^-5
       std::memcpy(bytes.data() + block + at, &bits, 2);
     };
-    if (type == WeightType::kQ6_K) half(208);
-    else half(0);
+    switch (type) {
+      case WeightType::kQ3_K: half(108); break;
+      case WeightType::kQ6_K: half(208); break;
+      case WeightType::kMXFP4: bytes[block] = static_cast<uint8_t>(118 + random() % 4); break;  // 2^-9 .. 2^-6
+      default: half(0);
+    }
     if (type == WeightType::kQ4_1 || type == WeightType::kQ5_1 || type == WeightType::kQ4_K || type == WeightType::kQ5_K) half(2);
   }
   return bytes;

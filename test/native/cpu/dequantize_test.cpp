@@ -12,7 +12,7 @@ using namespace longview;
 TEST("all weight types are decoded alike on every code path") {
   std::mt19937_64 random(7);
   for (const cpu::Kernels* kernels : cpu::available_kernels())
-    for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K})
+    for (const DType type : {DType::kF32, DType::kF16, DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1, DType::kQ5_0, DType::kQ5_1, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K, DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4})
       for (const int64_t elements : {256, 1024}) {
         // Any bytes are a row; what they mean may be a NaN, whose payload is not held to.
         std::vector<std::byte> row(static_cast<size_t>(row_bytes(type, elements)) + 1);

@@ -52,18 +52,22 @@ std::vector<float> product(const cpu::Kernels& kernels, const Tokens& tokens, in
   return c;
 }
 
-// Q6_K: 32 times a scale of 128, both below 0. K types with minimums keep their drawn codes, as scales of 6 bits lie among them.
+// Q3_K and Q6_K: their zero times the largest scale, both below 0. K types with minimums keep their drawn codes, as scales of 6 bits lie among them.
 void fill_with_largest_codes(const BlockScales& of, std::vector<std::byte>& data) {
-  const auto bytes = static_cast<size_t>(format_of(of.type).block_bytes), first = static_cast<size_t>(2 * of.count);
-  for (auto block = data.begin(); block != data.end(); block += static_cast<std::ptrdiff_t>(bytes)) {
-    if (of.type == DType::kQ6_K) {
-      std::fill_n(block, 192, std::byte{0});
-      std::fill_n(block + 192, 16, std::byte{0x80});
-    } else if (of.type == DType::kQ8_0) {
-      std::fill_n(block + 2, 32, std::byte{0x80});
-    } else if (of.type != DType::kQ4_K && of.type != DType::kQ5_K) {
-      std::fill_n(block + static_cast<std::ptrdiff_t>(first), bytes - first, std::byte{0xff});
-    }
+  const auto bytes = static_cast<size_t>(format_of(of.type).block_bytes);
+  const auto fill = [&](size_t from, size_t count, int value) {
+    for (size_t block = 0; block < data.size(); block += bytes) std::fill_n(data.begin() + static_cast<std::ptrdiff_t>(block + from), count, static_cast<std::byte>(value));
+  };
+  switch (of.type) {
+    case DType::kQ3_K: return fill(0, 108, 0);
+    case DType::kQ4_K:
+    case DType::kQ5_K: return;
+    case DType::kQ6_K: return fill(0, 192, 0), fill(192, 16, 0x80);
+    case DType::kQ8_0: return fill(2, 32, 0x80);
+    case DType::kIQ4_NL:
+    case DType::kIQ4_XS: return fill(2, bytes - 2, 0);  // -127; the scale of IQ4_XS -32
+    case DType::kMXFP4: return fill(1, 16, 0xff);
+    default: return fill(static_cast<size_t>(2 * of.count), bytes - static_cast<size_t>(2 * of.count), 0xff);
   }
 }
 

@@ -11,7 +11,8 @@ using namespace longview;
 namespace {
 
 constexpr DType kAll[] = {DType::kF32,  DType::kF16,  DType::kBF16, DType::kQ8_0, DType::kQ4_0, DType::kQ4_1,
-                          DType::kQ5_0, DType::kQ5_1, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K};
+                          DType::kQ5_0, DType::kQ5_1, DType::kQ3_K, DType::kQ4_K, DType::kQ5_K, DType::kQ6_K,
+                          DType::kIQ4_NL, DType::kIQ4_XS, DType::kMXFP4};
 
 }  // namespace
 
@@ -51,6 +52,7 @@ TEST("rows are whole blocks") {
   CHECK(row_bytes(DType::kF32, 5) == 20);
   CHECK(row_bytes(DType::kQ5_0, 64) == 44);
   CHECK(row_bytes(DType::kQ6_K, 512) == 420);
+  CHECK(row_bytes(DType::kMXFP4, 96) == 51);
   CHECK(row_bytes(DType::kQ8_0, int64_t{1} << 40) == (int64_t{1} << 35) * 34);
 }
 
@@ -59,8 +61,8 @@ TEST("types have names, also those that the engine does not read") {
     CHECK(ggml_type_name(static_cast<uint32_t>(type)) == format_of(type).name);
     CHECK(readable_types().find(format_of(type).name) != std::string::npos);
   }
-  CHECK(find_format(23) == nullptr);
-  CHECK(ggml_type_name(23) == "IQ4_XS");
+  CHECK(find_format(18) == nullptr);
+  CHECK(ggml_type_name(18) == "IQ3_XXS");
   CHECK(ggml_type_name(4'000'000'000u) == "the unknown type 4000000000");
   CHECK_THROWS(format_of(static_cast<DType>(99)), kInternal);
 }

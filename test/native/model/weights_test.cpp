@@ -125,10 +125,10 @@ TEST("a wrong shape is named with both shapes") {
 
 TEST("a type that the engine does not read is named with those it reads") {
   builders::Gguf gguf = builders::tiny_gguf();
-  gguf.tensor("blk.0.ffn_up.weight").type = 23;
+  gguf.tensor("blk.0.ffn_up.weight").type = 18;
   CHECK_THROWS(open(gguf), kUnsupportedQuantization);
-  CHECK(message(gguf).find("blk.0.ffn_up.weight as IQ4_XS") != std::string::npos);
-  CHECK(message(gguf).find("Q4_K, Q5_K and Q6_K") != std::string::npos);
+  CHECK(message(gguf).find("blk.0.ffn_up.weight as IQ3_XXS") != std::string::npos);
+  CHECK(message(gguf).find("Q6_K, IQ4_NL, IQ4_XS and MXFP4") != std::string::npos);
   builders::Safetensors s = builders::tiny_safetensors();
   s.tensors[4].type = "I16";
   CHECK(message(builders::tiny_config(), s).find("as I16") != std::string::npos);
