@@ -1,7 +1,7 @@
 // Groups of 32 codes for tensor cores: codes are exact in bf16, and what 16 or 32 of them share is applied to the sums of their products.
 #pragma once
 
-#include "kernels/common/dequantize.cuh"
+#include "kernels/common/weight_blocks.cuh"
 #include "kernels/ptx/mma.cuh"
 
 namespace longview::kernels {

@@ -8,8 +8,10 @@
 namespace longview::kernels {
 namespace {
 
-constexpr int kGroups = 8;                        // of 32 elements, brought at a time
-constexpr int kRingBytes = 5 << 10, kBlocks = 3;  // of a warp; of a multiprocessor, whose cache should still hold x
+constexpr int kGroups = 8;            // of 32 elements, brought at a time
+constexpr int kRingBytes = 5 << 10;  // of a warp: the multiprocessor's cache should still hold x
+// Of a multiprocessor: two scales a group ask for more registers.
+constexpr int blocks_of(WeightType type) { return in_quarters(type) ? 2 : 3; }
 
 template <WeightType kType>
 struct Ring {
@@ -35,7 +37,7 @@ __device__ inline void add_part(float (&sum)[4], const uint8_t* upper, const uin
 }
 
 template <WeightType kType>
-__global__ void __launch_bounds__(kMatvecWarps * 32, kBlocks) matvec_staged_kernel(const MatvecParams p) {
+__global__ void __launch_bounds__(kMatvecWarps * 32, blocks_of(kType)) matvec_staged_kernel(const MatvecParams p) {
   using Parts = Ring<kType>;
   extern __shared__ __align__(128) uint8_t shared[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, row = lane / 4, part = lane % 4;

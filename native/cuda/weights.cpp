@@ -35,15 +35,7 @@ int64_t Uploader::bytes_of(const TensorView& view, WeightUse use) const {
   return type == kernels::WeightType::kE4M3 ? kernels::e4m3_bytes(view.rows, view.cols) : loaded_bytes(view, type);
 }
 
-double Uploader::few_tokens_cost(const TensorView& view) const {
-  switch (type_of(view, WeightUse::kLayerProduct)) {
-    case kernels::WeightType::kBFloat16: return 1.3;
-    case kernels::WeightType::kE4M3:
-    case kernels::WeightType::kQ4_K:
-    case kernels::WeightType::kQ5_K: return 2.2;
-    default: return 3.2;
-  }
-}
+double Uploader::few_tokens_cost(const TensorView& view) const { return type_of(view, WeightUse::kLayerProduct) == kernels::WeightType::kBFloat16 ? 1.3 : 2.4; }
 
 Uploader::Uploader(const Device& device, bool e4m3) : device_(device), e4m3_(e4m3) {
   device_.check(device_.library().allocate_host(&staging_, static_cast<size_t>(2 * kStagingBytes)), "making room to load weights");

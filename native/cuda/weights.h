@@ -35,7 +35,7 @@ class Uploader {
   std::unique_ptr<CudaWeight> upload_all(std::span<const TensorView> matrices);
   // Device memory that it takes.
   int64_t bytes_of(const TensorView& view, WeightUse use) const;
-  // Backend::few_tokens_cost of a layer's product, as measured on an H200, but of e4m3, which was taken for like Q4_K: one row goes by faster
+  // Backend::few_tokens_cost of a layer's product, as measured on an H200, but of e4m3, which was taken for like quantised types: one row goes by faster
   // kernels than several.
   double few_tokens_cost(const TensorView& view) const;
 

@@ -242,7 +242,7 @@ TEST("embeddings of bf16 and quantised tables") {
   const int64_t vocabulary = 50, cols = 512;
   const std::vector<int32_t> tokens = {49, 0, 7, 7, 13};
   const gpu::Memory<int32_t> dtokens(tokens);
-  for (const WeightType type : {WeightType::kBFloat16, WeightType::kQ8_0, WeightType::kQ5_0, WeightType::kQ6_K}) {
+  for (const WeightType type : {WeightType::kBFloat16, WeightType::kQ8_0, WeightType::kQ5_0, WeightType::kQ3_K, WeightType::kQ6_K, WeightType::kIQ4_XS, WeightType::kMXFP4}) {
     const int64_t bytes = row_bytes(static_cast<DType>(type), cols);
     std::vector<uint8_t> table(static_cast<size_t>(vocabulary * bytes));
     for (uint8_t& byte : table) byte = static_cast<uint8_t>(random() & 0x3f);  // no exponent of all ones
