@@ -36,7 +36,7 @@ int64_t least_quote_of(const Backend& backend, const Weights& weights) {
       cost += static_cast<double>(view.bytes) * backend.few_tokens_cost(view);
       bytes += static_cast<double>(view.bytes);
     });
-  return cost <= 1.6 * bytes ? 2 : cost <= 2.6 * bytes ? 3 : 4;
+  return cost <= 1.6 * bytes ? 2 : 3;
 }
 
 Model stretched(Model model, int64_t factor) {
