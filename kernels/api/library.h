@@ -14,7 +14,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 17;
+constexpr int32_t kLibraryVersion = 18;
 
 struct Library {
   int32_t version;
