@@ -14,7 +14,7 @@ struct AppendedToken {
   const float* sine = nullptr;
 };
 
-// T queries at first_position .. + T - 1, each over all tokens up to itself. Scale 1/sqrt(D), D 64, 128 or 256. Pages of 8 and 4 bits are read as they
+// T queries at first_position .. + T - 1, each over the tokens up to itself, or the last `span` of them. Scale 1/sqrt(D), D 64, 128 or 256. Pages of 8 and 4 bits are read as they
 // are by few queries: each 16 rows (token, head of a KV head), or 8 where D is 256, read all of them once. Many queries read copies
 // (launch_expand_pages), but for e4m3 pages where attention_multiplies_e4m3 holds: queries and weights are e4m3 there too.
 struct AttentionArgs {
@@ -35,6 +35,8 @@ struct AttentionArgs {
   // does it.
   const void* gates = nullptr;  // bf16 [H, D], aligned to 16 bytes
   int64_t gate_stride = 0;      // elements from a head's gates to the next one's, a multiple of 8
+  int64_t span = 0;             // 0: all
+  const float* sinks = nullptr;  // [H], on the device: scores, already scaled, that are in their head's softmax beside its keys', and stand for no value; null: none
 };
 // Whether the call may gate its results: those of one token, and few query heads to a KV head.
 constexpr bool attention_gates(const AttentionArgs& args) { return args.tokens == 1 && args.kv.kv_heads > 0 && args.heads / args.kv.kv_heads <= 16; }

@@ -48,13 +48,26 @@ struct GatherRowsArgs {
 };
 Status launch_gather_rows(const GatherRowsArgs& args, Stream stream);
 
-// sum[t] += shares[t, s] * rows[places[t, s]] of all s, in their order. cols is a multiple of 8, rows and sum are aligned to 16 bytes.
+// gate = what gpt-oss's experts make of gate + gate_biases and up + up_biases (native/backend/backend.h, Experts::clamped), of rows in the experts'
+// order; nothing behind the last tile. n is a multiple of 8, gate and up are aligned to 16 bytes.
+struct ActivateExpertsArgs {
+  void* gate;      // bf16 [rows, N]
+  const void* up;  // bf16 [rows, N]
+  const int32_t* groups;
+  const float *gate_biases, *up_biases;  // [E, N]
+  int64_t rows, n;
+};
+Status launch_activate_experts(const ActivateExpertsArgs& args, Stream stream);
+
+// sum[t] += shares[t, s] * (rows[places[t, s]] + the bias of expert chosen[t, s]) of all s, in their order. cols is a multiple of 8, rows and sum are aligned to 16 bytes.
 struct CombineExpertsArgs {
   const void* rows;  // bf16 [rows, cols]
   const int32_t* places;
   const float* shares;
   float* sum;  // [T, cols]
   int64_t tokens, used, cols;
+  const int32_t* chosen = nullptr;  // [T, S], where there are biases
+  const float* biases = nullptr;    // [E, cols]; null: none
 };
 Status launch_combine_experts(const CombineExpertsArgs& args, Stream stream);
 
@@ -65,13 +78,14 @@ struct ExpertGatesArgs {
   WeightType type;
   const void *gates, *ups;
   const int32_t* chosen;  // [T, S]
-  void* out;              // bf16 [T, S, N]: silu(gate) * up
+  void* out;              // bf16 [T, S, N]: silu(gate) * up, or with biases what launch_activate_experts makes of them
   int64_t tokens, used, n, k;
   int32_t exact = 0;
+  const float *gate_biases = nullptr, *up_biases = nullptr;  // [E, N]; null: none
 };
 Status launch_expert_gates(const ExpertGatesArgs& args, Stream stream);
 
-// sum[t] += shares[t, s] * (down_s * x[t, s]) of all s.
+// sum[t] += shares[t, s] * (down_s * x[t, s] + its bias) of all s.
 struct ExpertDownsArgs {
   const void* x;  // bf16 [T, S, K]
   WeightType type;
@@ -81,6 +95,7 @@ struct ExpertDownsArgs {
   float* sum;  // [T, N]
   int64_t tokens, used, n, k;
   int32_t exact = 0;
+  const float* biases = nullptr;  // [E, N]; null: none
 };
 Status launch_expert_downs(const ExpertDownsArgs& args, Stream stream);
 // Whether the codes of x, and those of all S, fit where these keep them.

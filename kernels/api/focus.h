@@ -14,6 +14,7 @@ struct FocusArgs {
   int64_t keys;      // at most first_position + T
   float* workspace;  // focus_workspace_floats(args), aligned to 16 bytes
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
+  const float* sinks = nullptr;  // as of AttentionArgs
 };
 // Maximum and sum of each row in each part of the keys.
 constexpr int64_t focus_workspace_floats(const FocusArgs& args) { return key_parts((args.first_position + args.tokens + kPageTokens - 1) / kPageTokens) * args.tokens * args.heads * 2; }

@@ -14,7 +14,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 18;
+constexpr int32_t kLibraryVersion = 19;
 
 struct Library {
   int32_t version;
@@ -77,6 +77,7 @@ struct Library {
   decltype(&kernels::launch_choose_experts) choose_experts;
   decltype(&kernels::launch_group_experts) group_experts;
   decltype(&kernels::launch_gather_rows) gather_rows;
+  decltype(&kernels::launch_activate_experts) activate_experts;
   decltype(&kernels::launch_combine_experts) combine_experts;
   decltype(&kernels::launch_expert_gates) expert_gates;
   decltype(&kernels::launch_expert_downs) expert_downs;

@@ -66,7 +66,10 @@ struct SparseArgs {
   int32_t architecture = 0;  // 80: the kernels of sm_80 on any device, for tests; 0: the device's best
   int64_t slash_group = 0, slash_groups = 0;  // where groups with kSlash lie, one behind the other, and how many
   int64_t block_groups = 0;                   // groups with kBlocks
+  const float* sinks = nullptr;  // as of AttentionArgs, where D is kSinkHeadDim; what is chosen and counted goes by the keys alone
 };
+// The one head size whose kernels have registers left for sinks, and models with sinks have.
+constexpr int64_t kSinkHeadDim = 64;
 // Tiles of a group: ceil(T * heads / 128).
 constexpr int64_t kSparseTileRows = 128;
 constexpr int64_t sparse_tiles(int64_t tokens, int64_t heads) { return (tokens * heads + kSparseTileRows - 1) / kSparseTileRows; }

@@ -41,9 +41,10 @@ AttentionPlan plan_for(const AttentionArgs& args) {
   p.tile_rows = codes ? code_rows(args.kv.head_dim) : decode ? kJoinRows : p.rows > 64 && holds_128_rows(args.kv.head_dim) ? 128 : 64;
   p.tiles = ceil_div(p.rows, p.tile_rows);
   p.scale = static_cast<float>(1.4426950408889634 / std::sqrt(static_cast<double>(args.kv.head_dim)));
+  const int64_t end = args.first_position + args.tokens, seen = args.span > 0 ? std::min(end, args.span + args.tokens) : end;
   const int64_t blocks = blocks_of(p), wanted = resident_blocks(p) * args.multiprocessors;
   if (blocks < args.multiprocessors)
-    p.parts = std::clamp<int64_t>((args.first_position + args.tokens) / (decode ? kLeastDecodePartTokens : kLeastPartTokens), 1, std::clamp<int64_t>(wanted / blocks, 1, codes || decode ? kMostJoinedParts : kMostParts));
+    p.parts = std::clamp<int64_t>(seen / (decode ? kLeastDecodePartTokens : kLeastPartTokens), 1, std::clamp<int64_t>(wanted / blocks, 1, codes || decode ? kMostJoinedParts : kMostParts));
   const int64_t results = p.parts * args.kv.kv_heads * p.rows;
   if (args.workspace && p.parts > 1) {
     p.counters = reinterpret_cast<uint32_t*>(args.workspace);
@@ -84,7 +85,7 @@ int64_t attention_workspace_floats(const AttentionArgs& args) {
 
 Status launch_attention(const AttentionArgs& args, Stream stream) {
   const int64_t kv_heads = args.kv.kv_heads;
-  if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0) return kInvalidShape;
+  if (args.tokens <= 0 || args.first_position < 0 || args.multiprocessors <= 0 || args.span < 0) return kInvalidShape;
   if (kv_heads <= 0 || args.heads <= 0 || args.heads % kv_heads != 0 || args.heads > 4096) return kInvalidShape;
   if (args.kv.head_dim != 64 && args.kv.head_dim != 128 && args.kv.head_dim != 256) return kInvalidShape;
   if (!aligned(args.q) || !aligned(args.out)) return kInvalidAlignment;

@@ -6,6 +6,7 @@
 #include "kernels/attention/attention.cuh"
 #include "kernels/attention/rows_sm80.cuh"
 #include "kernels/common/launch.cuh"
+#include "kernels/common/sink.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 
 namespace longview::kernels {
@@ -35,10 +36,11 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
     ptx::cp_async_16(shared_q + swizzled<D>(row, chunk), q + offset, valid);
   }
 
-  // Keys that the tile's last row sees, and this part of them.
+  // Keys that a row of the tile sees, and this part of them.
   const int64_t last_token = (min(first_row + kRows, p.rows) - 1) / group;
-  const int64_t visible = first_position + last_token + 1, key_tiles = ceil_div(visible, kKeys);
-  const int64_t begin = key_tiles * part / p.parts, end = key_tiles * (part + 1) / p.parts;
+  const int64_t first_visible = first_position + first_row / group;  // of the tile's first row
+  const int64_t visible = first_position + last_token + 1, unseen = unseen_steps(first_visible, a.span, kKeys), key_tiles = ceil_div(visible, kKeys) - unseen;
+  const int64_t begin = unseen + key_tiles * part / p.parts, end = unseen + key_tiles * (part + 1) / p.parts;
   const int64_t head_offset = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * kPageTokens * D;
 
   const auto load = [&](int64_t tile) {
@@ -54,7 +56,6 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
   // This thread's two rows, their positions and running state.
   const int64_t row0 = first_row + warp * 16 + lane / 4, row1 = row0 + 8;
   const int64_t position[2] = {first_position + row0 / group, first_position + row1 / group};
-  const int64_t first_visible = first_position + first_row / group;  // of the tile's first row
   RowsSm80<D, kKeys> rows;
 
   for (int64_t tile = begin; tile < end; ++tile) {
@@ -67,6 +68,8 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
     rows.multiply_keys(keys);
     if ((tile + 1) * kKeys > first_visible + 1)  // the diagonal crosses this tile
       hide_behind(rows.score, static_cast<int>(position[0] - tile * kKeys), static_cast<int>(position[1] - tile * kKeys));
+    if (a.span > 0 && tile * kKeys < visible - a.span)  // the end of a span crosses it
+      hide_between(rows.score, 0, static_cast<int>(position[0] - a.span - tile * kKeys), static_cast<int>(position[1] - a.span - tile * kKeys));
     rows.soften(p.scale);
     rows.multiply_values(keys + kKeyBytes);
     __syncthreads();
@@ -87,6 +90,7 @@ __global__ void __launch_bounds__(kWarps * 32) attention_sm80_kernel(const Atten
       for (int j = 0; j < D / 8; ++j)
         *reinterpret_cast<float2*>(p.output + at * D + j * 8 + lane % 4 * 2) = {rows.out[j][2 * r], rows.out[j][2 * r + 1]};
     } else {
+      rows.sum[r] += sink_weight(a.sinks, kv_head * group + row % group, rows.maximum[r] * p.scale);
       rows.store(r, static_cast<__nv_bfloat16*>(a.out) + (row / group * a.heads + kv_head * group + row % group) * D);
     }
   }
@@ -124,6 +128,7 @@ __global__ void __launch_bounds__(kMergeThreads) merge_kernel(const AttentionPla
     sum = fmaf(factor, p.sum[part * stride + base], sum);
   }
   sum = over_block(sum, warp_sum, [](float a, float b) { return a + b; });
+  sum += sink_weight(p.args.sinks, kv_head * p.group + row % p.group, maximum);
 
   float value = 0;
 #pragma unroll 8

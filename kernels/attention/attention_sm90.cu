@@ -5,6 +5,7 @@
 #include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/attention/rows_sm90.cuh"
 #include "kernels/common/launch.cuh"
+#include "kernels/common/sink.cuh"
 
 namespace longview::kernels {
 namespace {
@@ -29,14 +30,15 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   const int64_t kv_head = blockIdx.y, first_row = (p.tiles - 1 - blockIdx.x) * kRows;  // the longest first
   const int64_t last_token = (min(first_row + kRows, p.rows) - 1) / p.group;
   constexpr int kBlockKeys = Rows::kBlockKeys, kBlocksOfPage = kKeys / kBlockKeys;
-  const int blocks = static_cast<int>(ceil_div(a.first_position + last_token + 1, kBlockKeys));
+  const int64_t first_visible = a.first_position + first_row / p.group, visible = a.first_position + last_token + 1;  // of the tile's first row, and to its last one
+  const int unseen = static_cast<int>(unseen_steps(first_visible, a.span, kBlockKeys)), blocks = static_cast<int>(ceil_div(visible, kBlockKeys)) - unseen;
 
   const int warpgroup = static_cast<int>(threadIdx.x / 128) - 1;
   if (warpgroup < 0) {
     ptx::registers_down<24>();
     if (threadIdx.x != 0) return;
     const int64_t head_bytes = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * Rows::kBlockBytes;
-    const auto from = [&](int block) { return static_cast<const char*>(a.kv.pages[block / kBlocksOfPage]) + head_bytes + block % kBlocksOfPage * kBlockKeys * 128; };
+    const auto from = [&](int block) { return static_cast<const char*>(a.kv.pages[(unseen + block) / kBlocksOfPage]) + head_bytes + (unseen + block) % kBlocksOfPage * kBlockKeys * 128; };
     const char *keys = from(0), *before = nullptr;
     for (int block = 0; block < blocks; ++block) {
       stages.bring_keys(block, keys);
@@ -65,11 +67,13 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
 
   const int64_t row0 = first_row + warpgroup * 64 + warp * 16 + lane / 4, row1 = row0 + 8;
   const int64_t position[2] = {a.first_position + row0 / group, a.first_position + row1 / group};
-  const int64_t first_visible = a.first_position + first_row / group;  // of the tile's first row
+  const int bounded = a.span > 0 ? static_cast<int>(ceil_div(visible - a.span, kBlockKeys)) - unseen : 0;  // blocks that the end of a row's span may cross
   const auto hide = [&](int block) {
-    const int64_t begin = static_cast<int64_t>(block) * kBlockKeys;
+    const int64_t begin = static_cast<int64_t>(unseen + block) * kBlockKeys;
     if (begin + kBlockKeys > first_visible + 1)  // the diagonal crosses this block
       hide_behind(rows.score, static_cast<int>(position[0] - begin), static_cast<int>(position[1] - begin));
+    if (block < bounded)
+      hide_between(rows.score, 0, static_cast<int>(position[0] - a.span - begin), static_cast<int>(position[1] - a.span - begin));
   };
 
   rows.begin();
@@ -100,6 +104,10 @@ __global__ void __launch_bounds__(kThreads, 1) attention_sm90_kernel(const Atten
   rows.values_done(stages, blocks - 1);
   rows.collect(blocks == 1, rows.factor);
   const auto place = [&](int64_t row) { return row < p.rows ? static_cast<__nv_bfloat16*>(a.out) + (row / group * a.heads + kv_head * group + row % group) * D : nullptr; };
+  if (a.sinks && lane % 4 == 0) {
+    rows.sum[0] += sink_weight(a.sinks, kv_head * group + row0 % group, rows.base(p.scale, 0));
+    rows.sum[1] += sink_weight(a.sinks, kv_head * group + row1 % group, rows.base(p.scale, 1));
+  }
   rows.store(place(row0), place(row1), rows.sum);
 }
 

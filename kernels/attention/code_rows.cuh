@@ -35,7 +35,7 @@ struct CodeRows {
   }
   // Hides keys of the step from `token` on that a row does not see.
   __device__ void hide(const CodeTile& tile, int64_t token) {
-    const int lane = threadIdx.x % 32;
+    const int lane = threadIdx.x % 32, span = tile.p.args.span > 0 ? static_cast<int>(min(tile.p.args.span, int64_t{1} << 30)) : 1 << 30;
 #pragma unroll
     for (int n = 0; n < kEights; ++n)
 #pragma unroll
@@ -45,7 +45,7 @@ struct CodeRows {
         for (int j = 0; j < 2; ++j)
 #pragma unroll
           for (int h = 0; h < 2; ++h)
-            if (16 * j + 8 * h + lane / 4 > last) score[j][n][2 * h + c] = -INFINITY;
+            if (const int key = 16 * j + 8 * h + lane / 4; key > last || key <= last - span) score[j][n][2 * h + c] = -INFINITY;
       }
   }
   // Scores become weights, earlier results shrink. A weight is 2^(score * slope + lift + raise), over that of the largest so far without

@@ -2,6 +2,7 @@
 // warps take their own steps of the keys in turn, each against all rows.
 #pragma once
 
+#include "kernels/attention/hide.cuh"
 #include "kernels/attention/join.cuh"
 #include "kernels/common/launch.cuh"
 
@@ -38,7 +39,7 @@ struct CodeTile {
     const int rows = static_cast<int>(min(p.tile_rows, p.rows - first_row));
     first_visible = first_position + first_token;
     visible = first_visible + (head + rows - 1) / group + 1;
-    const KeyRange range(ceil_div(visible, kStepKeys), p.parts, part);
+    const KeyRange range(ceil_div(visible, kStepKeys), unseen_steps(first_visible, p.args.span, kStepKeys), p.parts, part);
     begin = range.begin;
     end = range.end;
     first = begin + threadIdx.x / 32;
@@ -53,7 +54,7 @@ struct CodeTile {
     return static_cast<const char*>(p.args.kv.pages[token / kPageTokens]) + (p.args.kv.layer * p.args.kv.kv_heads + kv_head) * 2 * page_block_bytes(kFormat, p.args.kv.head_dim);
   }
   // Whether a row does not see all keys of the step from `token` on.
-  __device__ bool crosses(int64_t token) const { return token + kStepKeys > first_visible + 1; }
+  __device__ bool crosses(int64_t token) const { return token + kStepKeys > first_visible + 1 || (p.args.span > 0 && token < visible - p.args.span); }
 };
 
 // Of a token: two blocks of dimensions in a word. `scales`: those of the step's keys or values [32, D / 32].

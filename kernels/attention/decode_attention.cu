@@ -55,7 +55,7 @@ __global__ void __maxnreg__(join_registers(D)) decode_attention_kernel(const Att
   const int group = static_cast<int>(p.group), rows_count = static_cast<int>(p.rows), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
 
   const int64_t visible = first_position + a.tokens;
-  const KeyRange range(ceil_div(visible, kTile), p.parts, part);
+  const KeyRange range(ceil_div(visible, kTile), unseen_steps(first_position, a.span, kTile), p.parts, part);
   const int64_t begin = range.begin, end = range.end;
   const int64_t head_offset = (a.kv.layer * a.kv.kv_heads + kv_head) * 2 * kPageTokens * D;
   const uint32_t ring = ptx::shared_address(shared) + warp * kStages<D> * kStageBytes<D>;
@@ -107,10 +107,11 @@ __global__ void __maxnreg__(join_registers(D)) decode_attention_kernel(const Att
     __syncwarp();
     const uint32_t keys = ring + static_cast<uint32_t>((tile - begin) % kStages<D>) * kStageBytes<D>;
     rows.multiply_keys(keys);
-    if ((tile + 1) * kTile > first_position + 1) {  // the diagonal crosses this tile
-      const int64_t token = tile * kTile + warp * kWarpKeys<D>;
+    const int64_t token = tile * kTile + warp * kWarpKeys<D>;
+    if ((tile + 1) * kTile > first_position + 1)  // the diagonal crosses this tile
       hide_behind(rows.score, static_cast<int>(position[0] - token), static_cast<int>(position[1] - token));
-    }
+    if (a.span > 0 && tile * kTile < visible - a.span)  // the end of a span crosses it
+      hide_between(rows.score, 0, static_cast<int>(position[0] - a.span - token), static_cast<int>(position[1] - a.span - token));
     if constexpr (kInTurns) {
       __syncwarp();
       load(tile + 1);

@@ -26,6 +26,9 @@ __device__ inline void hide_between(float (&score)[kCount], int sink, int behind
   }
 }
 
+// Steps of so many keys that no row at or behind `position` sees of what it sees `span` tokens of (0: everything).
+__device__ inline int64_t unseen_steps(int64_t position, int64_t span, int64_t keys) { return span > 0 ? max(position + 1 - span, int64_t{0}) / keys : 0; }
+
 // What keys that stand for pages have in their scores' exponents (log2), of pages `first` .. + kCount - 1 within a multiple of 32: the weight of
 // 128 keys and the page's gain, minus infinity where the page is no candidate or is visited.
 template <int kCount>

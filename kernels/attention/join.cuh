@@ -5,6 +5,7 @@
 #include "kernels/attention/attention.cuh"
 #include "kernels/common/bf16.cuh"
 #include "kernels/common/gated.cuh"
+#include "kernels/common/sink.cuh"
 #include "kernels/ptx/exp2.cuh"
 
 namespace longview::kernels {
@@ -12,12 +13,12 @@ namespace longview::kernels {
 // Of a block's shared memory, while it joins: a row's dimensions, maximum and sum of each warp, then factors of the parts and results.
 static_assert(join_shared_bytes(128) == kJoinSharedBytes && kJoinSharedBytes >= kJoinRows * (kMostJoinedParts + 128) * 4 && join_shared_bytes(256) >= kJoinRows * (kMostJoinedParts + 256) * 4);
 
-// The steps of the keys that a part takes, begin .. end - 1: parts differ by one step at most.
+// The steps of the keys that a part takes, begin .. end - 1, of those behind the unseen ones: parts differ by one step at most.
 struct KeyRange {
   int64_t begin, end;
-  __device__ KeyRange(int64_t steps, int64_t parts, int64_t part) {
-    const int64_t least = steps / parts, longer = steps - least * parts;
-    begin = part * least + min(part, longer);
+  __device__ KeyRange(int64_t steps, int64_t unseen, int64_t parts, int64_t part) {
+    const int64_t least = (steps - unseen) / parts, longer = steps - unseen - least * parts;
+    begin = unseen + part * least + min(part, longer);
     end = begin + least + (part < longer ? 1 : 0);
   }
 };
@@ -31,6 +32,9 @@ struct JoinedRows {
 __device__ inline void add_scaled(float4& sum, float factor, float4 x) {
   sum.x = fmaf(factor, x.x, sum.x), sum.y = fmaf(factor, x.y, sum.y), sum.z = fmaf(factor, x.z, sum.z), sum.w = fmaf(factor, x.w, sum.w);
 }
+
+// The query head of a row.
+__device__ inline int64_t joined_head(const AttentionPlan& p, const JoinedRows& j, int row) { return j.kv_head * p.group + (j.first_row + row) % p.group; }
 
 // Four dimensions of a row's result.
 template <int D>
@@ -90,7 +94,7 @@ __device__ inline void join_parts(const AttentionPlan& p, const JoinedRows& j, c
     const float highest = warp_max(maximum);
     sum = warp_sum(sum * ptx::exp2(maximum - highest));
     for (int part = lane; part < parts; part += 32) factors[row * parts + part] = ptx::exp2(factors[row * parts + part] - highest);  // 0 for a part of which the row sees nothing
-    if (lane == 0) inverse[row] = 1.0f / sum;
+    if (lane == 0) inverse[row] = 1.0f / (sum + sink_weight(p.args.sinks, joined_head(p, j, row), highest));
   }
   __syncthreads();
 
@@ -151,7 +155,7 @@ __device__ inline void join_block(const AttentionPlan& p, const JoinedRows& j, c
       add_scaled(value, factor, *reinterpret_cast<const float4*>(results + (i * kJoinRows + row) * D + column * 4));
     }
     if (p.parts == 1) {
-      store_joined<D>(p, j, row, column, value, 1.0f / all);
+      store_joined<D>(p, j, row, column, value, 1.0f / (all + sink_weight(p.args.sinks, joined_head(p, j, row), base)));
       continue;
     }
     const int64_t to = (static_cast<int64_t>(j.part) * p.args.kv.kv_heads + j.kv_head) * p.rows + j.first_row + row;

@@ -81,6 +81,8 @@ struct RowsE4M3Sm90 : RowState<D> {
   }
   // What a score of this row is multiplied with.
   __device__ float slope(float scale, int r) const { return scale * query_scale[r] * key_scale; }
+  // What its sum is relative to, in log2 units.
+  __device__ float base(float, int r) const { return maximum[r] - kShift; }
   __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t index) {
     const uint32_t stage = index % Stages::kStages;
     ptx::mbarrier_wait(stages.key_full + 8 * stage, index / Stages::kStages & 1);

@@ -154,6 +154,8 @@ struct RowsSm90 : RowState<D, KvStages<D>::kBlockKeys> {
   __device__ void take_scales(uint32_t) {}
   // What a score of this row is multiplied with.
   __device__ float slope(float scale, int) const { return scale; }
+  // What its sum is relative to, in log2 units.
+  __device__ float base(float scale, int r) const { return maximum[r] * scale; }
   // Queues scores of the queries at `queries` with block number `index`.
   __device__ void multiply_keys(const Stages& stages, uint32_t queries, uint32_t index) {
     const uint32_t stage = index % Stages::kStages;

@@ -1,6 +1,7 @@
 // Sparse prefill attention by mma.sync: a tile a block, its keys in tiles of 64 (of heads of 256: 32) through two stages of cp.async.
 #include "kernels/attention/attention.cuh"
 #include "kernels/attention/rows_sm80.cuh"
+#include "kernels/common/sink.cuh"
 #include "kernels/index/sparse.cuh"
 
 namespace longview::kernels {
@@ -81,8 +82,9 @@ __global__ void __launch_bounds__(kWarps * 32) sparse_attention_sm80_kernel(cons
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     const int row = r == 0 ? row0 : row1;
-    if (row < t.first_row + t.rows)
-      rows.store(r, static_cast<__nv_bfloat16*>(p.args.out) + (static_cast<int64_t>(row / heads) * p.args.heads + t.group.first_head + row % heads) * D);
+    if (row >= t.first_row + t.rows) continue;
+    if constexpr (D == kSinkHeadDim) rows.sum[r] += sink_weight(p.args.sinks, t.group.first_head + row % heads, rows.maximum[r] * p.scale);
+    rows.store(r, static_cast<__nv_bfloat16*>(p.args.out) + (static_cast<int64_t>(row / heads) * p.args.heads + t.group.first_head + row % heads) * D);
   }
 }
 

@@ -3,6 +3,7 @@
 #include "kernels/attention/rows_e4m3_sm90.cuh"
 #include "kernels/attention/rows_sm90.cuh"
 #include "kernels/attention/sparse_tiles_sm90.cuh"
+#include "kernels/common/sink.cuh"
 #include "kernels/index/sparse.cuh"
 #include "kernels/ptx/shared.cuh"
 
@@ -88,6 +89,16 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     rows.store(to0, to1, sum);
   };
 
+  // The sums of the tile in this slot, to which sinks add what they weigh.
+  const auto add_sinks = [&](uint32_t at, float (&sum)[2]) {
+    if constexpr (D == kSinkHeadDim) {
+      if (!p.args.sinks || threadIdx.x % 4 != 0) return;
+      const Tile& tile = slots[at].tile;
+#pragma unroll
+      for (int r = 0; r < 2; ++r) sum[r] += sink_weight(p.args.sinks, tile.group.first_head + (tile.first_row + row_in_tile + 8 * r) % tile.group.heads, rows.base(p.scale, r));
+    }
+  };
+
   // As in dense attention, the scores of the next block are computed while the weights of this one meet its values; the next
   // block may be the first of the next tile, where the slots have its queries.
   const auto begin_tile = [&](int left) {
@@ -121,6 +132,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
       rows.multiply_values(stages, number, first);
       ptx::wgmma_wait<0>();
       rows.values_done(stages, number);
+      add_sinks(turn % kSlots, rows.sum);
       finish(turn++ % kSlots, rows.sum);
     }
     return;
@@ -141,8 +153,12 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
     rows.multiply_values(stages, number - 1, first);
     ptx::wgmma_wait<1>();
     rows.scores_done(stages, number);
-    const float sum[2] = {rows.sum[0], rows.sum[1]}, earlier[2] = {rows.factor[0], rows.factor[1]};
-    if (switches) rows.begin();
+    const float earlier[2] = {rows.factor[0], rows.factor[1]};
+    float sum[2] = {rows.sum[0], rows.sum[1]};
+    if (switches) {
+      add_sinks((turn - 1) % kSlots, sum);
+      rows.begin();
+    }
     hide(block);
     rows.keys_done(stages, number);
     rows.soften(p.scale);
@@ -158,6 +174,7 @@ __global__ void __launch_bounds__(kThreads, 1) sparse_attention_sm90_kernel(cons
   ptx::wgmma_wait<0>();
   rows.values_done(stages, number);
   rows.collect(first, rows.factor);
+  add_sinks((turn - 1) % kSlots, rows.sum);
   finish((turn - 1) % kSlots, rows.sum);
 }
 

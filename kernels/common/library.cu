@@ -62,6 +62,7 @@ extern "C" __attribute__((visibility("default"))) const Library* longview_kernel
       launch_choose_experts,
       launch_group_experts,
       launch_gather_rows,
+      launch_activate_experts,
       launch_combine_experts,
       launch_expert_gates,
       launch_expert_downs,

@@ -1,6 +1,7 @@
 // A few tokens through their experts, whose matrices are read as they are stored: a warp a row of gate and up, then a warp a row of the
 // downs of all experts of a token.
 #include "kernels/api/experts.h"
+#include "kernels/experts/expert_swiglu.cuh"
 #include "kernels/gemm/matvec_row.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 
@@ -93,7 +94,10 @@ __global__ void __launch_bounds__(kThreads) expert_gates_kernel(const ExpertGate
         for (int r = 0; r < 2; ++r) sum[r] += Read::multiply(words[r], in);
       });
   const float gate = warp_sum(sum[0]), up = warp_sum(sum[1]);
-  if (threadIdx.x % 32 == 0 && row < p.n) static_cast<__nv_bfloat16*>(p.out)[slot * p.n + row] = __float2bfloat16(swiglu(gate, up));
+  if (threadIdx.x % 32 != 0 || row >= p.n) return;
+  const int64_t bias = p.chosen[slot] * p.n + row;
+  const float result = p.gate_biases ? clamped_swiglu(gate + p.gate_biases[bias], up + p.up_biases[bias]) : swiglu(gate, up);
+  static_cast<__nv_bfloat16*>(p.out)[slot * p.n + row] = __float2bfloat16(result);
 }
 
 // x of all S experts is one row of S * K elements to the codes.
@@ -115,7 +119,10 @@ __global__ void __launch_bounds__(kThreads) expert_downs_kernel(const ExpertDown
       [&] { make_shared_codes<kType, kExact>(x, length, codes); },
       [&](const typename Read::Words(&words)[1], int i) { sum = fmaf(shares[i / steps], Read::multiply(words[0], Read::input(x, codes, i, all)), sum); });
   sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0 && row < p.n) p.sum[token * p.n + row] += sum;
+  if (threadIdx.x % 32 != 0 || row >= p.n) return;
+  if (p.biases)
+    for (int64_t i = 0; i < p.used; ++i) sum = fmaf(shares[i], p.biases[chosen[i] * p.n + row], sum);
+  p.sum[token * p.n + row] += sum;
 }
 
 Status check(WeightType type, int64_t tokens, int64_t used, int64_t n, int64_t k) {
@@ -129,6 +136,7 @@ Status check(WeightType type, int64_t tokens, int64_t used, int64_t n, int64_t k
 
 Status launch_expert_gates(const ExpertGatesArgs& args, Stream stream) {
   if (const Status wrong = check(args.type, args.tokens, args.used, args.n, args.k)) return wrong;
+  if ((args.gate_biases == nullptr) != (args.up_biases == nullptr)) return kInvalidShape;
   if (!aligned(args.x) || !aligned(args.gates) || !aligned(args.ups) || !aligned(args.out)) return kInvalidAlignment;
   const int64_t shared = codes_x(args.type) && !args.exact ? codes_bytes(args.k) : 0;
   if (shared > kMostCodesBytes) return kInvalidShape;

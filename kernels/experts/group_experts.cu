@@ -105,6 +105,11 @@ __global__ void __launch_bounds__(128) combine_experts_kernel(const CombineExper
       const float share = p.shares[token * p.used + s];
       float v[8];
       unpack_bf16x8(static_cast<const uint4*>(p.rows)[p.places[token * p.used + s] * vectors + i], v);
+      if (p.biases) {
+        const float* bias = p.biases + p.chosen[token * p.used + s] * p.cols + i * 8;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) v[j] += bias[j];
+      }
       low = {fmaf(share, v[0], low.x), fmaf(share, v[1], low.y), fmaf(share, v[2], low.z), fmaf(share, v[3], low.w)};
       high = {fmaf(share, v[4], high.x), fmaf(share, v[5], high.y), fmaf(share, v[6], high.z), fmaf(share, v[7], high.w)};
     }

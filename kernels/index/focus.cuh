@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/api/focus.h"
+#include "kernels/common/sink.cuh"
 #include "kernels/index/row_sums.cuh"
 
 namespace longview::kernels {
@@ -71,6 +72,7 @@ __global__ void __launch_bounds__(kIndexThreads, kIndexBlocks<D, Machine>) focus
       const float2 part = *tile.sums(i, row0 + 8 * r);
       sum = fmaf(ptx::exp2(part.x - maximum), part.y, sum);
     }
+    sum += sink_weight(p.args.sinks, tile.kv_head * tile.group + (tile.first_row + row0 + 8 * r) % tile.group, maximum);
     offset[r] = -maximum - __log2f(sum);
   }
   tile.walk<D, Machine>(shared_bytes, row0, [&](int page, float (&score)[64]) {

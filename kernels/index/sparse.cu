@@ -96,6 +96,7 @@ Status launch_sparse_stand_ins(const SparseArgs& args, Stream stream) {
 
 Status launch_sparse_attention(const SparseArgs& args, Stream stream) {
   if (const Status status = check_sparse(args)) return status;
+  if (args.sinks && args.kv.head_dim != kSinkHeadDim) return kInvalidShape;
   const SparsePlan p = sparse_plan(args);
   if (args.kv.format == PageFormat::kE4M3)
     if (const Status status = launch_narrow_means(args.kv, p.pages, (args.first_position + args.tokens) / kPageTokens, p.means, const_cast<char*>(p.narrow_means), stream)) return status;

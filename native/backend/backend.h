@@ -90,6 +90,16 @@ struct Experts {
   const DeviceWeight *router, *gates, *ups, *downs;
   int64_t used;     // for each token
   bool normalised;  // the weights of those add up to 1
+  // [1, experts], [1, experts * ffn] twice, [1, experts * hidden]: all of them, or null.
+  const DeviceWeight *router_bias = nullptr, *gate_biases = nullptr, *up_biases = nullptr, *down_biases = nullptr;
+  bool clamped = false;  // gate, at most 7, times sigmoid(1.702 gate), times 1 + up within -7 .. 7, in the place of silu(gate) * up
+};
+
+// Which layer attends, and what a row of it sees beside the causal rule.
+struct AttentionLayer {
+  int64_t index;     // of those with K and V
+  int64_t span = 0;  // tokens up to itself; 0: all
+  const DeviceWeight* sinks = nullptr;  // [1, H]: of each head a score that takes its share of the softmax and gives nothing; null: there are none
 };
 
 // K and V of all layers for `pages` pages of kPageTokens tokens. The layout inside a page is the device's own.
@@ -280,7 +290,7 @@ class Backend {
     linear_swiglu(normed, gate, up, scratch, out);
   }
   // sum += of each row's experts e, the `used` ones with the largest softmax(x * router^T), in float32: weight_e * down_e(silu(gate_e(x)) * up_e(x)),
-  // where x is sum normed first, as rms_norm does it. sum [T, hidden], float32; `normed` has its shape and any content, and x afterwards.
+  // where x is sum normed first, as rms_norm does it, and biases are added where there are any. sum [T, hidden], float32; `normed` has its shape and any content, and x afterwards.
   virtual void norm_add_experts(Activation sum, const DeviceWeight& norm, float epsilon, Activation normed, const Experts& experts) = 0;
   // RMSNorm of each head by itself (Qwen3's QK-norm), in place. q [T, H*D], k [T, G*D], the weights [1, D].
   virtual void rms_norm_heads(Activation q, const DeviceWeight& q_weight, Activation k, const DeviceWeight& k_weight, int64_t head_dim, float epsilon) = 0;
@@ -311,9 +321,9 @@ class Backend {
   // q [T, H*D], k and v [T, G*D].
   virtual void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape,
                                   int64_t layer, const KvPages& pages, int64_t first_position) = 0;
-  // Causal attention of T queries at first_position .. +T-1 over all tokens up to each, read from the pages, by
+  // Causal attention of T queries at first_position .. +T-1 over the tokens up to each that the layer lets it see, read from the pages, by
   // block-wise online softmax. Scale 1/sqrt(D). q, out [T, H*D].
-  virtual void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages,
+  virtual void attention(Activation q, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages,
                          int64_t first_position, Activation out) = 0;
   // split_gates and rms_norm_heads, where the layer has them.
   void prepare_heads(Activation q, Activation k, const HeadSteps& steps, int64_t head_dim) {
@@ -323,9 +333,9 @@ class Backend {
   // Of one token: prepare_heads, rope_and_append_kv, attention, and multiply_gates where there are gates. q, out [1, H*D], k and v [1, G*D]; what
   // becomes of q, k and the gates is not said. A device may do it in one go.
   virtual void append_and_attend(Activation q, Activation k, Activation v, const HeadSteps& steps, DeviceRope& rope, const KvShape& shape, int64_t heads,
-                                 int64_t layer, const KvPages& pages, int64_t position, Activation out) {
+                                 const AttentionLayer& layer, const KvPages& pages, int64_t position, Activation out) {
     prepare_heads(q, k, steps, shape.head_dim);
-    rope_and_append_kv(q, k, v, rope, shape, layer, pages, position);
+    rope_and_append_kv(q, k, v, rope, shape, layer.index, pages, position);
     attention(q, shape, heads, layer, pages, position, out);
     if (steps.both.data) multiply_gates(out, steps.gates);
   }
@@ -334,8 +344,8 @@ class Backend {
   // Tokens of context from which sparse attention is worth what it costs in accuracy on this device: `auto` begins there.
   virtual int64_t sparse_from() const { return 0; }
   // The same as attention(), but head h visits the keys of plans[h]. plans [H]; pages with means. Which keys that are is
-  // decided on the device, from these queries; the plans of a KV group's heads may differ.
-  virtual void attention_sparse(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages,
+  // decided on the device, from these queries; the plans of a KV group's heads may differ. The layer has no span.
+  virtual void attention_sparse(Activation q, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages,
                                 int64_t first_position, std::span<const HeadPlan> plans, Activation out) {
     (void)plans;
     attention(q, shape, heads, layer, pages, first_position, out);
@@ -343,8 +353,8 @@ class Backend {
   // Waits, and takes what attention_sparse counted since the last call: out [layers * H].
   virtual void take_coverage(std::span<HeadCoverage> out) { (void)out; }
   // Adds to what take_focus() gives, for each key 0 .. keys - 1, the squares of the weights that attention() gives it: of all rows of q
-  // and all heads. False where the device cannot tell.
-  virtual bool add_focus(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, int64_t keys) {
+  // and all heads. False where the device cannot tell. The layer has no span.
+  virtual bool add_focus(Activation q, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, int64_t keys) {
     (void)q, (void)shape, (void)heads, (void)layer, (void)pages, (void)first_position, (void)keys;
     return false;
   }

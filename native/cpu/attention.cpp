@@ -20,7 +20,9 @@ constexpr int64_t kPartPages = 8;
 
 struct Attention::Job {
   const float* q;
-  int64_t tokens, heads, layer, first_position;
+  int64_t tokens, heads;
+  const CpuAttentionLayer& layer;
+  int64_t first_position;
   const CpuKvStorage& storage;
   std::span<const int32_t> page_slots;
   float* out;
@@ -46,17 +48,19 @@ Attention::Rows Attention::rows_of(const Job& job, int64_t item) const {
   rows.first_token = tile * kTilePositions;
   rows.tokens = std::min(kTilePositions, job.tokens - rows.first_token);
   const int64_t visible = job.first_position + rows.first_token + rows.tokens;
-  const int64_t pages = pages_of(visible);
-  rows.first_page = pages * rows.part / job.parts;
-  rows.end_page = pages * (rows.part + 1) / job.parts;
+  const int64_t unseen = job.layer.span > 0 ? std::max<int64_t>(job.first_position + rows.first_token + 1 - job.layer.span, 0) / kPageTokens : 0;
+  const int64_t pages = pages_of(visible) - unseen;
+  rows.first_page = unseen + pages * rows.part / job.parts;
+  rows.end_page = unseen + pages * (rows.part + 1) / job.parts;
   return rows;
 }
 
-void Attention::run(const float* q, int64_t tokens, int64_t heads, int64_t layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
+void Attention::run(const float* q, int64_t tokens, int64_t heads, const CpuAttentionLayer& layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
                     int64_t first_position, float* out) {
   const int64_t kv_heads = storage.shape().kv_heads, d = storage.shape().head_dim, width = storage.value_width();
   Job job{q, tokens, heads, layer, first_position, storage, page_slots, out, heads / kv_heads, 0, 0, 1, 0, nullptr, nullptr, nullptr};
-  job.pages = pages_of(first_position + tokens);
+  const int64_t seen = first_position + tokens;
+  job.pages = pages_of(layer.span > 0 ? std::min(seen, layer.span + std::min(tokens, kTilePositions)) : seen);
   job.tiles = (tokens + kTilePositions - 1) / kTilePositions;
   if (job.tiles * kv_heads < 4 * pool_.threads()) job.parts = std::max<int64_t>(1, (job.pages + kPartPages - 1) / kPartPages);
   job.part_rows = std::min(tokens, kTilePositions) * job.group;
@@ -85,6 +89,7 @@ void Attention::run(const float* q, int64_t tokens, int64_t heads, int64_t layer
         const float* part = job.part_output + at * width;
         for (int64_t i = 0; i < d; ++i) row[i] += factor * part[i];
       }
+      if (layer.sinks) sum += sink_weight(layer.sinks[rows.kv_head * job.group + r % job.group], maximum);
       for (int64_t i = 0; i < d; ++i) row[i] /= sum;
     }
   });
@@ -93,12 +98,16 @@ void Attention::run(const float* q, int64_t tokens, int64_t heads, int64_t layer
 void Attention::tile(const Job& job, int64_t item, int thread) {
   const Rows rows = rows_of(job, item);
   const int64_t count = rows.tokens * job.group, width = job.storage.value_width();
-  AttentionTile tile(kernels_, bf16_ && job.storage.narrow(), {job.storage, job.page_slots, job.layer, rows.kv_head},
+  AttentionTile tile(kernels_, bf16_ && job.storage.narrow(), {job.storage, job.page_slots, job.layer.index, rows.kv_head},
                      {job.q, job.heads, rows.kv_head * job.group, job.group, rows.first_token, rows.tokens, job.first_position + rows.first_token},
                      scratch_[static_cast<size_t>(thread)]);
+  tile.limit(0, job.layer.span);
   tile.visit(rows.first_page * kPageTokens, rows.end_page * kPageTokens);
   tile.flush();
-  if (job.parts == 1) return tile.write(job.out);
+  if (job.parts == 1) {
+    if (job.layer.sinks) tile.add_sinks(job.layer.sinks);
+    return tile.write(job.out);
+  }
   const int64_t at = item * job.part_rows;
   std::memcpy(job.part_output + at * width, tile.output(), static_cast<size_t>(count * width) * sizeof(float));
   std::memcpy(job.part_maximum + at, tile.maximum(), static_cast<size_t>(count) * sizeof(float));

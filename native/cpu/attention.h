@@ -5,6 +5,7 @@
 
 #include "backend/backend.h"
 #include "base/thread_pool.h"
+#include "cpu/attention_tile.h"
 #include "cpu/kernels.h"
 #include "cpu/kv_pages.h"
 #include "cpu/scratch.h"
@@ -15,8 +16,8 @@ class Attention {
  public:
   Attention(const Kernels& kernels, Precision precision, ThreadPool& pool);
 
-  // q, out [tokens, heads * head_dim]; token t stands at first_position + t and sees everything up to itself.
-  void run(const float* q, int64_t tokens, int64_t heads, int64_t layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
+  // q, out [tokens, heads * head_dim]; token t stands at first_position + t and sees everything up to itself that the layer lets it see.
+  void run(const float* q, int64_t tokens, int64_t heads, const CpuAttentionLayer& layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
            int64_t first_position, float* out);
 
  private:

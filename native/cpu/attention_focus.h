@@ -15,7 +15,7 @@ class AttentionFocus {
 
   // Adds, for each key 0 .. keys - 1, the squares of its softmax weights for all rows and heads of q [tokens, heads * head_dim], which
   // stand at first_position .. first_position + tokens - 1 and see everything up to themselves.
-  void add(const float* q, int64_t tokens, int64_t heads, int64_t layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
+  void add(const float* q, int64_t tokens, int64_t heads, const CpuAttentionLayer& layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
            int64_t first_position, int64_t keys);
   // What was added since the last call; zeros behind that.
   void take(std::span<float> out);

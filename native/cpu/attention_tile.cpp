@@ -208,6 +208,10 @@ void AttentionTile::flush() {
   filled_ = 0;
 }
 
+void AttentionTile::add_sinks(const float* sinks) {
+  for (int64_t r = 0; r < rows_.count(); ++r) sum_[r] += sink_weight(sinks[rows_.first_head + r % rows_.joined], maximum_[r]);
+}
+
 void AttentionTile::write(float* out) const {
   for (int64_t r = 0; r < rows_.count(); ++r) {
     float* row = out + rows_.offset(r, d_);

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <limits>
+#include <numbers>
 #include <span>
 
 #include "cpu/kernels.h"
@@ -15,6 +17,15 @@ namespace longview::cpu {
 
 // The score of what a row does not see.
 constexpr float kHidden = -std::numeric_limits<float>::infinity();
+
+// Which layer, and what its rows see beside the causal rule: AttentionLayer (backend/backend.h) as the CPU holds it.
+struct CpuAttentionLayer {
+  int64_t index, span = 0;
+  const float* sinks = nullptr;
+};
+
+// What a sink weighs in a sum of weights relative to `maximum`, which is in log2 units.
+inline float sink_weight(float sink, float maximum) { return std::exp2(sink * std::numbers::log2e_v<float> - maximum); }
 
 // One layer's K and V of one KV head, in the order of positions.
 struct HeadPages {
@@ -54,6 +65,8 @@ class AttentionTile {
   void visit_columns(std::span<const int32_t> columns);
   // Everything visited is in output, maximum and sum only after this.
   void flush();
+  // What each head's score (AttentionLayer::sinks, [heads]) takes of its rows' softmax, behind everything visited.
+  void add_sinks(const float* sinks);
   // Divides by the sums and stores to out [tokens of the chunk, heads * head_dim].
   void write(float* out) const;
 

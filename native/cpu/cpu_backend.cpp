@@ -49,7 +49,8 @@ class CpuExperts final : public DeviceWeight {
 
 const std::vector<TensorView>& views(const DeviceWeight& experts) { return static_cast<const CpuExperts&>(experts).views; }
 const CpuWeight& cpu(const DeviceWeight& weight) { return static_cast<const CpuWeight&>(weight); }
-const float* floats(const DeviceWeight* vector) { return static_cast<const CpuWeight*>(vector)->values.data(); }
+const float* floats(const DeviceWeight* vector) { return vector ? static_cast<const CpuWeight*>(vector)->values.data() : nullptr; }
+CpuAttentionLayer cpu(const AttentionLayer& layer) { return {layer.index, layer.span, floats(layer.sinks)}; }
 float* floats(Activation x) { return static_cast<float*>(x.data); }
 
 // A row gives keys that it does not see a weight of 0, and 0 times an infinity or a NaN is NaN. In the place of such a V lie zeros, behind
@@ -140,12 +141,14 @@ class CpuBackend final : public Backend {
   }
 
   void linear(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out) override {
-    linear_.run(floats(x), x.rows, cpu(weight).view, bias ? cpu(*bias).values.data() : nullptr, floats(out));
+    linear_.run(floats(x), x.rows, cpu(weight).view, floats(bias), floats(out));
   }
 
   void norm_add_experts(Activation sum, const DeviceWeight& norm, float epsilon, Activation normed, const Experts& experts) override {
     rms_norm(sum, norm, epsilon, normed);
-    experts_.add(floats(normed), sum.rows, {cpu(*experts.router).view, views(*experts.gates), views(*experts.ups), views(*experts.downs), experts.used, experts.normalised}, floats(sum));
+    experts_.add(floats(normed), sum.rows, {cpu(*experts.router).view, views(*experts.gates), views(*experts.ups), views(*experts.downs), experts.used, experts.normalised,
+                                            floats(experts.router_bias), floats(experts.gate_biases), floats(experts.up_biases), floats(experts.down_biases), experts.clamped},
+                 floats(sum));
   }
 
   void rms_norm_heads(Activation q, const DeviceWeight& q_weight, Activation k, const DeviceWeight& k_weight, int64_t head_dim, float epsilon) override {
@@ -232,19 +235,19 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void attention(Activation q, const KvShape&, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
-    attention_.run(floats(q), q.rows, heads, layer, static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, floats(out));
+  void attention(Activation q, const KvShape&, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, Activation out) override {
+    attention_.run(floats(q), q.rows, heads, cpu(layer), static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, floats(out));
   }
 
   int64_t sparse_block_tokens(const KvShape&) const override { return kMeanTokens; }
   int64_t sparse_from() const override { return kSparseFrom; }
-  void attention_sparse(Activation q, const KvShape&, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
-    sparse_.run(floats(q), q.rows, heads, layer, static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, plans, floats(out));
+  void attention_sparse(Activation q, const KvShape&, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
+    sparse_.run(floats(q), q.rows, heads, cpu(layer), static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, plans, floats(out));
   }
   void take_coverage(std::span<HeadCoverage> out) override { sparse_.take_coverage(out); }
 
-  bool add_focus(Activation q, const KvShape&, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, int64_t keys) override {
-    focus_.add(floats(q), q.rows, heads, layer, static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, keys);
+  bool add_focus(Activation q, const KvShape&, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, int64_t keys) override {
+    focus_.add(floats(q), q.rows, heads, cpu(layer), static_cast<const CpuKvStorage&>(*pages.storage), pages.page_slots, first_position, keys);
     return true;
   }
   void take_focus(std::span<float> out) override { focus_.take(out); }

@@ -28,6 +28,17 @@ void choose_experts(const float* scores, int64_t experts, int64_t used, bool nor
   for (int64_t i = 0; i < used; ++i) shares[i] /= normalised ? chosen : all;
 }
 
+// Experts::clamped: gate becomes the result.
+void clamped_swiglu(const Kernels& kernels, float* gate, float* up, int64_t n) {
+  constexpr float kMost = 7, kSlope = 1.702f;
+  for (int64_t i = 0; i < n; ++i) {
+    const float g = std::min(gate[i], kMost);
+    gate[i] = g * (1 + std::clamp(up[i], -kMost, kMost));
+    up[i] = kSlope * g;
+  }
+  kernels.sigmoid_mul(gate, up, n);
+}
+
 }  // namespace
 
 ExpertMixture::ExpertMixture(const Kernels& kernels, Precision precision, ThreadPool& pool)
@@ -43,7 +54,7 @@ int64_t ExpertMixture::scratch_bytes(const ModelConfig& c, int64_t tokens) {
 void ExpertMixture::choose(const float* x, int64_t tokens, const Matrices& m) {
   const int64_t experts = m.router.rows, used = m.used;
   auto* scores = scores_.get<float>(tokens * experts);
-  router_.run(x, tokens, m.router, nullptr, scores);
+  router_.run(x, tokens, m.router, m.router_bias, scores);
   choice_.resize(static_cast<size_t>(tokens * used));
   weights_.resize(choice_.size());
   each_row(pool_, tokens, [&](int64_t t) { choose_experts(scores + t * experts, experts, used, m.normalised, choice_.data() + t * used, weights_.data() + t * used); });
@@ -59,6 +70,7 @@ void ExpertMixture::choose(const float* x, int64_t tokens, const Matrices& m) {
 void ExpertMixture::add(const float* x, int64_t tokens, const Matrices& m, float* sum) {
   choose(x, tokens, m);
   const int64_t hidden = m.router.cols, ffn = m.gates.front().rows;
+  const auto bias_of = [](const float* biases, size_t expert, int64_t rows) { return biases ? biases + static_cast<int64_t>(expert) * rows : nullptr; };
   for (size_t e = 0; e < m.gates.size(); ++e) {
     const int64_t rows = first_[e + 1] - first_[e];
     if (rows == 0) continue;
@@ -67,10 +79,13 @@ void ExpertMixture::add(const float* x, int64_t tokens, const Matrices& m, float
     auto* gate = gate_.get<float>(rows * ffn);
     auto* up = up_.get<float>(rows * ffn);
     for (int64_t i = 0; i < rows; ++i) std::memcpy(input + i * hidden, x + chosen[i].token * hidden, static_cast<size_t>(hidden) * sizeof(float));
-    linear_.run(input, rows, m.gates[e], nullptr, gate);
-    linear_.run(input, rows, m.ups[e], nullptr, up);
-    each_row(pool_, rows, [&](int64_t i) { kernels_.silu_mul(gate + i * ffn, up + i * ffn, ffn); });
-    linear_.run(gate, rows, m.downs[e], nullptr, input);
+    linear_.run(input, rows, m.gates[e], bias_of(m.gate_biases, e, ffn), gate);
+    linear_.run(input, rows, m.ups[e], bias_of(m.up_biases, e, ffn), up);
+    each_row(pool_, rows, [&](int64_t i) {
+      if (m.clamped) clamped_swiglu(kernels_, gate + i * ffn, up + i * ffn, ffn);
+      else kernels_.silu_mul(gate + i * ffn, up + i * ffn, ffn);
+    });
+    linear_.run(gate, rows, m.downs[e], bias_of(m.down_biases, e, hidden), input);
     each_row(pool_, rows, [&](int64_t i) {
       const float* from = input + i * hidden;
       float* to = sum + chosen[i].token * hidden;

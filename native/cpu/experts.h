@@ -19,6 +19,8 @@ class ExpertMixture {
     const std::vector<TensorView>&gates, &ups, &downs;
     int64_t used;
     bool normalised;
+    const float *router_bias = nullptr, *gate_biases = nullptr, *up_biases = nullptr, *down_biases = nullptr;
+    bool clamped = false;
   };
   // sum += what the experts of each row give, as Backend::norm_add_experts says, without the norm. x, sum [tokens, hidden].
   void add(const float* x, int64_t tokens, const Matrices& experts, float* sum);

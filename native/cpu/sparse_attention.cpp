@@ -35,7 +35,8 @@ bool joinable(Pattern pattern) { return pattern == Pattern::kDense || pattern ==
 
 struct SparseAttention::Job {
   const float* q;
-  int64_t tokens, heads, layer;
+  int64_t tokens, heads;
+  const CpuAttentionLayer& layer;
   const CpuKvStorage& storage;
   std::span<const int32_t> page_slots;
   int64_t first_position;
@@ -43,7 +44,7 @@ struct SparseAttention::Job {
   float* out;
   int64_t group;
 
-  HeadPages pages(int64_t kv_head) const { return {storage, page_slots, layer, kv_head}; }
+  HeadPages pages(int64_t kv_head) const { return {storage, page_slots, layer.index, kv_head}; }
 };
 
 struct SparseAttention::Item {
@@ -62,7 +63,7 @@ struct SparseAttention::Choice {
 SparseAttention::SparseAttention(const Kernels& kernels, Precision precision, ThreadPool& pool)
     : kernels_(kernels), bf16_(kernels.gemm_bf16 && precision != Precision::kFloat32), pool_(pool), threads_(static_cast<size_t>(pool.threads())) {}
 
-void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
+void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, const CpuAttentionLayer& layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
                           int64_t first_position, std::span<const HeadPlan> plans, float* out) {
   const int64_t kv_heads = storage.shape().kv_heads;
   const Job job{q, tokens, heads, layer, storage, page_slots, first_position, plans, out, heads / kv_heads};
@@ -108,7 +109,7 @@ void SparseAttention::run(const float* q, int64_t tokens, int64_t heads, int64_t
   pool_.parallel_for(static_cast<int64_t>(items.size()), [&](int64_t item, int thread) { run_item(job, items[static_cast<size_t>(item)], threads_[static_cast<size_t>(thread)]); });
   coverage_.resize(static_cast<size_t>(storage.shape().layers * heads));
   for (const Thread& thread : threads_)
-    for (int64_t head = 0; head < heads; ++head) coverage_[static_cast<size_t>(layer * heads + head)] += thread.coverage[static_cast<size_t>(head)];
+    for (int64_t head = 0; head < heads; ++head) coverage_[static_cast<size_t>(layer.index * heads + head)] += thread.coverage[static_cast<size_t>(head)];
 }
 
 void SparseAttention::take_coverage(std::span<HeadCoverage> out) {
@@ -140,6 +141,7 @@ void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread)
     else add_covered_by_keys(tile, choice.keys, thread, heads);
     for (HeadCoverage& head : heads) ++head.probes;
   }
+  if (job.layer.sinks) tile.add_sinks(job.layer.sinks);
   tile.write(job.out);
 }
 

@@ -21,7 +21,7 @@ class SparseAttention {
   SparseAttention(const Kernels& kernels, Precision precision, ThreadPool& pool);
 
   // As Attention::run; plans [heads]. Pages must keep means of kMeanTokens.
-  void run(const float* q, int64_t tokens, int64_t heads, int64_t layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
+  void run(const float* q, int64_t tokens, int64_t heads, const CpuAttentionLayer& layer, const CpuKvStorage& storage, std::span<const int32_t> page_slots,
            int64_t first_position, std::span<const HeadPlan> plans, float* out);
   // What was visited since the last call, [layers * heads].
   void take_coverage(std::span<HeadCoverage> out);

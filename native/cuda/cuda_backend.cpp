@@ -280,21 +280,24 @@ class CudaBackend final : public Backend {
           "writing the KV state");
   }
 
-  void attention(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, Activation out) override {
-    const kernels::PagedKv kept = tables_.paged(shape, layer, pages, first_position + q.rows);
-    const bool direct = shape.format == KvFormat::kBFloat16 || q.rows == 1 || q.rows * heads / shape.kv_heads <= kDirectRows ||
-                        library_.attention_multiplies_e4m3({nullptr, nullptr, kept, q.rows, heads, first_position, device_.properties().multiprocessors, nullptr});
-    const kernels::PagedKv kv = direct ? kept : tables_.expanded(shape, layer, pages, first_position + q.rows);
+  void attention(Activation q, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, Activation out) override {
+    const int64_t end = first_position + q.rows;
+    kernels::AttentionArgs args{nullptr, nullptr, tables_.paged(shape, layer.index, pages, end), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
+    args.span = layer.span;
+    args.sinks = floats(layer.sinks);
+    const bool direct = shape.format == KvFormat::kBFloat16 || q.rows == 1 || q.rows * heads / shape.kv_heads <= kDirectRows || library_.attention_multiplies_e4m3(args);
+    if (!direct) args.kv = tables_.expanded(shape, layer.index, pages, end, layer.span > 0 ? std::max<int64_t>(first_position + 1 - layer.span, 0) : 0);
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
-      kernels::AttentionArgs args{queries, results, kv, q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
-      reserve_partial(args);
-      args.workspace = partial_.as<float>();
-      check(library_.attention(args, device_.stream()), "attending");
+      args.q = queries;
+      args.out = results;
+      attend(args);
     });
   }
 
-  void append_and_attend(Activation q, Activation k, Activation v, const HeadSteps& steps, DeviceRope& rope, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t position, Activation out) override {
-    kernels::AttentionArgs args{q.data, out.data, tables_.paged(shape, layer, pages, position + 1), 1, heads, position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
+  void append_and_attend(Activation q, Activation k, Activation v, const HeadSteps& steps, DeviceRope& rope, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t position, Activation out) override {
+    kernels::AttentionArgs args{q.data, out.data, tables_.paged(shape, layer.index, pages, position + 1), 1, heads, position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
+    args.span = layer.span;
+    args.sinks = floats(layer.sinks);
     const CudaRope& table = table_of(rope, position, 1);
     const int64_t d = shape.head_dim, half = table.half();
     const float *cosine = table.cosine.as<float>(), *sine = table.sine.as<float>();
@@ -316,18 +319,16 @@ class CudaBackend final : public Backend {
     } else {
       return Backend::append_and_attend(q, k, v, steps, rope, shape, heads, layer, pages, position, out);
     }
-    reserve_partial(args);
-    args.workspace = partial_.as<float>();
-    check(library_.attention(args, device_.stream()), "attending");
+    attend(args);
   }
 
   int64_t sparse_block_tokens(const KvShape&) const override { return kPageTokens; }
   int64_t sparse_from() const override { return kSparseFrom; }
 
-  void attention_sparse(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
+  void attention_sparse(Activation q, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, std::span<const HeadPlan> plans, Activation out) override {
     const HeadGroups groups = group_heads(plans, shape.kv_heads, q.rows);
-    if (!sparse_.takes(plans, groups, shape, first_position + q.rows)) {
-      sparse_.count_dense(shape, layer, q.rows, heads, first_position);
+    if (!sparse_.takes(plans, groups, shape, layer, first_position + q.rows)) {
+      sparse_.count_dense(shape, layer.index, q.rows, heads, first_position);
       return attention(q, shape, heads, layer, pages, first_position, out);
     }
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) { sparse_.attend({queries, results, q.rows, heads, first_position}, groups, shape, layer, pages); });
@@ -335,10 +336,10 @@ class CudaBackend final : public Backend {
 
   void take_coverage(std::span<HeadCoverage> out) override { sparse_.take_coverage(out); }
 
-  bool add_focus(Activation q, const KvShape& shape, int64_t heads, int64_t layer, const KvPages& pages, int64_t first_position, int64_t keys) override {
+  bool add_focus(Activation q, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, int64_t keys) override {
     const int64_t length = first_position + q.rows;
-    const kernels::PagedKv kv = shape.format == KvFormat::kBFloat16 ? tables_.paged(shape, layer, pages, length) : tables_.expanded(shape, layer, pages, length);
-    focus_.add({page_wide(q, shape), kv, q.rows, heads, first_position, nullptr, keys, nullptr});
+    const kernels::PagedKv kv = shape.format == KvFormat::kBFloat16 ? tables_.paged(shape, layer.index, pages, length) : tables_.expanded(shape, layer.index, pages, length);
+    focus_.add({page_wide(q, shape), kv, q.rows, heads, first_position, nullptr, keys, nullptr, 0, floats(layer.sinks)});
     return true;
   }
   void take_focus(std::span<float> out) override { focus_.take(out); }
@@ -436,6 +437,13 @@ class CudaBackend final : public Backend {
     if (partial_.bytes() >= bytes) return;
     partial_.grow(device_, bytes, "partial results of attention");
     check(library_.fill(partial_.as(), 0, static_cast<size_t>(bytes), device_.stream()), "clearing partial results of attention");
+  }
+
+  // With room for what it keeps of parts of the keys.
+  void attend(kernels::AttentionArgs& args) {
+    reserve_partial(args);
+    args.workspace = partial_.as<float>();
+    check(library_.attention(args, device_.stream()), "attending");
   }
 
   // Rotated queries, with heads as wide as the pages'. Those of another width lie in queries_, where rotation put them; `q` may be

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/error.h"
 #include "base/text.h"
 
 namespace longview::cuda {
@@ -72,13 +73,14 @@ std::string ExpertMixture::why_not(const ModelConfig& c) {
 void ExpertMixture::add(Activation sum, const Products::Norm& norm, const Experts& experts) {
   const Activation x = norm.normed;
   const CudaWeight &router = cuda(*experts.router), &gates = cuda(*experts.gates), &downs = cuda(*experts.downs);
+  LONGVIEW_CHECK(experts.clamped == (experts.gate_biases != nullptr), kInternal, "the kernels have biased experts and clamped ones together");
   const Shape shape{x.rows, router.rows, experts.used, x.cols, gates.rows / router.rows};
   scratch_.grow(device_, Choice(shape, nullptr).bytes, "the experts' rows");
   const Choice choice(shape, scratch_.as<char>());
-  const Projection scores{experts.router, nullptr, {choice.scores, x.rows, shape.experts, true}};
+  const Projection scores{experts.router, experts.router_bias, {choice.scores, x.rows, shape.experts, true}};
   if (!products_.multiply_row(sum, {&scores, 1}, kernels::MatvecResult::kWrite, &norm)) {
     check(library_.rms_norm({sum.data, element(sum), cuda(norm.weight).buffer->as<float>(), x.data, x.rows, x.cols, norm.epsilon}, device_.stream()));
-    products_.multiply(x, *experts.router, nullptr, scores.out);
+    products_.multiply(x, *experts.router, experts.router_bias, scores.out);
   }
   check(library_.choose_experts({choice.scores, choice.chosen, choice.shares, shape.tokens, shape.experts, shape.used, experts.normalised}, device_.stream()));
   const bool quantised = gates.type != kernels::WeightType::kBFloat16 && downs.type != kernels::WeightType::kBFloat16;
@@ -91,8 +93,9 @@ void ExpertMixture::add(Activation sum, const Products::Norm& norm, const Expert
 void ExpertMixture::add_few(Activation x, const Experts& experts, const Shape& s, const Choice& c, Activation sum) {
   const CudaWeight &gates = cuda(*experts.gates), &ups = cuda(*experts.ups), &downs = cuda(*experts.downs);
   const int32_t exact = s.tokens > 1;  // codes are for what is decoded, as elsewhere
-  check(library_.expert_gates({x.data, gates.type, gates.buffer->as(), ups.buffer->as(), c.chosen, c.gate, s.tokens, s.used, s.ffn, s.hidden, exact}, device_.stream()));
-  check(library_.expert_downs({c.gate, downs.type, downs.buffer->as(), c.chosen, c.shares, static_cast<float*>(sum.data), s.tokens, s.used, s.hidden, s.ffn, exact}, device_.stream()));
+  check(library_.expert_gates({x.data, gates.type, gates.buffer->as(), ups.buffer->as(), c.chosen, c.gate, s.tokens, s.used, s.ffn, s.hidden, exact, floats(experts.gate_biases), floats(experts.up_biases)},
+                              device_.stream()));
+  check(library_.expert_downs({c.gate, downs.type, downs.buffer->as(), c.chosen, c.shares, static_cast<float*>(sum.data), s.tokens, s.used, s.hidden, s.ffn, exact, floats(experts.down_biases)}, device_.stream()));
 }
 
 void ExpertMixture::add_many(Activation x, const Experts& experts, const Shape& s, const Choice& c, Activation sum) {
@@ -101,9 +104,10 @@ void ExpertMixture::add_many(Activation x, const Experts& experts, const Shape& 
   check(library_.gather_rows({x.data, c.row_tokens, c.groups, c.x, s.rows(), s.hidden}, device_.stream()));
   multiply(c.x, *experts.gates, c.gate);
   multiply(c.x, *experts.ups, c.up);
-  check(library_.silu_mul({c.gate, c.up, s.rows() * s.ffn}, device_.stream()));
+  if (experts.gate_biases) check(library_.activate_experts({c.gate, c.up, c.groups, floats(experts.gate_biases), floats(experts.up_biases), s.rows(), s.ffn}, device_.stream()));
+  else check(library_.silu_mul({c.gate, c.up, s.rows() * s.ffn}, device_.stream()));
   multiply(c.gate, *experts.downs, c.x);
-  check(library_.combine_experts({c.x, c.places, c.shares, static_cast<float*>(sum.data), s.tokens, s.used, s.hidden}, device_.stream()));
+  check(library_.combine_experts({c.x, c.places, c.shares, static_cast<float*>(sum.data), s.tokens, s.used, s.hidden, c.chosen, floats(experts.down_biases)}, device_.stream()));
 }
 
 }  // namespace longview::cuda

@@ -29,8 +29,8 @@ kernels::PagedKv PageTables::paged(const KvShape& shape, int64_t layer, const Kv
   return {table_.as<void*>(), shape.kv_heads, page_dim(shape.head_dim), layer, shape.mean_tokens > 0 ? shape.layers : 0, page_format(shape.format)};
 }
 
-kernels::PagedKv PageTables::expanded(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens) {
-  const kernels::PagedKv from = paged(shape, layer, pages, tokens);
+kernels::PagedKv PageTables::expanded(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens, int64_t first) {
+  kernels::PagedKv from = paged(shape, layer, pages, tokens);
   const int64_t count = pages.storage->pages(), bytes = copy_bytes(shape), table_bytes = count * static_cast<int64_t>(sizeof(void*));
   if (copies_.bytes() < count * bytes || copy_table_.bytes() < table_bytes || copy_bytes_ != bytes) {
     device_.library().synchronize(device_.stream());  // nothing reads what may go
@@ -43,7 +43,9 @@ kernels::PagedKv PageTables::expanded(const KvShape& shape, int64_t layer, const
     device_.check(device_.library().synchronize(device_.stream()), "sending the page table");  // `to` may go
     copy_bytes_ = bytes;
   }
-  device_.check(device_.library().expand_pages({from, copy_table_.as<void*>(), pages_of(tokens)}, device_.stream()), "widening the KV state");
+  const int64_t skipped = first / kPageTokens;
+  from.pages += skipped;
+  device_.check(device_.library().expand_pages({from, copy_table_.as<void*>() + skipped, pages_of(tokens) - skipped}, device_.stream()), "widening the KV state");
   return {copy_table_.as<void*>(), from.kv_heads, from.head_dim, 0, from.layers > 0 ? 1 : 0};
 }
 

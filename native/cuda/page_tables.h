@@ -14,8 +14,9 @@ class PageTables {
 
   // The pages of the first `tokens` tokens; their pointers are sent when they changed.
   kernels::PagedKv paged(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens);
-  // The same layer in bf16, until the next call. Room for all of the storage's pages is taken at once, as it was planned.
-  kernels::PagedKv expanded(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens);
+  // The same layer in bf16, from the page of token `first` on, until the next call. Room for all of the storage's pages is taken at once, as it
+  // was planned.
+  kernels::PagedKv expanded(const KvShape& shape, int64_t layer, const KvPages& pages, int64_t tokens, int64_t first = 0);
 
   // A KV state was made, which may lie where another one lay: pointers are sent anew.
   void forget() { storage_ = nullptr; }

@@ -3,14 +3,17 @@
 #include <algorithm>
 #include <utility>
 
+#include "cuda/weights.h"
+
 namespace longview::cuda {
 
-bool SparseAttention::takes(std::span<const HeadPlan> plans, const HeadGroups& groups, const KvShape& shape, int64_t length) const {
+bool SparseAttention::takes(std::span<const HeadPlan> plans, const HeadGroups& groups, const KvShape& shape, const AttentionLayer& layer, int64_t length) const {
   const bool all_dense = std::all_of(plans.begin(), plans.end(), [](const HeadPlan& plan) { return plan.pattern == Pattern::kDense; });
-  return !all_dense && shape.mean_tokens > 0 && groups.tiles >= device_.properties().multiprocessors && length <= kernels::kMostSparsePages * kPageTokens;
+  const bool sinks_fit = !layer.sinks || page_dim(shape.head_dim) == kernels::kSinkHeadDim;
+  return !all_dense && sinks_fit && shape.mean_tokens > 0 && groups.tiles >= device_.properties().multiprocessors && length <= kernels::kMostSparsePages * kPageTokens;
 }
 
-void SparseAttention::attend(const SparseRows& rows, const HeadGroups& groups, const KvShape& shape, int64_t layer, const KvPages& pages) {
+void SparseAttention::attend(const SparseRows& rows, const HeadGroups& groups, const KvShape& shape, const AttentionLayer& layer, const KvPages& pages) {
   const kernels::Library& library = device_.library();
   const kernels::Stream stream = device_.stream();
   const int64_t counter_bytes = shape.layers * rows.heads * static_cast<int64_t>(sizeof(kernels::HeadCounters)), length = rows.first_position + rows.tokens;
@@ -21,9 +24,9 @@ void SparseAttention::attend(const SparseRows& rows, const HeadGroups& groups, c
   groups_.grow(device_, rows.heads * static_cast<int64_t>(sizeof(kernels::HeadGroup)), "the plans of heads");
   device_.check(library.copy_to_device(groups_.as(), groups.groups.data(), groups.groups.size() * sizeof(kernels::HeadGroup), stream), "sending the plans of heads");
 
-  kernels::SparseArgs args{rows.queries, rows.results, tables_.paged(shape, layer, pages, length), rows.tokens, rows.heads, rows.first_position, groups_.as<kernels::HeadGroup>(), static_cast<int64_t>(groups.groups.size()), groups.tiles,
-                           counters_.as<kernels::HeadCounters>() + layer * rows.heads, nullptr, device_.properties().multiprocessors, 0, groups.slash_group, groups.slash_groups, groups.block_groups};
-  if (shape.format != KvFormat::kBFloat16 && !library.sparse_multiplies_e4m3(args)) args.kv = tables_.expanded(shape, layer, pages, length);
+  kernels::SparseArgs args{rows.queries, rows.results, tables_.paged(shape, layer.index, pages, length), rows.tokens, rows.heads, rows.first_position, groups_.as<kernels::HeadGroup>(), static_cast<int64_t>(groups.groups.size()), groups.tiles,
+                           counters_.as<kernels::HeadCounters>() + layer.index * rows.heads, nullptr, device_.properties().multiprocessors, 0, groups.slash_group, groups.slash_groups, groups.block_groups, floats(layer.sinks)};
+  if (shape.format != KvFormat::kBFloat16 && !library.sparse_multiplies_e4m3(args)) args.kv = tables_.expanded(shape, layer.index, pages, length);
   index_.grow(device_, kernels::sparse_layout(args).bytes, "the index of sparse attention");
   args.workspace = index_.as();
   device_.check(library.sparse_index(args, stream), "choosing pages");

@@ -21,8 +21,8 @@ class SparseAttention {
   SparseAttention(const Device& device, PageTables& tables) : device_(device), tables_(tables) {}
 
   // Whether these kernels run it, and it is worth it: few tiles leave the device idle where dense attention splits the keys.
-  bool takes(std::span<const HeadPlan> plans, const HeadGroups& groups, const KvShape& shape, int64_t length) const;
-  void attend(const SparseRows& rows, const HeadGroups& groups, const KvShape& shape, int64_t layer, const KvPages& pages);
+  bool takes(std::span<const HeadPlan> plans, const HeadGroups& groups, const KvShape& shape, const AttentionLayer& layer, int64_t length) const;
+  void attend(const SparseRows& rows, const HeadGroups& groups, const KvShape& shape, const AttentionLayer& layer, const KvPages& pages);
   // Dense attention was run in its place.
   void count_dense(const KvShape& shape, int64_t layer, int64_t tokens, int64_t heads, int64_t first_position);
 

@@ -19,6 +19,8 @@ struct CudaWeight final : DeviceWeight {
   const void* narrow() const { return buffer->as<float>() + cols; }
 };
 inline const CudaWeight& cuda(const DeviceWeight& weight) { return static_cast<const CudaWeight&>(weight); }
+// Of a vector that may not be there.
+inline const float* floats(const DeviceWeight* vector) { return vector ? cuda(*vector).buffer->as<float>() : nullptr; }
 
 // Brings weights from the mapped file through two page-locked buffers: one is filled while the other travels. Views of the
 // same bytes (tied embeddings) share their memory.

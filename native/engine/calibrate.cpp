@@ -65,11 +65,11 @@ bool Calibration::step(const CancelToken& cancel) {
   if (done() == total()) return false;
   bool measured = false;
   engine_.observe_attention([&](const Forward::Attention& attention) {
-    if (attention.layer == 0) {
+    if (attention.layer.index == 0) {
       const int64_t end = attention.first_position + attention.out.rows;
       measured = end == total() || (end > options_.from_token && late_chunks_++ % options_.every_chunk == 0);
     }
-    if (measured) measure(attention, cancel);
+    if (measured && !slides(attention.layer.index)) measure(attention, cancel);
   });
   try {
     engine_.prefill_chunk(*context_, std::span(tokens_).subspan(static_cast<size_t>(done())), cancel);
@@ -84,14 +84,14 @@ bool Calibration::step(const CancelToken& cancel) {
 void Calibration::measure(const Forward::Attention& a, const CancelToken& cancel) {
   const ModelConfig& c = engine_.model().config;
   Backend& backend = engine_.backend();
-  const auto index = static_cast<size_t>(a.layer), heads = static_cast<size_t>(c.heads);
+  const auto index = static_cast<size_t>(a.layer.index), heads = static_cast<size_t>(c.heads);
   LayerTrials& layer = layers_[index];
   if (a.first_position < layer.measured_to) return;  // before the calibration was interrupted
   if (tried_.rows < a.out.rows) {
     if (tried_.data) backend.release(tried_);
     tried_ = backend.allocate(a.out.rows, a.out.cols);
   }
-  if (!metrics_[index]) metrics_[index].emplace(engine_.model().weights.layers[static_cast<size_t>(c.attention_layer(a.layer))].attention_output, c.heads, c.head_dim);
+  if (!metrics_[index]) metrics_[index].emplace(engine_.model().weights.layers[static_cast<size_t>(c.attention_layer(a.layer.index))].attention_output, c.heads, c.head_dim);
   const Activation tried = backend.rows(tried_, 0, a.out.rows);
   const std::vector<int64_t> rows = sampled(a.out.rows);
   const std::vector<std::vector<float>> dense = read(a.out, rows);
@@ -129,7 +129,7 @@ void Calibration::measure(const Forward::Attention& a, const CancelToken& cancel
         trial.error += error * error;
       }
       // A plan that nothing is known of would be taken for one that errs least.
-      LONGVIEW_CHECK(std::isfinite(trial.error), kInvalidArgument, "What attention makes of this text in layer %lld is not finite: the model cannot be calibrated by it.", static_cast<long long>(a.layer));
+      LONGVIEW_CHECK(std::isfinite(trial.error), kInvalidArgument, "What attention makes of this text in layer %lld is not finite: the model cannot be calibrated by it.", static_cast<long long>(a.layer.index));
       trial.coverage += of_layer[h];
       // All heads ran at once: each took its share of the time.
       trial.seconds += visited > 0 ? seconds * of_layer[h].visited / visited : 0;
@@ -160,6 +160,8 @@ std::pair<size_t, size_t> Calibration::candidates_for(const ProfileUse& use) con
   return minference ? std::pair(adaptive, candidates_.size() - adaptive) : std::pair(size_t{0}, adaptive);
 }
 
+bool Calibration::slides(int64_t layer) const { return engine_.model().config.span(layer) > 0; }
+
 double Calibration::uncalibrated_density(const ProfileUse& use) const {
   const auto [first, count] = candidates_for(use);
   const auto candidates = std::span(candidates_).subspan(first, count);
@@ -167,6 +169,7 @@ double Calibration::uncalibrated_density(const ProfileUse& use) const {
   double sum = 0;
   int64_t heads = 0;
   for (int64_t layer = 0; layer < layers; ++layer) {
+    if (slides(layer)) continue;
     const auto found = std::find(candidates.begin(), candidates.end(), uncalibrated_plan(use, engine_.device().kind, is_late(layer, layers)));
     LONGVIEW_CHECK(found != candidates.end(), kInternal, "The plan of %s is not among those that were measured.", name(use));
     const std::vector<PlanTrial>& trials = layers_[static_cast<size_t>(layer)].trials;
@@ -180,10 +183,13 @@ HeadProfile Calibration::profile(const ProfileUse& use, double density) const {
   const auto [first, count] = candidates_for(use);
   const Model& model = engine_.model();
   const auto heads = static_cast<size_t>(model.config.heads);
+  std::vector<size_t> measured;  // heads
   std::vector<PlanMeasurement> measurements;
   const auto trial_of = [&](size_t head, size_t candidate) -> const PlanTrial& { return layers_[head / heads].trials[head % heads * candidates_.size() + first + candidate]; };
   const auto weight_of = [&](size_t head) { return is_late(static_cast<int64_t>(head / heads), model.config.attention_layers()) ? kLateWeight : 1.0; };
   for (size_t head = 0; head < layers_.size() * heads; ++head) {
+    if (slides(static_cast<int64_t>(head / heads))) continue;
+    measured.push_back(head);
     const auto rows = static_cast<double>(std::max<int64_t>(layers_[head / heads].rows, 1));
     for (size_t candidate = 0; candidate < count; ++candidate) {
       const PlanTrial& trial = trial_of(head, candidate);
@@ -197,14 +203,20 @@ HeadProfile Calibration::profile(const ProfileUse& use, double density) const {
   profile.device = engine_.device().kind;
   profile.layers = model.config.attention_layers();
   profile.heads = model.config.heads;
-  for (size_t head = 0; head < chosen.size(); ++head) {
-    const auto candidate = static_cast<size_t>(chosen[head]);
-    const PlanMeasurement& measured = measurements[head * count + candidate];
+  // Those of the others see what they see.
+  profile.plans.resize(layers_.size() * heads);
+  profile.density.resize(profile.plans.size(), 1.0f);
+  profile.error.resize(profile.plans.size(), 0.0f);
+  profile.recall.resize(profile.plans.size(), 1.0f);
+  for (size_t i = 0; i < chosen.size(); ++i) {
+    const auto candidate = static_cast<size_t>(chosen[i]);
+    const size_t head = measured[i];
+    const PlanMeasurement& measurement = measurements[i * count + candidate];
     const HeadCoverage& coverage = trial_of(head, candidate).coverage;
-    profile.plans.push_back(candidates_[first + candidate]);
-    profile.density.push_back(static_cast<float>(measured.density));
-    profile.error.push_back(static_cast<float>(measured.error / weight_of(head)));
-    profile.recall.push_back(coverage.probes > 0 ? static_cast<float>(coverage.covered / static_cast<double>(coverage.probes)) : 1.0f);
+    profile.plans[head] = candidates_[first + candidate];
+    profile.density[head] = static_cast<float>(measurement.density);
+    profile.error[head] = static_cast<float>(measurement.error / weight_of(head));
+    if (coverage.probes > 0) profile.recall[head] = static_cast<float>(coverage.covered / static_cast<double>(coverage.probes));
   }
   return profile;
 }

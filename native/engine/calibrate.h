@@ -53,6 +53,8 @@ class Calibration {
   void forget_part() const;
 
  private:
+  // Whether the layer sees no more than a span: then there is nothing to measure.
+  bool slides(int64_t layer) const;
   // Candidates of a use, as a part of all: the first, and how many.
   std::pair<size_t, size_t> candidates_for(const ProfileUse& use) const;
   void measure(const Forward::Attention& attention, const CancelToken& cancel);

@@ -85,7 +85,7 @@ Engine::Engine(Model model, const EngineOptions& options) : model_(stretched(std
   KvShape kv{config.attention_layers(), config.kv_heads, config.head_dim};
   prefill_ = std::make_unique<PrefillPlan>(options.prefill, ProfiledModel{model_.fingerprint, config.attention_layers(), config.heads, backend_->info().kind}, backend_->sparse_from());
   note(prefill_->note());
-  if (!prefill_->dense()) kv.mean_tokens = backend_->sparse_block_tokens(kv);
+  if (!prefill_->dense() && config.sees_all()) kv.mean_tokens = backend_->sparse_block_tokens(kv);
   if (!prefill_->dense() && kv.mean_tokens == 0) {
     prefill_ = std::make_unique<PrefillPlan>(PrefillOptions{}, ProfiledModel{}, 0);
     note("Sparse reading is not there for this model on this device: it is read densely.");
@@ -174,8 +174,9 @@ void Engine::count_coverage(Context& context, int64_t count, bool sparse) {
   const ModelConfig& config = model_.config;
   if (!sparse) {
     const double keys = static_cast<double>(config.heads) * static_cast<double>(count) * (static_cast<double>(context.length()) + static_cast<double>(count + 1) / 2);
-    for (HeadCoverage& layer : counters_.layers) {
-      layer += {keys, keys, 0, 0};
+    for (size_t i = 0; i < counters_.layers.size(); ++i) {
+      if (config.span(static_cast<int64_t>(i)) > 0) continue;  // nothing is left out of what it sees
+      counters_.layers[i] += {keys, keys, 0, 0};
       counters_.coverage += {keys, keys, 0, 0};
     }
     return;
@@ -356,7 +357,7 @@ int64_t Engine::focus_chunk(Context& context, std::span<const int32_t> tokens, s
   std::vector<float> added(focus.size());
   bool told = true;
   forward_->observe([&](const Forward::Attention& a) {
-    if (told && a.layer >= kv_shape().layers / 2) told = backend_->add_focus(a.q, kv_shape(), model_.config.heads, a.layer, a.pages, a.first_position, keys);
+    if (told && a.layer.span == 0 && a.layer.index >= kv_shape().layers / 2) told = backend_->add_focus(a.q, kv_shape(), model_.config.heads, a.layer, a.pages, a.first_position, keys);
   });
   try {
     run(context, tokens.first(count), 0, Next::kNothing, cancel);

@@ -7,7 +7,8 @@
 namespace longview {
 
 struct Forward::Layer {
-  WeightHandle attention_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, attention_output, attention_post_norm, ffn_norm, gate, up, down, ffn_post_norm, router, expert_gates, expert_ups, expert_downs;
+  WeightHandle attention_norm, q, k, v, q_bias, k_bias, v_bias, q_norm, k_norm, attention_output, output_bias, sinks, attention_post_norm, ffn_norm, gate, up, down, ffn_post_norm;
+  WeightHandle router, expert_gates, expert_ups, expert_downs, router_bias, gate_biases, up_biases, down_biases;
   WeightHandle mixed, output_gate, alpha, beta, taps, decay, decay_bias, value_norm;  // of a recurrent layer
   WeightHandle shared_gate, shared_up, shared_down, shared_router;
 };
@@ -48,8 +49,9 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
   output_ = upload(w.output);
   for (const LayerWeights& l : w.layers)
     layers_.push_back({upload(l.attention_norm), matrix(l.q), matrix(l.k), matrix(l.v), upload(l.q_bias), upload(l.k_bias), upload(l.v_bias),
-                       upload(l.q_norm), upload(l.k_norm), matrix(l.attention_output), upload(l.attention_post_norm), upload(l.ffn_norm), matrix(l.gate), matrix(l.up), matrix(l.down),
-                       upload(l.ffn_post_norm), upload(l.router), experts(l.expert_gates), experts(l.expert_ups), experts(l.expert_downs),
+                       upload(l.q_norm), upload(l.k_norm), matrix(l.attention_output), upload(l.output_bias), upload(l.sinks), upload(l.attention_post_norm), upload(l.ffn_norm), matrix(l.gate), matrix(l.up),
+                       matrix(l.down), upload(l.ffn_post_norm), upload(l.router), experts(l.expert_gates), experts(l.expert_ups), experts(l.expert_downs), upload(l.router_bias), upload(l.gate_biases),
+                       upload(l.up_biases), upload(l.down_biases),
                        matrix(l.mixed), matrix(l.output_gate), gates(l.alpha), gates(l.beta), upload(l.taps), upload(l.decay), upload(l.decay_bias), upload(l.value_norm),
                        matrix(l.shared_gate), matrix(l.shared_up), matrix(l.shared_down), upload(l.shared_router)});
   if (on_load) on_load(model.weight_bytes, model.weight_bytes);
@@ -139,17 +141,18 @@ int64_t Forward::add_attention(const Layer& layer, int64_t index, bool last_laye
     if (grows) backend_.scale_queries(q, config_.rope, first_position);
     steps = {};
   }
+  const AttentionLayer attending{index, config_.span(index), layer.sinks.get()};
   if (token) {
-    backend_.append_and_attend(q, k, v, steps, rope, shape_, heads, index, chunk.pages, first_position, attended);
+    backend_.append_and_attend(q, k, v, steps, rope, shape_, heads, attending, chunk.pages, first_position, attended);
   } else {
     backend_.rope_and_append_kv(q, k, v, rope, shape_, index, chunk.pages, first_position);
     if (rows == 0) return 0;
-    if (chunk.plans.empty() || rows < count) backend_.attention(last(q), shape_, heads, index, chunk.pages, first_position + count - rows, last(attended));
-    else backend_.attention_sparse(q, shape_, heads, index, chunk.pages, first_position, chunk.plans.subspan(static_cast<size_t>(index * heads), static_cast<size_t>(heads)), attended);
+    if (chunk.plans.empty() || rows < count || attending.span > 0) backend_.attention(last(q), shape_, heads, attending, chunk.pages, first_position + count - rows, last(attended));
+    else backend_.attention_sparse(q, shape_, heads, attending, chunk.pages, first_position, chunk.plans.subspan(static_cast<size_t>(index * heads), static_cast<size_t>(heads)), attended);
   }
-  if (on_attention_) on_attention_({index, hidden, q, attended, chunk.pages, first_position});
+  if (on_attention_) on_attention_({attending, hidden, q, attended, chunk.pages, first_position});
   if (config_.attention_gate && !steps.both.data) backend_.multiply_gates(last(attended), last(part(gates_)));
-  add_product(last(attended), *layer.attention_output, layer.attention_post_norm.get(), last(normed), last(hidden));
+  add_product(last(attended), *layer.attention_output, layer.output_bias.get(), layer.attention_post_norm.get(), last(normed), last(hidden));
   return rows;
 }
 
@@ -160,29 +163,30 @@ void Forward::add_recurrent(const Layer& layer, int64_t index, const Chunk& chun
   const DeltaProjections projections{{{layer.mixed.get(), nullptr, mixed}, {layer.output_gate.get(), nullptr, gate}, {layer.alpha.get(), nullptr, alpha}, {layer.beta.get(), nullptr, beta}}};
   const DeltaWeights weights{layer.taps.get(), layer.decay.get(), layer.decay_bias.get(), layer.value_norm.get()};
   backend_.norm_delta_net(hidden, *layer.attention_norm, input, projections, weights, config_.norm_epsilon, recurrent_, index, chunk.states, read);
-  add_product(read, *layer.attention_output, nullptr, normed, hidden);
+  add_product(read, *layer.attention_output, nullptr, nullptr, normed, hidden);
 }
 
 void Forward::add_ffn(const Layer& layer, Activation hidden, Activation normed, Activation gate, Activation up) {
   if (layer.router) {
-    const Experts experts{layer.router.get(), layer.expert_gates.get(), layer.expert_ups.get(), layer.expert_downs.get(), config_.experts_used, config_.experts_normalised};
+    const Experts experts{layer.router.get(), layer.expert_gates.get(), layer.expert_ups.get(), layer.expert_downs.get(), config_.experts_used, config_.experts_normalised,
+                          layer.router_bias.get(), layer.gate_biases.get(), layer.up_biases.get(), layer.down_biases.get(), config_.clamped_experts};
     backend_.norm_add_experts(hidden, *layer.ffn_norm, config_.norm_epsilon, normed, experts);
     if (!layer.shared_down) return;
     backend_.linear_swiglu(normed, *layer.shared_gate, *layer.shared_up, up, gate);
     backend_.scale_rows(gate, normed, *layer.shared_router);
-    add_product(gate, *layer.shared_down, nullptr, normed, hidden);
+    add_product(gate, *layer.shared_down, nullptr, nullptr, normed, hidden);
     return;
   }
   const Activation input = backend_.for_products(normed, {layer.gate.get(), layer.up.get()});
   const Activation activated = backend_.for_products(gate, {layer.down.get()});
   backend_.norm_linear_swiglu(hidden, *layer.ffn_norm, config_.norm_epsilon, input, *layer.gate, *layer.up, up, activated);
-  add_product(activated, *layer.down, layer.ffn_post_norm.get(), normed, hidden);
+  add_product(activated, *layer.down, nullptr, layer.ffn_post_norm.get(), normed, hidden);
 }
 
-void Forward::add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* post_norm, Activation scratch, Activation sum) {
-  if (!post_norm) return backend_.linear_add(x, weight, scratch, sum);
-  backend_.linear(x, weight, nullptr, scratch);
-  backend_.rms_norm(scratch, *post_norm, config_.norm_epsilon, scratch);
+void Forward::add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, const DeviceWeight* post_norm, Activation scratch, Activation sum) {
+  if (!bias && !post_norm) return backend_.linear_add(x, weight, scratch, sum);
+  backend_.linear(x, weight, bias, scratch);
+  if (post_norm) backend_.rms_norm(scratch, *post_norm, config_.norm_epsilon, scratch);
   backend_.add(sum, scratch);
 }
 

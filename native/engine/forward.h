@@ -19,7 +19,7 @@ class Forward {
 
   // One layer's attention over a chunk, before its product with the output matrix.
   struct Attention {
-    int64_t layer;  // of those with attention
+    AttentionLayer layer;
     Activation hidden, q, out;  // [T, hidden], the residual stream that this layer got; [T, H*D], after RoPE; [T, H*D]
     KvPages pages;
     int64_t first_position;
@@ -82,8 +82,8 @@ class Forward {
   void add_recurrent(const Layer& layer, int64_t index, const Chunk& chunk);
   // Adds what its FFN, or its experts, make of rows of the residual stream; the others are room for these rows, with any content.
   void add_ffn(const Layer& layer, Activation hidden, Activation normed, Activation gate, Activation up);
-  // sum += x * weight^T, normed before it is added where there is a norm for that.
-  void add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* post_norm, Activation scratch, Activation sum);
+  // sum += x * weight^T (+ bias), normed before it is added where there is a norm for that.
+  void add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, const DeviceWeight* post_norm, Activation scratch, Activation sum);
 
   Backend& backend_;
   const ModelConfig& config_;

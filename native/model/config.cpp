@@ -10,17 +10,17 @@
 
 namespace longview {
 
-bool has_experts(const std::string& architecture) { return architecture == "qwen3moe" || architecture == "qwen3_moe" || shares_expert(architecture); }
+bool has_experts(const std::string& architecture) { return architecture == "gpt-oss" || architecture == "qwen3moe" || architecture == "qwen3_moe" || shares_expert(architecture); }
 bool shares_expert(const std::string& architecture) { return architecture == "qwen3next" || architecture == "qwen35moe" || architecture == "qwen3_5_moe_text"; }
 
 bool is_hybrid(const std::string& architecture) { return architecture == "qwen35" || architecture == "qwen3_5_text" || shares_expert(architecture); }
 
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config) {
-  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen3next", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text", "glm", "glm4", "chatglm", "phi3"};
+  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen3next", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text", "glm", "glm4", "chatglm", "phi3", "gpt-oss"};
   LONGVIEW_CHECK(std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown),
                  kUnsupportedArchitecture,
                  "The model %s is of the architecture \"%s\", which Longview does not run. It runs llama, "
-                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, glm, glm4, chatglm and phi3.",
+                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, glm, glm4, chatglm, phi3 and gpt-oss.",
                  path.c_str(), printable(name).c_str());
   config.architecture = name;
   const bool glm = name == "glm" || name == "glm4" || name == "chatglm";
@@ -29,6 +29,7 @@ void set_architecture(const std::string& name, const std::string& path, ModelCon
   config.attention_gate = is_hybrid(name);
   config.post_norms = name == "glm4";
   config.fused_gate_up = glm || name == "phi3";
+  config.output_bias = config.attention_sinks = config.expert_biases = config.clamped_experts = name == "gpt-oss";
 }
 
 void check_sizes(const ModelConfig& c, const std::string& path) {
@@ -48,6 +49,7 @@ void check_sizes(const ModelConfig& c, const std::string& path) {
   between(c.vocabulary, 1, 1 << 24, "vocabulary");
   between(c.window, 1, int64_t{1} << 31, "window");
   between(c.rope.dims, 2, c.head_dim, "number of rotated dimensions");
+  between(c.sliding.span, 0, int64_t{1} << 31, "number of tokens that its layers see");
   if (const RecurrentConfig& r = c.recurrent; is_hybrid(c.architecture)) {
     between(r.interval, 1, c.layers, "number of layers of which one attends");
     between(r.key_heads, 1, 4096, "number of recurrent key heads");
@@ -81,6 +83,10 @@ void set_query_growth(double growth, double span, const std::string& path, RopeC
   if (!(growth > 0 && growth <= 100 && span >= 1 && span <= 1e9)) throw_corrupt(path, format("the growth of its queries, %g over %g tokens, is out of range", growth, span));
   rope.query_growth = growth;
   rope.query_span = static_cast<int64_t>(span);
+}
+
+void set_sliding(ModelConfig& config, const SlidingConfig& sliding) {
+  if (sliding.span < config.window) config.sliding = sliding;
 }
 
 void limit_window(ModelConfig& config, int64_t span, const std::string& why) {

@@ -45,6 +45,12 @@ struct RecurrentConfig {
   int64_t channels() const { return 2 * key_dim() + value_dim(); }  // of the convolution: queries, keys, values
 };
 
+// Layers whose tokens see only the last ones before them.
+struct SlidingConfig {
+  int64_t span = 0;      // tokens that one sees, itself included; 0: no layer is so
+  int64_t interval = 0;  // of so many layers the last sees everything; 0: none does
+};
+
 struct ModelConfig {
   std::string architecture;  // "llama", "qwen2", "phi3", …: the file's own word
   std::string name;          // for people; may be empty
@@ -60,7 +66,10 @@ struct ModelConfig {
   std::string note;    // sentences for people where the window is another than one would expect; mostly empty
   float norm_epsilon = 1e-5f;
   RopeConfig rope;
+  SlidingConfig sliding;
   bool qkv_bias = false;
+  bool output_bias = false;      // of the matrix behind attention
+  bool attention_sinks = false;  // each head has a score of its own, which takes its share of every softmax and gives nothing
   bool qk_norm = false;
   bool post_norms = false;     // the outputs of attention and FFN are normed before they are added (GLM-4-0414)
   bool fused_gate_up = false;  // the file has one matrix for both: gate's rows, then up's
@@ -70,6 +79,8 @@ struct ModelConfig {
   int64_t experts = 0;
   int64_t experts_used = 0;
   bool experts_normalised = true;  // the weights of those add up to 1
+  bool expert_biases = false;      // of the router and of the experts' matrices
+  bool clamped_experts = false;    // gpt-oss's SwiGLU (Experts::clamped, backend/backend.h)
   int64_t shared_ffn = 0;          // of one more that each token goes through, behind a gate of its own; 0: there is none
   RecurrentConfig recurrent;
   bool attention_gate = false;  // Q's matrix gives each head as many gates behind its dims, whose sigmoid what it attends to is multiplied with
@@ -77,6 +88,10 @@ struct ModelConfig {
   int64_t kv_dim() const { return kv_heads * head_dim; }
   int64_t q_dim() const { return heads * head_dim; }
   bool attends(int64_t layer) const { return recurrent.interval == 0 || (layer + 1) % recurrent.interval == 0; }
+  // Tokens that one of this layer sees, of those with K and V; 0: all before it.
+  int64_t span(int64_t attention_layer) const { return sliding.interval > 0 && (attention_layer + 1) % sliding.interval == 0 ? 0 : sliding.span; }
+  // Whether any layer sees everything.
+  bool sees_all() const { return sliding.span == 0 || sliding.interval > 0; }
   // Layers with K and V: those that attention, its pages and its plans count.
   int64_t attention_layer(int64_t index) const { return recurrent.interval == 0 ? index : (index + 1) * recurrent.interval - 1; }
   int64_t attention_layers() const { return recurrent.interval == 0 ? layers : layers / recurrent.interval; }

@@ -53,6 +53,7 @@ RopeScaling read_scaling(const ModelFile& file, const std::string& arch, const M
   if (arch == "mistral3") rope.settings.mscale = 1, rope.settings.mscale_all_dim = file.number_or(scaling + "yarn_log_multiplier", 0.0);
   rope.settings.beta_fast = file.number_or(scaling + "yarn_beta_fast", 32.0);
   rope.settings.beta_slow = file.number_or(scaling + "yarn_beta_slow", 1.0);
+  rope.settings.truncate = arch != "gpt-oss";  // which no key says
   rope.attention_multiplier =
       file.number_or(scaling + "attn_factor", 1.0) * file.number_or(scaling + "yarn_attn_factor", 1.0);
   // The older spelling of linear scaling.
@@ -131,9 +132,11 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   c.experts = file.integer_or(arch + ".expert_count", 0);
   c.experts_used = file.integer_or(arch + ".expert_used_count", 0);
   LONGVIEW_CHECK(c.experts == 0 || has_experts(arch), kUnsupportedArchitecture,
-                 "The model %s is a mixture of experts of the architecture \"%s\". Longview runs those of qwen3moe, qwen3next and qwen35moe.", path.c_str(), printable(arch).c_str());
-  // llama.cpp's numbers: 0 where the file says nothing, 1 for softmax.
-  LONGVIEW_CHECK(file.integer_or(arch + ".expert_gating_func", 0) <= 1, kUnsupportedArchitecture,
+                 "The model %s is a mixture of experts of the architecture \"%s\". Longview runs those of qwen3moe, qwen3next, qwen35moe and gpt-oss.", path.c_str(), printable(arch).c_str());
+  // llama.cpp's numbers: 0 where the file says nothing, 1 for softmax, 3 for softmax of those that are chosen, which is the same where their weights
+  // add up to 1.
+  const int64_t gating = file.integer_or(arch + ".expert_gating_func", 0);
+  LONGVIEW_CHECK(gating <= 1 || (gating == 3 && arch == "gpt-oss"), kUnsupportedArchitecture,
                  "The model %s chooses its experts otherwise than by softmax (expert_gating_func), which Longview does not run.", path.c_str());
 
   c.name = file.string_or("general.name", "");
@@ -171,8 +174,12 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   if (scaling.type == "yarn")
     c.window =
         std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));
-  if (const int64_t span = file.integer_or(arch + ".attention.sliding_window", 0); span > 0)
-    limit_window(c, span, format("Its layers see %lld tokens at a time", static_cast<long long>(span)));
+  if (const int64_t span = file.integer_or(arch + ".attention.sliding_window", 0); span > 0) {
+    // Which layers slide stands in no file.
+    if (arch == "gpt-oss") set_sliding(c, {span, 2});
+    else if (arch == "llama" || arch == "mistral" || arch == "phi3") set_sliding(c, {span, 0});
+    else limit_window(c, span, format("Some of its layers see %lld tokens at a time", static_cast<long long>(span)));
+  }
   // Qwen2.5-1M, whose GGUF files do not say that it attends in chunks of 262,144 tokens, the last 8,192 of which two have in common.
   if (arch == "qwen2" && c.window == 1010000) limit_window(c, 262144 - 8192, "Beyond that it attends in chunks");
   return c;

@@ -113,24 +113,33 @@ RopeScaling read_scaling(const Members& config, const Members& rope, int64_t win
   return scaling;
 }
 
-// Tokens that every layer sees, or 0 where all see everything.
-int64_t sliding_window(const Members& config, const std::string& architecture) {
-  bool sliding =
-      config.boolean("use_sliding_window", architecture == "mistral" || architecture == "phi3");
+// Layers that see no more than the last tokens. Where these follow no pattern of the graph's, no layer gets to see more tokens than that: a model
+// is the same then as one that sees all.
+void read_sliding(const Members& config, ModelConfig& c) {
+  const bool by_nature = c.architecture == "mistral" || c.architecture == "phi3";
+  bool sliding = config.boolean("use_sliding_window", by_nature), regular = by_nature;
+  int64_t interval = 0;
   if (const Json::Array* types = config.list("layer_types")) {
-    sliding = false;
+    std::vector<bool> slides;
     for (const Json& type : *types) {
       const std::string name = type.string() ? *type.string() : "";
-      if (name == "linear_attention" && is_hybrid(architecture)) continue;  // read_recurrent checks where they are
+      if (name == "linear_attention" && is_hybrid(c.architecture)) continue;  // read_recurrent checks where they are
       LONGVIEW_CHECK(name == "full_attention" || name == "sliding_attention", kUnsupportedArchitecture,
                      "The model %s has layers of the type \"%s\", which Longview does not run.",
                      config.path().c_str(), printable(name).c_str());
-      sliding = sliding || name == "sliding_attention";
+      slides.push_back(name == "sliding_attention");
     }
+    sliding = std::find(slides.begin(), slides.end(), true) != slides.end();
+    if (const auto first = std::find(slides.begin(), slides.end(), false); first != slides.end()) interval = first - slides.begin() + 1;
+    regular = static_cast<int64_t>(slides.size()) == c.layers;
+    for (int64_t i = 0; i < static_cast<int64_t>(slides.size()); ++i) regular = regular && slides[static_cast<size_t>(i)] == (interval == 0 || (i + 1) % interval != 0);
   }
+  if (!sliding) return;
   // transformers' own for Mistral, whose configurations have null where there is none.
-  const int64_t unstated = architecture == "mistral" && !config.states("sliding_window") ? 4096 : 0;
-  return sliding ? std::max<int64_t>(config.integer("sliding_window", unstated), 0) : 0;
+  const int64_t unstated = c.architecture == "mistral" && !config.states("sliding_window") ? 4096 : 0, span = config.integer("sliding_window", unstated);
+  if (span <= 0) return;
+  if (regular) return set_sliding(c, {span, interval});
+  limit_window(c, span, format("Some of its layers see %lld tokens at a time", static_cast<long long>(span)));
 }
 
 void refuse_what_the_graph_lacks(const Members& config) {
@@ -246,6 +255,7 @@ ModelConfig read_json_config(const ModelFile& file) {
   const std::string architecture = json.text("model_type", "");
   if (architecture.empty())
     throw_corrupt(path, "its config.json does not name its architecture (model_type)");
+  LONGVIEW_CHECK(architecture != "gpt_oss" && architecture != "gpt-oss", kUnsupportedArchitecture, "The model %s is a gpt-oss in safetensors, which Longview reads as a GGUF file alone: choose one of it.", path.c_str());
   set_architecture(architecture, path, c);
   for (const Members& members : {Members(file.config(), path), json}) refuse_what_the_graph_lacks(members);
   if (architecture == "chatglm") {
@@ -284,8 +294,7 @@ ModelConfig read_json_config(const ModelFile& file) {
   if (scaling.type == "yarn")
     c.window =
         std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));
-  if (const int64_t span = sliding_window(json, c.architecture); span > 0)
-    limit_window(c, span, format("Its layers see %lld tokens at a time", static_cast<long long>(span)));
+  read_sliding(json, c);
   if (const int64_t span = first_chunk(json); span > 0)
     limit_window(c, span, "Beyond that it attends in chunks");
   return c;

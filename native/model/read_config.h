@@ -37,6 +37,8 @@ void check_pattern(int64_t layers, int64_t interval, const std::function<bool(in
 void set_query_growth(double growth, double span, const std::string& path, RopeConfig& rope);
 // Everything but RoPE: sizes in range, heads that fit. Called before memory is taken by them.
 void check_sizes(const ModelConfig& config, const std::string& path);
+// Layers that see no more than a span; without effect where that is the whole window. Called when the window is known.
+void set_sliding(ModelConfig& config, const SlidingConfig& sliding);
 // Clamps the window to `span` tokens, within which a model whose layers see no further is the same as one
 // that sees all, and leaves a note for people. No effect where the window is no larger.
 void limit_window(ModelConfig& config, int64_t span, const std::string& why);

@@ -36,6 +36,7 @@ const TensorNames kGgufNames{
     .shared_up = "ffn_up_shexp",
     .shared_down = "ffn_down_shexp",
     .shared_router = "ffn_gate_inp_shexp",
+    .sinks = "attn_sinks.weight",
     .mixed = "attn_qkv",
     .output_gate = "attn_gate",
     .alpha = "ssm_alpha",
@@ -80,6 +81,7 @@ const TensorNames kHubNames{
     .shared_up = "mlp.shared_expert.up_proj",
     .shared_down = "mlp.shared_expert.down_proj",
     .shared_router = "mlp.shared_expert_gate",
+    .sinks = nullptr,
     .mixed = "linear_attn.in_proj_qkv",
     .output_gate = "linear_attn.in_proj_z",
     .alpha = "linear_attn.in_proj_a",
@@ -124,6 +126,7 @@ const TensorNames kChatGlmNames{
     .shared_up = nullptr,
     .shared_down = nullptr,
     .shared_router = nullptr,
+    .sinks = nullptr,
     .mixed = nullptr,
     .output_gate = nullptr,
     .alpha = nullptr,
@@ -141,7 +144,7 @@ const TensorNames kChatGlmNames{
 TensorNames names_of(const ModelFile& file, const ModelConfig& config) {
   if (file.format() == ModelFile::Format::kGguf) {
     TensorNames names = kGgufNames;
-    if (is_hybrid(config.architecture)) names.ffn_norm = names.attention_post_norm;  // the same word for another place
+    if (is_hybrid(config.architecture) || config.architecture == "gpt-oss") names.ffn_norm = names.attention_post_norm;  // the same word for another place
     return names;
   }
   if (config.architecture == "chatglm") return kChatGlmNames;

@@ -18,6 +18,7 @@ struct TensorNames {
   // of each lie together in one, and down's in another, of names that stand here whole.
   const char *router, *experts, *expert_gate, *expert_up, *expert_down, *experts_gate_up, *experts_down;
   const char *shared_gate, *shared_up, *shared_down, *shared_router;
+  const char* sinks;  // with all that follows the layer's number
   // Of a recurrent layer; the last four with all that follows the layer's number. `beta_alpha`: both of them, by key head.
   const char *mixed, *output_gate, *alpha, *beta, *beta_alpha, *recurrent_output, *taps, *decay, *decay_bias, *value_norm;
 };

@@ -210,10 +210,13 @@ void find_attention(Finder& find, const TensorNames& names, const std::string& p
     layer.k_norm = find_norm(find, weight(names.k_norm), c.head_dim, c);
   }
   layer.attention_output = find.matrix(weight(names.attention_output), c.hidden, c.q_dim());
+  if (c.output_bias) layer.output_bias = find.vector(bias(names.attention_output), c.hidden);
+  if (c.attention_sinks) layer.sinks = find.vector(prefix + names.sinks, c.heads);
 }
 
 void find_mixture(Finder& find, const TensorNames& names, const std::string& prefix, const ModelConfig& c, LayerWeights& layer) {
   const auto weight = [&](const char* name) { return prefix + name + ".weight"; };
+  const auto bias = [&](const char* name) { return prefix + name + ".bias"; };
   const auto experts = [&](const char* name, int64_t rows, int64_t cols) { return find_experts(find, names, prefix, name, c.experts, rows, cols); };
   layer.router = find.matrix(weight(names.router), c.experts, c.hidden);
   if (const std::string both = prefix + names.experts_gate_up; find.has(both)) {
@@ -225,6 +228,12 @@ void find_mixture(Finder& find, const TensorNames& names, const std::string& pre
     layer.expert_gates = experts(names.expert_gate, c.ffn, c.hidden);
     layer.expert_ups = experts(names.expert_up, c.ffn, c.hidden);
     layer.expert_downs = experts(names.expert_down, c.hidden, c.ffn);
+  }
+  if (c.expert_biases) {
+    layer.router_bias = find.vector(bias(names.router), c.experts);
+    layer.gate_biases = find.flat(bias(names.expert_gate), {c.experts, c.ffn});
+    layer.up_biases = find.flat(bias(names.expert_up), {c.experts, c.ffn});
+    layer.down_biases = find.flat(bias(names.expert_down), {c.experts, c.hidden});
   }
   if (c.shared_ffn == 0) return;
   layer.shared_gate = find.matrix(weight(names.shared_gate), c.shared_ffn, c.hidden);

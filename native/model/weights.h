@@ -19,6 +19,8 @@ struct LayerWeights {
   TensorView q_bias, k_bias, v_bias;
   TensorView q_norm, k_norm;       // [1, head_dim]
   TensorView attention_output;     // [hidden, heads * head_dim], of a recurrent layer [hidden, value_dim]
+  TensorView output_bias;          // [1, hidden], of attention_output
+  TensorView sinks;                // [1, heads]
   TensorView attention_post_norm;  // [1, hidden]
   TensorView ffn_norm;             // [1, hidden]
   TensorView gate, up;             // [ffn, hidden]
@@ -35,6 +37,8 @@ struct LayerWeights {
   // In the place of gate, up and down, of a mixture of experts; of each kind all have one type.
   TensorView router;                                            // [experts, hidden]
   std::vector<TensorView> expert_gates, expert_ups, expert_downs;  // [experts]
+  TensorView router_bias;                                          // [1, experts]
+  TensorView gate_biases, up_biases, down_biases;                  // [1, experts * ffn] twice, [1, experts * hidden]
   TensorView shared_gate, shared_up, shared_down;                  // of the expert that all share: as gate, up and down, of shared_ffn
   TensorView shared_router;                                        // [1, hidden]: by what its results count
 
@@ -42,7 +46,7 @@ struct LayerWeights {
   template <typename Body>
   void each(const Body& body) const {
     for (const TensorView* view : {&attention_norm, &q, &k, &v, &q_bias, &k_bias, &v_bias, &q_norm, &k_norm, &attention_output,
-                                   &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm, &mixed, &output_gate, &taps, &decay, &decay_bias, &value_norm, &shared_gate, &shared_up, &shared_down, &shared_router})
+                                   &output_bias, &sinks, &attention_post_norm, &ffn_norm, &gate, &up, &down, &ffn_post_norm, &mixed, &output_gate, &taps, &decay, &decay_bias, &value_norm, &router_bias, &gate_biases, &up_biases, &down_biases, &shared_gate, &shared_up, &shared_down, &shared_router})
       body(*view);
   }
   template <typename Body>

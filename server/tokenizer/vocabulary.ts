@@ -47,6 +47,8 @@ export const endTexts: readonly string[] = [
   '<|eot_id|>',
   '<|eom_id|>',
   '<|end|>',
+  '<|return|>',
+  '<|call|>',
   '<|endoftext|>',
   '<|end_of_text|>',
   '<|user|>',

@@ -235,7 +235,8 @@ void bench_matvec(const char* name, WeightType type, double bits, int64_t m, int
   });
 }
 
-void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64_t d) {
+// `span`: not 0 where a token sees so many up to itself, with a sink for each head besides.
+void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_heads, int64_t d, int64_t span = 0) {
   const int64_t length = first + tokens, pages = (length + kernels::kPageTokens - 1) / kernels::kPageTokens, page = kv_heads * 2 * kernels::kPageTokens * d;
   const Random q(static_cast<size_t>(tokens * heads * d)), kv(static_cast<size_t>(pages * page));
   const gpu::Memory<uint16_t> out(static_cast<size_t>(tokens * heads * d));
@@ -243,12 +244,16 @@ void bench_attention(int64_t tokens, int64_t first, int64_t heads, int64_t kv_he
   for (int64_t i = 0; i < pages; ++i) pointers.push_back(kv.get() + i * page);
   const gpu::Memory<void*> table(pointers);
   kernels::AttentionArgs args{q.get(), out.get(), {table.get(), kv_heads, d, 0}, tokens, heads, first, gpu::properties().multiprocessors, nullptr};
+  const gpu::Memory<float> sinks(gpu::some_sinks(heads));
+  args.span = span;
+  if (span > 0) args.sinks = sinks.get();
   const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
-  const double scores = static_cast<double>(tokens) * (static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2);
-  const std::string name = format("attention T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d));
+  const double seen = static_cast<double>(first) + (static_cast<double>(tokens) + 1) / 2, scores = static_cast<double>(tokens) * (span > 0 ? std::min(seen, static_cast<double>(span)) : seen);
+  std::string name = format("attention T %d first %d heads %d/%d d %d", int(tokens), int(first), int(heads), int(kv_heads), int(d));
+  if (span > 0) name += format(" span %d, sinks", int(span));
   const auto launch = [&] { GPU(attention(args, gpu::stream())); };
-  if (tokens == 1) report_decode(name, static_cast<double>(length * kv_heads * d) * 4, launch);
+  if (tokens == 1) report_decode(name, static_cast<double>((span > 0 ? std::min(length, span) : length) * kv_heads * d) * 4, launch);
   else report(name, 4 * scores * static_cast<double>(heads * d), 0, launch);
   if (tokens > 128 || tokens == 1) return;
   // Where these tokens look: both walks multiply the keys alone.
@@ -315,6 +320,11 @@ int main(int argc, char** argv) {
     bench_attention(128, 131072 - 128, 32, 8, 128);
     bench_attention(512, 8192, 9, 3, 64);
     bench_attention(1, 61440, 9, 3, 64);
+    // gpt-oss: layers that see everything, and layers that see 128 tokens.
+    for (const int64_t span : {0, 128}) {
+      bench_attention(16384, 131072 - 16384, 64, 8, 64, span);
+      bench_attention(1, 131071, 64, 8, 64, span);
+    }
     bench_attention(32768, 0, 24, 4, 256);
     bench_attention(4096, 131072 - 4096, 16, 2, 256);
     for (const int64_t length : {8192, 131072}) bench_attention(1, length - 1, 24, 4, 256);

@@ -10,6 +10,8 @@ namespace {
 
 struct Case {
   int64_t tokens, first, heads, kv_heads, d;
+  int64_t span = 0;
+  bool sinks = false;
 };
 
 void check_attention(const Case& c, float spread, int32_t architecture) {
@@ -40,6 +42,10 @@ void check_attention(const Case& c, float spread, int32_t architecture) {
   for (const int64_t slot : slots) pointers.push_back(dkv.get() + slot * page);
   const gpu::Memory<void*> table(pointers);
   kernels::AttentionArgs args{dq.get(), out.get(), {table.get(), c.kv_heads, c.d, layer}, c.tokens, c.heads, c.first, gpu::properties().multiprocessors, nullptr, architecture};
+  const std::vector<float> sinks = gpu::some_sinks(c.heads);
+  const gpu::Memory<float> dsinks(sinks);
+  args.span = c.span;
+  if (c.sinks) args.sinks = dsinks.get();
   const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
   GPU(attention(args, gpu::stream()));
@@ -68,24 +74,25 @@ void check_attention(const Case& c, float spread, int32_t architecture) {
   std::vector<double> wanted, scores;
   std::vector<uint16_t> rows;
   for (int64_t row = 0; row < c.tokens * c.heads; row += step) {
-    const int64_t t = row / c.heads, h = row % c.heads, g = h / (c.heads / c.kv_heads), seen = c.first + t + 1;
-    scores.assign(static_cast<size_t>(seen), 0);
+    const int64_t t = row / c.heads, h = row % c.heads, g = h / (c.heads / c.kv_heads), seen = c.first + t + 1, from = c.span > 0 ? std::max<int64_t>(0, seen - c.span) : 0;
+    scores.assign(static_cast<size_t>(seen), -INFINITY);
     double highest = -INFINITY, sum = 0;
-    for (int64_t s = 0; s < seen; ++s) {
+    for (int64_t s = from; s < seen; ++s) {
       double dot = 0;
       for (int64_t i = 0; i < c.d; ++i) dot += gpu::at(q, static_cast<size_t>(row * c.d + i)) * gpu::at(k, static_cast<size_t>((s * c.kv_heads + g) * c.d + i));
       highest = std::max(highest, scores[static_cast<size_t>(s)] = dot / std::sqrt(static_cast<double>(c.d)));
     }
     for (double& score : scores) sum += score = std::exp(score - highest);
+    if (c.sinks) sum += std::exp(sinks[static_cast<size_t>(h)] - highest);
     const size_t begin = wanted.size();
     wanted.resize(begin + static_cast<size_t>(c.d), 0);
-    for (int64_t s = 0; s < seen; ++s)
+    for (int64_t s = from; s < seen; ++s)
       for (int64_t i = 0; i < c.d; ++i) wanted[begin + static_cast<size_t>(i)] += scores[static_cast<size_t>(s)] / sum * gpu::at(v, static_cast<size_t>((s * c.kv_heads + g) * c.d + i));
     rows.insert(rows.end(), got.begin() + row * c.d, got.begin() + (row + 1) * c.d);
   }
   for (const uint16_t x : got) CHECK(std::isfinite(bf16_to_float(x)));
   const double error = gpu::relative_error(rows, wanted), worst = gpu::worst_row_error(rows, wanted, c.d);
-  std::printf("  %s T %5d first %6d heads %d/%d d %3d: %.1e, of a row %.1e\n", architecture ? "sm80" : "best", int(c.tokens), int(c.first), int(c.heads), int(c.kv_heads), int(c.d), error, worst);
+  std::printf("  %s T %5d first %6d heads %d/%d d %3d span %d%s: %.1e, of a row %.1e\n", architecture ? "sm80" : "best", int(c.tokens), int(c.first), int(c.heads), int(c.kv_heads), int(c.d), int(c.span), c.sinks ? ", sinks" : "", error, worst);
   CHECK(error <= 5e-3);  // weights and results are bf16
   CHECK(worst <= 1e-2);
 }
@@ -117,6 +124,14 @@ TEST("decode and short turns over long contexts") {
   for (const int64_t d : {64, 128})
     for (const Case& c : {Case{1, 127, 9, 3, d}, Case{1, 128, 8, 8, d}, Case{1, 5000, 32, 8, d}, Case{1, 20011, 9, 3, d}, Case{3, 20000, 28, 4, d}, Case{20, 9999, 9, 3, d},
                           Case{1, 0, 16, 1, d}, Case{1, 63, 12, 2, d}, Case{1, 300, 4, 4, d}, Case{1, 40000, 16, 1, d}, Case{4, 3000, 8, 2, d}, Case{5, 6014, 9, 3, d}, Case{16, 1000, 2, 2, d}})
+      check_attention(c, 1.0f);
+}
+
+TEST("rows that see a span of tokens, shorter than a step, as long as a page and longer than the context, and heads with sinks") {
+  for (const int64_t d : {64, 128, 256})
+    for (const Case& c : {Case{1, 127, 9, 3, d, 24, true}, Case{1, 5000, 16, 2, d, 128, true}, Case{1, 5000, 16, 2, d, 0, true}, Case{1, 9000, 9, 3, d, 129, false}, Case{3, 4100, 28, 4, d, 1000, true},
+                          Case{77, 3000, 12, 2, d, 127, true}, Case{77, 3000, 12, 2, d, 1, false}, Case{300, 1, 4, 1, d, 9000, true}, Case{300, 200, 16, 1, d, 0, true}, Case{2200, 63, 8, 8, d, 128, true},
+                          Case{2200, 63, 8, 8, d, 24, false}, Case{1500, 2901, 28, 4, d, 1000, true}, Case{1500, 901, 28, 4, d, 0, true}})
       check_attention(c, 1.0f);
 }
 

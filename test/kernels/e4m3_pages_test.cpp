@@ -83,6 +83,8 @@ TEST("many queries, multiplied as codes: ragged chunks behind ragged prefixes") 
     for (const Case& c : {Case{128, 0, 9, 3, d}, Case{300, 1, 4, 1, d}, Case{129, 127, 8, 2, d}, Case{65, 1000, 3, 3, d}, Case{1000, 333, 9, 3, d}, Case{77, 4096, 12, 2, d}, Case{400, 2901, 28, 4, d}, Case{40, 100, 32, 2, d}, Case{130, 77, 32, 4, d}})
       check_attention(PageFormat::kE4M3, c, 0.5f, true);
   check_attention(PageFormat::kE4M3, {200, 300, 4, 2, 128}, 10.0f, true);  // scores of hundreds
+  for (const int64_t d : {64, 128})
+    for (const Case& c : {Case{300, 1, 4, 1, d, 24, true}, Case{1000, 333, 9, 3, d, 128, true}, Case{400, 2901, 28, 4, d, 0, true}, Case{77, 4096, 12, 2, d, 1000, false}}) check_attention(PageFormat::kE4M3, c, 0.5f, true);
 }
 
 TEST_MAIN()

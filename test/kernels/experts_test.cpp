@@ -55,6 +55,12 @@ std::vector<float> floats(WeightType type, const std::vector<uint8_t>& bytes, in
   return values;
 }
 
+// By Experts::clamped of native/backend/backend.h.
+double clamped(double gate, double up) {
+  gate = std::min(gate, 7.0);
+  return gate / (1 + std::exp(-1.702 * gate)) * (1 + std::clamp(up, -7.0, 7.0));
+}
+
 double dot(const float* a, const float* b, int64_t k) {
   double sum = 0;
   for (int64_t i = 0; i < k; ++i) sum += static_cast<double>(a[i]) * b[i];
@@ -145,6 +151,29 @@ TEST("rows in the order of experts, gathered, multiplied by their group's matrix
       for (size_t i = 0; i < chosen.size(); ++i)
         for (int64_t j = 0; j < n; ++j) combined[i / static_cast<size_t>(used) * static_cast<size_t>(n) + static_cast<size_t>(j)] += shares[i] * at(got, i * static_cast<size_t>(n) + static_cast<size_t>(j));
       CHECK(relative_error(sum.read(), combined) <= kFloatError);
+
+      const auto biases = random_float(static_cast<size_t>(experts * n), random);
+      const Memory<float> dbiases(biases), biased(before);
+      GPU(combine_experts({out.get(), places.get(), dshares.get(), biased.get(), tokens, used, n, dchosen.get(), dbiases.get()}, stream()));
+      for (size_t i = 0; i < chosen.size(); ++i)
+        for (int64_t j = 0; j < n; ++j) combined[i / static_cast<size_t>(used) * static_cast<size_t>(n) + static_cast<size_t>(j)] += static_cast<double>(shares[i]) * biases[static_cast<size_t>(chosen[i] * n + j)];
+      CHECK(relative_error(biased.read(), combined) <= kFloatError);
+
+      // Halves of gpt-oss's experts, some beyond their bounds.
+      const auto gates = random_bf16(static_cast<size_t>(rows * n), random, 6), ups = random_bf16(gates.size(), random, 6);
+      const Memory<uint16_t> halves(gates), other(ups);
+      GPU(activate_experts({halves.get(), other.get(), groups.get(), dbiases.get(), dbiases.get(), rows, n}, stream()));
+      const std::vector<uint16_t> activated = halves.read();
+      std::vector<uint16_t> seen;
+      std::vector<double> expected;
+      for (size_t i = 0; i < chosen.size(); ++i)
+        for (int64_t j = 0; j < n; ++j) {
+          const auto at_row = static_cast<size_t>(place[i] * n + j);
+          const double bias = biases[static_cast<size_t>(chosen[i] * n + j)];
+          seen.push_back(activated[at_row]);
+          expected.push_back(clamped(at(gates, at_row) + bias, at(ups, at_row) + bias));
+        }
+      CHECK(relative_error(seen, expected) <= kBf16Error);
     }
   }
 }
@@ -178,24 +207,29 @@ TEST("few tokens through their experts, of every type") {
       const Memory<uint8_t> dgate(gate), dup(up), ddown(down);
       const Memory<int32_t> dchosen(chosen);
       const Memory<float> dshares(shares), sum(before);
-      GPU(expert_gates({dx.get(), type, dgate.get(), dup.get(), dchosen.get(), activated.get(), tokens, used, ffn, hidden, exact}, stream()));
+      const bool biased = tokens % 4 != 0;
+      const auto biases = random_float(static_cast<size_t>(experts * std::max(ffn, hidden)), random, 4);
+      const Memory<float> dbiases(biases);
+      const float* on_device = biased ? dbiases.get() : nullptr;
+      const auto bias = [&](size_t i, int64_t rows, int64_t row) { return static_cast<double>(biases[static_cast<size_t>(chosen[i] * rows + row)]); };
+      GPU(expert_gates({dx.get(), type, dgate.get(), dup.get(), dchosen.get(), activated.get(), tokens, used, ffn, hidden, exact, on_device, on_device}, stream()));
       const std::vector<float> met = as_met(exact ? WeightType::kBFloat16 : type, x);
       std::vector<double> wanted;
       for (size_t i = 0; i < chosen.size(); ++i)
         for (int64_t j = 0; j < ffn; ++j) {
           const float* row = met.data() + static_cast<int64_t>(i) / used * hidden;
           const double g = dot(row, gates.data() + (chosen[i] * ffn + j) * hidden, hidden), u = dot(row, ups.data() + (chosen[i] * ffn + j) * hidden, hidden);
-          wanted.push_back(g / (1 + std::exp(-g)) * u);
+          wanted.push_back(biased ? clamped(g + bias(i, ffn, j), u + bias(i, ffn, j)) : g / (1 + std::exp(-g)) * u);
         }
       const std::vector<uint16_t> middle = activated.read();
       CHECK(relative_error(middle, wanted) <= kBf16Error);
 
-      GPU(expert_downs({activated.get(), type, ddown.get(), dchosen.get(), dshares.get(), sum.get(), tokens, used, hidden, ffn, exact}, stream()));
+      GPU(expert_downs({activated.get(), type, ddown.get(), dchosen.get(), dshares.get(), sum.get(), tokens, used, hidden, ffn, exact, on_device}, stream()));
       const std::vector<float> met_middle = as_met(exact ? WeightType::kBFloat16 : type, middle);
       std::vector<double> total(before.begin(), before.end());
       for (size_t i = 0; i < chosen.size(); ++i)
         for (int64_t j = 0; j < hidden; ++j)
-          total[i / static_cast<size_t>(used) * static_cast<size_t>(hidden) + static_cast<size_t>(j)] += shares[i] * dot(met_middle.data() + static_cast<int64_t>(i) * ffn, downs.data() + (chosen[i] * hidden + j) * ffn, ffn);
+          total[i / static_cast<size_t>(used) * static_cast<size_t>(hidden) + static_cast<size_t>(j)] += shares[i] * (dot(met_middle.data() + static_cast<int64_t>(i) * ffn, downs.data() + (chosen[i] * hidden + j) * ffn, ffn) + (biased ? bias(i, hidden, j) : 0));
       const double error = relative_error(sum.read(), total);
       if (!(error <= kFloatError)) std::printf("  type %d, %d tokens: %.1e\n", int(type), int(tokens), error);
       CHECK(error <= kFloatError);

@@ -7,9 +7,11 @@ using namespace sparse_case;
 namespace {
 
 // Of keys 0 .. keys - 1, added to 1 that stands there before.
-void check_focus(const Shape& s, int64_t keys, Data data, int32_t architecture) {
+void check_focus(const Shape& s, int64_t keys, Data data, int32_t architecture, const std::vector<float>& sinks = {}) {
   const Context c(s, std::vector<HeadGroup>(static_cast<size_t>(s.kv_heads), dense()), data);
   kernels::FocusArgs args{c.args().q, c.args().kv, s.tokens, s.heads, s.first, nullptr, keys, nullptr, architecture};
+  const gpu::Memory<float> dsinks(sinks.empty() ? std::vector<float>(1) : sinks);
+  if (!sinks.empty()) args.sinks = dsinks.get();
   const gpu::Memory<float> focus(std::vector<float>(static_cast<size_t>(keys), 1.0f)), workspace(static_cast<size_t>(kernels::focus_workspace_floats(args)));
   args.focus = focus.get();
   args.workspace = workspace.get();
@@ -23,6 +25,7 @@ void check_focus(const Shape& s, int64_t keys, Data data, int32_t architecture) 
       const double highest = *std::max_element(weights.begin(), weights.end());
       double sum = 0;
       for (double& x : weights) sum += x = std::exp(x - highest);
+      if (!sinks.empty()) sum += std::exp(sinks[h] - highest);
       for (size_t key = 0; key < std::min(weights.size(), expected[h].size()); ++key) expected[h][key] += weights[key] / sum * (weights[key] / sum);
     }
   });
@@ -45,6 +48,11 @@ TEST("ragged chunks behind contexts of any length, on all architectures' kernels
   for (const Shape& s : std::vector<Shape>{{1, 5000, 4, 1, 128}, {128, 4000, 9, 3, 64}, {37, 9001, 14, 2, 128}, {128, 0, 4, 4, 64}, {300, 100, 8, 2, 128}, {5, 40000, 7, 1, 64}, {1, 5000, 4, 1, 256}, {37, 9001, 24, 4, 256}, {128, 4000, 12, 1, 256}, {300, 100, 16, 2, 256}})
     for (const Data data : {Data::kPlain, Data::kOutliers})
       for (const int32_t architecture : {0, 80}) check_focus(s, std::max<int64_t>(1, s.first), data, architecture);
+}
+
+TEST("heads with sinks") {
+  for (const Shape& s : std::vector<Shape>{{37, 9001, 14, 2, 64}, {5, 3000, 16, 2, 128}})
+    for (const int32_t architecture : {0, 80}) check_focus(s, s.first, Data::kPlain, architecture, gpu::some_sinks(s.heads));
 }
 
 TEST("keys of the chunk itself, and the first few alone") {

@@ -80,6 +80,13 @@ inline Memory<float> attention_workspace(const longview::kernels::AttentionArgs&
   return Memory<float>(std::vector<float>(static_cast<size_t>(library().attention_workspace_floats(args) + 1)));
 }
 
+// Of each head one, from scores that weigh nothing to such as weigh more than most keys.
+inline std::vector<float> some_sinks(int64_t heads) {
+  std::vector<float> sinks;
+  for (int64_t h = 0; h < heads; ++h) sinks.push_back(static_cast<float>(h % 5) * 4 - 8);
+  return sinks;
+}
+
 inline std::vector<uint16_t> random_bf16(size_t count, std::mt19937_64& random, float spread = 1.0f) {
   std::normal_distribution<float> normal(0, spread);
   std::vector<uint16_t> out(count);

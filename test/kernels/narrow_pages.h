@@ -336,6 +336,8 @@ inline void check_refused_copies(PageFormat format) {
 
 struct Case {
   int64_t tokens, first, heads, kv_heads, d;
+  int64_t span = 0;
+  bool sinks = false;
 };
 
 // Of queries of size `spread` and keys and values of size `scale`. `multiplied`: by the tensor cores of compute capability 9.0 as codes, on
@@ -350,6 +352,10 @@ inline void check_attention(PageFormat format, const Case& c, float spread, bool
   const gpu::Memory<uint16_t> dq(q), out(q.size());
   kernels::AttentionArgs args{dq.get(), out.get(), pages.kv(false), c.tokens, c.heads, c.first, multiplied ? 1 : gpu::properties().multiprocessors, nullptr};
   CHECK(gpu::library().attention_multiplies_e4m3(args) == multiplied);
+  const std::vector<float> sinks = gpu::some_sinks(c.heads);
+  const gpu::Memory<float> dsinks(sinks);
+  args.span = c.span;
+  if (c.sinks) args.sinks = dsinks.get();
   const gpu::Memory<float> workspace = gpu::attention_workspace(args);
   args.workspace = workspace.get();
   GPU(attention(args, gpu::stream()));
@@ -377,18 +383,19 @@ inline void check_attention(PageFormat format, const Case& c, float spread, bool
   std::vector<uint16_t> rows;
   const int64_t step = std::max<int64_t>(1, c.tokens * c.heads * length / 400000);
   for (int64_t row = 0; row < c.tokens * c.heads; row += step) {
-    const int64_t t = row / c.heads, h = row % c.heads, g = h / (c.heads / c.kv_heads), seen = c.first + t + 1;
-    scores.assign(static_cast<size_t>(seen), 0);
+    const int64_t t = row / c.heads, h = row % c.heads, g = h / (c.heads / c.kv_heads), seen = c.first + t + 1, from = c.span > 0 ? std::max<int64_t>(0, seen - c.span) : 0;
+    scores.assign(static_cast<size_t>(seen), -INFINITY);
     double highest = -INFINITY, sum = 0;
-    for (int64_t s = 0; s < seen; ++s) {
+    for (int64_t s = from; s < seen; ++s) {
       double dot = 0;
       for (int64_t i = 0; i < c.d; ++i) dot += queries[static_cast<size_t>(row * c.d + i)] * kept[0][static_cast<size_t>((s * c.kv_heads + g) * c.d + i)];
       highest = std::max(highest, scores[static_cast<size_t>(s)] = dot / std::sqrt(static_cast<double>(c.d)));
     }
     for (double& score : scores) sum += score = std::exp(score - highest);
+    if (c.sinks) sum += std::exp(sinks[static_cast<size_t>(h)] - highest);
     const size_t begin = wanted.size();
     wanted.resize(begin + static_cast<size_t>(c.d), 0);
-    for (int64_t s = 0; s < seen; ++s)
+    for (int64_t s = from; s < seen; ++s)
       for (int64_t i = 0; i < c.d; ++i) wanted[begin + static_cast<size_t>(i)] += scores[static_cast<size_t>(s)] / sum * kept[1][static_cast<size_t>((s * c.kv_heads + g) * c.d + i)];
     rows.insert(rows.end(), got.begin() + row * c.d, got.begin() + (row + 1) * c.d);
   }
@@ -399,6 +406,10 @@ inline void check_attention(PageFormat format, const Case& c, float spread, bool
 }
 
 inline void check_few_queries(PageFormat format) {
+  // Rows that see a span of tokens, and heads with sinks.
+  for (const int64_t d : {64, 128, 256})
+    for (const Case& c : {Case{1, 5000, 32, 8, d, 128, true}, Case{1, 300, 8, 2, d, 24, true}, Case{1, 20011, 9, 3, d, 0, true}, Case{3, 4000, 28, 4, d, 129, false}, Case{16, 1000, 32, 8, d, 1, true}, Case{130, 60, 4, 2, d, 100, true}, Case{2, 40, 16, 2, d, 5000, true}})
+      check_attention(format, c, 0.5f);
   for (const int64_t d : {64, 128, 256})
     for (const Case& c : {Case{1, 0, 1, 1, d}, Case{1, 127, 9, 3, d}, Case{1, 128, 8, 8, d}, Case{1, 5000, 32, 8, d}, Case{1, 20011, 9, 3, d}, Case{3, 14, 28, 4, d}, Case{16, 4000, 32, 8, d}, Case{5, 1000, 24, 1, d}, Case{130, 60, 4, 2, d}})
       check_attention(format, c, 0.5f);

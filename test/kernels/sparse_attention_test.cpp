@@ -86,7 +86,7 @@ class StandIns {
 };
 
 // Output of token t and head h of the group.
-std::vector<double> attend(const Context& c, const StandIns& stand_ins, const std::vector<uint32_t>& bits, const HeadGroup& g, int64_t t, int64_t h) {
+std::vector<double> attend(const Context& c, const StandIns& stand_ins, const std::vector<uint32_t>& bits, const HeadGroup& g, int64_t t, int64_t h, const std::vector<float>& sinks) {
   const Shape& s = c.shape();
   const int64_t row = t * g.heads + h - g.first_head, tile = c.tile_of(g, row), position = s.first + t;
   const auto [begin, end] = c.candidates(g, s.first + row / kSparseTileRows * kSparseTileRows / g.heads);
@@ -111,13 +111,16 @@ std::vector<double> attend(const Context& c, const StandIns& stand_ins, const st
     sum += weight;
     for (int64_t i = 0; i < s.d; ++i) out[static_cast<size_t>(i)] += weight * (key.at >= 0 ? c.value(h, key.at, i) : stand_ins.value(h, ~key.at, i));
   }
+  if (!sinks.empty()) sum += std::exp(sinks[static_cast<size_t>(h)] - highest);
   for (double& x : out) x /= sum;
   return out;
 }
 
 // `multiprocessors`: few make persistent blocks go through many tiles. `weighed`: stand-ins by the probes.
-void check_attention(const Context& c, const char* what, int32_t multiprocessors = 0, bool weighed = false) {
+void check_attention(const Context& c, const char* what, int32_t multiprocessors = 0, bool weighed = false, const std::vector<float>& sinks = {}) {
   kernels::SparseArgs args = c.args();
+  const gpu::Memory<float> dsinks(sinks.empty() ? std::vector<float>(1) : sinks);
+  if (!sinks.empty()) args.sinks = dsinks.get();
   if (multiprocessors > 0) args.multiprocessors = multiprocessors;
   GPU(sparse_index(args, gpu::stream()));
   if (weighed) {
@@ -144,7 +147,7 @@ void check_attention(const Context& c, const char* what, int32_t multiprocessors
       for (int64_t h = g.first_head; h < g.first_head + g.heads; ++h)
         if (number++ % step == 0 || t == s.tokens - 1) checked.push_back({&g, t, h});
   std::vector<std::vector<double>> outs(checked.size());
-  in_parallel(checked.size(), [&](size_t i) { outs[i] = attend(c, stand_ins, bits, *checked[i].group, checked[i].token, checked[i].head); });
+  in_parallel(checked.size(), [&](size_t i) { outs[i] = attend(c, stand_ins, bits, *checked[i].group, checked[i].token, checked[i].head, sinks); });
   std::vector<double> wanted;
   std::vector<uint16_t> rows;
   double largest = 0, worst_block = 0;
@@ -183,6 +186,25 @@ TEST("heads of 256 in groups of 4, 6, 8 and 12, whose tiles begin anywhere in a 
       check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 2.0f)), Data::kPlain, architecture), "groups, means  ", 5, true);
       check_attention(Context(s, plans_of(s, a_shape(100, 800)), Data::kOutliers, architecture), "groups, A-shape", 2);
     }
+}
+
+TEST("heads with sinks: tiles that begin anywhere in a token's heads, many for a block") {
+  for (const int32_t architecture : {0, 80})
+    for (const Shape& s : {Shape{500, 6000, 16, 4, 64}, Shape{333, 9001, 24, 2, 64}, Shape{1100, 0, 16, 2, 64}, Shape{257, 20000, 9, 1, 64}, Shape{1, 5000, 4, 1, 64}}) {
+      const std::vector<float> sinks = gpu::some_sinks(s.heads);
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, architecture), "sinks          ", 3, false, sinks);
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 2.0f)), Data::kPlain, architecture), "sinks, means   ", 5, true, sinks);
+      check_attention(Context(s, plans_of(s, a_shape(100, 800)), Data::kOutliers, architecture), "sinks, A-shape ", 2, false, sinks);
+    }
+  if (gpu::properties().major == 9)
+    for (const Shape& s : {Shape{500, 6000, 16, 4, 64}, Shape{1100, 0, 16, 2, 64}})
+      check_attention(Context(s, plans_of(s, adaptive(PageRule::kShare, 0.01f)), Data::kPlain, 0, PageFormat::kE4M3), "sinks          ", 3, false, gpu::some_sinks(s.heads));
+  const Shape wide{300, 4000, 8, 2, 128};
+  const Context c(wide, plans_of(wide, dense()));
+  const gpu::Memory<float> sinks(gpu::some_sinks(wide.heads));
+  kernels::SparseArgs args = c.args();
+  args.sinks = sinks.get();
+  CHECK(gpu::library().sparse_attention(args, gpu::stream()) == kernels::kInvalidShape);
 }
 
 TEST("nothing but window and means, and everything: no candidate, all candidates") {

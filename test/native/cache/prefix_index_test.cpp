@@ -67,7 +67,7 @@ class Lost final : public Backend {
   void rms_norm_heads(Activation, const DeviceWeight&, Activation, const DeviceWeight&, int64_t, float) override { refuse(); }
   void scale_queries(Activation, const RopeConfig&, int64_t) override { refuse(); }
   void rope_and_append_kv(Activation, Activation, Activation, DeviceRope&, const KvShape&, int64_t, const KvPages&, int64_t) override { refuse(); }
-  void attention(Activation, const KvShape&, int64_t, int64_t, const KvPages&, int64_t, Activation) override { refuse(); }
+  void attention(Activation, const KvShape&, int64_t, const AttentionLayer&, const KvPages&, int64_t, Activation) override { refuse(); }
   void silu_mul(Activation, Activation) override { refuse(); }
   void add(Activation, Activation) override { refuse(); }
   void read_row(Activation, int64_t, std::span<float>) override { refuse(); }

@@ -46,8 +46,8 @@ class Layer {
   std::vector<float> attend(int64_t first, int64_t count, const HeadPlan* plan = nullptr) {
     const Activation q = backend_->rows(q_, first, count), out = backend_->allocate(count, kHeads * kDims);
     const KvPages pages{storage_.get(), std::span(slots_).first(static_cast<size_t>(pages_of(first + count)))};
-    if (plan) backend_->attention_sparse(q, shape_, kHeads, 0, pages, first, std::vector<HeadPlan>(kHeads, *plan), out);
-    else backend_->attention(q, shape_, kHeads, 0, pages, first, out);
+    if (plan) backend_->attention_sparse(q, shape_, kHeads, {0}, pages, first, std::vector<HeadPlan>(kHeads, *plan), out);
+    else backend_->attention(q, shape_, kHeads, {0}, pages, first, out);
     const auto* data = static_cast<const float*>(out.data);
     return {data, data + count * kHeads * kDims};
   }

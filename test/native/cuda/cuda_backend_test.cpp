@@ -114,7 +114,7 @@ TEST("a page that is handed on has nothing of the context before it, also where 
     layer.backend->discard_page(*storage, static_cast<int32_t>(slots.size()));  // one that was never written
     const KvPages pages{storage.get(), slots};
     layer.append(pages, kTokens);
-    layer.backend->attention(layer.q, layer.shape, kHeads, 0, pages, 0, layer.out);
+    layer.backend->attention(layer.q, layer.shape, kHeads, {0}, pages, 0, layer.out);
     std::vector<float> row(static_cast<size_t>(layer.out.cols));
     int64_t undefined = 0;
     for (int64_t t = 0; t < kTokens; ++t) {

@@ -74,11 +74,11 @@ struct Prompt {
   KvPages paged(const std::vector<int32_t>& of) const { return {storage.get(), of}; }
 
   std::vector<float> dense() {
-    backend->attention(q, shape, kHeads, kLayer, paged(slots), 0, out);
+    backend->attention(q, shape, kHeads, {kLayer}, paged(slots), 0, out);
     return read();
   }
   std::vector<float> sparse(const std::vector<HeadPlan>& plans, const std::vector<int32_t>& of) {
-    backend->attention_sparse(q, shape, kHeads, kLayer, paged(of), 0, plans, out);
+    backend->attention_sparse(q, shape, kHeads, {kLayer}, paged(of), 0, plans, out);
     return read();
   }
   std::vector<HeadCoverage> coverage() {

@@ -59,14 +59,14 @@ class Layer {
   std::vector<float> append() {
     const int64_t t = appended_++;
     const Activation out = rows(out_, t, 1);
-    backend_->append_and_attend(rows(q_, t, 1), rows(k_, t, 1), rows(v_, t, 1), {}, *rope_, shape_, kHeads, 0, pages(t + 1), t, out);
+    backend_->append_and_attend(rows(q_, t, 1), rows(k_, t, 1), rows(v_, t, 1), {}, *rope_, shape_, kHeads, {0}, pages(t + 1), t, out);
     return read(out);
   }
   // Rows first .. first + count - 1, each of kHeads * head_dim; no plan: dense.
   std::vector<float> attend(int64_t first, int64_t count, const HeadPlan* plan = nullptr) {
     const Activation q = rows(q_, first, count), out = rows(out_, first, count);
-    if (plan) backend_->attention_sparse(q, shape_, kHeads, 0, pages(first + count), first, std::vector<HeadPlan>(kHeads, *plan), out);
-    else backend_->attention(q, shape_, kHeads, 0, pages(first + count), first, out);
+    if (plan) backend_->attention_sparse(q, shape_, kHeads, {0}, pages(first + count), first, std::vector<HeadPlan>(kHeads, *plan), out);
+    else backend_->attention(q, shape_, kHeads, {0}, pages(first + count), first, out);
     return read(out);
   }
   std::vector<std::byte> page(int64_t number) const {

@@ -131,8 +131,8 @@ TEST("a token of a layer whose attention is gated, to the last bit") {
         b.write_page(*storage, slots.back(), before);
         layer.set(of_both, both.data()), layer.set(q, queries.data()), layer.set(k, key.data()), layer.set(v, value.data());
         const HeadSteps steps{gated ? of_both : Activation{}, gated ? gates : Activation{}, q_norm.get(), k_norm.get(), 1e-6f};
-        if (way == 0) b.append_and_attend(q, k, v, steps, *rope, shape, kHeads, 0, pages, kBefore, out);
-        else b.Backend::append_and_attend(q, k, v, steps, *rope, shape, kHeads, 0, pages, kBefore, out);
+        if (way == 0) b.append_and_attend(q, k, v, steps, *rope, shape, kHeads, {0}, pages, kBefore, out);
+        else b.Backend::append_and_attend(q, k, v, steps, *rope, shape, kHeads, {0}, pages, kBefore, out);
         results[way] = layer.get(out);
         b.read_page(*storage, slots.back(), written[way]);
       }

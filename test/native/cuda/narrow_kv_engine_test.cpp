@@ -31,7 +31,7 @@ EngineOptions options(const std::string& path, KvFormat format, int64_t chunk = 
 
 // `off`: of the logits, at most, in prefill by the median, and twice that in turns and decode.
 void check_tiny_models(KvFormat format, double off) {
-  for (const char* name : {"qwen3-tied", "llama.Q8_0.gguf", "glm4", "phi3"}) {
+  for (const char* name : {"qwen3-tied", "llama.Q8_0.gguf", "glm4", "phi3", "gpt_oss.MXFP4.gguf"}) {
     const std::string path = files::fixture(name);
     Engine wide(path, options(path, KvFormat::kBFloat16)), narrow(path, options(path, format));
     const std::vector<int32_t> tokens = some_tokens(wide, 400);
@@ -156,7 +156,7 @@ void check_sparse(KvFormat narrow, const std::vector<HeadPlan>& plans, double of
     backend->write_page(*storage, static_cast<int32_t>(pages), bytes);
     moved[3] = static_cast<int32_t>(pages);
     view.page_slots = moved;
-    backend->attention_sparse(q, shape, heads, 1, view, 0, plans, out);
+    backend->attention_sparse(q, shape, heads, {1}, view, 0, plans, out);
     std::vector<float> all;
     for (int64_t t = 0; t < tokens; t += 97) {
       std::vector<float> row(static_cast<size_t>(heads * d));

@@ -79,6 +79,8 @@ TEST("experts, queries that grow with their position, and recurrent layers give 
   check_by_token(files::fixture("qwen3next.Q8_0.gguf"), files::fixture("qwen3next.Q8_0.reference.safetensors"));
 }
 
+TEST("layers that slide in turns, sinks, and biased experts give them too") { check_by_token(files::fixture("gpt_oss.MXFP4.gguf"), files::fixture("gpt_oss.MXFP4.reference.safetensors")); }
+
 TEST("the golden mixture of experts and the golden hybrid do too") {
   for (const char* name : {"qwen3-moe", "qwen3.5-hybrid"}) {
     const std::string folder = files::shared("golden/tiny/") + name;

@@ -61,9 +61,9 @@ TEST("a head's error is that of the layer's output, from its definition") {
   engine.observe_attention([&](const Forward::Attention& a) {
     Backend& backend = engine.backend();
     Activation tried = backend.allocate(a.out.rows, a.out.cols);
-    const auto plans = std::span(profile.plans).subspan(static_cast<size_t>(a.layer * config.heads), static_cast<size_t>(config.heads));
+    const auto plans = std::span(profile.plans).subspan(static_cast<size_t>(a.layer.index * config.heads), static_cast<size_t>(config.heads));
     backend.attention_sparse(a.q, engine.kv_shape(), config.heads, a.layer, a.pages, a.first_position, plans, tried);
-    const TensorView& weight = engine.model().weights.layers[static_cast<size_t>(a.layer)].attention_output;
+    const TensorView& weight = engine.model().weights.layers[static_cast<size_t>(a.layer.index)].attention_output;
     std::vector<double> fourth(static_cast<size_t>(config.heads));
     std::vector<float> w(static_cast<size_t>(weight.cols)), dense(w.size()), sparse(w.size()), x(static_cast<size_t>(config.hidden));
     for (int64_t row = chunk / 64 - 1; row < chunk; row += chunk / 64) {
@@ -84,7 +84,7 @@ TEST("a head's error is that of the layer's output, from its definition") {
       for (size_t h = 0; h < error.size(); ++h) fourth[h] += std::pow(error[h] / input, 2);
     }
     for (int64_t h = 0; h < config.heads; ++h) {
-      const auto at = static_cast<size_t>(a.layer * config.heads + h);
+      const auto at = static_cast<size_t>(a.layer.index * config.heads + h);
       const double expected = std::sqrt(fourth[static_cast<size_t>(h)] / 64);
       CHECK_NEAR(profile.error[at], expected, 1e-3 * expected + 1e-12);
       sparse_heads += expected > 1e-9;
@@ -145,7 +145,7 @@ TEST("in a text of more blocks than shares are meant for, plans are tried as suc
     const auto visited = [&](const HeadPlan& plan) {
       backend.take_coverage(coverage);  // of what came before
       const std::vector<HeadPlan> all(part.heads, plan);
-      backend.attention_sparse(a.q, engine.kv_shape(), engine.model().config.heads, 0, a.pages, a.first_position, all, tried);
+      backend.attention_sparse(a.q, engine.kv_shape(), engine.model().config.heads, {0}, a.pages, a.first_position, all, tried);
       backend.take_coverage(coverage);
       return coverage.front().visited;
     };

@@ -94,7 +94,7 @@ TEST("the later half of the layers counts, and no chunk has more than 128 tokens
   const ModelConfig& c = engine.model().config;
   CHECK(c.layers > 1);
   engine.observe_attention([&](const Forward::Attention& a) {
-    if (a.layer >= c.layers / 2) engine.backend().add_focus(a.q, engine.kv_shape(), c.heads, a.layer, a.pages, a.first_position, 200);
+    if (a.layer.index >= c.layers / 2) engine.backend().add_focus(a.q, engine.kv_shape(), c.heads, a.layer, a.pages, a.first_position, 200);
   });
   CHECK(engine.prefill_chunk(*other, answer.first(128), CancelToken()) == 128);
   engine.observe_attention({});

@@ -19,7 +19,7 @@ bool says(const Engine& engine, const std::string& what) { return engine.device(
 
 TEST("why there is no GPU, what the window is less by, and why a profile is passed over") {
   setenv("LONGVIEW_CUDA_LIBRARY", scratch.path("none.so").c_str(), 1);
-  const std::string file = scratch.put("model.gguf", builders::tiny_gguf().set_u32("llama.attention.sliding_window", 64).build());
+  const std::string file = scratch.put("model.gguf", builders::tiny_experts_gguf().set_u32("qwen3moe.attention.sliding_window", 64).build());
   EngineOptions options;
   options.device = DeviceChoice::kAuto;
   options.prefill = {PrefillMode::kAuto, PrefillTarget::kBalanced, "", {scratch.path()}};

@@ -144,6 +144,21 @@ inline Gguf tiny_experts_gguf() {
   return g.set_u32("qwen3moe.expert_count", 4).set_u32("qwen3moe.expert_used_count", 2);
 }
 
+// The same as gpt-oss: four experts of 32, two for each token, and biases of everything.
+inline Gguf tiny_gpt_oss_gguf() {
+  Gguf g = tiny_gguf("gpt-oss");
+  for (const char* part : {"ffn_gate", "ffn_up", "ffn_down", "ffn_norm"}) g.drop(std::string("blk.0.") + part + ".weight");
+  g.add("blk.0.post_attention_norm.weight", {32}).add("blk.0.attn_sinks.weight", {2});
+  g.add("blk.0.attn_q.bias", {32}).add("blk.0.attn_k.bias", {16}).add("blk.0.attn_v.bias", {16}).add("blk.0.attn_output.bias", {32});
+  g.add("blk.0.ffn_gate_inp.weight", {32, 4}).add("blk.0.ffn_gate_inp.bias", {4});
+  for (const char* part : {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"})
+    g.add(std::string("blk.0.") + part + ".weight", {32, 32, 4}).add(std::string("blk.0.") + part + ".bias", {32, 4});
+  g.set_u32("gpt-oss.expert_count", 4).set_u32("gpt-oss.expert_used_count", 2).set_u32("gpt-oss.expert_feed_forward_length", 32);
+  g.set_u32("gpt-oss.attention.sliding_window", 64).set_u32("gpt-oss.attention.key_length", 16);
+  const std::string scaling = "gpt-oss.rope.scaling.";
+  return g.set_string(scaling + "type", "yarn").set_f32(scaling + "factor", 32).set_u32(scaling + "original_context_length", 64);
+}
+
 // --- safetensors
 // --------------------------------------------------------------------------------------------------
 

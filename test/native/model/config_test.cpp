@@ -63,7 +63,7 @@ TEST("architectures that the graph lacks are named with those it has") {
   for (const char* arch : {"mamba2", "qwen4exp", "gemma3"}) {
     CHECK_THROWS(open(tiny_gguf(arch)), kUnsupportedArchitecture);
     CHECK(message(tiny_gguf(arch)).find('"' + std::string(arch) + '"') != std::string::npos);
-    CHECK(message(tiny_gguf(arch)).find("mistral, mistral3, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, glm, glm4, chatglm and phi3") != std::string::npos);
+    CHECK(message(tiny_gguf(arch)).find("mistral, mistral3, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, glm, glm4, chatglm, phi3 and gpt-oss") != std::string::npos);
     CHECK_THROWS(open(tiny_config(arch)), kUnsupportedArchitecture);
   }
   CHECK_THROWS(open(tiny_gguf().remove("general.architecture")), kFileCorrupt);
@@ -316,23 +316,36 @@ TEST("what a config.json leaves out is what transformers takes for its architect
   };
   CHECK(bare("llama").norm_epsilon == 1e-6f && bare("phi3").norm_epsilon == 1e-5f && bare("glm").norm_epsilon == 1.5625e-7f);
   CHECK(bare("llama").rope.dims == 16 && bare("glm").rope.dims == 8);
-  CHECK(bare("llama").window == 8192 && bare("mistral").window == 4096 && bare("phi3").window == 8192);
+  CHECK(bare("llama").window == 8192 && bare("mistral").sliding.span == 4096 && bare("mistral").window == 8192 && bare("phi3").sliding.span == 0);
 }
 
-TEST("layers that see only a part limit the window and say so") {
-  const Model sliding = open(with(tiny_config("mistral"), {{"sliding_window", "64"}}));
-  CHECK(sliding.config.window == 64);
-  CHECK(sliding.config.note.find("64 tokens instead of 256") != std::string::npos);
-  CHECK(open(with(tiny_config("mistral"), {{"sliding_window", "null"}})).config.window == 256);
-  CHECK(open(with(tiny_config("mistral"), {{"sliding_window", "256"}})).config.note.empty());
+TEST("layers that see only a part: which ones, and where their order is unknown the window is what they see") {
+  const auto slides = [](const Model& model, int64_t span, int64_t interval) {
+    const ModelConfig& c = model.config;
+    return c.sliding.span == span && c.sliding.interval == interval && c.window == 256 && c.note.empty();
+  };
+  const auto limited = [](const Model& model) { return model.config.sliding.span == 0 && model.config.window == 64 && model.config.note.find("64 tokens instead of 256") != std::string::npos; };
+  CHECK(slides(open(with(tiny_config("mistral"), {{"sliding_window", "64"}})), 64, 0));
+  CHECK(slides(open(with(tiny_config("mistral"), {{"sliding_window", "null"}})), 0, 0));
+  CHECK(slides(open(with(tiny_config("mistral"), {{"sliding_window", "256"}})), 0, 0));  // all that there is
   // Where it is not in use the number alone means nothing.
-  CHECK(open(with({{"sliding_window", "64"}, {"use_sliding_window", "false"}})).config.window == 256);
-  CHECK(open(with({{"sliding_window", "64"}, {"use_sliding_window", "true"}})).config.window == 64);
+  CHECK(slides(open(with({{"sliding_window", "64"}, {"use_sliding_window", "false"}})), 0, 0));
+  CHECK(limited(open(with({{"sliding_window", "64"}, {"use_sliding_window", "true"}}))));
   const HubConfig types = with({{"sliding_window", "64"}, {"use_sliding_window", "true"}});
-  CHECK(open(with(types, {{"layer_types", R"(["full_attention"])"}})).config.window == 256);
-  CHECK(open(with(types, {{"layer_types", R"(["sliding_attention"])"}})).config.window == 64);
+  CHECK(slides(open(with(types, {{"layer_types", R"(["full_attention"])"}})), 0, 0));
+  CHECK(slides(open(with(types, {{"layer_types", R"(["sliding_attention"])"}})), 64, 0));
+  CHECK(limited(open(with(types, {{"layer_types", R"(["sliding_attention", "full_attention"])"}}))));  // of two layers, where there is one
   CHECK_THROWS(open(with(types, {{"layer_types", R"(["linear_attention"])"}})), kUnsupportedArchitecture);
-  CHECK(open(tiny_gguf().set_u32("llama.attention.sliding_window", 64)).config.window == 64);
+  CHECK(slides(open(tiny_gguf().set_u32("llama.attention.sliding_window", 64)), 64, 0));
+  CHECK(limited(open(builders::tiny_experts_gguf().set_u32("qwen3moe.attention.sliding_window", 64))));
+  ModelConfig alternating;
+  alternating.sliding = {64, 2};
+  CHECK(alternating.span(0) == 64 && alternating.span(1) == 0 && alternating.span(2) == 64 && alternating.sees_all());
+  alternating.sliding.interval = 0;
+  CHECK(alternating.span(0) == 64 && alternating.span(1) == 64 && !alternating.sees_all());
+}
+
+TEST("attention in chunks limits the window and says so") {
   const HubConfig chunks = {{"dual_chunk_attention_config", R"({"chunk_size":128,"local_size":32})"}};
   CHECK(open(with(chunks)).config.window == 96);
   CHECK(!open(with(chunks)).config.note.empty());

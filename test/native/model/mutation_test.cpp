@@ -143,6 +143,7 @@ TEST("damaged files with recurrent layers and a shared expert") {
 
 TEST("damaged files with experts") {
   damage_gguf(builders::tiny_experts_gguf().build(), 1000, 60'000);
+  damage_gguf(builders::tiny_gpt_oss_gguf().build(), 1000, 65'000);
   damage_safetensors(builders::text(builders::tiny_experts_config()), builders::tiny_experts_safetensors().build(), 1000, 70'000);
 }
 

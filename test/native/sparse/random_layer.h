@@ -29,6 +29,8 @@ struct Case {
   Precision precision = Precision::kFloat32;
   std::string isa = "";
   uint32_t seed = 1;
+  int64_t span = 0;                // AttentionLayer::span
+  std::vector<float> sinks = {};   // of each head; empty: none
 
   int64_t heads() const { return kv_heads * group; }
   int64_t end() const { return before + tokens; }
@@ -71,8 +73,8 @@ class Layer {
     Activation q = backend_->allocate(c_.tokens, c_.heads() * c_.d), out = backend_->allocate(c_.tokens, c_.heads() * c_.d);
     bring_queries(q);
     std::fill_n(static_cast<float*>(out.data), c_.tokens * c_.heads() * c_.d, std::numeric_limits<float>::quiet_NaN());
-    if (plans.empty()) backend_->attention(q, shape_, c_.heads(), 0, list_.view(), c_.before, out);
-    else backend_->attention_sparse(q, shape_, c_.heads(), 0, list_.view(), c_.before, plans, out);
+    if (plans.empty()) backend_->attention(q, shape_, c_.heads(), attending(), list_.view(), c_.before, out);
+    else backend_->attention_sparse(q, shape_, c_.heads(), attending(), list_.view(), c_.before, plans, out);
     const auto* data = static_cast<const float*>(out.data);
     std::vector<float> result(data, data + c_.tokens * c_.heads() * c_.d);
     backend_->release(q);
@@ -84,11 +86,19 @@ class Layer {
   std::vector<float> focus(int64_t keys) {
     Activation q = backend_->allocate(c_.tokens, c_.heads() * c_.d);
     bring_queries(q);
-    CHECK(backend_->add_focus(q, shape_, c_.heads(), 0, list_.view(), c_.before, keys));
+    CHECK(backend_->add_focus(q, shape_, c_.heads(), attending(), list_.view(), c_.before, keys));
     std::vector<float> result(static_cast<size_t>(keys));
     backend_->take_focus(result);
     backend_->release(q);
     return result;
+  }
+
+  // K and V of a token that was written before, which are no numbers from now on.
+  void spoil(int64_t token) {
+    const KvPages pages = list_.view();
+    const std::vector<float> none(static_cast<size_t>(c_.d), std::numeric_limits<float>::quiet_NaN());
+    for (int64_t h = 0; h < c_.kv_heads; ++h)
+      static_cast<const cpu::CpuKvStorage&>(*pages.storage).write(pages.page_slots[static_cast<size_t>(token / kPageTokens)], 0, h, token % kPageTokens, none.data(), std::vector<float>(none.size(), 0.0f).data());
   }
 
   std::vector<HeadCoverage> coverage() {
@@ -124,6 +134,11 @@ class Layer {
 
  private:
   float* k(int64_t token, int64_t head) { return k_.data() + (token * c_.kv_heads + head) * c_.d; }
+
+  AttentionLayer attending() {
+    if (!c_.sinks.empty() && !sinks_) sinks_ = backend_->upload({DType::kF32, 1, c_.heads(), reinterpret_cast<const std::byte*>(c_.sinks.data()), c_.heads() * 4});
+    return {0, c_.span, sinks_.get()};
+  }
 
   // As they would come from rope_and_append_kv.
   void bring_queries(const Activation& q) const {
@@ -165,6 +180,7 @@ class Layer {
   PagePool pool_;
   PrefixIndex index_;
   PageList list_;
+  WeightHandle sinks_;
   std::vector<float> q_, k_, v_, kept_keys_, kept_values_;
 };
 
@@ -208,6 +224,9 @@ inline double worst_error(const Layer& layer, const std::vector<float>& out, con
   }
   return worst;
 }
+
+// A sink, which is a key without a value.
+inline Mean sink_of(const Case& c, int64_t head) { return {static_cast<double>(c.sinks[static_cast<size_t>(head)]), 1, std::vector<double>(static_cast<size_t>(c.d), 0.0)}; }
 
 inline std::vector<int64_t> up_to(int64_t position) {
   std::vector<int64_t> keys(static_cast<size_t>(position + 1));
