@@ -1,5 +1,5 @@
 // A few tokens through their experts, whose matrices are read as they are stored: a warp a row of gate and up, then a warp a row of the
-// downs of all experts of a token.
+// downs of all experts of a token. Where x has to be made into codes first a warp takes several rows: each block makes them for itself.
 #include "kernels/api/experts.h"
 #include "kernels/experts/expert_swiglu.cuh"
 #include "kernels/gemm/matvec_row.cuh"
@@ -9,6 +9,7 @@ namespace longview::kernels {
 namespace {
 
 constexpr int kWarps = 8, kThreads = kWarps * 32;
+constexpr int64_t kBlocksAtOnce = 2;  // of a multiprocessor, by their registers
 
 // A lane's 32 elements of a quantised row as floats, and of x as it is: what Reader is without codes.
 template <WeightType kType>
@@ -51,11 +52,10 @@ __device__ inline void make_shared_codes(const uint4* x, int64_t k, const Codes&
 }
 
 // A lane's steps of all: load(step, r) of kAhead steps and kRows rows at a time, the first of them before prepare(), then multiply(words, step).
-// All threads of the block take part.
+// All threads of the block take part until it is `prepared`.
 template <typename Read, int kAhead, int kRows, typename Load, typename Prepare, typename Multiply>
-__device__ inline void by_steps(int steps, const Load& load, const Prepare& prepare, const Multiply& multiply) {
+__device__ inline void by_steps(int steps, bool& prepared, const Load& load, const Prepare& prepare, const Multiply& multiply) {
   typename Read::Words words[kAhead][kRows];
-  bool prepared = false;
   int step = threadIdx.x % 32;
   do {
 #pragma unroll
@@ -78,26 +78,32 @@ __global__ void __launch_bounds__(kThreads) expert_gates_kernel(const ExpertGate
   extern __shared__ __align__(16) char shared[];
   ptx::start_dependents();
   ptx::wait_for_previous();
-  const int64_t token = blockIdx.z, slot = token * p.used + blockIdx.y, row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  const int64_t token = blockIdx.z, slot = token * p.used + blockIdx.y;
   const auto* x = static_cast<const uint4*>(p.x) + token * (p.k / 8);
   const Codes codes = codes_at(shared, p.k);
-  const int64_t offset = (p.chosen[slot] * p.n + min(row, p.n - 1)) * row_bytes;
-  const uint8_t* rows[2] = {static_cast<const uint8_t*>(p.gates) + offset, static_cast<const uint8_t*>(p.ups) + offset};
+  const int64_t first = p.chosen[slot] * p.n;  // of the expert's rows
   const int steps = static_cast<int>(p.k / Read::kStep);
-  float sum[2] = {};
   constexpr int kAhead = codes_x(kType) ? std::min(Read::kAhead, 2) : Read::kAhead;
-  by_steps<Read, kAhead, 2>(
-      steps, [&](int step, int r) { return Read::template load<false>(rows[r], step); }, [&] { make_shared_codes<kType, kExact>(x, p.k, codes); },
-      [&](const typename Read::Words(&words)[2], int step) {
-        const typename Read::Input in = Read::input(x, codes, step, steps);
+  bool prepared = false;
+  int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  do {
+    const int64_t at = first + min(row, p.n - 1);
+    const uint8_t* rows[2] = {static_cast<const uint8_t*>(p.gates) + at * row_bytes, static_cast<const uint8_t*>(p.ups) + at * row_bytes};
+    float sum[2] = {};
+    by_steps<Read, kAhead, 2>(
+        steps, prepared, [&](int step, int r) { return Read::template load<false>(rows[r], step); }, [&] { make_shared_codes<kType, kExact>(x, p.k, codes); },
+        [&](const typename Read::Words(&words)[2], int step) {
+          const typename Read::Input in = Read::input(x, codes, step, steps);
 #pragma unroll
-        for (int r = 0; r < 2; ++r) sum[r] += Read::multiply(words[r], in);
-      });
-  const float gate = warp_sum(sum[0]), up = warp_sum(sum[1]);
-  if (threadIdx.x % 32 != 0 || row >= p.n) return;
-  const int64_t bias = p.chosen[slot] * p.n + row;
-  const float result = p.gate_biases ? clamped_swiglu(gate + p.gate_biases[bias], up + p.up_biases[bias]) : swiglu(gate, up);
-  static_cast<__nv_bfloat16*>(p.out)[slot * p.n + row] = __float2bfloat16(result);
+          for (int r = 0; r < 2; ++r) sum[r] += Read::multiply(words[r], in);
+        });
+    const float gate = warp_sum(sum[0]), up = warp_sum(sum[1]);
+    if (threadIdx.x % 32 == 0 && row < p.n) {
+      const float result = p.gate_biases ? clamped_swiglu(gate + p.gate_biases[at], up + p.up_biases[at]) : swiglu(gate, up);
+      static_cast<__nv_bfloat16*>(p.out)[slot * p.n + row] = __float2bfloat16(result);
+    }
+    row += static_cast<int64_t>(gridDim.x) * kWarps;
+  } while (row < p.n);
 }
 
 // x of all S experts is one row of S * K elements to the codes.
@@ -107,22 +113,36 @@ __global__ void __launch_bounds__(kThreads) expert_downs_kernel(const ExpertDown
   extern __shared__ __align__(16) char shared[];
   ptx::start_dependents();
   ptx::wait_for_previous();
-  const int64_t token = blockIdx.z, length = p.used * p.k, row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  const int64_t token = blockIdx.z, length = p.used * p.k;
   const auto* x = static_cast<const uint4*>(p.x) + token * (length / 8);
   const Codes codes = codes_at(shared, length);
   const int32_t* chosen = p.chosen + token * p.used;
   const float* shares = p.shares + token * p.used;
   const int steps = static_cast<int>(p.k / Read::kStep), all = steps * static_cast<int>(p.used);
-  float sum = 0;
-  by_steps<Read, kExact ? 1 : 4, 1>(
-      all, [&](int i, int) { return Read::template load<false>(static_cast<const uint8_t*>(p.downs) + (chosen[i / steps] * p.n + min(row, p.n - 1)) * row_bytes, i % steps); },
-      [&] { make_shared_codes<kType, kExact>(x, length, codes); },
-      [&](const typename Read::Words(&words)[1], int i) { sum = fmaf(shares[i / steps], Read::multiply(words[0], Read::input(x, codes, i, all)), sum); });
-  sum = warp_sum(sum);
-  if (threadIdx.x % 32 != 0 || row >= p.n) return;
-  if (p.biases)
-    for (int64_t i = 0; i < p.used; ++i) sum = fmaf(shares[i], p.biases[chosen[i] * p.n + row], sum);
-  p.sum[token * p.n + row] += sum;
+  bool prepared = false;
+  int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
+  do {
+    float sum = 0;
+    by_steps<Read, kExact ? 1 : 4, 1>(
+        all, prepared, [&](int i, int) { return Read::template load<false>(static_cast<const uint8_t*>(p.downs) + (chosen[i / steps] * p.n + min(row, p.n - 1)) * row_bytes, i % steps); },
+        [&] { make_shared_codes<kType, kExact>(x, length, codes); },
+        [&](const typename Read::Words(&words)[1], int i) { sum = fmaf(shares[i / steps], Read::multiply(words[0], Read::input(x, codes, i, all)), sum); });
+    sum = warp_sum(sum);
+    if (threadIdx.x % 32 == 0 && row < p.n) {
+      if (p.biases)
+        for (int64_t i = 0; i < p.used; ++i) sum = fmaf(shares[i], p.biases[chosen[i] * p.n + row], sum);
+      p.sum[token * p.n + row] += sum;
+    }
+    row += static_cast<int64_t>(gridDim.x) * kWarps;
+  } while (row < p.n);
+}
+
+// Blocks for n rows, where `others` times as many run beside them: with codes as many as the device holds at once.
+unsigned row_blocks(int64_t n, int64_t others, bool coded) {
+  const int64_t blocks = ceil_div(n, kWarps);
+  if (!coded) return static_cast<unsigned>(blocks);
+  const int64_t held = std::max<int64_t>(1, kBlocksAtOnce * device_attribute(cudaDevAttrMultiProcessorCount) / others);
+  return static_cast<unsigned>(ceil_div(blocks, ceil_div(blocks, held)));
 }
 
 Status check(WeightType type, int64_t tokens, int64_t used, int64_t n, int64_t k) {
@@ -140,7 +160,7 @@ Status launch_expert_gates(const ExpertGatesArgs& args, Stream stream) {
   if (!aligned(args.x) || !aligned(args.gates) || !aligned(args.ups) || !aligned(args.out)) return kInvalidAlignment;
   const int64_t shared = codes_x(args.type) && !args.exact ? codes_bytes(args.k) : 0;
   if (shared > kMostCodesBytes) return kInvalidShape;
-  const dim3 grid(static_cast<unsigned>(ceil_div(args.n, kWarps)), static_cast<unsigned>(args.used), static_cast<unsigned>(args.tokens));
+  const dim3 grid(row_blocks(args.n, args.used * args.tokens, shared > 0), static_cast<unsigned>(args.used), static_cast<unsigned>(args.tokens));
   Status status = kUnsupportedType;
   for_type(args.type, [&]<WeightType kType>() {
     if constexpr (kType != WeightType::kE4M3) status = launch_dependent(args.exact && codes_x(kType) ? expert_gates_kernel<kType, codes_x(kType)> : expert_gates_kernel<kType, false>, grid, kThreads, static_cast<size_t>(shared), stream, args, row_bytes(kType, args.k));
@@ -153,7 +173,7 @@ Status launch_expert_downs(const ExpertDownsArgs& args, Stream stream) {
   if (!aligned(args.x) || !aligned(args.downs)) return kInvalidAlignment;
   const int64_t shared = codes_x(args.type) && !args.exact ? codes_bytes(args.used * args.k) : 0;
   if (shared > kMostCodesBytes) return kInvalidShape;
-  const dim3 grid(static_cast<unsigned>(ceil_div(args.n, kWarps)), 1, static_cast<unsigned>(args.tokens));
+  const dim3 grid(row_blocks(args.n, args.tokens, shared > 0), 1, static_cast<unsigned>(args.tokens));
   Status status = kUnsupportedType;
   for_type(args.type, [&]<WeightType kType>() {
     if constexpr (kType != WeightType::kE4M3) status = launch_dependent(args.exact && codes_x(kType) ? expert_downs_kernel<kType, codes_x(kType)> : expert_downs_kernel<kType, false>, grid, kThreads, static_cast<size_t>(shared), stream, args, row_bytes(kType, args.k));

@@ -63,11 +63,14 @@ function render(tokenizer: Tokenizer, messages: readonly Message[]): string {
 
 function renderFreely(tokenizer: Tokenizer, messages: readonly Message[]): string {
   const special = (token = -1) => tokenizer.specialText(token) ?? '';
-  return new Template(fixDate + (tokenizer.chatTemplate ?? chatMl)).render({
+  const template = tokenizer.chatTemplate ?? chatMl;
+  return new Template(fixDate + template).render({
     messages,
     add_generation_prompt: true,
     // Who asks about a repository waits: models that can do either answer at once.
     enable_thinking: false,
+    // Only those with gpt-oss's channels are told so in this way: others refuse an effort that they do not have.
+    ...(template.includes('<|channel|>') && { reasoning_effort: 'low' }),
     bos_token: special(tokenizer.bosToken),
     eos_token: special(tokenizer.stopTokens[0]),
     date_string: date,

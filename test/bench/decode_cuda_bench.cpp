@@ -1,5 +1,5 @@
 // Decode of the Llama-3-8B shape on the GPU, or behind "experts" of the Qwen3-30B-A3B shape, behind "hybrid" of the Qwen3.5-9B shape, behind both of the Qwen3.6-35B-A3B shape, beside the time that reading its bytes takes:
-// build/native/decode_cuda_bench [experts] [hybrid] [qwen2.5-7b | qwen3.5-27b] [bf16 | q4_k | another type of GGUF] [tokens] [q8 | q4 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
+// build/native/decode_cuda_bench [experts] [hybrid] [qwen2.5-7b | qwen3.5-27b | gpt-oss-20b] [bf16 | q4_k | another type of GGUF] [tokens] [q8 | q4 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
 // are left out. Bytes: every weight but the embedding and the experts that a token does not go through, and K and V of the context, in 16 bits, q8, q4 or fp8, and the recurrent state, read and written; the speed of reading them is that
 // of a copy of 2 GiB, read and written, in the same process. Of more than 131,072 tokens only 4,096 are read, whose pages
 // stand for the others too; give a multiple of 128.
@@ -57,7 +57,7 @@ int main(int argc, char** argv) try {
     return given;
   };
   const bool with_experts = takes("experts"), hybrid = takes("hybrid");
-  const std::string_view shape_name = takes("qwen2.5-7b") ? "qwen2.5-7b" : takes("qwen3.5-27b") ? "qwen3.5-27b" : "";
+  const std::string_view shape_name = takes("qwen2.5-7b") ? "qwen2.5-7b" : takes("qwen3.5-27b") ? "qwen3.5-27b" : takes("gpt-oss-20b") ? "gpt-oss-20b" : "";
   const DType type = type_of(argc > 1 ? argv[1] : "bf16");
   const int64_t context = argc > 2 ? std::atoll(argv[2]) : 8192;
   const std::string kept = argc > 3 ? argv[3] : "bf16";
@@ -112,7 +112,9 @@ int main(int argc, char** argv) try {
   std::vector<float> logits(static_cast<size_t>(kVocabulary));
   forward.logits(0, logits);
   LONGVIEW_CHECK(std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); }), kInternal, "the results are not finite");
-  double bytes = static_cast<double>(context * config.attention_layers() * config.kv_dim()) * 2 * (kept == "bf16" ? 2 : kept == "q8" ? 1 + 2.0 / 32 : kept == "q4" ? 0.5 + 2.0 / 32 + 2.0 / kPageTokens : 1) + static_cast<double>(random_model.model().weights.output.bytes) +
+  int64_t seen = 0;  // tokens, of all layers
+  for (int64_t i = 0; i < config.attention_layers(); ++i) seen += config.span(i) > 0 ? std::min(context, config.span(i)) : context;
+  double bytes = static_cast<double>(seen * config.kv_dim()) * 2 * (kept == "bf16" ? 2 : kept == "q8" ? 1 + 2.0 / 32 : kept == "q4" ? 0.5 + 2.0 / 32 + 2.0 / kPageTokens : 1) + static_cast<double>(random_model.model().weights.output.bytes) +
                  (recurrent.layers > 0 ? 2 * static_cast<double>(backend->recurrent_bytes(recurrent)) : 0);
   for (const LayerWeights& l : random_model.model().weights.layers)
     for (const TensorView* w : {&l.q, &l.k, &l.v, &l.attention_output, &l.gate, &l.up, &l.down, &l.router, &l.mixed, &l.output_gate, &l.alpha, &l.beta, &l.shared_gate, &l.shared_up, &l.shared_down}) bytes += static_cast<double>(w->bytes);

@@ -1,4 +1,4 @@
-// Whole prefill of the Llama-3-8B shape on the GPU, or with --experts of the Qwen3-30B-A3B shape, with --hybrid of the Qwen3.5-9B shape, with both of the Qwen3.6-35B-A3B shape, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--experts] [--hybrid] [--q4_k] [--fp8]
+// Whole prefill of the Llama-3-8B shape on the GPU, or with --experts of the Qwen3-30B-A3B shape, with --hybrid of the Qwen3.5-9B shape, with both of the Qwen3.6-35B-A3B shape, KV kept, sparse beside dense: build/native/prefill_cuda_bench [--experts] [--hybrid] [--q4_k | --mxfp4] [--fp8]
 // [--q8 | --q4 | --fp8-kv] [--shape NAME] [--parts] [--left PERCENT]... [--window KEYS]... [--pattern NAME]... [--chunk N] [tokens ...]. --q8, --q4, --fp8-kv: the KV state in 8 or 4 bits, or in 8-bit floats. --parts: how the time is shared out, by events
 // around the kernels; what is between them is products, mostly. Random weights and token ids through the layer loop. Random weights attend almost evenly, so that a
 // threshold says nothing: the adaptive heads keep the pages of the largest mass until a given share is left over, which sets the
@@ -40,6 +40,7 @@ class Parts {
     time<&kernels::Library::choose_experts, kGrouping>(timed_.choose_experts);
     time<&kernels::Library::group_experts, kGrouping>(timed_.group_experts);
     time<&kernels::Library::gather_rows, kGrouping>(timed_.gather_rows);
+    time<&kernels::Library::activate_experts, kGrouping>(timed_.activate_experts);
     time<&kernels::Library::combine_experts, kGrouping>(timed_.combine_experts);
     time<&kernels::Library::gemm, kGroups>(timed_.gemm);  // the router's, too; others are cuBLASLt's
     time<&kernels::Library::delta_net, kDelta>(timed_.delta_net);
@@ -155,7 +156,8 @@ int main(int argc, char** argv) try {
   int64_t chunk = 0;
   KvFormat format_of_kv = KvFormat::kBFloat16;
   std::string shape_name;
-  bool with_parts = false, with_experts = false, hybrid = false, quantised = false;
+  bool with_parts = false, with_experts = false, hybrid = false;
+  DType type = DType::kBF16;
   std::vector<HeadPlan> kinds;
   const auto add = [&](AdaptiveRule rule, float threshold, int32_t window) {
     HeadPlan plan = default_plan(Pattern::kAdaptive);
@@ -173,7 +175,8 @@ int main(int argc, char** argv) try {
     else if (std::strcmp(argv[i], "--parts") == 0) with_parts = true;
     else if (std::strcmp(argv[i], "--experts") == 0) with_experts = true;
     else if (std::strcmp(argv[i], "--hybrid") == 0) hybrid = true;
-    else if (std::strcmp(argv[i], "--q4_k") == 0) quantised = true;
+    else if (std::strcmp(argv[i], "--q4_k") == 0) type = DType::kQ4_K;
+    else if (std::strcmp(argv[i], "--mxfp4") == 0) type = DType::kMXFP4;
     else if (std::strcmp(argv[i], "--shape") == 0 && i + 1 < argc) shape_name = argv[++i];
     else if (std::strcmp(argv[i], "--left") == 0 && i + 1 < argc) add(AdaptiveRule::kMass, static_cast<float>(std::atof(argv[++i]) / 100), 0);
     else if (std::strcmp(argv[i], "--window") == 0 && i + 1 < argc) add(AdaptiveRule::kShare, 2, std::atoi(argv[++i]));
@@ -185,7 +188,6 @@ int main(int argc, char** argv) try {
   if (kinds.empty())
     for (const float left : {0.97f, 0.9f}) add(AdaptiveRule::kMass, left, 0);
   const ModelConfig asked = shape_of(with_experts, hybrid, shape_name);
-  const DType type = quantised ? DType::kQ4_K : DType::kBF16;
   const RandomModel random_model = asked.vocabulary > 0 ? RandomModel(asked, type, asked.vocabulary) : RandomModel(asked, type);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
@@ -212,10 +214,12 @@ int main(int argc, char** argv) try {
                 static_cast<double>(storage->pages() * backend->kv_scratch_page_bytes(shape)) / 1e9, static_cast<double>(index_bytes(config, length, chunk)) / (1 << 20), static_cast<double>(index_bytes(config, length, 32768)) / (1 << 20));
     double dense = 0;
     if (length <= kLongestDense) {
-      const double n = static_cast<double>(length), layers = static_cast<double>(config.attention_layers());
+      const double n = static_cast<double>(length);
+      double scores = 0;  // of the last layer those of the last token alone
+      for (int64_t i = 0; i + 1 < config.attention_layers(); ++i) scores += config.span(i) > 0 ? n * static_cast<double>(config.span(i)) : n * (n + 1) / 2;
       const double flop = 2 * n * parameters_met(config);
       dense = bench.prefill(tokens, *storage, {});
-      std::printf("%7lld tokens: dense %7.3f s (%.3g FLOP of products, %.3g of attention)\n", static_cast<long long>(length), dense, flop, 2 * (layers - 1) * static_cast<double>(config.q_dim()) * n * (n + 1));
+      std::printf("%7lld tokens: dense %7.3f s (%.3g FLOP of products, %.3g of attention)\n", static_cast<long long>(length), dense, flop, 4 * static_cast<double>(config.q_dim()) * scores);
       if (with_parts) Parts::report(dense);
     }
     for (const HeadPlan& plan : kinds) {

@@ -1,4 +1,4 @@
-// Models of a known shape with random weights in bf16 or Q4_K, in memory: what the GPU does with one takes as long as with trained ones,
+// Models of a known shape with random weights in bf16, Q4_K or another type, in memory: what the GPU does with one takes as long as with trained ones,
 // but for what it may leave out, and for how evenly its experts are chosen. Its vocabulary is small where the shape has none and none is
 // given: embedding and output then take no time in prefill.
 #pragma once
@@ -17,7 +17,7 @@
 
 namespace longview {
 
-// Sizes alone, of Llama 3 8B, Qwen2.5 7B, Qwen3 (Coder) 30B-A3B, Qwen3.5 9B and 27B (as 3.6 and 3.8 have them) and Qwen3.6 35B-A3B.
+// Sizes alone, of Llama 3 8B, Qwen2.5 7B, Qwen3 (Coder) 30B-A3B, Qwen3.5 9B and 27B (as 3.6 and 3.8 have them), Qwen3.6 35B-A3B and gpt-oss 20B.
 inline ModelConfig llama_8b() {
   ModelConfig c;
   c.architecture = "llama";
@@ -54,10 +54,19 @@ inline ModelConfig qwen36_35b() {
   c.layers = 40, c.hidden = 2048, c.ffn = 512, c.kv_heads = 2, c.experts = 256, c.experts_used = 8, c.shared_ffn = 512;
   return c;
 }
-// By what a bench was asked for: qwen2.5-7b and qwen3.5-27b by name.
+inline ModelConfig gpt_oss_20b() {
+  ModelConfig c;
+  c.architecture = "gpt-oss", c.vocabulary = 201088;
+  c.layers = 24, c.hidden = c.ffn = 2880, c.heads = 64, c.kv_heads = 8, c.head_dim = c.rope.dims = 64, c.experts = 32, c.experts_used = 4;
+  c.sliding = {.span = 128, .interval = 2};
+  c.qkv_bias = c.output_bias = c.attention_sinks = c.expert_biases = c.clamped_experts = true;
+  return c;
+}
+// By what a bench was asked for: qwen2.5-7b, qwen3.5-27b and gpt-oss-20b by name.
 inline ModelConfig shape_of(bool experts, bool hybrid, std::string_view named = "") {
   if (named == "qwen2.5-7b") return qwen25_7b();
   if (named == "qwen3.5-27b") return qwen35_27b();
+  if (named == "gpt-oss-20b") return gpt_oss_20b();
   return experts ? (hybrid ? qwen36_35b() : qwen3_30b()) : hybrid ? qwen35_9b() : llama_8b();
 }
 
@@ -69,10 +78,11 @@ inline double parameters_met(const ModelConfig& c) {
   return static_cast<double>(c.hidden) * static_cast<double>(c.attention_layers() * before + (c.attention_layers() - 1) * c.q_dim() + recurrent * state + (c.layers - 1) * ffn);
 }
 
+// Of MXFP4 the experts alone are, as files have it: the others are Q8_0.
 class RandomModel {
  public:
   explicit RandomModel(const ModelConfig& shape = llama_8b(), DType type = DType::kBF16, int64_t vocabulary = 4096)
-      : type_(type), random_(static_cast<size_t>(std::max({shape.ffn, vocabulary, 2 * shape.q_dim(), shape.recurrent.channels()}) * shape.hidden + kStep / 2 * (shape.layers * (11 + 3 * shape.experts) + 8))), ones_(static_cast<size_t>(std::max(shape.hidden, shape.recurrent.channels() * shape.recurrent.taps)), 1.0f), minus_(static_cast<size_t>(shape.recurrent.value_heads), -0.1f) {
+      : type_(type), random_(static_cast<size_t>(std::max({shape.ffn, vocabulary, 2 * shape.q_dim(), shape.recurrent.channels()}) * shape.hidden + kStep / 2 * (shape.layers * (11 + 3 * shape.experts) + 8))), ones_(static_cast<size_t>(std::max({shape.hidden, shape.q_dim(), shape.experts * shape.hidden, shape.recurrent.channels() * shape.recurrent.taps})), 1.0f), minus_(static_cast<size_t>(shape.recurrent.value_heads), -0.1f) {
     std::mt19937 random(1);
     std::normal_distribution<float> normal(0, 0.02f);
     std::vector<uint16_t> some(1 << 20);
@@ -81,6 +91,11 @@ class RandomModel {
     if (type_ == DType::kQ4_K) {  // both of a block's scales such that weights are about as large
       const uint16_t scale = 0x0040;
       for (size_t at = 0; at + 72 <= random_.size(); at += 72) random_[at] = random_[at + 1] = scale;
+    }
+    if (type_ == DType::kMXFP4) {
+      router_.assign(random_.begin(), random_.begin() + shape.experts * shape.hidden);
+      auto* bytes = reinterpret_cast<uint8_t*>(random_.data());
+      for (size_t at = 0; at + 34 <= 2 * random_.size(); at += 34) bytes[at] = bytes[at + 17] = 120, bytes[at + 1] = 0x20;  // MXFP4's scales, and Q8_0's
     }
     ModelConfig& c = model_.config;
     c = shape;
@@ -98,10 +113,15 @@ class RandomModel {
       else add_recurrent(l);
       if (c.experts > 0) {
         l.router = matrix(c.experts, c.hidden, DType::kBF16);
+        if (!router_.empty()) l.router.data = reinterpret_cast<const std::byte*>(router_.data());
+        if (c.expert_biases) {
+          l.router_bias = norm(c.experts), l.down_biases = norm(c.experts * c.hidden);
+          l.gate_biases = l.up_biases = norm(c.experts * c.ffn);
+        }
         for (int64_t e = 0; e < c.experts; ++e) {
-          l.expert_gates.push_back(matrix(c.ffn, c.hidden));
-          l.expert_ups.push_back(matrix(c.ffn, c.hidden));
-          l.expert_downs.push_back(matrix(c.hidden, c.ffn));
+          l.expert_gates.push_back(matrix(c.ffn, c.hidden, type_));
+          l.expert_ups.push_back(matrix(c.ffn, c.hidden, type_));
+          l.expert_downs.push_back(matrix(c.hidden, c.ffn, type_));
         }
         if (c.shared_ffn > 0) {
           l.shared_gate = matrix(c.shared_ffn, c.hidden);
@@ -122,7 +142,7 @@ class RandomModel {
   const Model& model() const { return model_; }
 
  private:
-  static constexpr int64_t kStep = 144;  // bytes: whole blocks
+  static constexpr int64_t kStep = 144 * 17;  // bytes: whole blocks of all types
 
   void add_attention(LayerWeights& l) {
     const ModelConfig& c = model_.config;
@@ -131,6 +151,9 @@ class RandomModel {
     l.k = matrix(c.kv_dim(), c.hidden);
     l.v = matrix(c.kv_dim(), c.hidden);
     l.attention_output = matrix(c.hidden, c.q_dim());
+    if (c.qkv_bias && c.output_bias) l.q_bias = norm(c.q_dim()), l.k_bias = l.v_bias = norm(c.kv_dim());
+    if (c.output_bias) l.output_bias = norm(c.hidden);
+    if (c.attention_sinks) l.sinks = norm(c.heads);
   }
   void add_recurrent(LayerWeights& l) {
     const ModelConfig& c = model_.config;
@@ -148,11 +171,11 @@ class RandomModel {
 
   // All matrices lie in the same numbers, a little further on each: on a GPU each is a copy of its own.
   TensorView matrix(int64_t rows, int64_t cols, DType type) { return {type, rows, cols, reinterpret_cast<const std::byte*>(random_.data()) + kStep * matrices_++, row_bytes(type, cols) * rows}; }
-  TensorView matrix(int64_t rows, int64_t cols) { return matrix(rows, cols, type_); }
+  TensorView matrix(int64_t rows, int64_t cols) { return matrix(rows, cols, type_ == DType::kMXFP4 ? DType::kQ8_0 : type_); }
   TensorView norm(int64_t cols) const { return {DType::kF32, 1, cols, reinterpret_cast<const std::byte*>(ones_.data()), cols * 4}; }
 
   DType type_;
-  std::vector<uint16_t> random_;
+  std::vector<uint16_t> random_, router_;
   std::vector<float> ones_, minus_;
   int64_t matrices_ = 0;
   Model model_;
