@@ -67,6 +67,14 @@ export const catalog: readonly CatalogEntry[] = [
     goodFor: 'Reasons about code',
     needs: '24 GB of GPU memory (60K tokens), 48 GB (250K)',
   }),
+  entry('ggml-org/gpt-oss-20b-GGUF', 'gpt-oss-20b-mxfp4.gguf', {
+    name: 'gpt-oss 20B',
+    bytes: 12_110_000_000,
+    licence: 'Apache-2.0',
+    window: 131_072,
+    goodFor: 'Reasons about code, fast',
+    needs: '16 GB of GPU memory (60K tokens), 24 GB (130K)',
+  }),
   entry('unsloth/Qwen3.6-35B-A3B-GGUF', 'Qwen3.6-35B-A3B-UD-Q4_K_M.gguf', {
     name: 'Qwen3.6 35B-A3B',
     bytes: 22_100_000_000,
