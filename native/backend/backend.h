@@ -273,9 +273,9 @@ class Backend {
     rms_norm(x, norm, epsilon, normed);
     linear_all(normed, projections);
   }
-  // sum += x * weight^T. `scratch` has the shape of sum and any content.
-  virtual void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) {
-    linear(x, weight, nullptr, scratch);
+  // sum += x * weight^T (+ bias). `scratch` has the shape of sum and any content.
+  virtual void linear_add(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation scratch, Activation sum) {
+    linear(x, weight, bias, scratch);
     add(sum, scratch);
   }
   // out = silu(x * gate^T) * (x * up^T). `scratch` has the shape of out and any content.

@@ -206,10 +206,10 @@ Napi::Value EngineObject::extend(const Napi::CallbackInfo& info) {
                  if (progress->done < progress->tokens.size()) return true;
                  outcome->resolve([progress](Napi::Env e) {
                    HeadCoverage all;
-                   Napi::Array layers = Napi::Array::New(e, progress->layers.size());
-                   for (uint32_t i = 0; i < progress->layers.size(); ++i) {
-                     all += progress->layers[i];
-                     layers.Set(i, describe(e, progress->layers[i]));
+                   Napi::Array layers = Napi::Array::New(e);
+                   for (const HeadCoverage& layer : progress->layers) {
+                     all += layer;
+                     if (layer.causal > 0) layers.Set(layers.Length(), describe(e, layer));
                    }
                    Napi::Object result = describe(e, all);
                    result.Set("reused", static_cast<double>(progress->adopted));

@@ -211,9 +211,9 @@ class CudaBackend final : public Backend {
     multiply_normed(x, {norm, epsilon, normed}, projections);
   }
 
-  void linear_add(Activation x, const DeviceWeight& weight, Activation scratch, Activation sum) override {
+  void linear_add(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation scratch, Activation sum) override {
     LONGVIEW_CHECK(sum.wide, kInternal, "the residual stream must be float32");
-    if (!products_.add(x, weight, sum)) Backend::linear_add(x, weight, scratch, sum);
+    if (!products_.add(x, weight, bias, sum)) Backend::linear_add(x, weight, bias, scratch, sum);
   }
 
   void linear_swiglu(Activation x, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) override {

@@ -61,9 +61,10 @@ void Products::multiply(Activation x, const DeviceWeight& weight, const DeviceWe
   check(library_.gemm(args, device_.stream()), "multiplying matrices");
 }
 
-bool Products::add(Activation x, const DeviceWeight& weight, Activation sum) {
-  const Projection added{&weight, nullptr, sum};
+bool Products::add(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation sum) {
+  const Projection added{&weight, bias, sum};
   if (x.rows <= kernels::kMatvecRows) return multiply_row(x, {&added, 1}, kernels::MatvecResult::kAdd);
+  if (bias) return false;
   const CudaWeight& w = cuda(weight);
   const bool e4m3 = is_e4m3(w);
   const Blas::Product p{e4m3 ? coded(x).codes : x.data, e4m3 ? w.buffer->as() : plain(w), nullptr, sum.data, x.rows, w.rows, w.cols, true, e4m3};

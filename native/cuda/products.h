@@ -32,8 +32,8 @@ class Products {
 
   // out = x * weight^T (+ bias, which may be null).
   void multiply(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation out);
-  // sum += x * weight^T, float32. False where it cannot be added at once; then nothing was done.
-  bool add(Activation x, const DeviceWeight& weight, Activation sum);
+  // sum += x * weight^T (+ bias), float32. False where it cannot be added at once; then nothing was done.
+  bool add(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, Activation sum);
 
   // out = x * weight^T in bf16, of rows in tiles that each have a matrix of their own (GemmArgs::groups): one of the `count` of which the weight is made.
   void multiply_groups(const void* x, int64_t rows, const DeviceWeight& weight, const int32_t* groups, int64_t count, void* out);

@@ -184,9 +184,9 @@ void Forward::add_ffn(const Layer& layer, Activation hidden, Activation normed, 
 }
 
 void Forward::add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, const DeviceWeight* post_norm, Activation scratch, Activation sum) {
-  if (!bias && !post_norm) return backend_.linear_add(x, weight, scratch, sum);
+  if (!post_norm) return backend_.linear_add(x, weight, bias, scratch, sum);
   backend_.linear(x, weight, bias, scratch);
-  if (post_norm) backend_.rms_norm(scratch, *post_norm, config_.norm_epsilon, scratch);
+  backend_.rms_norm(scratch, *post_norm, config_.norm_epsilon, scratch);
   backend_.add(sum, scratch);
 }
 

@@ -132,7 +132,7 @@ export interface ExtendResult {
   density?: number;
   /** Mean mass that sparse attention puts where dense attention puts it, by probe rows; absent where all was dense. */
   coveredMass?: number;
-  /** The same of each layer but the last, where only results attend; absent as density is. */
+  /** The same of each layer but the last, where only results attend, and those that see a span of tokens alone; absent as density is. */
   layers?: { density: number; coveredMass?: number }[];
 }
 

@@ -65,9 +65,9 @@ class Parts {
     const double norms = 2 * line("RMSNorm (two of them)", 0, t * hidden * 6, [&] { norm(); });
     const double begun = line("Q, K, V", 2 * t * hidden * (q + 2 * kv), 0, [&] { projections(); });
     double sum = norms + begun;
-    sum += line("output, added to the residual stream", 2 * t * hidden * q, 0, [&] { b_.linear_add(out_, *output_, narrow_, hidden_); });
+    sum += line("output, added to the residual stream", 2 * t * hidden * q, 0, [&] { b_.linear_add(out_, *output_, nullptr, narrow_, hidden_); });
     sum += line("gate, up, activation", 4 * t * hidden * ffn, 0, [&] { feed_forward(); });
-    sum += line("down, added", 2 * t * hidden * ffn, 0, [&] { b_.linear_add(activated(), *down_, narrow_, hidden_); });
+    sum += line("down, added", 2 * t * hidden * ffn, 0, [&] { b_.linear_add(activated(), *down_, nullptr, narrow_, hidden_); });
     return {sum, norms / 2 + begun};
   }
   // Rotation, the KV append and attention of all chunks of one layer.

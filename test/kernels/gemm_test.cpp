@@ -168,10 +168,12 @@ TEST("one row with several weights: apart, added to a sum, and gated") {
     const auto before = gpu::random_float(37, random, 10);
     const gpu::Memory<float> sum(before);
     args.count = 1;
-    args.parts[0] = {weights[2]->get(), nullptr, sum.get(), 37};
+    args.parts[0] = {weights[2]->get(), db.get(), sum.get(), 37};
     args.result = kernels::MatvecResult::kAdd;
     GPU(matvec_row(args, gpu::stream()));
-    CHECK(gpu::relative_error(sum.read(), product(met, values[2], &before, 1, 37, k)) <= gpu::kFloatError);
+    std::vector<float> both = before;
+    for (size_t i = 0; i < both.size(); ++i) both[i] += bias[i];
+    CHECK(gpu::relative_error(sum.read(), product(met, values[2], &both, 1, 37, k)) <= gpu::kFloatError);
 
     for (const int64_t gated : {132, 37}) {
       add(gated), add(gated);

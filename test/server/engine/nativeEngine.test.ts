@@ -297,6 +297,20 @@ it('counts what recurrent layers see again as part of a reading', async () => {
   await recurrent.dispose();
 });
 
+it('names no density of layers that see a span of tokens alone', async () => {
+  const sliding = await openNativeEngine(path.join(root, 'test/fixtures/native/gpt_oss.MXFP4.gguf'), {
+    prefill: { mode: 'adaptive' },
+  });
+  const reading = await sliding.createContext();
+  const text = Int32Array.from({ length: 400 }, (_, i) => (7 * i) % 96);
+  // Of two layers one slides, and the last counts in no model.
+  expect(await reading.extend(text, { sparse: true })).toMatchObject({ tokens: 400 });
+  const { density, coveredMass, layers } = await reading.extend(text.subarray(0, 80), { sparse: true });
+  expect({ density, coveredMass, layers }).toEqual({});
+  await reading.dispose();
+  await sliding.dispose();
+});
+
 it('runs on the CPU where there is no code for a GPU, and says so unless that was asked for', async () => {
   const opened = (device: EngineOptions['device']) => openNativeEngine(builtInModel, { device });
   await onPlatform('win32', async () => {
