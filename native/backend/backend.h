@@ -101,6 +101,8 @@ struct AttentionLayer {
   int64_t span = 0;  // tokens up to itself; 0: all
   const DeviceWeight* sinks = nullptr;  // [1, H]: of each head a score that takes its share of the softmax and gives nothing; null: there are none
 };
+// The first token that one at `position` sees in a layer with such a span.
+constexpr int64_t first_seen(int64_t position, int64_t span) { return span > 0 ? std::max<int64_t>(position + 1 - span, 0) : 0; }
 
 // K and V of all layers for `pages` pages of kPageTokens tokens. The layout inside a page is the device's own.
 class KvStorage {

@@ -48,7 +48,7 @@ Attention::Rows Attention::rows_of(const Job& job, int64_t item) const {
   rows.first_token = tile * kTilePositions;
   rows.tokens = std::min(kTilePositions, job.tokens - rows.first_token);
   const int64_t visible = job.first_position + rows.first_token + rows.tokens;
-  const int64_t unseen = job.layer.span > 0 ? std::max<int64_t>(job.first_position + rows.first_token + 1 - job.layer.span, 0) / kPageTokens : 0;
+  const int64_t unseen = first_seen(job.first_position + rows.first_token, job.layer.span) / kPageTokens;
   const int64_t pages = pages_of(visible) - unseen;
   rows.first_page = unseen + pages * rows.part / job.parts;
   rows.end_page = unseen + pages * (rows.part + 1) / job.parts;
@@ -89,7 +89,7 @@ void Attention::run(const float* q, int64_t tokens, int64_t heads, const CpuAtte
         const float* part = job.part_output + at * width;
         for (int64_t i = 0; i < d; ++i) row[i] += factor * part[i];
       }
-      if (layer.sinks) sum += sink_weight(layer.sinks[rows.kv_head * job.group + r % job.group], maximum);
+      sum += sink_weight(layer.sinks, rows.kv_head * job.group + r % job.group, maximum);
       for (int64_t i = 0; i < d; ++i) row[i] /= sum;
     }
   });
@@ -104,10 +104,7 @@ void Attention::tile(const Job& job, int64_t item, int thread) {
   tile.limit(0, job.layer.span);
   tile.visit(rows.first_page * kPageTokens, rows.end_page * kPageTokens);
   tile.flush();
-  if (job.parts == 1) {
-    if (job.layer.sinks) tile.add_sinks(job.layer.sinks);
-    return tile.write(job.out);
-  }
+  if (job.parts == 1) return tile.write(job.out, job.layer.sinks);
   const int64_t at = item * job.part_rows;
   std::memcpy(job.part_output + at * width, tile.output(), static_cast<size_t>(count * width) * sizeof(float));
   std::memcpy(job.part_maximum + at, tile.maximum(), static_cast<size_t>(count) * sizeof(float));

@@ -30,7 +30,7 @@ void AttentionFocus::add(const float* q, int64_t tokens, int64_t heads, const Cp
       float *weights = scores + row * ld, maximum = -std::numeric_limits<float>::infinity(), sum = 0;
       std::fill(weights + rows.first_position + row + 1, weights + ld, maximum);
       kernels_.softmax_step(weights, ld, &maximum, &sum, nullptr, 0);
-      if (layer.sinks) sum += sink_weight(layer.sinks[head], maximum);
+      sum += sink_weight(layer.sinks, head, maximum);
       const float scale = 1.0f / (sum * sum);
       for (int64_t key = 0; key < std::min(keys, rows.first_position + row + 1); ++key) thread.focus[static_cast<size_t>(key)] += scale * weights[key] * weights[key];
     }

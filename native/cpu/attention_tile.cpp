@@ -208,14 +208,11 @@ void AttentionTile::flush() {
   filled_ = 0;
 }
 
-void AttentionTile::add_sinks(const float* sinks) {
-  for (int64_t r = 0; r < rows_.count(); ++r) sum_[r] += sink_weight(sinks[rows_.first_head + r % rows_.joined], maximum_[r]);
-}
-
-void AttentionTile::write(float* out) const {
+void AttentionTile::write(float* out, const float* sinks) const {
   for (int64_t r = 0; r < rows_.count(); ++r) {
+    const float sum = sum_[r] + sink_weight(sinks, rows_.first_head + r % rows_.joined, maximum_[r]);
     float* row = out + rows_.offset(r, d_);
-    for (int64_t i = 0; i < d_; ++i) row[i] = output_[r * width_ + i] / sum_[r];
+    for (int64_t i = 0; i < d_; ++i) row[i] = output_[r * width_ + i] / sum;
   }
 }
 

@@ -24,8 +24,8 @@ struct CpuAttentionLayer {
   const float* sinks = nullptr;
 };
 
-// What a sink weighs in a sum of weights relative to `maximum`, which is in log2 units.
-inline float sink_weight(float sink, float maximum) { return std::exp2(sink * std::numbers::log2e_v<float> - maximum); }
+// What a head's sink weighs in a sum of weights relative to `maximum`, which is in log2 units; 0 where there are none.
+inline float sink_weight(const float* sinks, int64_t head, float maximum) { return sinks ? std::exp2(sinks[head] * std::numbers::log2e_v<float> - maximum) : 0.0f; }
 
 // One layer's K and V of one KV head, in the order of positions.
 struct HeadPages {
@@ -65,10 +65,8 @@ class AttentionTile {
   void visit_columns(std::span<const int32_t> columns);
   // Everything visited is in output, maximum and sum only after this.
   void flush();
-  // What each head's score (AttentionLayer::sinks, [heads]) takes of its rows' softmax, behind everything visited.
-  void add_sinks(const float* sinks);
-  // Divides by the sums and stores to out [tokens of the chunk, heads * head_dim].
-  void write(float* out) const;
+  // Divides by the sums, with what sinks [heads] add to them (null: none), and stores to out [tokens of the chunk, heads * head_dim].
+  void write(float* out, const float* sinks) const;
 
   // scores[r, j] = q_r . b_j in log2 units, for rows first .. first + count - 1 and b a right-hand matrix of kernels.h.
   void score(int64_t first, int64_t count, const void* b, int64_t ldb, int64_t n, float* scores, int64_t ld) const;

@@ -141,8 +141,7 @@ void SparseAttention::run_item(const Job& job, const Item& item, Thread& thread)
     else add_covered_by_keys(tile, choice.keys, thread, heads);
     for (HeadCoverage& head : heads) ++head.probes;
   }
-  if (job.layer.sinks) tile.add_sinks(job.layer.sinks);
-  tile.write(job.out);
+  tile.write(job.out, job.layer.sinks);
 }
 
 void SparseAttention::visit(AttentionTile& tile, const sparse::KeySet& keys) const {

@@ -282,11 +282,9 @@ class CudaBackend final : public Backend {
 
   void attention(Activation q, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, Activation out) override {
     const int64_t end = first_position + q.rows;
-    kernels::AttentionArgs args{nullptr, nullptr, tables_.paged(shape, layer.index, pages, end), q.rows, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
-    args.span = layer.span;
-    args.sinks = floats(layer.sinks);
+    kernels::AttentionArgs args = attention_args(shape, heads, layer, pages, q.rows, first_position);
     const bool direct = shape.format == KvFormat::kBFloat16 || q.rows == 1 || q.rows * heads / shape.kv_heads <= kDirectRows || library_.attention_multiplies_e4m3(args);
-    if (!direct) args.kv = tables_.expanded(shape, layer.index, pages, end, layer.span > 0 ? std::max<int64_t>(first_position + 1 - layer.span, 0) : 0);
+    if (!direct) args.kv = tables_.expanded(shape, layer.index, pages, end, first_seen(first_position, layer.span));
     with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
       args.q = queries;
       args.out = results;
@@ -295,9 +293,9 @@ class CudaBackend final : public Backend {
   }
 
   void append_and_attend(Activation q, Activation k, Activation v, const HeadSteps& steps, DeviceRope& rope, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t position, Activation out) override {
-    kernels::AttentionArgs args{q.data, out.data, tables_.paged(shape, layer.index, pages, position + 1), 1, heads, position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
-    args.span = layer.span;
-    args.sinks = floats(layer.sinks);
+    kernels::AttentionArgs args = attention_args(shape, heads, layer, pages, 1, position);
+    args.q = q.data;
+    args.out = out.data;
     const CudaRope& table = table_of(rope, position, 1);
     const int64_t d = shape.head_dim, half = table.half();
     const float *cosine = table.cosine.as<float>(), *sine = table.sine.as<float>();
@@ -437,6 +435,14 @@ class CudaBackend final : public Backend {
     if (partial_.bytes() >= bytes) return;
     partial_.grow(device_, bytes, "partial results of attention");
     check(library_.fill(partial_.as(), 0, static_cast<size_t>(bytes), device_.stream()), "clearing partial results of attention");
+  }
+
+  // Of `tokens` tokens, without queries and results.
+  kernels::AttentionArgs attention_args(const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t tokens, int64_t first_position) {
+    kernels::AttentionArgs args{nullptr, nullptr, tables_.paged(shape, layer.index, pages, first_position + tokens), tokens, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
+    args.span = layer.span;
+    args.sinks = floats(layer.sinks);
+    return args;
   }
 
   // With room for what it keeps of parts of the keys.

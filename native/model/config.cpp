@@ -96,6 +96,8 @@ void limit_window(ModelConfig& config, int64_t span, const std::string& why) {
   config.window = span;
 }
 
+void limit_to_span(ModelConfig& config, int64_t span) { limit_window(config, span, format("Some of its layers see %lld tokens at a time", static_cast<long long>(span))); }
+
 ModelConfig read_config(const ModelFile& file) {
   ModelConfig config =
       file.format() == ModelFile::Format::kGguf ? read_gguf_config(file) : read_json_config(file);

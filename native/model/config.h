@@ -49,6 +49,8 @@ struct RecurrentConfig {
 struct SlidingConfig {
   int64_t span = 0;      // tokens that one sees, itself included; 0: no layer is so
   int64_t interval = 0;  // of so many layers the last sees everything; 0: none does
+
+  bool slides(int64_t layer) const { return interval == 0 || (layer + 1) % interval != 0; }
 };
 
 struct ModelConfig {
@@ -89,7 +91,7 @@ struct ModelConfig {
   int64_t q_dim() const { return heads * head_dim; }
   bool attends(int64_t layer) const { return recurrent.interval == 0 || (layer + 1) % recurrent.interval == 0; }
   // Tokens that one of this layer sees, of those with K and V; 0: all before it.
-  int64_t span(int64_t attention_layer) const { return sliding.interval > 0 && (attention_layer + 1) % sliding.interval == 0 ? 0 : sliding.span; }
+  int64_t span(int64_t attention_layer) const { return sliding.slides(attention_layer) ? sliding.span : 0; }
   // Whether any layer sees everything.
   bool sees_all() const { return sliding.span == 0 || sliding.interval > 0; }
   // Layers with K and V: those that attention, its pages and its plans count.

@@ -178,7 +178,7 @@ ModelConfig read_gguf_config(const ModelFile& file) {
     // Which layers slide stands in no file.
     if (arch == "gpt-oss") set_sliding(c, {span, 2});
     else if (arch == "llama" || arch == "mistral" || arch == "phi3") set_sliding(c, {span, 0});
-    else limit_window(c, span, format("Some of its layers see %lld tokens at a time", static_cast<long long>(span)));
+    else limit_to_span(c, span);
   }
   // Qwen2.5-1M, whose GGUF files do not say that it attends in chunks of 262,144 tokens, the last 8,192 of which two have in common.
   if (arch == "qwen2" && c.window == 1010000) limit_window(c, 262144 - 8192, "Beyond that it attends in chunks");

@@ -118,7 +118,7 @@ RopeScaling read_scaling(const Members& config, const Members& rope, int64_t win
 void read_sliding(const Members& config, ModelConfig& c) {
   const bool by_nature = c.architecture == "mistral" || c.architecture == "phi3";
   bool sliding = config.boolean("use_sliding_window", by_nature), regular = by_nature;
-  int64_t interval = 0;
+  SlidingConfig layers;
   if (const Json::Array* types = config.list("layer_types")) {
     std::vector<bool> slides;
     for (const Json& type : *types) {
@@ -130,16 +130,17 @@ void read_sliding(const Members& config, ModelConfig& c) {
       slides.push_back(name == "sliding_attention");
     }
     sliding = std::find(slides.begin(), slides.end(), true) != slides.end();
-    if (const auto first = std::find(slides.begin(), slides.end(), false); first != slides.end()) interval = first - slides.begin() + 1;
+    if (const auto first = std::find(slides.begin(), slides.end(), false); first != slides.end()) layers.interval = first - slides.begin() + 1;
     regular = static_cast<int64_t>(slides.size()) == c.layers;
-    for (int64_t i = 0; i < static_cast<int64_t>(slides.size()); ++i) regular = regular && slides[static_cast<size_t>(i)] == (interval == 0 || (i + 1) % interval != 0);
+    for (int64_t i = 0; i < static_cast<int64_t>(slides.size()); ++i) regular = regular && slides[static_cast<size_t>(i)] == layers.slides(i);
   }
   if (!sliding) return;
   // transformers' own for Mistral, whose configurations have null where there is none.
-  const int64_t unstated = c.architecture == "mistral" && !config.states("sliding_window") ? 4096 : 0, span = config.integer("sliding_window", unstated);
-  if (span <= 0) return;
-  if (regular) return set_sliding(c, {span, interval});
-  limit_window(c, span, format("Some of its layers see %lld tokens at a time", static_cast<long long>(span)));
+  const int64_t unstated = c.architecture == "mistral" && !config.states("sliding_window") ? 4096 : 0;
+  layers.span = config.integer("sliding_window", unstated);
+  if (layers.span <= 0) return;
+  if (regular) return set_sliding(c, layers);
+  limit_to_span(c, layers.span);
 }
 
 void refuse_what_the_graph_lacks(const Members& config) {

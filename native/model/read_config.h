@@ -42,5 +42,7 @@ void set_sliding(ModelConfig& config, const SlidingConfig& sliding);
 // Clamps the window to `span` tokens, within which a model whose layers see no further is the same as one
 // that sees all, and leaves a note for people. No effect where the window is no larger.
 void limit_window(ModelConfig& config, int64_t span, const std::string& why);
+// The same where some layers, and it is not known which, see no more than `span` tokens.
+void limit_to_span(ModelConfig& config, int64_t span);
 
 }  // namespace longview

@@ -7,9 +7,9 @@ using namespace random_layer;
 
 namespace {
 
-// The largest error of a key, and the error of all, relative to the sum of all.
+// The largest error of a key, and the error of all, relative to the sum of all; that sum.
 struct Errors {
-  double worst = 0, all = 0;
+  double worst = 0, all = 0, total = 0;
 };
 
 Errors errors(const Layer& layer, std::span<const float> focus) {
@@ -22,10 +22,12 @@ Errors errors(const Layer& layer, std::span<const float> focus) {
       const double maximum = *std::max_element(weights.begin(), weights.end());
       double sum = 0;
       for (double& x : weights) sum += x = std::exp(x - maximum);
+      if (!c.sinks.empty()) sum += std::exp(static_cast<double>(c.sinks[static_cast<size_t>(h)]) - maximum);
       for (size_t key = 0; key < std::min(focus.size(), weights.size()); ++key) expected[key] += weights[key] * weights[key] / (sum * sum);
     }
   const double total = std::accumulate(expected.begin(), expected.end(), 0.0);
   Errors out;
+  out.total = total;
   for (size_t key = 0; key < focus.size(); ++key) {
     const double off = std::isfinite(focus[key]) ? std::fabs(static_cast<double>(focus[key]) - expected[key]) / total : 1e300;
     out.worst = std::max(out.worst, off);
@@ -56,6 +58,16 @@ TEST("in every format of pages and code path") {
         CHECK(e.worst < 0.01);  // scores of up to 40 in bf16
         CHECK(e.all < 0.05);
       }
+}
+
+TEST("heads with sinks") {
+  for (Case c : std::vector<Case>{{1, 4, 64, 300, 9}, {2, 3, 64, 700, 37}}) {
+    c.sinks = some_sinks(c);
+    Layer layer(c);
+    const Errors e = errors(layer, layer.focus(c.before));
+    CHECK(e.worst * e.total <= 1e-4);
+    CHECK(e.all < 1e-3);
+  }
 }
 
 TEST("what was taken does not come again") {
