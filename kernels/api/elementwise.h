@@ -5,7 +5,7 @@
 
 namespace longview::kernels {
 
-// out[t] = embedding[tokens[t]]; token ids are in range. cols is a multiple of 8 and of the type's block, embedding and out are aligned to
+// out[t] = embedding[tokens[t]] * scale; token ids are in range. cols is a multiple of 8 and of the type's block, embedding and out are aligned to
 // 16 bytes.
 struct EmbedArgs {
   const void* embedding;  // [vocabulary, cols] of `type`
@@ -13,6 +13,7 @@ struct EmbedArgs {
   const int32_t* tokens;  // [T], on the device
   float* out;             // [T, cols]
   int64_t tokens_count, cols;
+  float scale = 1;
 };
 Status launch_embed(const EmbedArgs& args, Stream stream);
 
@@ -51,13 +52,14 @@ struct ScaleQueriesArgs {
 };
 Status launch_scale_queries(const ScaleQueriesArgs& args, Stream stream);
 
-// gate = silu(gate) * up, bf16; count is a multiple of 8, pointers are aligned to 16 bytes.
-struct SiluMulArgs {
+// gate = gate * sigmoid(gate * (linear + cubic * gate^2)) * up, bf16; count is a multiple of 8, pointers are aligned to 16 bytes.
+struct GateMulArgs {
   void* gate;
   const void* up;
   int64_t count;
+  GateCurve curve = {};
 };
-Status launch_silu_mul(const SiluMulArgs& args, Stream stream);
+Status launch_gate_mul(const GateMulArgs& args, Stream stream);
 
 // x *= sigmoid(gate), bf16; count is a multiple of 8, pointers are aligned to 16 bytes.
 struct SigmoidMulArgs {
@@ -95,14 +97,15 @@ struct QuantizeRowsArgs {
 };
 Status launch_quantize_rows(const QuantizeRowsArgs& args, Stream stream);
 
-// out = silu(gate) * up as bf16, then as launch_quantize_rows makes it.
-struct SiluMulQuantizeArgs {
+// out = what launch_gate_mul makes of gate and up, then as launch_quantize_rows makes it.
+struct GateMulQuantizeArgs {
   const void* gate;  // bf16 [rows, cols]
   const void* up;
   void* out;  // e4m3_bytes(rows, cols)
   int64_t rows, cols;
+  GateCurve curve = {};
 };
-Status launch_silu_mul_quantize(const SiluMulQuantizeArgs& args, Stream stream);
+Status launch_gate_mul_quantize(const GateMulQuantizeArgs& args, Stream stream);
 
 // x += y; x float32, y bf16; count is a multiple of 8, pointers are aligned to 16 bytes.
 struct AddArgs {
@@ -111,6 +114,16 @@ struct AddArgs {
   int64_t count;
 };
 Status launch_add(const AddArgs& args, Stream stream);
+
+// sum += x / sqrt(mean(x^2) + epsilon) * weight, by row. cols is a multiple of 8, at most kMostE4M3Columns; pointers are aligned to 16 bytes.
+struct AddNormedArgs {
+  float* sum;     // [rows, cols]
+  const void* x;  // bf16 [rows, cols]
+  const float* weight;  // [cols]
+  int64_t rows, cols;
+  float epsilon;
+};
+Status launch_add_normed(const AddNormedArgs& args, Stream stream);
 
 // The index of the largest of x; the first of equals; NaN is behind all numbers.
 constexpr int64_t kLargestWorkspaceBytes = 129 * 8;

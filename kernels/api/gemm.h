@@ -38,7 +38,7 @@ constexpr int32_t kMatvecParts = 3;
 enum class MatvecResult : int32_t {
   kWrite,   // out[i] of `element`
   kAdd,     // out[i] += ..., float32
-  kSwiglu,  // two parts of the same n: out[0] = silu(first) * second, bf16
+  kGated,  // two parts of the same n: out[0] = first * sigmoid(first * (linear + cubic * first^2)) * second, bf16; numbers of `curve`
 };
 struct MatvecPart {
   const void* weight;  // [n, K], aligned to 16 bytes
@@ -61,6 +61,7 @@ struct MatvecRowArgs {
   float epsilon = 0;
   int32_t architecture = 0;  // 80: the kernel of sm_80 on any device, for tests; 0: the device's best
   int32_t keep = 0;
+  GateCurve curve = {};
 };
 Status launch_matvec_row(const MatvecRowArgs& args, Stream stream);
 

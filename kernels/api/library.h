@@ -14,7 +14,7 @@
 namespace longview::kernels {
 
 // Raised when a struct or a function of this folder changes: an addon and a library of different builds must not meet.
-constexpr int32_t kLibraryVersion = 19;
+constexpr int32_t kLibraryVersion = 20;
 
 struct Library {
   int32_t version;
@@ -47,12 +47,13 @@ struct Library {
   decltype(&kernels::launch_rms_norm) rms_norm;
   decltype(&kernels::launch_rms_norm_heads) rms_norm_heads;
   decltype(&kernels::launch_scale_queries) scale_queries;
-  decltype(&kernels::launch_silu_mul) silu_mul;
+  decltype(&kernels::launch_gate_mul) gate_mul;
+  decltype(&kernels::launch_add_normed) add_normed;
   decltype(&kernels::launch_sigmoid_mul) sigmoid_mul;
   decltype(&kernels::launch_split_heads) split_heads;
   decltype(&kernels::launch_scale_rows) scale_rows;
   decltype(&kernels::launch_quantize_rows) quantize_rows;
-  decltype(&kernels::launch_silu_mul_quantize) silu_mul_quantize;
+  decltype(&kernels::launch_gate_mul_quantize) gate_mul_quantize;
   decltype(&kernels::launch_add) add;
   decltype(&kernels::launch_largest) largest;
   decltype(&kernels::draw_weights) draw_weights;

@@ -18,6 +18,11 @@ using Event = void*;   // cudaEvent_t
 // Element types of activations.
 enum class Element : int32_t { kBFloat16, kFloat32 };
 
+// What the gate of an FFN's two halves opens by: gate * sigmoid(gate * (linear + cubic * gate^2)).
+struct GateCurve {
+  float linear = 1, cubic = 0;  // SiLU
+};
+
 // Storage of weight matrices. Quantised values are GGUF's type numbers and block layouts. kE4M3 is ours: 8-bit floats, codes
 // [rows, cols], behind them float32 scales [rows]; a value is its code times its row's scale. Activations that meet such weights
 // on the tensor cores have the same form.

@@ -1,5 +1,6 @@
 #include "kernels/api/elementwise.h"
 #include "kernels/common/dequantize.cuh"
+#include "kernels/common/gated.cuh"
 #include "kernels/common/launch.cuh"
 #include "kernels/elementwise/rows.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
@@ -17,6 +18,8 @@ __global__ void embed_kernel(EmbedArgs p, int64_t bytes) {
     float values[kGroup];
     load_group<kType>(row, group, values);
 #pragma unroll
+    for (int i = 0; i < kGroup; ++i) values[i] *= p.scale;
+#pragma unroll
     for (int i = 0; i < kGroup; i += 4)
       *reinterpret_cast<float4*>(out + group * kGroup + i) = {values[i], values[i + 1], values[i + 2], values[i + 3]};
   }
@@ -29,6 +32,8 @@ __global__ void embed_bf16_kernel(EmbedArgs p) {
   for (int64_t i = threadIdx.x; i < p.cols / 8; i += blockDim.x) {
     float v[8];
     unpack_bf16x8(row[i], v);
+#pragma unroll
+    for (int j = 0; j < 8; ++j) v[j] *= p.scale;
     out[2 * i] = {v[0], v[1], v[2], v[3]};
     out[2 * i + 1] = {v[4], v[5], v[6], v[7]};
   }
@@ -103,14 +108,14 @@ __global__ void __launch_bounds__(kThreads) scale_queries_kernel(const ScaleQuer
   *at = {pack_bf16(v[0] * scale, v[1] * scale), pack_bf16(v[2] * scale, v[3] * scale), pack_bf16(v[4] * scale, v[5] * scale), pack_bf16(v[6] * scale, v[7] * scale)};
 }
 
-__global__ void __launch_bounds__(kThreads) silu_mul_kernel(uint4* gate, const uint4* up, int64_t vectors) {
+__global__ void __launch_bounds__(kThreads) gate_mul_kernel(uint4* gate, const uint4* up, int64_t vectors, GateCurve curve) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= vectors) return;
   float g[8], u[8];
   unpack_bf16x8(gate[i], g);
   unpack_bf16x8(up[i], u);
 #pragma unroll
-  for (int j = 0; j < 8; ++j) g[j] = g[j] / (1.0f + __expf(-g[j])) * u[j];
+  for (int j = 0; j < 8; ++j) g[j] = gate_mul(g[j], u[j], curve);
   gate[i] = {pack_bf16(g[0], g[1]), pack_bf16(g[2], g[3]), pack_bf16(g[4], g[5]), pack_bf16(g[6], g[7])};
 }
 
@@ -170,11 +175,11 @@ Status launch_scale_queries(const ScaleQueriesArgs& args, Stream stream) {
   return launch_dependent(scale_queries_kernel, dim3(static_cast<unsigned>(blocks)), kThreads, 0, stream, args);
 }
 
-Status launch_silu_mul(const SiluMulArgs& args, Stream stream) {
+Status launch_gate_mul(const GateMulArgs& args, Stream stream) {
   const int64_t vectors = args.count / 8, blocks = ceil_div(vectors, kThreads);
   if (args.count <= 0 || args.count % 8 != 0 || blocks > kLargestGrid) return kInvalidShape;
   if (!aligned(args.gate) || !aligned(args.up)) return kInvalidAlignment;
-  silu_mul_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, cuda(stream)>>>(static_cast<uint4*>(args.gate), static_cast<const uint4*>(args.up), vectors);
+  gate_mul_kernel<<<static_cast<unsigned>(blocks), kThreads, 0, cuda(stream)>>>(static_cast<uint4*>(args.gate), static_cast<const uint4*>(args.up), vectors, args.curve);
   return launched();
 }
 

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kThreads) expert_gates_kernel(const ExpertGate
         });
     const float gate = warp_sum(sum[0]), up = warp_sum(sum[1]);
     if (threadIdx.x % 32 == 0 && row < p.n) {
-      const float result = p.gate_biases ? clamped_swiglu(gate + p.gate_biases[at], up + p.up_biases[at]) : swiglu(gate, up);
+      const float result = p.gate_biases ? clamped_swiglu(gate + p.gate_biases[at], up + p.up_biases[at]) : gate_mul(gate, up, {});
       static_cast<__nv_bfloat16*>(p.out)[slot * p.n + row] = __float2bfloat16(result);
     }
     row += static_cast<int64_t>(gridDim.x) * kWarps;

@@ -4,6 +4,7 @@
 //
 // Where x is made into codes, every block makes them for itself in shared memory while its first weights are on their way.
 #include "kernels/api/elementwise.h"
+#include "kernels/common/gated.cuh"
 #include "kernels/gemm/matvec_row.cuh"
 #include "kernels/ptx/dependent_launch.cuh"
 
@@ -29,7 +30,7 @@ __global__ void __launch_bounds__(Reader<kType>::kWarps * 32) matvec_row_kernel(
   extern __shared__ __align__(16) char shared[];
   ptx::start_dependents();
   const MatvecRowArgs& a = p.args;
-  const bool gated = a.result == MatvecResult::kSwiglu;
+  const bool gated = a.result == MatvecResult::kGated;
   const int64_t first = min((static_cast<int64_t>(blockIdx.x) * Read::kWarps + threadIdx.x / 32) * kRows, p.rows);
 
   // The parts follow each other; of a gated pair as many rows of each go together. Rows behind the last are read as it is.
@@ -86,7 +87,7 @@ __global__ void __launch_bounds__(Reader<kType>::kWarps * 32) matvec_row_kernel(
   if (gated) {
 #pragma unroll
     for (int r = 0; r < kHalf; ++r)
-      if (row0 + r < n) static_cast<__nv_bfloat16*>(a.parts[0].out)[row0 + r] = __float2bfloat16(swiglu(sum[r], sum[r + kHalf]));
+      if (row0 + r < n) static_cast<__nv_bfloat16*>(a.parts[0].out)[row0 + r] = __float2bfloat16(gate_mul(sum[r], sum[r + kHalf], a.curve));
     return;
   }
 #pragma unroll
@@ -97,7 +98,7 @@ __global__ void __launch_bounds__(Reader<kType>::kWarps * 32) matvec_row_kernel(
 template <WeightType kType>
 Status launch(Params p, Stream stream) {
   using Read = Reader<kType>;
-  if (p.args.result == MatvecResult::kSwiglu) p.rows = ceil_div(p.args.parts[0].n, Read::kRows / 2) * Read::kRows;
+  if (p.args.result == MatvecResult::kGated) p.rows = ceil_div(p.args.parts[0].n, Read::kRows / 2) * Read::kRows;
   const int64_t shared = codes_x(kType) ? codes_bytes(p.args.k) : 0;
   if (shared > kMostCodesBytes) return kInvalidShape;
   const dim3 grid(static_cast<unsigned>(ceil_div(p.rows, Read::kWarps * Read::kRows)));
@@ -112,7 +113,7 @@ Status launch_matvec_row(const MatvecRowArgs& args, Stream stream) {
   if (block.elements == 0) return kUnsupportedType;
   if (args.k % block.elements != 0) return kInvalidShape;
   if (!aligned(args.x) || (args.norm && (!aligned(args.norm) || !aligned(args.normed) || !args.normed))) return kInvalidAlignment;
-  const bool gated = args.result == MatvecResult::kSwiglu;
+  const bool gated = args.result == MatvecResult::kGated;
   if (gated && (args.count != 2 || args.parts[0].n != args.parts[1].n || args.parts[0].bias || args.parts[1].bias)) return kInvalidShape;
   Params p{args, 0, row_bytes(args.type, args.k)};
   for (int i = 0; i < args.count; ++i) {

@@ -284,8 +284,6 @@ struct Reader<WeightType::kE4M3> {
 // Whether x is made into codes.
 constexpr bool codes_x(WeightType type) { return type != WeightType::kBFloat16 && type != WeightType::kE4M3; }
 
-__device__ inline float swiglu(float gate, float up) { return gate / (1.0f + __expf(-gate)) * up; }
-
 // launch_matvec_row where every row begins at a multiple of 16 bytes; kUnsupportedType where x is too long for it.
 Status launch_matvec_row_staged(const MatvecRowArgs& args, int32_t multiprocessors, Stream stream);
 

@@ -4,6 +4,7 @@
 // own in shared memory, which it fills before x is there: the block starts while the kernel before it runs, and memory is busy
 // between the two. Rings are small enough that the blocks of two kernels fit a multiprocessor, or one and those of decode
 // attention. x is normed by every block for itself, where that is asked for: a launch less to wait for.
+#include "kernels/common/gated.cuh"
 #include "kernels/elementwise/rows.cuh"
 #include "kernels/gemm/matvec_row.cuh"
 #include "kernels/ptx/cp_async.cuh"
@@ -40,7 +41,7 @@ struct Params {
 struct Pair {
   int part[2], row[2];
   __device__ Pair(const MatvecRowArgs& a, int index) {
-    if (a.result == MatvecResult::kSwiglu) {
+    if (a.result == MatvecResult::kGated) {
       part[0] = 0, part[1] = 1;
       row[0] = row[1] = index;
       return;
@@ -126,9 +127,9 @@ __device__ inline void write(const MatvecRowArgs& a, const Pair& pair, const flo
   const MatvecPart& part = a.parts[second ? pair.part[1] : pair.part[0]];
   const int row = second ? pair.row[1] : pair.row[0];
   if constexpr (kType == WeightType::kE4M3) value *= e4m3_scale(part.weight, part.n, a.k, row);
-  if (a.result == MatvecResult::kSwiglu) {
+  if (a.result == MatvecResult::kGated) {
     const float up = __shfl_sync(0xffffffffu, value, 16);
-    if (threadIdx.x % 32 == 0) static_cast<__nv_bfloat16*>(part.out)[row] = __float2bfloat16(swiglu(value, up));
+    if (threadIdx.x % 32 == 0) static_cast<__nv_bfloat16*>(part.out)[row] = __float2bfloat16(gate_mul(value, up, a.curve));
     return;
   }
   if (threadIdx.x % 16 != 0 || (second && pair.row[1] == pair.row[0])) return;
@@ -230,7 +231,7 @@ Status launch_matvec_row_staged(const MatvecRowArgs& args, int32_t multiprocesso
   if (args.norm && (args.k % 16 != 0 || args.k > kMostNormed)) return kUnsupportedType;
   int64_t pairs = 0;
   for (int i = 0; i < args.count; ++i) pairs += ceil_div(args.parts[i].n, 2);
-  if (args.result == MatvecResult::kSwiglu) pairs = args.parts[0].n;
+  if (args.result == MatvecResult::kGated) pairs = args.parts[0].n;
   const int64_t bytes = row_bytes(args.type, args.k);
   if (pairs > kLargestGrid / 4 || bytes > kLargestGrid / 2) return kUnsupportedType;
   const Params p{args, static_cast<int>(pairs), static_cast<int>(bytes)};

@@ -179,7 +179,7 @@ struct TokenStep {
   int64_t heads;  // query heads
   const KvShape& shape;
   const KvPages& pages;
-  DeviceRope* rope;
+  std::array<DeviceRope*, 2> ropes;  // of the layers that see all, and of those that slide
   RecurrentStates states;
 };
 
@@ -248,7 +248,7 @@ class Backend {
 
   // --- operations, in the order of a layer ------------------------------------------------------------------------
   // How to write what only products with all of `weights` will read: as x, or in the form in which the device multiplies fastest
-  // (x with codes; its data then has any content). rms_norm and linear_swiglu write that form, products read it. It is good until
+  // (x with codes; its data then has any content). rms_norm and linear_gated write that form, products read it. It is good until
   // something else is written in that form, or multiplied that is not in it.
   virtual Activation for_products(Activation x, std::initializer_list<const DeviceWeight*> weights) {
     (void)weights;
@@ -260,8 +260,8 @@ class Backend {
     (void)token;
     work();
   }
-  // out[t] = embedding[tokens[t]]. Token ids have been checked against the vocabulary. out [T, hidden].
-  virtual void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) = 0;
+  // out[t] = embedding[tokens[t]] * scale. Token ids have been checked against the vocabulary. out [T, hidden].
+  virtual void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, float scale, Activation out) = 0;
   // out = x / sqrt(mean(x^2) + epsilon) * weight, by row. x, out [T, hidden]; may be the same, but not where out has codes.
   virtual void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) = 0;
   // out = x * weight^T (+ bias). x [T, in], weight [out, in], out [T, out]; bias may be null.
@@ -280,16 +280,17 @@ class Backend {
     linear(x, weight, bias, scratch);
     add(sum, scratch);
   }
-  // out = silu(x * gate^T) * (x * up^T). `scratch` has the shape of out and any content.
-  virtual void linear_swiglu(Activation x, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) {
+  // out = g * sigmoid(g * (linear + cubic * g^2)) * (x * up^T), where g is x * gate^T and the rest is the curve's. `scratch` has the shape of out and
+  // any content.
+  virtual void linear_gated(Activation x, const DeviceWeight& gate, const DeviceWeight& up, GateCurve curve, Activation scratch, Activation out) {
     linear(x, gate, nullptr, out);
     linear(x, up, nullptr, scratch);
-    silu_mul(out, scratch);
+    gate_mul(out, scratch, curve);
   }
   // The same of x normed first, as rms_norm does it. `normed` has the shape of x and any content.
-  virtual void norm_linear_swiglu(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) {
+  virtual void norm_linear_gated(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, const DeviceWeight& gate, const DeviceWeight& up, GateCurve curve, Activation scratch, Activation out) {
     rms_norm(x, norm, epsilon, normed);
-    linear_swiglu(normed, gate, up, scratch, out);
+    linear_gated(normed, gate, up, curve, scratch, out);
   }
   // sum += of each row's experts e, the `used` ones with the largest softmax(x * router^T), in float32: weight_e * down_e(silu(gate_e(x)) * up_e(x)),
   // where x is sum normed first, as rms_norm does it, and biases are added where there are any. sum [T, hidden], float32; `normed` has its shape and any content, and x afterwards.
@@ -362,10 +363,15 @@ class Backend {
   }
   // Waits, and takes what was added since the last call: out [keys].
   virtual void take_focus(std::span<float> out) { std::fill(out.begin(), out.end(), 0.0f); }
-  // gate = silu(gate) * up. Both [T, ffn].
-  virtual void silu_mul(Activation gate, Activation up) = 0;
+  // gate = gate * sigmoid(gate * (linear + cubic * gate^2)) * up. Both [T, ffn].
+  virtual void gate_mul(Activation gate, Activation up, GateCurve curve) = 0;
   // x += y. Same shape.
   virtual void add(Activation x, Activation y) = 0;
+  // sum += x, normed as rms_norm does it. Same shape; what becomes of x is not said.
+  virtual void add_normed(Activation sum, Activation x, const DeviceWeight& weight, float epsilon) {
+    rms_norm(x, weight, epsilon, x);
+    add(sum, x);
+  }
 
   // Waits for everything queued and copies row `row` to float32. out has x.cols elements.
   virtual void read_row(Activation x, int64_t row, std::span<float> out) = 0;

@@ -130,10 +130,15 @@ class CpuBackend final : public Backend {
     std::ranges::copy(bytes, std::as_writable_bytes(static_cast<CpuRecurrentState&>(state).all()).begin());
   }
 
-  void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {
+  void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, float scale, Activation out) override {
     const TensorView& view = cpu(embedding).view;
     const int64_t bytes = row_bytes(view.type, view.cols);
-    each_row(pool_, out.rows, [&](int64_t t) { kernels_.dequantize(view.type, view.data + tokens[static_cast<size_t>(t)] * bytes, floats(out) + t * out.cols, out.cols); });
+    each_row(pool_, out.rows, [&](int64_t t) {
+      const std::span row(floats(out) + t * out.cols, static_cast<size_t>(out.cols));
+      kernels_.dequantize(view.type, view.data + tokens[static_cast<size_t>(t)] * bytes, row.data(), out.cols);
+      if (scale != 1)
+        for (float& value : row) value *= scale;
+    });
   }
 
   void rms_norm(Activation x, const DeviceWeight& weight, float epsilon, Activation out) override {
@@ -252,8 +257,8 @@ class CpuBackend final : public Backend {
   }
   void take_focus(std::span<float> out) override { focus_.take(out); }
 
-  void silu_mul(Activation gate, Activation up) override {
-    each_row(pool_, gate.rows, [&](int64_t t) { kernels_.silu_mul(floats(gate) + t * gate.cols, floats(up) + t * gate.cols, gate.cols); });
+  void gate_mul(Activation gate, Activation up, GateCurve curve) override {
+    each_row(pool_, gate.rows, [&](int64_t t) { kernels_.gate_mul(floats(gate) + t * gate.cols, floats(up) + t * gate.cols, curve, gate.cols); });
   }
 
   void add(Activation x, Activation y) override {

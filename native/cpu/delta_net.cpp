@@ -55,7 +55,7 @@ void DeltaNet::convolve(float* mixed, int64_t tokens, const Layer& layer) {
         last[1][at] = last[2][at];
         last[2][at] = now;
       }
-      kernels_.silu_mul(row, ones.data(), count);
+      kernels_.gate_mul(row, ones.data(), {}, count);
     }
     for (int64_t tap = 0; tap + 1 < kTaps; ++tap) std::copy_n(last[tap].begin(), count, layer.after + tap * channels + first);
   });
@@ -89,7 +89,7 @@ void DeltaNet::run(float* mixed, float* gate, float* alpha, float* beta, int64_t
   each_row(pool_, tokens, [&](int64_t t) {
     float *row = out + t * width, *gates = gate + t * width;
     for (int64_t h = 0; h < heads; ++h) kernels_.rms_norm(row + h * d, layer.value_norm, layer.epsilon, row + h * d, d);
-    kernels_.silu_mul(gates, row, width);
+    kernels_.gate_mul(gates, row, {}, width);
     std::memcpy(row, gates, static_cast<size_t>(width) * sizeof(float));
   });
 }

@@ -83,7 +83,7 @@ void ExpertMixture::add(const float* x, int64_t tokens, const Matrices& m, float
     linear_.run(input, rows, m.ups[e], bias_of(m.up_biases, e, ffn), up);
     each_row(pool_, rows, [&](int64_t i) {
       if (m.clamped) clamped_swiglu(kernels_, gate + i * ffn, up + i * ffn, ffn);
-      else kernels_.silu_mul(gate + i * ffn, up + i * ffn, ffn);
+      else kernels_.gate_mul(gate + i * ffn, up + i * ffn, {}, ffn);
     });
     linear_.run(gate, rows, m.downs[e], bias_of(m.down_biases, e, hidden), input);
     each_row(pool_, rows, [&](int64_t i) {

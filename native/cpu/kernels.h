@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/gate_curve.h"
 #include "base/tensor.h"
 
 namespace longview::cpu {
@@ -92,7 +93,8 @@ struct Kernels {
   float (*weigh_means)(const float* scores, const float* spreads, float gain, float most, int64_t n, float* weights);
   // y = x * scale / sqrt(mean(x^2) + epsilon) elementwise with `weight`.
   void (*rms_norm)(const float* x, const float* weight, float epsilon, float* y, int64_t n);
-  void (*silu_mul)(float* gate, const float* up, int64_t n);
+  // gate = gate * sigmoid(gate * (linear + cubic * gate^2)) * up.
+  void (*gate_mul)(float* gate, const float* up, GateCurve curve, int64_t n);
   // x *= sigmoid(gate).
   void (*sigmoid_mul)(float* x, const float* gate, int64_t n);
   void (*delta_rule)(const DeltaRule& rule);

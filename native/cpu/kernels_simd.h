@@ -216,10 +216,13 @@ void rms_norm(const float* x, const float* weight, float epsilon, float* y, int6
   for (; i < n; ++i) y[i] = x[i] * scale * weight[i];
 }
 
-// gate / (1 + e^-gate) * up. The exponent is bounded, so that e^-gate stays finite.
-inline Vec silu_mul_vec(Vec gate, Vec up) {
-  const Vec power = mul(max(gate, set1(-87.0f)), set1(-1.44269504f));
-  return mul(div(gate, add(set1(1.0f), exp2(power))), up);
+// 1 + e^-x. The exponent is bounded, so that it stays finite.
+inline Vec one_and_exp_minus(Vec x) { return add(set1(1.0f), exp2(mul(max(x, set1(-87.0f)), set1(-1.44269504f)))); }
+
+// gate / (1 + e^-(gate * (linear + cubic * gate^2))) * up. The square is bounded, so that a cubic of 0 leaves nothing of it.
+inline Vec gate_mul_vec(Vec gate, Vec up, Vec linear, Vec cubic) {
+  const Vec square = min(mul(gate, gate), set1(1e30f));
+  return mul(div(gate, one_and_exp_minus(mul(gate, fma(cubic, square, linear)))), up);
 }
 
 // x = f(x, y) for n elements.
@@ -236,12 +239,13 @@ inline void each_pair(float* x, const float* y, int64_t n, F f) {
   }
 }
 
-void silu_mul(float* gate, const float* up, int64_t n) {
-  each_pair(gate, up, n, [](Vec g, Vec u) { return silu_mul_vec(g, u); });
+void gate_mul(float* gate, const float* up, GateCurve curve, int64_t n) {
+  const Vec linear = set1(curve.linear), cubic = set1(curve.cubic);
+  each_pair(gate, up, n, [&](Vec g, Vec u) { return gate_mul_vec(g, u, linear, cubic); });
 }
 
 void sigmoid_mul(float* x, const float* gate, int64_t n) {
-  each_pair(x, gate, n, [](Vec v, Vec g) { return div(v, add(set1(1.0f), exp2(mul(max(g, set1(-87.0f)), set1(-1.44269504f))))); });
+  each_pair(x, gate, n, [](Vec v, Vec g) { return div(v, one_and_exp_minus(g)); });
 }
 
 // S stays in the first-level cache over all tokens. Four sums of each kind run side by side.
@@ -327,7 +331,7 @@ constexpr Kernels float_kernels(const char* isa, const char* title, decltype(Ker
           .softmax_step = softmax_step,
           .weigh_means = weigh_means,
           .rms_norm = rms_norm,
-          .silu_mul = silu_mul,
+          .gate_mul = gate_mul,
           .sigmoid_mul = sigmoid_mul,
           .delta_rule = delta_rule,
           .add = add_rows};

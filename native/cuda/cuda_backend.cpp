@@ -161,26 +161,30 @@ class CudaBackend final : public Backend {
   }
 
   void run_token(const TokenStep& token, const std::function<void()>& work) override {
-    auto& rope = static_cast<CudaRope&>(*token.rope);
+    CudaRope* const ropes[] = {static_cast<CudaRope*>(token.ropes[0]), static_cast<CudaRope*>(token.ropes[1])};
+    const auto forget_tables = [&] {
+      for (CudaRope* rope : ropes) rope->tokens = 0;
+    };
     const int64_t length = token.position + 1;
     const kernels::AttentionArgs attending{nullptr, nullptr, tables_.paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
     reserve_partial(attending);
     const auto key = [&] {
-      return DecodeStep::Key{token.caller, token.pages.storage, &rope, {tables_.pointers(), partial_.as(), queries_.as(), results_.as(), rope.cosine.as(), rope.sine.as(), experts_.scratch()},
+      return DecodeStep::Key{token.caller, token.pages.storage, {ropes[0], ropes[1]},
+                             {tables_.pointers(), partial_.as(), queries_.as(), results_.as(), experts_.scratch(), ropes[0]->cosine.as(), ropes[0]->sine.as(), ropes[1]->cosine.as(), ropes[1]->sine.as()},
                              library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
     };
-    rope.tokens = 0;  // the work makes the table of this position
+    forget_tables();  // the work makes those of this position
     try {
       const auto address = [](const RecurrentState* state) { return state ? cuda(*state).buffer.as() : nullptr; };
       step_.run({token.position, token.token, {address(token.states.before), address(token.states.after)}}, key, work);
     } catch (...) {
-      rope.tokens = 0;  // what was recorded half-way does not run
+      forget_tables();  // what was recorded half-way does not run
       throw;
     }
-    rope.tokens = 0;
+    forget_tables();
   }
 
-  void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, Activation out) override {
+  void embed(const DeviceWeight& embedding, std::span<const int32_t> tokens, float scale, Activation out) override {
     LONGVIEW_CHECK(out.wide, kInternal, "the residual stream must be float32");
     const int32_t* ids = step_.token();
     if (!ids) {
@@ -189,7 +193,7 @@ class CudaBackend final : public Backend {
       ids = tokens_.as<int32_t>();
     }
     const CudaWeight& w = cuda(embedding);
-    check(library_.embed({w.buffer->as(), w.type, ids, static_cast<float*>(out.data), out.rows, out.cols}, device_.stream()), "looking up embeddings");
+    check(library_.embed({w.buffer->as(), w.type, ids, static_cast<float*>(out.data), out.rows, out.cols, scale}, device_.stream()), "looking up embeddings");
   }
 
   Activation for_products(Activation x, std::initializer_list<const DeviceWeight*> weights) override { return products_.prepared(x, weights); }
@@ -216,20 +220,20 @@ class CudaBackend final : public Backend {
     if (!products_.add(x, weight, bias, sum)) Backend::linear_add(x, weight, bias, scratch, sum);
   }
 
-  void linear_swiglu(Activation x, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) override {
+  void linear_gated(Activation x, const DeviceWeight& gate, const DeviceWeight& up, GateCurve curve, Activation scratch, Activation out) override {
     const std::array<Projection, 2> halves{{{&gate, nullptr, out}, {&up, nullptr, scratch}}};
     if (out.codes) {
       linear_all(x, halves);
-      check(library_.silu_mul_quantize({out.data, scratch.data, out.codes, out.rows, out.cols}, device_.stream()), "activating");
-    } else if (!products_.multiply_row(x, halves, kernels::MatvecResult::kSwiglu)) {
-      Backend::linear_swiglu(x, gate, up, scratch, out);
+      check(library_.gate_mul_quantize({out.data, scratch.data, out.codes, out.rows, out.cols, of(curve)}, device_.stream()), "activating");
+    } else if (!products_.multiply_row(x, halves, kernels::MatvecResult::kGated, nullptr, curve)) {
+      Backend::linear_gated(x, gate, up, curve, scratch, out);
     }
   }
 
-  void norm_linear_swiglu(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, const DeviceWeight& gate, const DeviceWeight& up, Activation scratch, Activation out) override {
+  void norm_linear_gated(Activation x, const DeviceWeight& norm, float epsilon, Activation normed, const DeviceWeight& gate, const DeviceWeight& up, GateCurve curve, Activation scratch, Activation out) override {
     const Products::Norm first{norm, epsilon, normed};
     const std::array<Projection, 2> halves{{{&gate, nullptr, out}, {&up, nullptr, scratch}}};
-    if (!products_.multiply_row(x, halves, kernels::MatvecResult::kSwiglu, &first)) Backend::norm_linear_swiglu(x, norm, epsilon, normed, gate, up, scratch, out);
+    if (!products_.multiply_row(x, halves, kernels::MatvecResult::kGated, &first, curve)) Backend::norm_linear_gated(x, norm, epsilon, normed, gate, up, curve, scratch, out);
   }
 
   void norm_add_experts(Activation sum, const DeviceWeight& norm, float epsilon, Activation normed, const Experts& experts) override {
@@ -342,11 +346,15 @@ class CudaBackend final : public Backend {
   }
   void take_focus(std::span<float> out) override { focus_.take(out); }
 
-  void silu_mul(Activation gate, Activation up) override { check(library_.silu_mul({gate.data, up.data, gate.rows * gate.cols}, device_.stream()), "activating"); }
+  void gate_mul(Activation gate, Activation up, GateCurve curve) override { check(library_.gate_mul({gate.data, up.data, gate.rows * gate.cols, of(curve)}, device_.stream()), "activating"); }
 
   void add(Activation x, Activation y) override {
     LONGVIEW_CHECK(x.wide && !y.wide, kInternal, "the residual stream must be float32, what is added bf16");
     check(library_.add({static_cast<float*>(x.data), y.data, x.rows * x.cols}, device_.stream()), "adding");
+  }
+  void add_normed(Activation sum, Activation x, const DeviceWeight& weight, float epsilon) override {
+    LONGVIEW_CHECK(sum.wide && !x.wide, kInternal, "the residual stream must be float32, what is added bf16");
+    check(library_.add_normed({static_cast<float*>(sum.data), x.data, cuda(weight).buffer->as<float>(), x.rows, x.cols, epsilon}, device_.stream()), "adding");
   }
 
   void read_row(Activation x, int64_t row, std::span<float> out) override {

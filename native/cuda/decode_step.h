@@ -13,8 +13,8 @@ class DecodeStep {
  public:
   // What recorded work depends on beside the token: it is recorded anew where one of these changes.
   struct Key {
-    const void *caller = nullptr, *storage = nullptr, *rope = nullptr;  // whose weights and buffers, pages and frequencies
-    const void* moving[7] = {};                                         // buffers that grow
+    const void *caller = nullptr, *storage = nullptr, *ropes[2] = {};  // whose weights and buffers, pages and frequencies
+    const void* moving[9] = {};                                        // buffers that grow
     int64_t partial_floats = 0;                                         // of attention, which grow with its parts
     int64_t full_page = -1;                                             // that the token fills, where pages have means
     bool operator==(const Key&) const = default;

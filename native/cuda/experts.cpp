@@ -105,7 +105,7 @@ void ExpertMixture::add_many(Activation x, const Experts& experts, const Shape& 
   multiply(c.x, *experts.gates, c.gate);
   multiply(c.x, *experts.ups, c.up);
   if (experts.gate_biases) check(library_.activate_experts({c.gate, c.up, c.groups, floats(experts.gate_biases), floats(experts.up_biases), s.rows(), s.ffn}, device_.stream()));
-  else check(library_.silu_mul({c.gate, c.up, s.rows() * s.ffn}, device_.stream()));
+  else check(library_.gate_mul({c.gate, c.up, s.rows() * s.ffn}, device_.stream()));
   multiply(c.gate, *experts.downs, c.x);
   check(library_.combine_experts({c.x, c.places, c.shares, static_cast<float*>(sum.data), s.tokens, s.used, s.hidden, c.chosen, floats(experts.down_biases)}, device_.stream()));
 }

@@ -78,10 +78,11 @@ void Products::multiply_groups(const void* x, int64_t rows, const DeviceWeight& 
   check(library_.gemm({x, plain(w), kernels::WeightType::kBFloat16, nullptr, out, kernels::Element::kBFloat16, rows, w.rows / count, w.cols, 0, 0, groups, count}, device_.stream()), "multiplying matrices");
 }
 
-bool Products::multiply_row(Activation x, std::span<const Projection> projections, kernels::MatvecResult result, const Norm* norm) {
+bool Products::multiply_row(Activation x, std::span<const Projection> projections, kernels::MatvecResult result, const Norm* norm, GateCurve curve) {
   if ((norm && !x.wide) || !one_launch(x, projections)) return false;
   const CudaWeight& first = cuda(*projections[0].weight);
   kernels::MatvecRowArgs args{x.data, first.type, first.cols, {}, 0, result, element(projections[0].out)};
+  args.curve = of(curve);
   if (norm) {
     args.norm = cuda(norm->weight).buffer->as<float>();
     args.normed = norm->normed.data;

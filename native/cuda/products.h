@@ -13,6 +13,8 @@ namespace longview::cuda {
 
 inline kernels::Element element(Activation x) { return x.wide ? kernels::Element::kFloat32 : kernels::Element::kBFloat16; }
 
+inline kernels::GateCurve of(GateCurve curve) { return {curve.linear, curve.cubic}; }
+
 // Products of e4m3 with a scale for each row: kernels/gemm and cuBLASLt have them for one architecture.
 inline bool has_e4m3(const kernels::DeviceProperties& p) { return p.major == 9; }
 
@@ -46,7 +48,7 @@ class Products {
     bool keep = false;  // it has x normed afterwards
   };
   // One row with several weights; false where one launch does not do that, then nothing was done.
-  bool multiply_row(Activation x, std::span<const Projection> projections, kernels::MatvecResult result, const Norm* norm = nullptr);
+  bool multiply_row(Activation x, std::span<const Projection> projections, kernels::MatvecResult result, const Norm* norm = nullptr, GateCurve curve = {});
 
  private:
   void* codes(int64_t rows);

@@ -60,6 +60,10 @@ Forward::Forward(Backend& backend, const Model& model, const KvShape& shape, int
     far.inverse_frequencies.swap(far.long_inverse_frequencies);
     long_rope_ = backend.upload_rope(far);
   }
+  if (RopeConfig near = config_.rope; !near.sliding_inverse_frequencies.empty()) {
+    near.inverse_frequencies.swap(near.sliding_inverse_frequencies);
+    sliding_rope_ = backend.upload_rope(near);
+  }
   hidden_ = backend.allocate_float(max_tokens, config_.hidden);
   normed_ = backend.allocate(max_tokens, config_.hidden);
   q_ = backend.allocate(max_tokens, config_.q_dim());
@@ -100,29 +104,30 @@ int64_t Forward::workspace_bytes(const Backend& backend, const ModelConfig& c, i
 
 void Forward::run(const Chunk& chunk, const CancelToken& cancel) {
   DeviceRope& rope = chunk.long_input && long_rope_ ? *long_rope_ : *rope_;
-  const auto work = [&] { run_layers(chunk, rope, cancel); };
+  const Ropes ropes{&rope, sliding_rope_ ? sliding_rope_.get() : &rope};
+  const auto work = [&] { run_layers(chunk, ropes, cancel); };
   if (chunk.tokens.size() != 1 || !chunk.plans.empty() || on_attention_) return work();
   cancel.throw_if_cancelled();
-  backend_.run_token({this, chunk.tokens[0], chunk.first_position, config_.heads, shape_, chunk.pages, &rope, chunk.states}, work);
+  backend_.run_token({this, chunk.tokens[0], chunk.first_position, config_.heads, shape_, chunk.pages, ropes, chunk.states}, work);
 }
 
-void Forward::run_layers(const Chunk& chunk, DeviceRope& rope, const CancelToken& cancel) {
+void Forward::run_layers(const Chunk& chunk, const Ropes& ropes, const CancelToken& cancel) {
   const auto count = static_cast<int64_t>(chunk.tokens.size());
-  backend_.embed(*embedding_, chunk.tokens, backend_.rows(hidden_, 0, count));
+  backend_.embed(*embedding_, chunk.tokens, static_cast<float>(config_.embedding_scale), backend_.rows(hidden_, 0, count));
   int64_t attending = 0, recurrent = 0;
   for (size_t i = 0; i < layers_.size(); ++i) {
     cancel.throw_if_cancelled();
     const Layer& layer = layers_[i];
     int64_t rows = count;
     if (layer.mixed) add_recurrent(layer, recurrent++, chunk);
-    else rows = add_attention(layer, attending++, i + 1 == layers_.size(), chunk, rope);
+    else rows = add_attention(layer, attending++, i + 1 == layers_.size(), chunk, ropes);
     if (rows == 0) return;
     const auto last = [&](Activation x) { return backend_.rows(x, count - rows, rows); };
     add_ffn(layer, last(hidden_), last(normed_), last(gate_), last(up_));
   }
 }
 
-int64_t Forward::add_attention(const Layer& layer, int64_t index, bool last_layer, const Chunk& chunk, DeviceRope& rope) {
+int64_t Forward::add_attention(const Layer& layer, int64_t index, bool last_layer, const Chunk& chunk, const Ropes& ropes) {
   const auto count = static_cast<int64_t>(chunk.tokens.size()), heads = config_.heads, first_position = chunk.first_position;
   const auto part = [&](Activation buffer) { return backend_.rows(buffer, 0, count); };
   const Activation hidden = part(hidden_), normed = part(normed_), q = part(q_), k = part(k_), v = part(v_), attended = part(attended_);
@@ -142,6 +147,7 @@ int64_t Forward::add_attention(const Layer& layer, int64_t index, bool last_laye
     steps = {};
   }
   const AttentionLayer attending{index, config_.span(index), layer.sinks.get()};
+  DeviceRope& rope = *ropes[attending.span > 0];
   if (token) {
     backend_.append_and_attend(q, k, v, steps, rope, shape_, heads, attending, chunk.pages, first_position, attended);
   } else {
@@ -172,22 +178,21 @@ void Forward::add_ffn(const Layer& layer, Activation hidden, Activation normed, 
                           layer.router_bias.get(), layer.gate_biases.get(), layer.up_biases.get(), layer.down_biases.get(), config_.clamped_experts};
     backend_.norm_add_experts(hidden, *layer.ffn_norm, config_.norm_epsilon, normed, experts);
     if (!layer.shared_down) return;
-    backend_.linear_swiglu(normed, *layer.shared_gate, *layer.shared_up, up, gate);
+    backend_.linear_gated(normed, *layer.shared_gate, *layer.shared_up, config_.gate_curve, up, gate);
     backend_.scale_rows(gate, normed, *layer.shared_router);
     add_product(gate, *layer.shared_down, nullptr, nullptr, normed, hidden);
     return;
   }
   const Activation input = backend_.for_products(normed, {layer.gate.get(), layer.up.get()});
   const Activation activated = backend_.for_products(gate, {layer.down.get()});
-  backend_.norm_linear_swiglu(hidden, *layer.ffn_norm, config_.norm_epsilon, input, *layer.gate, *layer.up, up, activated);
+  backend_.norm_linear_gated(hidden, *layer.ffn_norm, config_.norm_epsilon, input, *layer.gate, *layer.up, config_.gate_curve, up, activated);
   add_product(activated, *layer.down, nullptr, layer.ffn_post_norm.get(), normed, hidden);
 }
 
 void Forward::add_product(Activation x, const DeviceWeight& weight, const DeviceWeight* bias, const DeviceWeight* post_norm, Activation scratch, Activation sum) {
   if (!post_norm) return backend_.linear_add(x, weight, bias, scratch, sum);
   backend_.linear(x, weight, bias, scratch);
-  backend_.rms_norm(scratch, *post_norm, config_.norm_epsilon, scratch);
-  backend_.add(sum, scratch);
+  backend_.add_normed(sum, scratch, *post_norm, config_.norm_epsilon);
 }
 
 void Forward::make_logits(int64_t first, int64_t count) {

@@ -1,6 +1,7 @@
 // The layer loop: one chunk of tokens through the model.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <span>
@@ -74,10 +75,12 @@ class Forward {
  private:
   struct Layer;
 
-  void run_layers(const Chunk& chunk, DeviceRope& rope, const CancelToken& cancel);
+  using Ropes = std::array<DeviceRope*, 2>;  // TokenStep::ropes
+
+  void run_layers(const Chunk& chunk, const Ropes& ropes, const CancelToken& cancel);
   // Adds to the residual stream of a chunk what layer `index` attends to, of those with attention; `last` is the last of all. Returns of how
   // many of the last tokens that was done.
-  int64_t add_attention(const Layer& layer, int64_t index, bool last, const Chunk& chunk, DeviceRope& rope);
+  int64_t add_attention(const Layer& layer, int64_t index, bool last, const Chunk& chunk, const Ropes& ropes);
   // The same of recurrent layer `index`, for all tokens.
   void add_recurrent(const Layer& layer, int64_t index, const Chunk& chunk);
   // Adds what its FFN, or its experts, make of rows of the residual stream; the others are room for these rows, with any content.
@@ -92,7 +95,7 @@ class Forward {
   OnAttention on_attention_;
   WeightHandle embedding_, output_norm_, output_;
   std::vector<Layer> layers_;
-  std::unique_ptr<DeviceRope> rope_, long_rope_;  // the second of LongRoPE alone
+  std::unique_ptr<DeviceRope> rope_, long_rope_, sliding_rope_;  // the second of LongRoPE alone, the third where layers that slide have their own
   // [max_tokens, ...]: the residual stream, its norm, the projections, the two halves of the FFN; [kMostRows, ...]: what logits are made of, and they.
   Activation hidden_, normed_, q_, k_, v_, attended_, gate_, up_, last_, logits_;
   Activation gated_q_, gates_;                            // of attention with gates: [max_tokens, 2 * q_dim], [max_tokens, q_dim]

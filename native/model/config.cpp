@@ -7,27 +7,31 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "model/read_config.h"
+#include "model/rope.h"
 
 namespace longview {
 
 bool has_experts(const std::string& architecture) { return architecture == "gpt-oss" || architecture == "qwen3moe" || architecture == "qwen3_moe" || shares_expert(architecture); }
 bool shares_expert(const std::string& architecture) { return architecture == "qwen3next" || architecture == "qwen35moe" || architecture == "qwen3_5_moe_text"; }
 
+bool is_gemma3(const std::string& architecture) { return architecture == "gemma3" || architecture == "gemma3_text"; }
+
 bool is_hybrid(const std::string& architecture) { return architecture == "qwen35" || architecture == "qwen3_5_text" || shares_expert(architecture); }
 
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config) {
-  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen3next", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text", "glm", "glm4", "chatglm", "phi3", "gpt-oss"};
+  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen3next", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text", "glm", "glm4", "chatglm", "phi3", "gpt-oss", "gemma3", "gemma3_text"};
   LONGVIEW_CHECK(std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown),
                  kUnsupportedArchitecture,
                  "The model %s is of the architecture \"%s\", which Longview does not run. It runs llama, "
-                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, glm, glm4, chatglm, phi3 and gpt-oss.",
+                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, glm, glm4, chatglm, phi3, gpt-oss and gemma3.",
                  path.c_str(), printable(name).c_str());
   config.architecture = name;
   const bool glm = name == "glm" || name == "glm4" || name == "chatglm";
   if (glm) config.rope.pairing = RopePairing::kAdjacent;
-  config.qk_norm = name.starts_with("qwen3");
+  config.qk_norm = name.starts_with("qwen3") || is_gemma3(name);
   config.attention_gate = is_hybrid(name);
-  config.post_norms = name == "glm4";
+  config.post_norms = name == "glm4" || is_gemma3(name);
+  if (is_gemma3(name)) config.gate_curve = kTanhGelu;
   config.fused_gate_up = glm || name == "phi3";
   config.output_bias = config.attention_sinks = config.expert_biases = config.clamped_experts = name == "gpt-oss";
 }
@@ -85,6 +89,17 @@ void set_query_growth(double growth, double span, const std::string& path, RopeC
   rope.query_span = static_cast<int64_t>(span);
 }
 
+void set_gemma3(ModelConfig& config, const SlidingConfig& sliding, double sliding_theta, double scores_of, const std::string& path) {
+  if (sliding.span < 1) throw_corrupt(path, "it does not say how many tokens its layers see that slide");
+  if (sliding.interval < 1) throw_corrupt(path, "it does not say which of its layers slide");
+  if (!(sliding_theta > 1 && sliding_theta <= 1e15 && scores_of >= 1 && scores_of <= 1e6)) throw_corrupt(path, format("the RoPE theta of its layers that slide, %g, or what its scores are divided by the root of, %g, is out of range", sliding_theta, scores_of));
+  config.sliding = sliding;
+  if (sliding.interval > config.layers) config.sliding.interval = 0;
+  config.rope.sliding_inverse_frequencies = plain_frequencies(sliding_theta, config.rope.dims);
+  config.query_scale = std::sqrt(static_cast<double>(config.head_dim) / scores_of);
+  config.embedding_scale = std::sqrt(static_cast<double>(config.hidden));
+}
+
 void set_sliding(ModelConfig& config, const SlidingConfig& sliding) {
   if (sliding.span < config.window) config.sliding = sliding;
 }
@@ -102,7 +117,7 @@ ModelConfig read_config(const ModelFile& file) {
   ModelConfig config =
       file.format() == ModelFile::Format::kGguf ? read_gguf_config(file) : read_json_config(file);
   check_sizes(config, file.path());
-  for (const auto* frequencies : {&config.rope.inverse_frequencies, &config.rope.long_inverse_frequencies})
+  for (const auto* frequencies : {&config.rope.inverse_frequencies, &config.rope.long_inverse_frequencies, &config.rope.sliding_inverse_frequencies})
     for (const double frequency : *frequencies)
       if (!(std::isfinite(frequency) && frequency >= 0 && frequency < 1e6))
         throw_corrupt(file.path(), "its RoPE frequencies are out of range");

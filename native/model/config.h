@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "base/gate_curve.h"
+
 namespace longview {
 
 // Which dimensions of a head RoPE rotates together: (i, i + dims/2) or (2i, 2i + 1). GGUF files of `llama`
@@ -22,6 +24,7 @@ struct RopeConfig {
   // one. Empty for other models.
   std::vector<double> long_inverse_frequencies;
   int64_t short_window = 0;
+  std::vector<double> sliding_inverse_frequencies;  // of layers that slide, where they have their own; empty: all have the same
   // Ministral 3: queries grow with the position, by query_scale(). 0: they do not.
   double query_growth = 0;
   int64_t query_span = 0;
@@ -73,7 +76,10 @@ struct ModelConfig {
   bool output_bias = false;      // of the matrix behind attention
   bool attention_sinks = false;  // each head has a score of its own, which takes its share of every softmax and gives nothing
   bool qk_norm = false;
+  double query_scale = 1;  // of the scores, on top of 1/sqrt(head_dim): it lies in the weights of the queries' norm
   bool post_norms = false;     // the outputs of attention and FFN are normed before they are added (GLM-4-0414)
+  GateCurve gate_curve;        // of the FFN, experts apart
+  double embedding_scale = 1;  // that embeddings are multiplied with
   bool fused_gate_up = false;  // the file has one matrix for both: gate's rows, then up's
   bool tied_embeddings = false;
   // A mixture of experts: of so many FFNs in a layer each token goes through those `experts_used` that the router's softmax weighs

@@ -25,6 +25,20 @@ int64_t same_in_all_layers(const ModelFile& file, const std::string& key, int64_
   return list->front();
 }
 
+// Of so many layers the last sees everything: Gemma 3's number, where the file has no list of the layers that slide.
+int64_t same_interval(const ModelFile& file, const std::string& arch, int64_t layers) {
+  const std::string key = arch + ".attention.sliding_window_pattern";
+  const auto found = file.metadata().find(key);
+  const auto* list = found == file.metadata().end() ? nullptr : std::get_if<std::vector<bool>>(&found->second);
+  if (!list) return file.integer_or(key, 6);
+  const std::vector<bool> slides(list->begin(), list->begin() + std::min<int64_t>(layers, static_cast<int64_t>(list->size())));
+  const SlidingConfig sliding{1, std::find(slides.begin(), slides.end(), false) - slides.begin() + 1};
+  for (int64_t i = 0; i < layers; ++i)
+    LONGVIEW_CHECK(i < static_cast<int64_t>(slides.size()) && slides[static_cast<size_t>(i)] == sliding.slides(i), kUnsupportedArchitecture,
+                   "The layers of the model %s that slide follow another pattern than that the last of every %lld does not, which Longview does not run.", file.path().c_str(), static_cast<long long>(sliding.interval));
+  return sliding.interval;
+}
+
 // One number for each pair of rotated dimensions; null where the file has none.
 const StoredTensor* find_factors(const ModelFile& file, const char* name, int64_t dims) {
   const StoredTensor* factors = file.find(name);
@@ -175,10 +189,15 @@ ModelConfig read_gguf_config(const ModelFile& file) {
     c.window =
         std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));
   if (const int64_t span = file.integer_or(arch + ".attention.sliding_window", 0); span > 0) {
-    // Which layers slide stands in no file.
+    // Which layers slide stands in hardly any file.
     if (arch == "gpt-oss") set_sliding(c, {span, 2});
     else if (arch == "llama" || arch == "mistral" || arch == "phi3") set_sliding(c, {span, 0});
-    else limit_to_span(c, span);
+    else if (!is_gemma3(arch)) limit_to_span(c, span);
+  }
+  if (is_gemma3(arch)) {
+    // That the scores of the largest model are not divided by the root of their width is known, but not said in the file.
+    const int64_t scores_of = c.layers == 62 ? c.hidden / c.heads : c.head_dim;
+    set_gemma3(c, {file.integer_or(arch + ".attention.sliding_window", 0), same_interval(file, arch, c.layers)}, file.number_or(arch + ".rope.freq_base_swa", 10000.0), static_cast<double>(scores_of), path);
   }
   // Qwen2.5-1M, whose GGUF files do not say that it attends in chunks of 262,144 tokens, the last 8,192 of which two have in common.
   if (arch == "qwen2" && c.window == 1010000) limit_window(c, 262144 - 8192, "Beyond that it attends in chunks");

@@ -79,18 +79,21 @@ class Members {
   const std::string& path_;
 };
 
-// An empty object where the configuration says nothing of RoPE.
-Members rope_members(const Members& config) {
+// An empty object where the configuration says nothing of RoPE. Where layers of two kinds have their own, that of `kind`; what stands for both of them
+// otherwise is of those that see all.
+Members rope_members(const Members& config, const char* kind = "full_attention") {
   static const Json kNone;
   const Json* found = config.object("rope_parameters");
-  if (!found) found = config.object("rope_scaling");
+  if (const Json* own = found ? Members(*found, config.path()).object(kind) : nullptr) return {*own, config.path()};
+  if (kind != std::string("full_attention")) found = nullptr;
+  else if (!found) found = config.object("rope_scaling");
   return {found ? *found : kNone, config.path()};
 }
 
-RopeScaling read_scaling(const Members& config, const Members& rope, int64_t window) {
+RopeScaling read_scaling(const Members& config, const Members& rope, int64_t window, double theta) {
   RopeScaling scaling;
   scaling.type = rope.text("rope_type", rope.text("type", "default"));
-  scaling.theta = rope.number("rope_theta", config.number("rope_theta", 10000.0));
+  scaling.theta = rope.number("rope_theta", config.number("rope_theta", theta));
   const auto whole = static_cast<double>(window);
   const double original = config.number("original_max_position_embeddings", whole);
   YarnSettings& s = scaling.settings;
@@ -113,34 +116,53 @@ RopeScaling read_scaling(const Members& config, const Members& rope, int64_t win
   return scaling;
 }
 
+// Which layers see no more than the last tokens.
+struct SlidingLayers {
+  bool any = false, regular = false;  // regular: of every `interval` the last does not
+  int64_t interval = 0;               // 0: all slide
+};
+
+SlidingLayers sliding_layers(const Json::Array& types, const ModelConfig& c, const std::string& path) {
+  std::vector<bool> slides;
+  for (const Json& type : types) {
+    const std::string name = type.string() ? *type.string() : "";
+    if (name == "linear_attention" && is_hybrid(c.architecture)) continue;  // read_recurrent checks where they are
+    LONGVIEW_CHECK(name == "full_attention" || name == "sliding_attention", kUnsupportedArchitecture,
+                   "The model %s has layers of the type \"%s\", which Longview does not run.",
+                   path.c_str(), printable(name).c_str());
+    slides.push_back(name == "sliding_attention");
+  }
+  SlidingLayers layers{std::find(slides.begin(), slides.end(), true) != slides.end(), static_cast<int64_t>(slides.size()) == c.layers};
+  if (const auto first = std::find(slides.begin(), slides.end(), false); first != slides.end()) layers.interval = first - slides.begin() + 1;
+  const SlidingConfig pattern{1, layers.interval};
+  for (int64_t i = 0; i < static_cast<int64_t>(slides.size()); ++i) layers.regular = layers.regular && slides[static_cast<size_t>(i)] == pattern.slides(i);
+  return layers;
+}
+
 // Layers that see no more than the last tokens. Where these follow no pattern of the graph's, no layer gets to see more tokens than that: a model
 // is the same then as one that sees all.
 void read_sliding(const Members& config, ModelConfig& c) {
   const bool by_nature = c.architecture == "mistral" || c.architecture == "phi3";
-  bool sliding = config.boolean("use_sliding_window", by_nature), regular = by_nature;
-  SlidingConfig layers;
-  if (const Json::Array* types = config.list("layer_types")) {
-    std::vector<bool> slides;
-    for (const Json& type : *types) {
-      const std::string name = type.string() ? *type.string() : "";
-      if (name == "linear_attention" && is_hybrid(c.architecture)) continue;  // read_recurrent checks where they are
-      LONGVIEW_CHECK(name == "full_attention" || name == "sliding_attention", kUnsupportedArchitecture,
-                     "The model %s has layers of the type \"%s\", which Longview does not run.",
-                     config.path().c_str(), printable(name).c_str());
-      slides.push_back(name == "sliding_attention");
-    }
-    sliding = std::find(slides.begin(), slides.end(), true) != slides.end();
-    if (const auto first = std::find(slides.begin(), slides.end(), false); first != slides.end()) layers.interval = first - slides.begin() + 1;
-    regular = static_cast<int64_t>(slides.size()) == c.layers;
-    for (int64_t i = 0; i < static_cast<int64_t>(slides.size()); ++i) regular = regular && slides[static_cast<size_t>(i)] == layers.slides(i);
-  }
-  if (!sliding) return;
+  SlidingLayers layers{config.boolean("use_sliding_window", by_nature), by_nature};
+  if (const Json::Array* types = config.list("layer_types")) layers = sliding_layers(*types, c, config.path());
+  if (!layers.any) return;
   // transformers' own for Mistral, whose configurations have null where there is none.
   const int64_t unstated = c.architecture == "mistral" && !config.states("sliding_window") ? 4096 : 0;
-  layers.span = config.integer("sliding_window", unstated);
-  if (layers.span <= 0) return;
-  if (regular) return set_sliding(c, layers);
-  limit_to_span(c, layers.span);
+  const int64_t span = config.integer("sliding_window", unstated);
+  if (span <= 0) return;
+  if (layers.regular) return set_sliding(c, {span, layers.interval});
+  limit_to_span(c, span);
+}
+
+// `sliding_rope`: of RoPE in the layers that slide, where that stands in an object.
+void read_gemma3(const Members& config, const Members& sliding_rope, ModelConfig& c) {
+  const std::string activation = config.text("hidden_activation", "gelu_pytorch_tanh");
+  LONGVIEW_CHECK(activation == "gelu_pytorch_tanh", kUnsupportedArchitecture, "The model %s uses the activation \"%s\", which Longview does not run in this architecture. It runs gelu_pytorch_tanh.",
+                 config.path().c_str(), printable(activation).c_str());
+  SlidingLayers layers{true, true, config.integer("sliding_window_pattern", 6)};
+  if (const Json::Array* types = config.list("layer_types")) layers = sliding_layers(*types, c, config.path());
+  LONGVIEW_CHECK(layers.any && layers.regular, kUnsupportedArchitecture, "The layers of the model %s that slide follow no pattern that Longview runs, which is that of so many the last does not.", config.path().c_str());
+  set_gemma3(c, {config.integer("sliding_window", 4096), layers.interval}, sliding_rope.number("rope_theta", config.number("rope_local_base_freq", 10000.0)), config.number("query_pre_attn_scalar", 256.0), config.path());
 }
 
 void refuse_what_the_graph_lacks(const Members& config) {
@@ -234,7 +256,7 @@ RopeScaling chatglm_rope(const Members& json) {
 const Json& text_config(const ModelFile& file) {
   const Json& config = file.config();
   const Json *type = config.find("model_type"), *text = config.find("text_config");
-  if (!type || !type->string() || (*type->string() != "mistral3" && *type->string() != "qwen3_5" && *type->string() != "qwen3_5_moe")) return config;
+  if (!type || !type->string() || (*type->string() != "mistral3" && *type->string() != "gemma3" && *type->string() != "qwen3_5" && *type->string() != "qwen3_5_moe")) return config;
   if (!text || !text->object()) throw_corrupt(file.path(), "its config.json has no text_config");
   return *text;
 }
@@ -272,13 +294,14 @@ ModelConfig read_json_config(const ModelFile& file) {
   c.ffn = json.integer("intermediate_size", 0);
   if (has_experts(architecture)) read_experts(json, c);
   if (is_hybrid(architecture)) c.recurrent = read_recurrent(json, c.layers);
-  c.heads = json.integer("num_attention_heads", 0);
-  c.kv_heads = json.integer("num_key_value_heads", c.heads);
-  c.head_dim = json.integer("head_dim", c.heads > 0 ? c.hidden / c.heads : 0);
-  c.window = json.integer("max_position_embeddings", 0);
+  const bool gemma3 = is_gemma3(architecture);  // whose published configurations leave out what transformers has for them
+  c.heads = json.integer("num_attention_heads", gemma3 ? 8 : 0);
+  c.kv_heads = json.integer("num_key_value_heads", gemma3 ? 4 : c.heads);
+  c.head_dim = json.integer("head_dim", gemma3 ? 256 : c.heads > 0 ? c.hidden / c.heads : 0);
+  c.window = json.integer("max_position_embeddings", gemma3 ? 131072 : 0);
   const bool glm = architecture == "glm" || architecture == "glm4";
   c.norm_epsilon = static_cast<float>(json.number("rms_norm_eps", glm ? 1.5625e-7 : architecture == "phi3" ? 1e-5 : 1e-6));
-  c.vocabulary = json.integer("vocab_size", 0);
+  c.vocabulary = json.integer("vocab_size", gemma3 ? 262208 : 0);
   c.qkv_bias = c.architecture == "qwen2" || file.find(part.model + "layers.0.self_attn.q_proj.bias") != nullptr;
   c.tied_embeddings = json.boolean("tie_word_embeddings", file.find(part.output) == nullptr);
 
@@ -289,13 +312,14 @@ ModelConfig read_json_config(const ModelFile& file) {
   check_sizes(c, path);
   refuse_unknown_steps({[&](const char* key, double fallback) { return json.number(key, fallback); }, [&](const char* key, bool fallback) { return json.boolean(key, fallback); }},
                        c.head_dim, path);
-  const RopeScaling scaling = read_scaling(json, rope, c.window);
+  const RopeScaling scaling = read_scaling(json, rope, c.window, gemma3 ? 1e6 : 1e4);
   build_rope(scaling, path, c.rope);
   if (architecture == "ministral3") set_query_growth(rope.number("llama_4_scaling_beta", 0.0), scaling.settings.original_window, path, c.rope);
   if (scaling.type == "yarn")
     c.window =
         std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));
-  read_sliding(json, c);
+  if (gemma3) read_gemma3(json, rope_members(json, "sliding_attention"), c);
+  else read_sliding(json, c);
   if (const int64_t span = first_chunk(json); span > 0)
     limit_window(c, span, "Beyond that it attends in chunks");
   return c;

@@ -30,6 +30,7 @@ bool has_experts(const std::string& architecture);
 // And whether one of them is every token's.
 bool shares_expert(const std::string& architecture);
 // Whether some of its layers are recurrent.
+bool is_gemma3(const std::string& architecture);
 bool is_hybrid(const std::string& architecture);
 // Throws kUnsupportedArchitecture unless, of the first `layers`, those attend that the last of every `interval` is.
 void check_pattern(int64_t layers, int64_t interval, const std::function<bool(int64_t layer)>& attends, const std::string& path);
@@ -38,6 +39,8 @@ void set_query_growth(double growth, double span, const std::string& path, RopeC
 // Everything but RoPE: sizes in range, heads that fit. Called before memory is taken by them.
 void check_sizes(const ModelConfig& config, const std::string& path);
 // Layers that see no more than a span; without effect where that is the whole window. Called when the window is known.
+// What Gemma 3 has beside its architecture: scores are divided by the root of `scores_of`, and layers that slide have a theta of their own.
+void set_gemma3(ModelConfig& config, const SlidingConfig& sliding, double sliding_theta, double scores_of, const std::string& path);
 void set_sliding(ModelConfig& config, const SlidingConfig& sliding);
 // Clamps the window to `span` tokens, within which a model whose layers see no further is the same as one
 // that sees all, and leaves a note for people. No effect where the window is no larger.

@@ -152,6 +152,11 @@ TensorNames names_of(const ModelFile& file, const ModelConfig& config) {
   const TextPart part = text_part(file);
   for (std::string* name : {&names.embedding, &names.output_norm, &names.layer}) name->replace(0, std::string("model.").size(), part.model);
   names.output = part.output;
+  if (is_gemma3(config.architecture)) {
+    names.attention_post_norm = names.ffn_norm;  // the same word for another place
+    names.ffn_norm = "pre_feedforward_layernorm";
+    names.ffn_post_norm = "post_feedforward_layernorm";
+  }
   return names;
 }
 

@@ -36,6 +36,7 @@ struct Choice {
 constexpr Choice kChoices[] = {
     {"attention.causal", "is_causal", "lets tokens see what follows them", true},
     {"use_parallel_residual", nullptr, "runs attention and feed-forward side by side", false},
+    {nullptr, "use_bidirectional_attention", "lets tokens see what follows them", false},
     {nullptr, "alibi", "lowers the scores of its attention with the distance", false},
 };
 

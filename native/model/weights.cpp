@@ -151,8 +151,8 @@ std::vector<TensorView> find_experts(Finder& find, const TensorNames& names, con
   return found;
 }
 
-// transformers keeps norms of this architecture as what they differ from 1 by, and decays as logarithms; GGUF has them whole, and all others have.
-bool as_trained(const ModelConfig& c) { return c.architecture.starts_with("qwen3_5_"); }
+// transformers keeps norms of these architectures as what they differ from 1 by, and decays as logarithms; GGUF has them whole, and all others have.
+bool as_trained(const ModelConfig& c) { return c.architecture.starts_with("qwen3_5_") || c.architecture == "gemma3_text"; }
 
 TensorView find_norm(Finder& find, const std::string& name, int64_t length, const ModelConfig& c) {
   const TensorView norm = find.vector(name, length);
@@ -208,6 +208,7 @@ void find_attention(Finder& find, const TensorNames& names, const std::string& p
   if (c.qk_norm) {
     layer.q_norm = find_norm(find, weight(names.q_norm), c.head_dim, c);
     layer.k_norm = find_norm(find, weight(names.k_norm), c.head_dim, c);
+    if (c.query_scale != 1) layer.q_norm = find.formed(layer.q_norm, [&](float x) { return static_cast<float>(x * c.query_scale); });
   }
   layer.attention_output = find.matrix(weight(names.attention_output), c.hidden, c.q_dim());
   if (c.output_bias) layer.output_bias = find.vector(bias(names.attention_output), c.hidden);
@@ -264,8 +265,8 @@ LayerWeights find_layer(Finder& find, const TensorNames& names, int64_t index, c
   }
   layer.down = find.matrix(weight(names.down), c.hidden, c.ffn);
   if (c.post_norms) {
-    layer.attention_post_norm = find.vector(weight(names.attention_post_norm), c.hidden);
-    layer.ffn_post_norm = find.vector(weight(names.ffn_post_norm), c.hidden);
+    layer.attention_post_norm = find_norm(find, weight(names.attention_post_norm), c.hidden, c);
+    layer.ffn_post_norm = find_norm(find, weight(names.ffn_post_norm), c.hidden, c);
   }
   return layer;
 }

@@ -137,8 +137,8 @@ void bench_rows(int64_t rows, int64_t hidden, int64_t ffn) {
   for (const int32_t coded : {0, 1})
     report((coded ? "rms_norm to e4m3" : "rms_norm") + at, 0, elements * (coded ? 5 : 6), [&] { GPU(rms_norm({sum.get(), Element::kFloat32, weight.get(), out.get(), rows, hidden, 1e-5f, coded}, gpu::stream())); });
   report("quantize_rows" + at, 0, elements * 3, [&] { GPU(quantize_rows({narrow.get(), out.get(), rows, hidden}, gpu::stream())); });
-  report("silu_mul" + at, 0, wide * 6, [&] { GPU(silu_mul({gate.get(), up.get(), rows * ffn}, gpu::stream())); });
-  report("silu_mul to e4m3" + at, 0, wide * 5, [&] { GPU(silu_mul_quantize({gate.get(), up.get(), out.get(), rows, ffn}, gpu::stream())); });
+  report("gate_mul" + at, 0, wide * 6, [&] { GPU(gate_mul({gate.get(), up.get(), rows * ffn}, gpu::stream())); });
+  report("gate_mul to e4m3" + at, 0, wide * 5, [&] { GPU(gate_mul_quantize({gate.get(), up.get(), out.get(), rows, ffn}, gpu::stream())); });
   report("add" + at, 0, elements * 10, [&] { GPU(add({sum.get(), narrow.get(), rows * hidden}, gpu::stream())); });
 }
 

@@ -48,8 +48,8 @@ class Parts {
     time<&kernels::Library::sigmoid_mul, kRest>(timed_.sigmoid_mul);
     time<&kernels::Library::rms_norm, kRest>(timed_.rms_norm);
     time<&kernels::Library::rms_norm_heads, kRest>(timed_.rms_norm_heads);
-    time<&kernels::Library::silu_mul, kRest>(timed_.silu_mul);
-    time<&kernels::Library::silu_mul_quantize, kRest>(timed_.silu_mul_quantize);
+    time<&kernels::Library::gate_mul, kRest>(timed_.gate_mul);
+    time<&kernels::Library::gate_mul_quantize, kRest>(timed_.gate_mul_quantize);
     time<&kernels::Library::quantize_rows, kRest>(timed_.quantize_rows);
     time<&kernels::Library::add, kRest>(timed_.add);
     time<&kernels::Library::embed, kRest>(timed_.embed);

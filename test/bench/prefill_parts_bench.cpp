@@ -52,7 +52,7 @@ class Parts {
     const WeightHandle embedding = b_.upload(model.weights.embedding);
     std::vector<int32_t> tokens(static_cast<size_t>(chunk_));
     for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i * 13 % static_cast<size_t>(c_.vocabulary));
-    b_.embed(*embedding, tokens, hidden_);
+    b_.embed(*embedding, tokens, 1, hidden_);
     norm();
     projections();
     feed_forward();
@@ -91,7 +91,7 @@ class Parts {
  private:
   void norm() { b_.rms_norm(hidden_, *norm_, c_.norm_epsilon, input()); }
   void projections() { b_.linear_all(input(), std::array<Projection, 3>{{{query_.get(), nullptr, q_}, {key_.get(), nullptr, k_}, {value_.get(), nullptr, v_}}}); }
-  void feed_forward() { b_.linear_swiglu(input(), *gate_weight_, *up_weight_, up_, activated()); }
+  void feed_forward() { b_.linear_gated(input(), *gate_weight_, *up_weight_, {}, up_, activated()); }
   Activation input() { return b_.for_products(narrow_, {query_.get(), key_.get(), value_.get()}); }
   Activation activated() { return b_.for_products(gate_, {down_.get()}); }
 

@@ -109,7 +109,7 @@ TEST("rows become the nearest codes") {
   }
 }
 
-TEST("silu_mul and rms_norm write codes") {
+TEST("gate_mul and rms_norm write codes") {
   std::mt19937_64 random(2);
   for (const int64_t cols : {64, 1536, 4096, 14336}) {
     const int64_t rows = 21;
@@ -118,7 +118,7 @@ TEST("silu_mul and rms_norm write codes") {
     const gpu::Memory<uint16_t> dgate(gate), dup(up);
     const gpu::Memory<float> dhidden(hidden), dweight(weight);
     const auto activated = room(rows, cols), normed = room(rows, cols);
-    GPU(silu_mul_quantize({dgate.get(), dup.get(), activated.get(), rows, cols}, gpu::stream()));
+    GPU(gate_mul_quantize({dgate.get(), dup.get(), activated.get(), rows, cols}, gpu::stream()));
     GPU(rms_norm({dhidden.get(), Element::kFloat32, dweight.get(), normed.get(), rows, cols, 1e-5f, 1}, gpu::stream()));
     std::vector<double> a, b;
     for (int64_t r = 0; r < rows; ++r) {
@@ -197,7 +197,7 @@ TEST("products of few rows, with several weights, added and gated") {
       const auto gate = random_operand(n[0], k, random);
       const gpu::Memory<uint16_t> gated(static_cast<size_t>(n[0]));
       args.count = 2;
-      args.result = kernels::MatvecResult::kSwiglu;
+      args.result = kernels::MatvecResult::kGated;
       args.parts[0] = {gate->device.get(), nullptr, gated.get(), n[0]};
       args.parts[1] = {w[0]->device.get(), nullptr, gated.get(), n[0]};
       GPU(matvec_row(args, gpu::stream()));
@@ -215,7 +215,7 @@ TEST("what a kernel does not take is refused, not run") {
   CHECK(library.quantize_rows({some.get(), some.get(), 4, 40}, gpu::stream()) == kernels::kInvalidShape);
   CHECK(library.quantize_rows({some.get(), some.get(), 1, kernels::kMostE4M3Columns + 32}, gpu::stream()) == kernels::kInvalidShape);
   CHECK(library.quantize_rows({some.get() + 1, some.get(), 4, 64}, gpu::stream()) == kernels::kInvalidAlignment);
-  CHECK(library.silu_mul_quantize({some.get(), some.get(), some.get(), 0, 64}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(library.gate_mul_quantize({some.get(), some.get(), some.get(), 0, 64}, gpu::stream()) == kernels::kInvalidShape);
   CHECK(library.rms_norm({some.get(), Element::kBFloat16, nullptr, some.get(), 4, 64, 1e-5f, 1}, gpu::stream()) == kernels::kUnsupportedType);
   CHECK(library.gemm({some.get(), some.get(), WeightType::kE4M3, nullptr, some.get(), Element::kBFloat16, 16, 16, 40}, gpu::stream()) == kernels::kInvalidShape);
   CHECK(library.gemm({some.get(), some.get(), WeightType::kE4M3, nullptr, some.get(), Element::kBFloat16, 16, 16, 64, 80}, gpu::stream()) == kernels::kUnsupportedType);

@@ -74,7 +74,7 @@ TEST("queries that grow with their position, far out too, and by one that lies o
   }
 }
 
-TEST("silu_mul and add, with large values") {
+TEST("gate_mul and add, with large values") {
   std::mt19937_64 random(2);
   const size_t count = 8 * 1237;
   auto gate = gpu::random_bf16(count, random, 20);
@@ -84,7 +84,7 @@ TEST("silu_mul and add, with large values") {
   const auto x = gpu::random_float(count, random);
   const gpu::Memory<uint16_t> dgate(gate), dup(up);
   const gpu::Memory<float> dx(x);
-  GPU(silu_mul({dgate.get(), dup.get(), static_cast<int64_t>(count)}, gpu::stream()));
+  GPU(gate_mul({dgate.get(), dup.get(), static_cast<int64_t>(count)}, gpu::stream()));
   GPU(add({dx.get(), dup.get(), static_cast<int64_t>(count)}, gpu::stream()));
   std::vector<double> activated, sum;
   for (size_t i = 0; i < count; ++i) {

@@ -180,7 +180,7 @@ TEST("one row with several weights: apart, added to a sum, and gated") {
       const gpu::Memory<uint16_t> out(static_cast<size_t>(gated));
       args.count = 2;
       for (int i = 0; i < 2; ++i) args.parts[i] = {weights[weights.size() - 2 + static_cast<size_t>(i)]->get(), nullptr, out.get(), gated};
-      args.result = kernels::MatvecResult::kSwiglu;
+      args.result = kernels::MatvecResult::kGated;
       const kernels::Status status = gpu::library().matvec_row(args, gpu::stream());
       if (gated % 4 != 0) {
         CHECK(status == kernels::kInvalidShape);

@@ -60,7 +60,7 @@ class Lost final : public Backend {
   void multiply_gates(Activation, Activation) override { refuse(); }
   void scale_rows(Activation, Activation, const DeviceWeight&) override { refuse(); }
   void delta_net(Activation, Activation, Activation, Activation, const DeltaWeights&, float, const RecurrentShape&, int64_t, const RecurrentStates&, Activation) override { refuse(); }
-  void embed(const DeviceWeight&, std::span<const int32_t>, Activation) override { refuse(); }
+  void embed(const DeviceWeight&, std::span<const int32_t>, float, Activation) override { refuse(); }
   void rms_norm(Activation, const DeviceWeight&, float, Activation) override { refuse(); }
   void linear(Activation, const DeviceWeight&, const DeviceWeight*, Activation) override { refuse(); }
   void norm_add_experts(Activation, const DeviceWeight&, float, Activation, const Experts&) override { refuse(); }
@@ -68,7 +68,7 @@ class Lost final : public Backend {
   void scale_queries(Activation, const RopeConfig&, int64_t) override { refuse(); }
   void rope_and_append_kv(Activation, Activation, Activation, DeviceRope&, const KvShape&, int64_t, const KvPages&, int64_t) override { refuse(); }
   void attention(Activation, const KvShape&, int64_t, const AttentionLayer&, const KvPages&, int64_t, Activation) override { refuse(); }
-  void silu_mul(Activation, Activation) override { refuse(); }
+  void gate_mul(Activation, Activation, GateCurve) override { refuse(); }
   void add(Activation, Activation) override { refuse(); }
   void read_row(Activation, int64_t, std::span<float>) override { refuse(); }
 

@@ -50,7 +50,7 @@ struct Prompt {
     k = backend->allocate(tokens, kKvHeads * head_dim);
     v = backend->allocate(tokens, kKvHeads * head_dim);
     out = backend->allocate(tokens, kHeads * head_dim);
-    backend->embed(*embedding, ids, hidden);
+    backend->embed(*embedding, ids, 1, hidden);
     backend->rms_norm(hidden, *norm, 1e-5f, normed);
     backend->linear(normed, *wq, nullptr, q);
     backend->linear(normed, *wk, nullptr, k);

@@ -135,7 +135,7 @@ void check_sparse(KvFormat narrow, const std::vector<HeadPlan>& plans, double of
   rope.inverse_frequencies = frequencies;
   const std::unique_ptr<DeviceRope> device_rope = backend->upload_rope(rope);
   const Activation hidden = backend->allocate_float(tokens, 256), normed = backend->allocate(tokens, 256), q = backend->allocate(tokens, heads * d), k = backend->allocate(tokens, 2 * d), v = backend->allocate(tokens, 2 * d), out = backend->allocate(tokens, heads * d);
-  backend->embed(*embedding, ids, hidden);
+  backend->embed(*embedding, ids, 1, hidden);
   backend->rms_norm(hidden, *norm, 1e-5f, normed);
   std::vector<std::vector<float>> rows;
   std::vector<HeadCoverage> coverage[2];

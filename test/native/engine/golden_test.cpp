@@ -73,6 +73,11 @@ TEST("layers that slide in turns, sinks, and biased experts give them too") {
   check_tiny(files::fixture("gpt_oss.MXFP4.gguf"), files::fixture("gpt_oss.MXFP4.reference.safetensors"), open_model);
 }
 
+TEST("layers that slide by frequencies of their own, embeddings that are scaled, and GELU give them too") {
+  check_tiny(files::fixture("gemma3"), files::fixture("gemma3/reference.safetensors"), open_model);
+  check_tiny(files::fixture("gemma3.Q8_0.gguf"), files::fixture("gemma3.Q8_0.reference.safetensors"), open_model);
+}
+
 TEST("the built-in model gives every greedy id of the reference in float32, from forks of one context") {
   const Json reference = Json::parse(files::read(files::fixture("longview-135m.json")), "the reference");
   Engine engine(files::root() + "/media/model/longview-135m-64k.Q5_0.gguf", exact(""));
