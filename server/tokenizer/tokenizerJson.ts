@@ -3,7 +3,7 @@ import { readFileSync, statSync } from 'node:fs';
 import path from 'node:path';
 import { LongviewError } from '../errors';
 import { asItIs, bytesOf, byteLevelRanks, toNfc } from './byteLevel';
-import { byteOf, sentencePiece, spaceMark } from './sentencePiece';
+import { byteOf, isGemmaText, sentencePiece, spaceMark } from './sentencePiece';
 import type { Vocabulary } from './types';
 import { endTexts, patternNames, patterns, unsupportedTokenizer } from './vocabulary';
 
@@ -62,11 +62,17 @@ function patternName(preTokenizer: unknown): string | undefined {
   return patternNames.find((name) => patterns[name] === regex);
 }
 
+/** Gemma's, at spaces, where its normalizer left none. */
+function isGemmaSplit(preTokenizer: unknown): boolean {
+  const [only, ...others] = steps(preTokenizer);
+  return only?.type === 'Split' && object(only.pattern).String === ' ' && others.length === 0;
+}
+
 /** Where SentencePiece, as its tokenizer.json has it, puts a space that the text does not have; undefined: it is another one. */
 function firstSpace({ normalizer, pre_tokenizer: preTokenizer }: Json): Vocabulary['firstSpace'] | undefined {
   const normalizers = steps(normalizer);
   const [metaspace, ...others] = steps(preTokenizer);
-  if (metaspace) {
+  if (metaspace && !isGemmaSplit(preTokenizer)) {
     const { type, replacement, split, prepend_scheme: scheme } = metaspace;
     if (type !== 'Metaspace' || replacement !== spaceMark || split !== false) return undefined;
     if (others.length > 0 || normalizers.length > 0) return undefined;
@@ -94,17 +100,20 @@ function tokensOf(json: Json, damaged: Damaged) {
     return id as number;
   };
   const special = new Map<string, number>();
+  const taken = new Map<string, number>();
   const swallowing = new Set<number>();
-  for (const { content, id, rstrip } of list(json.added_tokens).map(object)) {
+  const isGemma = isGemmaSplit(json.pre_tokenizer);
+  for (const { content, id, rstrip, special: isSpecial } of list(json.added_tokens).map(object)) {
     if (typeof content !== 'string') throw damaged('an added token has no text');
-    special.set(content, place(id, content));
+    const isText = isGemma && isSpecial === false && isGemmaText(content);
+    (isText ? taken : special).set(content, place(id, content));
     if (rstrip === true) swallowing.add(id as number);
   }
   for (const [text, id] of Object.entries(object(object(json.model).vocab)))
-    if (!special.has(text)) place(id, text);
+    if (!special.has(text) && !taken.has(text)) place(id, text);
   // Ids may be far apart.
   for (let id = 0; id < texts.length; id++) texts[id] ??= '';
-  return { texts, special, swallowing };
+  return { texts, special, taken, swallowing };
 }
 
 /** Undefined where it is no byte-level BPE that is known here. */
@@ -132,6 +141,7 @@ function pieces(
   json: Json,
   texts: readonly string[],
   special: ReadonlyMap<string, number>,
+  taken: ReadonlyMap<string, number>,
   merges: readonly string[],
 ): Merging | undefined {
   const spaces = firstSpace(json);
@@ -141,7 +151,7 @@ function pieces(
   const unmerged = texts.flatMap((text, id) =>
     [...text].length === 1 || byteOf(text) !== undefined ? [id] : [],
   );
-  const found = sentencePiece(texts, special, [...unmerged, ...merged]);
+  const found = sentencePiece(texts, special, [...unmerged, ...merged], taken);
   return found && { ...found, firstSpace: spaces };
 }
 
@@ -156,7 +166,7 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
     );
   const damaged: Damaged = (what) => new LongviewError('file_corrupt', `${file} is damaged: ${what}.`);
   const model = object(json.model);
-  const { texts, special, swallowing } = tokensOf(json, damaged);
+  const { texts, special, taken, swallowing } = tokensOf(json, damaged);
   const merges = list(model.merges).map((merge) => {
     const text = Array.isArray(merge) ? merge.join(' ') : merge;
     if (typeof text !== 'string') throw damaged('a merge is no pair');
@@ -164,7 +174,7 @@ export function vocabularyFromTokenizerJson(folder: string): Vocabulary {
   });
   const merging =
     model.type === 'BPE'
-      ? (byteLevel(json, texts, special, merges) ?? pieces(json, texts, special, merges))
+      ? (byteLevel(json, texts, special, merges) ?? pieces(json, texts, special, taken, merges))
       : undefined;
   if (!merging) throw unsupportedTokenizer(`The tokenizer in ${file}`);
 

@@ -2,7 +2,7 @@
 import type { ModelMetadata } from '../engine/engine';
 import { LongviewError } from '../errors';
 import { asItIs, bytesOf, byteLevelRanks, toNfc } from './byteLevel';
-import { sentencePiece } from './sentencePiece';
+import { isGemmaText, sentencePiece } from './sentencePiece';
 import type { Vocabulary } from './types';
 
 const contractions = `(?i:'s|'t|'re|'ve|'m|'ll|'d)`;
@@ -51,6 +51,7 @@ export const endTexts: readonly string[] = [
   '<|call|>',
   '<|endoftext|>',
   '<|end_of_text|>',
+  '<end_of_turn>',
   '<|user|>',
   '<|observation|>',
 ];
@@ -59,7 +60,7 @@ export const endTexts: readonly string[] = [
 export const unsupportedTokenizer = (which: string) =>
   new LongviewError(
     'unsupported_tokenizer',
-    `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, gpt-oss, Phi-4, Mistral 3 and SmolLM, and SentencePiece's BPE as in Llama 2, Mistral, Phi-3 and Yi.`,
+    `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, gpt-oss, Phi-4, Mistral 3 and SmolLM, and SentencePiece's BPE as in Llama 2, Mistral, Phi-3, Yi and Gemma.`,
   );
 
 /** More than any model has; a file that is made up to have millions would take minutes, and all memory. */
@@ -123,17 +124,21 @@ function sentencePieceText(metadata: ModelMetadata): Text | undefined {
       'The model file is damaged: tokenizer.ggml.scores is no list of a score for each token.',
     );
   const typeOf = typesOf(metadata);
+  const isGemma = /^gemma/.test(String(metadata.values['general.architecture']));
+  const isTaken = (id: number) => isGemma && typeOf(id) === tokenTypes.userDefined && isGemmaText(texts[id]!);
   // Yi's vocabulary defines both `-->`, a piece as others, and `<|im_end|>`, which some files have as a normal token.
   const isSpecial = (id: number) =>
-    typeOf(id) === tokenTypes.unknown ||
-    typeOf(id) === tokenTypes.control ||
-    /^<\|.*\|>$/s.test(texts[id]!) ||
-    (typeOf(id) === tokenTypes.userDefined && /^[<[].*[>\]]$/s.test(texts[id]!));
+    !isTaken(id) &&
+    (typeOf(id) === tokenTypes.unknown ||
+      typeOf(id) === tokenTypes.control ||
+      /^<\|.*\|>$/s.test(texts[id]!) ||
+      (typeOf(id) === tokenTypes.userDefined && /^[<[].*[>\]]$/s.test(texts[id]!)));
   const special = new Map(texts.map((text, id) => [text, id] as const).filter(([, id]) => isSpecial(id)));
   const score = (id: number) =>
     typeOf(id) === tokenTypes.userDefined ? Infinity : ((scores as number[])[id] ?? 0);
   const order = texts.map((_, id) => id).sort((a, b) => Math.sign(score(b) - score(a)) || a - b);
-  const text = sentencePiece(texts, special, order);
+  const taken = new Map(texts.map((text, id) => [text, id] as const).filter(([, id]) => isTaken(id)));
+  const text = sentencePiece(texts, special, order, taken);
   // Which tokens of Phi-3 take the line feed behind them along is known, but not said in the file.
   const keeping = ['<unk>', '<s>', '<|endoftext|>'];
   const swallowing = [...special].filter(([name]) => !keeping.includes(name));

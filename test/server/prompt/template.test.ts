@@ -152,6 +152,33 @@ describe('createChatFormat', () => {
     tokenizer.dispose();
   });
 
+  it("has the files in Gemma's first question, whose template has no turn for them and takes turns strictly", () => {
+    const gemma =
+      "{{ bos_token }}{% if messages[0].role == 'system' %}{% set before = messages[0].content + '\n\n' %}{% set rest = messages[1:] %}" +
+      "{% else %}{% set before = '' %}{% set rest = messages %}{% endif %}{% for m in rest %}" +
+      "{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Turns must alternate') }}{% endif %}" +
+      "{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + (before if loop.first else '') }}{{ m.content | trim }}{{ '<end_of_turn>\n' }}{% endfor %}" +
+      "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}";
+    const controls = ['<bos>', '<start_of_turn>', '<end_of_turn>'];
+    const values = { ...metadata.values };
+    const known = values['tokenizer.ggml.tokens'] as string[];
+    values['tokenizer.ggml.tokens'] = [...known, ...controls];
+    values['tokenizer.ggml.token_type'] = [
+      ...(values['tokenizer.ggml.token_type'] as number[]),
+      ...controls.map(() => 3),
+    ];
+    values['tokenizer.ggml.bos_token_id'] = known.length;
+    const tokenizer = createTokenizer(vocabularyFromGguf({ ...metadata, values }));
+    const answering = '<end_of_turn>\n<start_of_turn>model\n';
+    expect(chat(gemma, tokenizer)).toEqual({
+      system: '<bos><start_of_turn>user\nFILES',
+      asked: `<bos><start_of_turn>user\nFILES\n\nOne?${answering}`,
+      again: `<end_of_turn>\n<start_of_turn>user\nTwo?${answering}`,
+    });
+    expect(tokenizer.stopTokens).toContain(known.length + 2);
+    tokenizer.dispose();
+  });
+
   it('names no effort to a template that refuses those it does not have', () => {
     const strict =
       "{% if reasoning_effort is defined and reasoning_effort not in ['none', 'high'] %}{{ raise_exception('No such effort') }}{% endif %}";

