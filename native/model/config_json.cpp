@@ -162,7 +162,7 @@ void read_gemma3(const Members& config, const Members& sliding_rope, ModelConfig
   SlidingLayers layers{true, true, config.integer("sliding_window_pattern", 6)};
   if (const Json::Array* types = config.list("layer_types")) layers = sliding_layers(*types, c, config.path());
   LONGVIEW_CHECK(layers.any && layers.regular, kUnsupportedArchitecture, "The layers of the model %s that slide follow no pattern that Longview runs, which is that of so many the last does not.", config.path().c_str());
-  set_gemma3(c, {config.integer("sliding_window", 4096), layers.interval}, sliding_rope.number("rope_theta", config.number("rope_local_base_freq", 10000.0)), config.number("query_pre_attn_scalar", 256.0), config.path());
+  set_gemma3(c, {config.integer("sliding_window", config.states("sliding_window") ? 0 : 4096), layers.interval}, sliding_rope.number("rope_theta", config.number("rope_local_base_freq", 10000.0)), config.number("query_pre_attn_scalar", 256.0), config.path());
 }
 
 void refuse_what_the_graph_lacks(const Members& config) {

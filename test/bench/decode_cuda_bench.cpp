@@ -1,5 +1,5 @@
 // Decode of the Llama-3-8B shape on the GPU, or behind "experts" of the Qwen3-30B-A3B shape, behind "hybrid" of the Qwen3.5-9B shape, behind both of the Qwen3.6-35B-A3B shape, beside the time that reading its bytes takes:
-// build/native/decode_cuda_bench [experts] [hybrid] [qwen2.5-7b | qwen3.5-27b | gpt-oss-20b] [bf16 | q4_k | another type of GGUF] [tokens] [q8 | q4 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
+// build/native/decode_cuda_bench [experts] [hybrid] [qwen2.5-7b | qwen3.5-27b | gpt-oss-20b | gemma3-12b | gemma3-27b] [bf16 | q4_k | another type of GGUF] [tokens] [q8 | q4 | fp8]. Random weights and token ids through the layer loop, greedily; the median of 96 tokens behind `tokens` others, after 32 that
 // are left out. Bytes: every weight but the embedding and the experts that a token does not go through, and K and V of the context, in 16 bits, q8, q4 or fp8, and the recurrent state, read and written; the speed of reading them is that
 // of a copy of 2 GiB, read and written, in the same process. Of more than 131,072 tokens only 4,096 are read, whose pages
 // stand for the others too; give a multiple of 128.
@@ -57,11 +57,14 @@ int main(int argc, char** argv) try {
     return given;
   };
   const bool with_experts = takes("experts"), hybrid = takes("hybrid");
-  const std::string_view shape_name = takes("qwen2.5-7b") ? "qwen2.5-7b" : takes("qwen3.5-27b") ? "qwen3.5-27b" : takes("gpt-oss-20b") ? "gpt-oss-20b" : "";
+  std::string_view shape_name;
+  for (const auto& [known, shape_named] : kNamedShapes)
+    if (takes(known.data())) shape_name = known;
   const DType type = type_of(argc > 1 ? argv[1] : "bf16");
   const int64_t context = argc > 2 ? std::atoll(argv[2]) : 8192;
   const std::string kept = argc > 3 ? argv[3] : "bf16";
-  const RandomModel random_model(shape_of(with_experts, hybrid, shape_name), type, kVocabulary);
+  const ModelConfig asked = shape_of(with_experts, hybrid, shape_name);
+  const RandomModel random_model(asked, type, asked.vocabulary > 0 ? asked.vocabulary : kVocabulary);
   const ModelConfig& config = random_model.model().config;
   if (const std::string why = why_not_cuda(config); !why.empty()) {
     std::printf("skipped: no CUDA device: %s\n", why.c_str());

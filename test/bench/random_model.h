@@ -8,6 +8,7 @@
 #include <cstring>
 #include <random>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/half.h"
@@ -17,7 +18,7 @@
 
 namespace longview {
 
-// Sizes alone, of Llama 3 8B, Qwen2.5 7B, Qwen3 (Coder) 30B-A3B, Qwen3.5 9B and 27B (as 3.6 and 3.8 have them), Qwen3.6 35B-A3B and gpt-oss 20B.
+// Sizes alone, of Llama 3 8B, Qwen2.5 7B, Qwen3 (Coder) 30B-A3B, Qwen3.5 9B and 27B (as 3.6 and 3.8 have them), Qwen3.6 35B-A3B, gpt-oss 20B, and Gemma 3 12B and 27B.
 inline ModelConfig llama_8b() {
   ModelConfig c;
   c.architecture = "llama";
@@ -62,11 +63,27 @@ inline ModelConfig gpt_oss_20b() {
   c.qkv_bias = c.output_bias = c.attention_sinks = c.expert_biases = c.clamped_experts = true;
   return c;
 }
-// By what a bench was asked for: qwen2.5-7b, qwen3.5-27b and gpt-oss-20b by name.
+inline ModelConfig gemma3_12b() {
+  ModelConfig c;
+  c.architecture = "gemma3", c.vocabulary = 262208;
+  c.layers = 48, c.hidden = 3840, c.ffn = 15360, c.heads = 16, c.kv_heads = 8, c.head_dim = c.rope.dims = 256;
+  c.sliding = {.span = 1024, .interval = 6};
+  c.rope.sliding_inverse_frequencies = plain_frequencies(10000, c.rope.dims);
+  c.qk_norm = c.post_norms = true, c.gate_curve = kTanhGelu, c.embedding_scale = 62;
+  return c;
+}
+inline ModelConfig gemma3_27b() {
+  ModelConfig c = gemma3_12b();
+  c.layers = 62, c.hidden = 5376, c.ffn = 21504, c.heads = 32, c.kv_heads = 16, c.head_dim = c.rope.dims = 128;
+  c.rope.sliding_inverse_frequencies = plain_frequencies(10000, c.rope.dims);
+  return c;
+}
+// Those that a bench may be asked for by name.
+constexpr std::pair<std::string_view, ModelConfig (*)()> kNamedShapes[] = {
+    {"qwen2.5-7b", qwen25_7b}, {"qwen3.5-27b", qwen35_27b}, {"gpt-oss-20b", gpt_oss_20b}, {"gemma3-12b", gemma3_12b}, {"gemma3-27b", gemma3_27b}};
 inline ModelConfig shape_of(bool experts, bool hybrid, std::string_view named = "") {
-  if (named == "qwen2.5-7b") return qwen25_7b();
-  if (named == "qwen3.5-27b") return qwen35_27b();
-  if (named == "gpt-oss-20b") return gpt_oss_20b();
+  for (const auto& [name, shape] : kNamedShapes)
+    if (named == name) return shape();
   return experts ? (hybrid ? qwen36_35b() : qwen3_30b()) : hybrid ? qwen35_9b() : llama_8b();
 }
 
@@ -109,6 +126,7 @@ class RandomModel {
     for (int64_t i = 0; i < c.layers; ++i) {
       LayerWeights l;
       l.attention_norm = l.ffn_norm = norm(c.hidden);
+      if (c.post_norms) l.attention_post_norm = l.ffn_post_norm = norm(c.hidden);
       if (c.attends(i)) add_attention(l);
       else add_recurrent(l);
       if (c.experts > 0) {

@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <numbers>
 
+#include "base/gate_curve.h"
 #include "kernels/e4m3.h"
 #include "kernels/gpu.h"
 
@@ -118,7 +120,8 @@ TEST("gate_mul and rms_norm write codes") {
     const gpu::Memory<uint16_t> dgate(gate), dup(up);
     const gpu::Memory<float> dhidden(hidden), dweight(weight);
     const auto activated = room(rows, cols), normed = room(rows, cols);
-    GPU(gate_mul_quantize({dgate.get(), dup.get(), activated.get(), rows, cols}, gpu::stream()));
+    const bool gelu = cols == 1536;
+    GPU(gate_mul_quantize({dgate.get(), dup.get(), activated.get(), rows, cols, gelu ? kernels::GateCurve{kTanhGelu.linear, kTanhGelu.cubic} : kernels::GateCurve{}}, gpu::stream()));
     GPU(rms_norm({dhidden.get(), Element::kFloat32, dweight.get(), normed.get(), rows, cols, 1e-5f, 1}, gpu::stream()));
     std::vector<double> a, b;
     for (int64_t r = 0; r < rows; ++r) {
@@ -126,7 +129,8 @@ TEST("gate_mul and rms_norm write codes") {
       for (int64_t i = 0; i < cols; ++i) sum += std::pow(hidden[static_cast<size_t>(r * cols + i)], 2);
       for (int64_t i = 0; i < cols; ++i) {
         const auto at = static_cast<size_t>(r * cols + i);
-        a.push_back(gpu::at(gate, at) / (1 + std::exp(-gpu::at(gate, at))) * gpu::at(up, at));
+        const double g = gpu::at(gate, at), inner = gelu ? 2 * std::sqrt(2 / std::numbers::pi) * (g + 0.044715 * g * g * g) : g;
+        a.push_back(g / (1 + std::exp(-inner)) * gpu::at(up, at));
         b.push_back(hidden[at] / std::sqrt(sum / static_cast<double>(cols) + 1e-5) * weight[static_cast<size_t>(i)]);
       }
     }

@@ -1,9 +1,11 @@
 // Embedding, norms, activation, residual and rotary positions against double.
 #include <algorithm>
 #include <array>
+#include <numbers>
 
 #include "base/argmax.h"
 #include "base/draw.h"
+#include "base/gate_curve.h"
 #include "kernels/gpu.h"
 #include "model/quant_formats.h"
 
@@ -82,17 +84,63 @@ TEST("gate_mul and add, with large values") {
   gate[1] = float_to_bf16(200.0f);
   const auto up = gpu::random_bf16(count, random);
   const auto x = gpu::random_float(count, random);
-  const gpu::Memory<uint16_t> dgate(gate), dup(up);
+  const gpu::Memory<uint16_t> dgate(gate), dup(up), gelu(gate);
   const gpu::Memory<float> dx(x);
   GPU(gate_mul({dgate.get(), dup.get(), static_cast<int64_t>(count)}, gpu::stream()));
+  GPU(gate_mul({gelu.get(), dup.get(), static_cast<int64_t>(count), {kTanhGelu.linear, kTanhGelu.cubic}}, gpu::stream()));
   GPU(add({dx.get(), dup.get(), static_cast<int64_t>(count)}, gpu::stream()));
-  std::vector<double> activated, sum;
+  std::vector<double> activated, by_tanh, sum;
   for (size_t i = 0; i < count; ++i) {
-    activated.push_back(gpu::at(gate, i) / (1 + std::exp(-gpu::at(gate, i))) * gpu::at(up, i));
-    sum.push_back(x[i] + gpu::at(up, i));
+    const double g = gpu::at(gate, i), u = gpu::at(up, i);
+    activated.push_back(g / (1 + std::exp(-g)) * u);
+    by_tanh.push_back(g / 2 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (g + 0.044715 * g * g * g))) * u);
+    sum.push_back(x[i] + u);
   }
   CHECK(gpu::relative_error(dgate.read(), activated) <= gpu::kBf16Error);
+  CHECK(gpu::relative_error(gelu.read(), by_tanh) <= gpu::kBf16Error);
   CHECK(gpu::relative_error(dx.read(), sum) <= 1e-7);
+}
+
+TEST("gates far out on both curves") {
+  const std::vector<float> far = {0, -0.0f, 1e-30f, 30, -30, 200, 1e20f, 3e38f};
+  for (const kernels::GateCurve curve : {kernels::GateCurve{}, kernels::GateCurve{kTanhGelu.linear, kTanhGelu.cubic}}) {
+    std::vector<uint16_t> gate;
+    for (const float value : far) gate.push_back(float_to_bf16(value));
+    const gpu::Memory<uint16_t> dgate(gate), ones(std::vector<uint16_t>(far.size(), float_to_bf16(1)));
+    GPU(gate_mul({dgate.get(), ones.get(), static_cast<int64_t>(far.size()), curve}, gpu::stream()));
+    const std::vector<uint16_t> got = dgate.read();
+    for (size_t i = 0; i < far.size(); ++i) {
+      const float value = bf16_to_float(got[i]), large = bf16_to_float(gate[i]);
+      if (large >= 30) CHECK(value == large);
+      else CHECK(std::fabs(value) <= 1e-11f);
+    }
+  }
+}
+
+TEST("what is normed before it is added") {
+  std::mt19937_64 random(6);
+  for (const auto& [rows, cols] : std::initializer_list<std::array<int64_t, 2>>{{1, 8}, {1, 2560}, {3, 5376}, {300, 1160}, {2, 32768}}) {
+    const auto x = gpu::random_bf16(static_cast<size_t>(rows * cols), random, 5);
+    const auto before = gpu::random_float(static_cast<size_t>(rows * cols), random, 30), weight = gpu::random_float(static_cast<size_t>(cols), random, 20);
+    const gpu::Memory<uint16_t> dx(x);
+    const gpu::Memory<float> sum(before), dweight(weight);
+    GPU(add_normed({sum.get(), dx.get(), dweight.get(), rows, cols, 1e-6f}, gpu::stream()));
+    std::vector<double> wanted;
+    for (int64_t r = 0; r < rows; ++r) {
+      double squares = 0;
+      for (int64_t i = 0; i < cols; ++i) squares += std::pow(gpu::at(x, static_cast<size_t>(r * cols + i)), 2);
+      for (int64_t i = 0; i < cols; ++i) {
+        const auto at = static_cast<size_t>(r * cols + i);
+        wanted.push_back(before[at] + gpu::at(x, at) / std::sqrt(squares / static_cast<double>(cols) + 1e-6) * weight[static_cast<size_t>(i)]);
+      }
+    }
+    CHECK(gpu::relative_error(sum.read(), wanted) <= 1e-6);
+    CHECK(dx.read() == x);
+  }
+  const gpu::Memory<float> some(64);
+  CHECK(gpu::library().add_normed({some.get(), some.get(), some.get(), 1, 12, 1e-6f}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().add_normed({some.get(), some.get(), some.get(), 1, kernels::kMostE4M3Columns + 8, 1e-6f}, gpu::stream()) == kernels::kInvalidShape);
+  CHECK(gpu::library().add_normed({some.get() + 1, some.get(), some.get(), 1, 16, 1e-6f}, gpu::stream()) == kernels::kInvalidAlignment);
 }
 
 TEST("results times the sigmoids of their gates, also of gates far out") {
@@ -248,12 +296,12 @@ TEST("embeddings of bf16 and quantised tables") {
     for (uint8_t& byte : table) byte = static_cast<uint8_t>(random() & 0x3f);  // no exponent of all ones
     const gpu::Memory<uint8_t> dtable(table);
     const gpu::Memory<float> out(tokens.size() * static_cast<size_t>(cols));
-    GPU(embed({dtable.get(), type, dtokens.get(), out.get(), static_cast<int64_t>(tokens.size()), cols}, gpu::stream()));
+    GPU(embed({dtable.get(), type, dtokens.get(), out.get(), static_cast<int64_t>(tokens.size()), cols, 3.7f}, gpu::stream()));
     std::vector<float> row(static_cast<size_t>(cols));
     std::vector<double> wanted;
     for (const int32_t token : tokens) {
       dequantize_row(static_cast<DType>(type), reinterpret_cast<const std::byte*>(table.data()) + token * bytes, row.data(), cols);
-      wanted.insert(wanted.end(), row.begin(), row.end());
+      for (const float value : row) wanted.push_back(static_cast<double>(3.7f) * value);
     }
     CHECK(gpu::relative_error(out.read(), wanted) <= 1e-6);
   }

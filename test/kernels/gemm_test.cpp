@@ -2,7 +2,9 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <numbers>
 
+#include "base/gate_curve.h"
 #include "kernels/gpu.h"
 #include "kernels/random_weights.h"
 
@@ -190,6 +192,10 @@ TEST("one row with several weights: apart, added to a sum, and gated") {
       const auto g = product(met, values[values.size() - 2], nullptr, 1, gated, k), u = product(met, values.back(), nullptr, 1, gated, k);
       std::vector<double> wanted;
       for (size_t i = 0; i < g.size(); ++i) wanted.push_back(g[i] / (1 + std::exp(-g[i])) * u[i]);
+      CHECK(gpu::relative_error(out.read(), wanted) <= gpu::kBf16Error);
+      args.curve = {kTanhGelu.linear, kTanhGelu.cubic};
+      GPU(matvec_row(args, gpu::stream()));
+      for (size_t i = 0; i < g.size(); ++i) wanted[i] = g[i] / 2 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (g[i] + 0.044715 * g[i] * g[i] * g[i]))) * u[i];
       CHECK(gpu::relative_error(out.read(), wanted) <= gpu::kBf16Error);
     }
   }

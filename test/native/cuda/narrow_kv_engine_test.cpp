@@ -31,7 +31,7 @@ EngineOptions options(const std::string& path, KvFormat format, int64_t chunk = 
 
 // `off`: of the logits, at most, in prefill by the median, and twice that in turns and decode.
 void check_tiny_models(KvFormat format, double off) {
-  for (const char* name : {"qwen3-tied", "llama.Q8_0.gguf", "glm4", "phi3", "gpt_oss.MXFP4.gguf"}) {
+  for (const char* name : {"qwen3-tied", "llama.Q8_0.gguf", "glm4", "phi3", "gpt_oss.MXFP4.gguf", "gemma3"}) {
     const std::string path = files::fixture(name);
     Engine wide(path, options(path, KvFormat::kBFloat16)), narrow(path, options(path, format));
     const std::vector<int32_t> tokens = some_tokens(wide, 400);

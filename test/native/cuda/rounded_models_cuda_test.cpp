@@ -81,6 +81,11 @@ TEST("experts, queries that grow with their position, and recurrent layers give 
 
 TEST("layers that slide in turns, sinks, and biased experts give them too") { check_by_token(files::fixture("gpt_oss.MXFP4.gguf"), files::fixture("gpt_oss.MXFP4.reference.safetensors")); }
 
+TEST("layers that slide by frequencies of their own, norms behind, and GELU give them too") {
+  check_by_token(files::fixture("gemma3"), files::fixture("gemma3/reference.safetensors"));
+  check_by_token(files::fixture("gemma3.Q8_0.gguf"), files::fixture("gemma3.Q8_0.reference.safetensors"));
+}
+
 TEST("the golden mixture of experts and the golden hybrid do too") {
   for (const char* name : {"qwen3-moe", "qwen3.5-hybrid"}) {
     const std::string folder = files::shared("golden/tiny/") + name;
@@ -93,7 +98,7 @@ TEST("the golden mixture of experts and the golden hybrid do too") {
 }
 
 TEST("tokens that are decoded as one graph follow those that were read") {
-  for (const char* name : {"qwen3moe", "ministral3", "qwen35", "qwen35moe"}) check_decoded(files::fixture(name));
+  for (const char* name : {"qwen3moe", "ministral3", "qwen35", "qwen35moe", "gemma3"}) check_decoded(files::fixture(name));
 }
 
 TEST("more experts than the GPU code takes go to the CPU with a reason") {

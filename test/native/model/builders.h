@@ -159,6 +159,23 @@ inline Gguf tiny_gpt_oss_gguf() {
   return g.set_string(scaling + "type", "yarn").set_f32(scaling + "factor", 32).set_u32(scaling + "original_context_length", 64);
 }
 
+// The same as gemma3: three layers of which the last sees everything, the others 64 tokens.
+inline Gguf tiny_gemma3_gguf() {
+  Gguf g = tiny_gguf("gemma3");
+  const std::vector<GgufTensor> layer(g.tensors.begin() + 2, g.tensors.end());
+  for (const int i : {1, 2})
+    for (const GgufTensor& tensor : layer) {
+      g.tensors.push_back(tensor);
+      g.tensors.back().name = "blk." + std::to_string(i) + tensor.name.substr(5);
+    }
+  for (const std::string prefix : {"blk.0.", "blk.1.", "blk.2."}) {
+    for (const char* norm : {"post_attention_norm", "post_ffw_norm"}) g.add(prefix + norm + ".weight", {32});
+    for (const char* norm : {"attn_q_norm", "attn_k_norm"}) g.add(prefix + norm + ".weight", {16});
+  }
+  g.set_u32("gemma3.block_count", 3).set_u32("gemma3.attention.sliding_window", 64).set_u32("gemma3.attention.sliding_window_pattern", 3).set_u32("gemma3.attention.key_length", 16);
+  return g.set_f32("gemma3.rope.freq_base", 1e6f).set_string("gemma3.rope.scaling.type", "linear").set_f32("gemma3.rope.scaling.factor", 8);
+}
+
 // --- safetensors
 // --------------------------------------------------------------------------------------------------
 

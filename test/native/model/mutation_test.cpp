@@ -132,6 +132,7 @@ TEST("damaged safetensors with fused matrices and LongRoPE") {
 
 TEST("damaged GGUF files with fused matrices and norms behind") {
   damage_gguf(builders::tiny_fused_gguf("glm4").build(), 1000, 50'000);
+  damage_gguf(builders::tiny_gemma3_gguf().build(), 1000, 120'000);
 }
 
 TEST("damaged files with recurrent layers and a shared expert") {
