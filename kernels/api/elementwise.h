@@ -115,10 +115,11 @@ struct AddArgs {
 };
 Status launch_add(const AddArgs& args, Stream stream);
 
-// sum += x / sqrt(mean(x^2) + epsilon) * weight, by row. cols is a multiple of 8, at most kMostE4M3Columns; pointers are aligned to 16 bytes.
+// sum += x / sqrt(mean(x^2) + epsilon) * weight, by row. cols is a multiple of 8; pointers are aligned to 16 bytes.
+constexpr int64_t kMostAddNormedColumns = 8192;
 struct AddNormedArgs {
-  float* sum;     // [rows, cols]
-  const void* x;  // bf16 [rows, cols]
+  float* sum;           // [rows, cols]
+  const void* x;        // bf16 [rows, cols]
   const float* weight;  // [cols]
   int64_t rows, cols;
   float epsilon;

@@ -354,6 +354,7 @@ class CudaBackend final : public Backend {
   }
   void add_normed(Activation sum, Activation x, const DeviceWeight& weight, float epsilon) override {
     LONGVIEW_CHECK(sum.wide && !x.wide, kInternal, "the residual stream must be float32, what is added bf16");
+    if (x.cols > kernels::kMostAddNormedColumns) return Backend::add_normed(sum, x, weight, epsilon);
     check(library_.add_normed({static_cast<float*>(sum.data), x.data, cuda(weight).buffer->as<float>(), x.rows, x.cols, epsilon}, device_.stream()), "adding");
   }
 
