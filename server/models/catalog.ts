@@ -43,6 +43,14 @@ export const catalog: readonly CatalogEntry[] = [
     goodFor: 'Good for its size',
     needs: '8 GB of GPU memory (30K tokens), 24 GB (130K)',
   }),
+  entry('ggml-org/gemma-3-4b-it-GGUF', 'gemma-3-4b-it-Q4_K_M.gguf', {
+    name: 'Gemma 3 4B',
+    bytes: 2_490_000_000,
+    licence: 'Gemma',
+    window: 131_072,
+    goodFor: 'Explains in many languages',
+    needs: '8 GB of GPU memory (50K tokens), 16 GB (130K)',
+  }),
   entry('unsloth/Qwen3.5-4B-GGUF', 'Qwen3.5-4B-Q4_K_M.gguf', {
     name: 'Qwen3.5 4B',
     bytes: 2_740_000_000,
@@ -50,6 +58,14 @@ export const catalog: readonly CatalogEntry[] = [
     window: 262_144,
     goodFor: 'Good on small GPUs',
     needs: '8 GB of GPU memory (100K tokens), 16 GB (250K)',
+  }),
+  entry('ggml-org/gemma-3-12b-it-GGUF', 'gemma-3-12b-it-Q4_K_M.gguf', {
+    name: 'Gemma 3 12B',
+    bytes: 7_300_000_000,
+    licence: 'Gemma',
+    window: 131_072,
+    goodFor: 'Explains in many languages',
+    needs: '24 GB of GPU memory (60K tokens), 48 GB (130K)',
   }),
   entry('unsloth/Qwen3.5-9B-GGUF', 'Qwen3.5-9B-Q4_K_M.gguf', {
     name: 'Qwen3.5 9B',
