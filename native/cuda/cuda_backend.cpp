@@ -9,6 +9,7 @@
 
 #include "backend/backend.h"
 #include "base/half.h"
+#include "cuda/attention.h"
 #include "cuda/decode_step.h"
 #include "cuda/delta_net.h"
 #include "cuda/device.h"
@@ -17,6 +18,7 @@
 #include "cuda/library.h"
 #include "cuda/page_tables.h"
 #include "cuda/products.h"
+#include "cuda/rope.h"
 #include "cuda/sparse_attention.h"
 #include "cuda/weights.h"
 
@@ -31,18 +33,6 @@ constexpr int64_t kChunkTokens = 4096, kSparseChunkTokens = 16384;
 constexpr int64_t kSparseFrom = 65536;
 // Partial results of split attention, at most what the device holds at once; cuBLASLt's workspace; tables.
 constexpr int64_t kScratchBytes = int64_t{128} << 20;
-
-struct CudaRope final : DeviceRope {
-  RopeConfig config;
-  Buffer frequencies, cosine, sine;
-  int64_t first = -1, tokens = 0;  // what the table holds
-
-  int64_t half() const { return static_cast<int64_t>(config.inverse_frequencies.size()); }
-};
-
-// Rows (tokens, heads of a KV head) that read 8-bit pages as they are: each 16 of them read all pages once, which costs less than a copy
-// in bf16 that is written and read again.
-constexpr int64_t kDirectRows = 64;
 
 // Instructions that turn e4m3 into fp16.
 bool converts_e4m3(const kernels::DeviceProperties& p) { return p.major * 10 + p.minor >= 89; }
@@ -96,14 +86,7 @@ class CudaBackend final : public Backend {
 
   WeightHandle upload_experts(std::span<const TensorView> matrices) override { return uploader_.upload_all(matrices); }
 
-  std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& config) override {
-    auto rope = std::make_unique<CudaRope>();
-    rope->config = config;
-    const auto bytes = static_cast<int64_t>(config.inverse_frequencies.size() * sizeof(double));
-    rope->frequencies = Buffer(device_, bytes, "the rotary frequencies");
-    check(library_.copy_to_device(rope->frequencies.as(), config.inverse_frequencies.data(), static_cast<size_t>(bytes), device_.stream()), "loading weights");
-    return rope;
-  }
+  std::unique_ptr<DeviceRope> upload_rope(const RopeConfig& config) override { return std::make_unique<CudaRope>(device_, config); }
 
   Activation allocate(int64_t rows, int64_t cols) override { return make(rows, cols, false); }
   Activation allocate_float(int64_t rows, int64_t cols) override { return make(rows, cols, true); }
@@ -161,17 +144,16 @@ class CudaBackend final : public Backend {
   }
 
   void run_token(const TokenStep& token, const std::function<void()>& work) override {
-    CudaRope* const ropes[] = {static_cast<CudaRope*>(token.ropes[0]), static_cast<CudaRope*>(token.ropes[1])};
+    CudaRope* const ropes[] = {&cuda(*token.ropes[0]), &cuda(*token.ropes[1])};
     const auto forget_tables = [&] {
-      for (CudaRope* rope : ropes) rope->tokens = 0;
+      for (CudaRope* rope : ropes) rope->forget();
     };
-    const int64_t length = token.position + 1;
-    const kernels::AttentionArgs attending{nullptr, nullptr, tables_.paged(token.shape, 0, token.pages, length), 1, token.heads, token.position, device_.properties().multiprocessors, nullptr};
-    reserve_partial(attending);
+    const int64_t length = token.position + 1, partial_floats = attention_.reserve(token);
     const auto key = [&] {
+      const auto [partial, queries, results] = attention_.buffers();
       return DecodeStep::Key{token.caller, token.pages.storage, {ropes[0], ropes[1]},
-                             {tables_.pointers(), partial_.as(), queries_.as(), results_.as(), experts_.scratch(), ropes[0]->cosine.as(), ropes[0]->sine.as(), ropes[1]->cosine.as(), ropes[1]->sine.as()},
-                             library_.attention_workspace_floats(attending), token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
+                             {tables_.pointers(), partial, queries, results, experts_.scratch(), ropes[0]->cosine(), ropes[0]->sine(), ropes[1]->cosine(), ropes[1]->sine()},
+                             partial_floats, token.shape.mean_tokens > 0 && length % kPageTokens == 0 ? token.position / kPageTokens : -1};
     };
     forget_tables();  // the work makes those of this position
     try {
@@ -273,55 +255,15 @@ class CudaBackend final : public Backend {
   }
 
   void rope_and_append_kv(Activation q, Activation k, Activation v, DeviceRope& rope, const KvShape& shape, int64_t layer, const KvPages& pages, int64_t first_position) override {
-    const CudaRope& table = table_of(rope, first_position, q.rows);
-    const int64_t heads = q.cols / shape.head_dim, d = page_dim(shape.head_dim);
-    if (d != shape.head_dim) queries_.grow(device_, q.rows * heads * d * 2, "the queries");
-    void* rotated = d == shape.head_dim ? q.data : queries_.as();
-    widened_ = static_cast<const char*>(q.data);
-    check(library_.rope_append({q.data, rotated, k.data, v.data, table.cosine.as<float>(), table.sine.as<float>(), tables_.paged(shape, layer, pages, first_position + q.rows), q.rows, heads, shape.head_dim, table.half(),
-                                first_position, table.config.pairing == RopePairing::kAdjacent, step_.position()},
-                               device_.stream()),
-          "writing the KV state");
+    attention_.rope_and_append_kv(q, k, v, rope, shape, layer, pages, first_position);
   }
 
   void attention(Activation q, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, Activation out) override {
-    const int64_t end = first_position + q.rows;
-    kernels::AttentionArgs args = attention_args(shape, heads, layer, pages, q.rows, first_position);
-    const bool direct = shape.format == KvFormat::kBFloat16 || q.rows == 1 || q.rows * heads / shape.kv_heads <= kDirectRows || library_.attention_multiplies_e4m3(args);
-    if (!direct) args.kv = tables_.expanded(shape, layer.index, pages, end, first_seen(first_position, layer.span));
-    with_page_width(q, shape, heads, out, [&](const void* queries, void* results) {
-      args.q = queries;
-      args.out = results;
-      attend(args);
-    });
+    attention_.attend(q, shape, heads, layer, pages, first_position, out);
   }
 
   void append_and_attend(Activation q, Activation k, Activation v, const HeadSteps& steps, DeviceRope& rope, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t position, Activation out) override {
-    kernels::AttentionArgs args = attention_args(shape, heads, layer, pages, 1, position);
-    args.q = q.data;
-    args.out = out.data;
-    const CudaRope& table = table_of(rope, position, 1);
-    const int64_t d = shape.head_dim, half = table.half();
-    const float *cosine = table.cosine.as<float>(), *sine = table.sine.as<float>();
-    const bool halves = page_dim(d) == d && table.config.pairing == RopePairing::kHalfSplit;
-    if (halves && 2 * half == d && !steps.both.data && library_.attention_appends(args)) {
-      prepare_heads(q, k, steps, d);
-      args.appended = {k.data, v.data, cosine, sine};
-    } else if (halves && half % (d / 32) == 0 && steps.q_norm && (!steps.both.data || kernels::attention_gates(args))) {
-      kernels::RopeAppendArgs heads_of_token{q.data, q.data, k.data, v.data, cosine, sine, args.kv, 1, heads, d, half, position, 0, step_.position()};
-      heads_of_token.q_norm = cuda(*steps.q_norm).buffer->as<float>();
-      heads_of_token.k_norm = cuda(*steps.k_norm).buffer->as<float>();
-      heads_of_token.epsilon = steps.epsilon;
-      if (const auto* both = static_cast<const uint16_t*>(steps.both.data)) {
-        heads_of_token.q = both;
-        args.gates = both + d;
-        heads_of_token.q_stride = args.gate_stride = 2 * d;
-      }
-      check(library_.rope_append(heads_of_token, device_.stream()), "writing the KV state");
-    } else {
-      return Backend::append_and_attend(q, k, v, steps, rope, shape, heads, layer, pages, position, out);
-    }
-    attend(args);
+    if (!attention_.append_and_attend(*this, q, k, v, steps, rope, shape, heads, layer, pages, position, out)) Backend::append_and_attend(q, k, v, steps, rope, shape, heads, layer, pages, position, out);
   }
 
   int64_t sparse_block_tokens(const KvShape&) const override { return kPageTokens; }
@@ -333,7 +275,7 @@ class CudaBackend final : public Backend {
       sparse_.count_dense(shape, layer.index, q.rows, heads, first_position);
       return attention(q, shape, heads, layer, pages, first_position, out);
     }
-    with_page_width(q, shape, heads, out, [&](const void* queries, void* results) { sparse_.attend({queries, results, q.rows, heads, first_position}, groups, shape, layer, pages); });
+    attention_.with_page_width(q, shape, heads, out, [&](const void* queries, void* results) { sparse_.attend({queries, results, q.rows, heads, first_position}, groups, shape, layer, pages); });
   }
 
   void take_coverage(std::span<HeadCoverage> out) override { sparse_.take_coverage(out); }
@@ -341,7 +283,7 @@ class CudaBackend final : public Backend {
   bool add_focus(Activation q, const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t first_position, int64_t keys) override {
     const int64_t length = first_position + q.rows;
     const kernels::PagedKv kv = shape.format == KvFormat::kBFloat16 ? tables_.paged(shape, layer.index, pages, length) : tables_.expanded(shape, layer.index, pages, length);
-    focus_.add({page_wide(q, shape), kv, q.rows, heads, first_position, nullptr, keys, nullptr, 0, floats(layer.sinks)});
+    focus_.add({attention_.page_wide(q, shape), kv, q.rows, heads, first_position, nullptr, keys, nullptr, 0, floats(layer.sinks)});
     return true;
   }
   void take_focus(std::span<float> out) override { focus_.take(out); }
@@ -424,62 +366,6 @@ class CudaBackend final : public Backend {
     return {both, 2};
   }
 
-  // With cos and sin of these positions. The table of a chunk is made by its first layer and found again by the others.
-  const CudaRope& table_of(DeviceRope& rope, int64_t first, int64_t tokens) {
-    auto& table = static_cast<CudaRope&>(rope);
-    if (table.first == first && table.tokens == tokens) return table;
-    const int64_t half = table.half();
-    table.tokens = 0;  // until it is there
-    table.cosine.grow(device_, tokens * half * 4, "the rotary table");
-    table.sine.grow(device_, tokens * half * 4, "the rotary table");
-    check(library_.rope_table({table.frequencies.as<double>(), table.cosine.as<float>(), table.sine.as<float>(), tokens, half, first, table.config.attention_scale, step_.position()}, device_.stream()), "computing positions");
-    table.first = first;
-    table.tokens = tokens;
-    return table;
-  }
-
-  // Room for what attention keeps of parts of the keys. It expects zeros there and leaves them where it needs them.
-  void reserve_partial(const kernels::AttentionArgs& args) {
-    const int64_t bytes = library_.attention_workspace_floats(args) * 4;
-    if (partial_.bytes() >= bytes) return;
-    partial_.grow(device_, bytes, "partial results of attention");
-    check(library_.fill(partial_.as(), 0, static_cast<size_t>(bytes), device_.stream()), "clearing partial results of attention");
-  }
-
-  // Of `tokens` tokens, without queries and results.
-  kernels::AttentionArgs attention_args(const KvShape& shape, int64_t heads, const AttentionLayer& layer, const KvPages& pages, int64_t tokens, int64_t first_position) {
-    kernels::AttentionArgs args{nullptr, nullptr, tables_.paged(shape, layer.index, pages, first_position + tokens), tokens, heads, first_position, device_.properties().multiprocessors, nullptr, 0, step_.position()};
-    args.span = layer.span;
-    args.sinks = floats(layer.sinks);
-    return args;
-  }
-
-  // With room for what it keeps of parts of the keys.
-  void attend(kernels::AttentionArgs& args) {
-    reserve_partial(args);
-    args.workspace = partial_.as<float>();
-    check(library_.attention(args, device_.stream()), "attending");
-  }
-
-  // Rotated queries, with heads as wide as the pages'. Those of another width lie in queries_, where rotation put them; `q` may be
-  // some of their rows.
-  const void* page_wide(Activation q, const KvShape& shape) const {
-    const int64_t d = page_dim(shape.head_dim);
-    if (d == shape.head_dim) return q.data;
-    return queries_.as<char>() + (static_cast<const char*>(q.data) - widened_) / shape.head_dim * d;
-  }
-
-  // Calls attend(queries, results) with rows as wide as the pages'. Results of heads of another width come back narrowed.
-  template <typename Attend>
-  void with_page_width(Activation q, const KvShape& shape, int64_t heads, Activation out, Attend attend) {
-    const int64_t d = page_dim(shape.head_dim);
-    if (d == shape.head_dim) return attend(page_wide(q, shape), out.data);
-    results_.grow(device_, q.rows * heads * d * 2, "the results of attention");
-    attend(page_wide(q, shape), results_.as());
-    const auto bytes = [](int64_t dimensions) { return static_cast<size_t>(2 * dimensions); };
-    check(library_.copy_rows_on_device(out.data, bytes(shape.head_dim), results_.as(), bytes(d), bytes(shape.head_dim), static_cast<size_t>(q.rows * heads), device_.stream()), "attending");
-  }
-
   Device device_;
   const kernels::Library& library_;
   const bool e4m3_;  // weights of layers
@@ -488,13 +374,13 @@ class CudaBackend final : public Backend {
   ExpertMixture experts_{device_, products_};
   DeltaNet delta_net_{device_};
   std::unordered_map<void*, Buffer> buffers_;
+  DecodeStep step_{device_};
   PageTables tables_{device_};
+  Attention attention_{device_, tables_, step_};
   SparseAttention sparse_{device_, tables_};
   Focus focus_{device_};
-  Buffer tokens_, partial_, queries_, results_, largest_, weights_;
+  Buffer tokens_, largest_, weights_;
   Buffer choice_;  // the largest logit's token, and one that is drawn
-  DecodeStep step_{device_};
-  const char* widened_ = nullptr;  // the queries that queries_ has
   HostBuffer row_{device_};  // that read_row brings
 };
 
