@@ -19,11 +19,11 @@ bool is_gemma3(const std::string& architecture) { return architecture == "gemma3
 bool is_hybrid(const std::string& architecture) { return architecture == "qwen35" || architecture == "qwen3_5_text" || shares_expert(architecture); }
 
 void set_architecture(const std::string& name, const std::string& path, ModelConfig& config) {
-  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen3next", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text", "glm", "glm4", "chatglm", "phi3", "gpt-oss", "gemma3", "gemma3_text"};
+  constexpr const char* kKnown[] = {"llama", "mistral", "mistral3", "ministral3", "qwen2", "qwen3", "qwen3moe", "qwen3_moe", "qwen3next", "qwen35", "qwen3_5_text", "qwen35moe", "qwen3_5_moe_text", "glm", "glm4", "chatglm", "phi3", "gpt-oss", "gemma3", "gemma3_text", "granite"};
   LONGVIEW_CHECK(std::find(std::begin(kKnown), std::end(kKnown), name) != std::end(kKnown),
                  kUnsupportedArchitecture,
                  "The model %s is of the architecture \"%s\", which Longview does not run. It runs llama, "
-                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, glm, glm4, chatglm, phi3, gpt-oss and gemma3.",
+                 "mistral, mistral3, qwen2, qwen3, qwen3moe, qwen3next, qwen35, qwen35moe, glm, glm4, chatglm, phi3, gpt-oss, gemma3 and granite.",
                  path.c_str(), printable(name).c_str());
   config.architecture = name;
   const bool glm = name == "glm" || name == "glm4" || name == "chatglm";
@@ -98,6 +98,18 @@ void set_gemma3(ModelConfig& config, const SlidingConfig& sliding, double slidin
   config.rope.sliding_inverse_frequencies = plain_frequencies(sliding_theta, config.rope.dims);
   config.query_scale = std::sqrt(static_cast<double>(config.head_dim) / scores_of);
   config.embedding_scale = std::sqrt(static_cast<double>(config.hidden));
+}
+
+void set_granite(ModelConfig& config, const GraniteScales& scales, const std::string& path) {
+  for (const double scale : {scales.embeddings, scales.residual, scales.scores, scales.logits})
+    if (!(scale >= 1e-4 && scale <= 1e4)) throw_corrupt(path, format("one of its scales, %g, is out of range", scale));
+  if (config.rope.dims != config.head_dim) throw_corrupt(path, "it rotates parts of its heads alone");
+  // h + r f(norm(h)) is r (H + f(norm(H))) for H = h / r: what embeddings begin with, and what a norm adds to its mean square, are scaled instead.
+  config.embedding_scale = scales.embeddings / scales.residual;
+  config.norm_epsilon = static_cast<float>(static_cast<double>(config.norm_epsilon) / (scales.residual * scales.residual));
+  // Queries and keys both go through cos and sin.
+  config.rope.attention_scale *= std::sqrt(scales.scores * std::sqrt(static_cast<double>(config.head_dim)));
+  config.logit_scale = 1 / scales.logits;
 }
 
 void set_sliding(ModelConfig& config, const SlidingConfig& sliding) {

@@ -80,6 +80,7 @@ struct ModelConfig {
   bool post_norms = false;     // the outputs of attention and FFN are normed before they are added (GLM-4-0414)
   GateCurve gate_curve;        // of the FFN, experts apart
   double embedding_scale = 1;  // that embeddings are multiplied with
+  double logit_scale = 1;      // that logits are: it lies in the weights of the last norm
   bool fused_gate_up = false;  // the file has one matrix for both: gate's rows, then up's
   bool tied_embeddings = false;
   // A mixture of experts: of so many FFNs in a layer each token goes through those `experts_used` that the router's softmax weighs

@@ -168,15 +168,16 @@ ModelConfig read_gguf_config(const ModelFile& file) {
   c.qkv_bias = arch == "qwen2" || file.find("blk.0.attn_q.bias") || file.find("blk.0.attn_qkv.bias");
   c.tied_embeddings = file.find("output.weight") == nullptr;
   if (is_hybrid(arch)) c.recurrent = read_recurrent(file, arch, c.layers);
-  if (arch == "llama" || arch == "mistral" || arch == "mistral3") c.rope.pairing = RopePairing::kAdjacent;  // by the converter
+  if (arch == "llama" || arch == "mistral" || arch == "mistral3" || arch == "granite") c.rope.pairing = RopePairing::kAdjacent;  // by the converter
   c.rope.dims = file.integer_or(arch + ".rope.dimension_count", c.head_dim);
   check_sizes(c, path);
   LONGVIEW_CHECK(
       file.integer_or(arch + ".attention.value_length", c.head_dim) == c.head_dim, kUnsupportedArchitecture,
       "The model %s has keys and values of different widths, which Longview does not run.", path.c_str());
 
-  const std::string growth = arch == "mistral3" ? "attention.temperature_scale" : "";  // which the graph knows
-  refuse_unknown_steps({[&](const char* key, double fallback) { return key == growth ? fallback : file.number_or(arch + "." + key, fallback); },
+  const std::string growth = arch == "mistral3" ? "attention.temperature_scale" : "";
+  const auto is_known = [&](std::string_view key) { return key == growth || (arch == "granite" && (key == "attention.scale" || key == "embedding_scale" || key == "residual_scale" || key == "logit_scale")); };
+  refuse_unknown_steps({[&](const char* key, double fallback) { return is_known(key) ? fallback : file.number_or(arch + "." + key, fallback); },
                         [&](const char* key, bool fallback) { return file.bool_or(arch + "." + key, fallback); }, true},
                        c.head_dim, path);
 
@@ -193,6 +194,10 @@ ModelConfig read_gguf_config(const ModelFile& file) {
     if (arch == "gpt-oss") set_sliding(c, {span, 2});
     else if (arch == "llama" || arch == "mistral" || arch == "phi3") set_sliding(c, {span, 0});
     else if (!is_gemma3(arch)) limit_to_span(c, span);
+  }
+  if (arch == "granite") {
+    const auto scale = [&](const char* key, double fallback) { return file.number_or(arch + "." + key, fallback); };
+    set_granite(c, {scale("embedding_scale", 1), scale("residual_scale", 1), scale("attention.scale", 1 / std::sqrt(static_cast<double>(c.head_dim))), scale("logit_scale", 1)}, path);
   }
   if (is_gemma3(arch)) {
     // That the scores of the largest model are not divided by the root of their width is known, but not said in the file.

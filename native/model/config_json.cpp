@@ -310,7 +310,9 @@ ModelConfig read_json_config(const ModelFile& file) {
   if (!(partial > 0 && partial <= 1)) throw_corrupt(path, "its partial_rotary_factor is not between 0 and 1");
   c.rope.dims = static_cast<int64_t>(static_cast<double>(c.head_dim) * partial);
   check_sizes(c, path);
-  refuse_unknown_steps({[&](const char* key, double fallback) { return json.number(key, fallback); }, [&](const char* key, bool fallback) { return json.boolean(key, fallback); }},
+  const bool granite = architecture == "granite";
+  const auto is_known = [&](std::string_view key) { return granite && (key == "attention_multiplier" || key == "embedding_multiplier" || key == "residual_multiplier" || key == "logits_scaling"); };
+  refuse_unknown_steps({[&](const char* key, double fallback) { return is_known(key) ? fallback : json.number(key, fallback); }, [&](const char* key, bool fallback) { return json.boolean(key, fallback); }},
                        c.head_dim, path);
   const RopeScaling scaling = read_scaling(json, rope, c.window, gemma3 ? 1e6 : 1e4);
   build_rope(scaling, path, c.rope);
@@ -318,6 +320,7 @@ ModelConfig read_json_config(const ModelFile& file) {
   if (scaling.type == "yarn")
     c.window =
         std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));
+  if (granite) set_granite(c, {json.number("embedding_multiplier", 1), json.number("residual_multiplier", 1), json.number("attention_multiplier", 1), json.number("logits_scaling", 1)}, path);
   if (gemma3) read_gemma3(json, rope_members(json, "sliding_attention"), c);
   else read_sliding(json, c);
   if (const int64_t span = first_chunk(json); span > 0)

@@ -41,6 +41,12 @@ void check_sizes(const ModelConfig& config, const std::string& path);
 // Layers that see no more than a span; without effect where that is the whole window. Called when the window is known.
 // What Gemma 3 has beside its architecture: scores are divided by the root of `scores_of`, and layers that slide have a theta of their own.
 void set_gemma3(ModelConfig& config, const SlidingConfig& sliding, double sliding_theta, double scores_of, const std::string& path);
+// Granite's: of embeddings, of what its layers add, of scores in the place of 1/sqrt(head_dim), and what logits are divided by.
+struct GraniteScales {
+  double embeddings, residual, scores, logits;
+};
+// Gives the graph, which has no such steps, numbers by which it computes the same. Called when RoPE is built.
+void set_granite(ModelConfig& config, const GraniteScales& scales, const std::string& path);
 void set_sliding(ModelConfig& config, const SlidingConfig& sliding);
 // Clamps the window to `span` tokens, within which a model whose layers see no further is the same as one
 // that sees all, and leaves a note for people. No effect where the window is no larger.

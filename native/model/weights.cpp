@@ -275,6 +275,7 @@ Weights find_weights(Finder& find, const TensorNames& names, const ModelConfig& 
   Weights w;
   w.embedding = find.matrix(names.embedding, c.vocabulary, c.hidden);
   w.output_norm = find_norm(find, names.output_norm, c.hidden, c);
+  if (c.logit_scale != 1) w.output_norm = find.formed(w.output_norm, [&](float x) { return static_cast<float>(x * c.logit_scale); });
   w.output = c.tied_embeddings ? w.embedding : find.matrix(names.output, c.vocabulary, c.hidden);
   for (int64_t i = 0; i < c.layers; ++i)
     w.layers.push_back(find_layer(find, names, i, c));

@@ -38,6 +38,8 @@ export const patterns: Readonly<Record<string, string>> = {
   qwen35,
   smollm,
   starcoder: smollm,
+  refact: smollm,
+  dbrx: llama3,
 };
 export const patternNames = Object.keys(patterns);
 

@@ -81,9 +81,11 @@ TEST("experts, queries that grow with their position, and recurrent layers give 
 
 TEST("layers that slide in turns, sinks, and biased experts give them too") { check_by_token(files::fixture("gpt_oss.MXFP4.gguf"), files::fixture("gpt_oss.MXFP4.reference.safetensors")); }
 
-TEST("layers that slide by frequencies of their own, norms behind, and GELU give them too") {
+TEST("layers that slide by frequencies of their own, norms behind, GELU, and scales of all kinds give them too") {
   check_by_token(files::fixture("gemma3"), files::fixture("gemma3/reference.safetensors"));
   check_by_token(files::fixture("gemma3.Q8_0.gguf"), files::fixture("gemma3.Q8_0.reference.safetensors"));
+  check_by_token(files::fixture("granite"), files::fixture("granite/reference.safetensors"));
+  check_by_token(files::fixture("granite.Q8_0.gguf"), files::fixture("granite.Q8_0.reference.safetensors"));
 }
 
 TEST("the golden mixture of experts and the golden hybrid do too") {

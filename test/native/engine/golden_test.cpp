@@ -78,6 +78,11 @@ TEST("layers that slide by frequencies of their own, embeddings that are scaled,
   check_tiny(files::fixture("gemma3.Q8_0.gguf"), files::fixture("gemma3.Q8_0.reference.safetensors"), open_model);
 }
 
+TEST("scales of embeddings, additions, scores and logits do, which the graph has in other numbers") {
+  check_tiny(files::fixture("granite"), files::fixture("granite/reference.safetensors"), open_model);
+  check_tiny(files::fixture("granite.Q8_0.gguf"), files::fixture("granite.Q8_0.reference.safetensors"), open_model);
+}
+
 TEST("the built-in model gives every greedy id of the reference in float32, from forks of one context") {
   const Json reference = Json::parse(files::read(files::fixture("longview-135m.json")), "the reference");
   Engine engine(files::root() + "/media/model/longview-135m-64k.Q5_0.gguf", exact(""));
