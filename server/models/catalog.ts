@@ -59,6 +59,14 @@ export const catalog: readonly CatalogEntry[] = [
     goodFor: 'Good on small GPUs',
     needs: '8 GB of GPU memory (100K tokens), 16 GB (250K)',
   }),
+  entry('unsloth/granite-4.1-8b-GGUF', 'granite-4.1-8b-Q4_K_M.gguf', {
+    name: 'Granite 4.1 8B',
+    bytes: 5_300_000_000,
+    licence: 'Apache-2.0',
+    window: 131_072,
+    goodFor: 'Plain and dependable',
+    needs: '12 GB of GPU memory (50K tokens), 24 GB (130K)',
+  }),
   entry('ggml-org/gemma-3-12b-it-GGUF', 'gemma-3-12b-it-Q4_K_M.gguf', {
     name: 'Gemma 3 12B',
     bytes: 7_300_000_000,

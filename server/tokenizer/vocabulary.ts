@@ -62,7 +62,7 @@ export const endTexts: readonly string[] = [
 export const unsupportedTokenizer = (which: string) =>
   new LongviewError(
     'unsupported_tokenizer',
-    `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, gpt-oss, Phi-4, Mistral 3 and SmolLM, and SentencePiece's BPE as in Llama 2, Mistral, Phi-3, Yi and Gemma.`,
+    `${which} is not one that Longview has. It has byte-level BPE as in GPT-2, Llama 3, Qwen 2, GLM-4, gpt-oss, Granite, Phi-4, Mistral 3 and SmolLM, and SentencePiece's BPE as in Llama 2, Mistral, Phi-3, Yi and Gemma.`,
   );
 
 /** More than any model has; a file that is made up to have millions would take minutes, and all memory. */
