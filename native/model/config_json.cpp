@@ -79,14 +79,18 @@ class Members {
   const std::string& path_;
 };
 
-// An empty object where the configuration says nothing of RoPE. Where layers of two kinds have their own, that of `kind`; what stands for both of them
-// otherwise is of those that see all.
-Members rope_members(const Members& config, const char* kind = "full_attention") {
+// What RoPE has of its own for layers of a kind; null where kinds share theirs.
+const Json* rope_of(const Members& config, const char* kind) {
+  const Json* all = config.object("rope_parameters");
+  return all ? Members(*all, config.path()).object(kind) : nullptr;
+}
+
+// An empty object where the configuration says nothing of RoPE, or of RoPE in the layers that slide.
+Members rope_members(const Members& config, bool sliding = false) {
   static const Json kNone;
-  const Json* found = config.object("rope_parameters");
-  if (const Json* own = found ? Members(*found, config.path()).object(kind) : nullptr) return {*own, config.path()};
-  if (kind != std::string("full_attention")) found = nullptr;
-  else if (!found) found = config.object("rope_scaling");
+  const Json* found = rope_of(config, sliding ? "sliding_attention" : "full_attention");
+  if (!found && !sliding) found = config.object("rope_parameters");
+  if (!found && !sliding) found = config.object("rope_scaling");
   return {found ? *found : kNone, config.path()};
 }
 
@@ -154,7 +158,6 @@ void read_sliding(const Members& config, ModelConfig& c) {
   limit_to_span(c, span);
 }
 
-// `sliding_rope`: of RoPE in the layers that slide, where that stands in an object.
 void read_gemma3(const Members& config, const Members& sliding_rope, ModelConfig& c) {
   const std::string activation = config.text("hidden_activation", "gelu_pytorch_tanh");
   LONGVIEW_CHECK(activation == "gelu_pytorch_tanh", kUnsupportedArchitecture, "The model %s uses the activation \"%s\", which Longview does not run in this architecture. It runs gelu_pytorch_tanh.",
@@ -321,7 +324,7 @@ ModelConfig read_json_config(const ModelFile& file) {
     c.window =
         std::max<int64_t>(c.window, std::llround(scaling.settings.factor * scaling.settings.original_window));
   if (granite) set_granite(c, {json.number("embedding_multiplier", 1), json.number("residual_multiplier", 1), json.number("attention_multiplier", 1), json.number("logits_scaling", 1)}, path);
-  if (gemma3) read_gemma3(json, rope_members(json, "sliding_attention"), c);
+  if (gemma3) read_gemma3(json, rope_members(json, true), c);
   else read_sliding(json, c);
   if (const int64_t span = first_chunk(json); span > 0)
     limit_window(c, span, "Beyond that it attends in chunks");
