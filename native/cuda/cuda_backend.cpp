@@ -73,7 +73,7 @@ class CudaBackend final : public Backend {
   int64_t scratch_bytes(const ModelConfig& c, int64_t chunk_tokens) const override {
     const int64_t matrix = 2 * c.hidden * std::max({c.ffn * std::max<int64_t>(c.experts, 1), c.q_dim() * (c.attention_gate ? 2 : 1), c.recurrent.channels()});  // a quantised one as bf16
     const int64_t heads = page_dim(c.head_dim) == c.head_dim ? 0 : 2 * 2 * chunk_tokens * c.heads * page_dim(c.head_dim);
-    const int64_t angles = 2 * 4 * chunk_tokens * c.rope.dims / 2;
+    const int64_t ropes = c.rope.sliding_inverse_frequencies.empty() ? 1 : 2, angles = ropes * 2 * 4 * chunk_tokens * c.rope.dims / 2;
     const int64_t codes = e4m3_ ? kernels::e4m3_bytes(chunk_tokens, std::max({c.hidden, c.ffn, c.q_dim(), c.recurrent.value_dim()})) : 0;
     return matrix + heads + angles + codes + ExpertMixture::scratch_bytes(c, chunk_tokens) + DeltaNet::scratch_bytes(c, chunk_tokens) + kScratchBytes;
   }

@@ -13,6 +13,8 @@ export const spaceMark = '\u2581';
  */
 const pattern = `${spaceMark}*[^${spaceMark}\\n]+|${spaceMark}+|\\n+`;
 const mostBeyond = 1e-5; // of all pieces
+/** Characters of texts that are tokens wherever they stand, which one pattern finds: Gemma's have 2,000. */
+const mostTaken = 20_000;
 
 /** The byte that a piece like <0x0A> stands for. */
 export function byteOf(piece: string): number | undefined {
@@ -40,6 +42,7 @@ export function sentencePiece(
 ): Pick<Vocabulary, 'tokens' | 'pattern' | 'ranks' | 'prepare'> | undefined {
   const fits = new RegExp(`^(?:${pattern})$`, 'u');
   const encoder = new TextEncoder();
+  if ([...taken.keys()].join('').length > mostTaken) return undefined;
   const whole = new Map([...taken].map(([text, id]) => [text.replaceAll(' ', spaceMark), id]));
   const pieces = new Map(whole);
   let beyond = 0;

@@ -167,6 +167,16 @@ describe("SentencePiece's BPE", () => {
       expect([...tokenizer.encode(shown)]).toEqual(
         reference.encode(shown, { add_special_tokens: false }).ids,
       );
+    // One pattern finds them all: a file cannot ask for one of any size.
+    const tags = Array.from({ length: 3000 }, (_, i) =>
+      i.toString(26).replace(/\d/g, (n) => 'qrstuvwxyz'[Number(n)]!),
+    );
+    const many = tags.map((tag, i) => ({ ...added[0], id: 33000 + i, content: `<${tag}aa>` }));
+    writeFileSync(
+      path.join(own, 'tokenizer.json'),
+      JSON.stringify({ ...like, added_tokens: [...like.added_tokens, ...many] }),
+    );
+    expect(() => vocabularyFromTokenizerJson(own)).toThrow(/is not one that/);
     // Its makers' own tokens are not given by a text.
     expect([...tokenizer.encode('<mask><unused0>')].some((id) => id >= 32000)).toBe(false);
   });
