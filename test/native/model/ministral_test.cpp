@@ -96,7 +96,7 @@ TEST("the language model in a model of pictures and text, under both of its name
 TEST("what of it cannot be read is said") {
   CHECK(message(R"({"model_type":"mistral3"})").find("text_config") != std::string::npos);
   CHECK(message(wrapped(ministral_config(), R"("quantization_config":{"quant_method":"fp8"},)")).find("\"fp8\"") != std::string::npos);
-  CHECK(message(wrapped(tiny_config("gemma3_text"))).find("\"gemma3_text\"") != std::string::npos);
+  CHECK(message(wrapped(tiny_config("gemma4_text"))).find("\"gemma4_text\"") != std::string::npos);
   CHECK(message(wrapped(ministral_config()), within("language_model.model.", "language_model.lm_head.weight", false).add("language_model.model.layers.1.input_layernorm.weight", {32})).find("layers.1.input_layernorm") !=
         std::string::npos);
 }
